@@ -1,0 +1,1 @@
+"""The ``aad`` command: one file per subcommand over functions that are public API."""

@@ -1,0 +1,80 @@
+"""Every error a user of aad_plugin can meet.
+
+    AADError
+    ├── ConfigError            an option, file or folder is not what was expected
+    │   └── ReferenceUnknown   nothing proves which model the policy was tuned from
+    ├── VocabMismatch          policy and reference do not share token ids
+    ├── NonFiniteLogits        a model produced NaN or ±inf
+    ├── BackendMissing         an optional package is not installed
+    ├── AssetError             a download or cached file of the demo pair is missing or wrong
+    └── JudgeError             judging stopped
+        ├── JudgeUnavailable   the judge did not answer; may be tried again
+        └── VerdictUnreadable  the judge answered, but not with a verdict; trying again is a decision
+
+A message says what was expected, what arrived and what to do. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AADError",
+    "AssetError",
+    "BackendMissing",
+    "ConfigError",
+    "JudgeError",
+    "JudgeUnavailable",
+    "NonFiniteLogits",
+    "ReferenceUnknown",
+    "VerdictUnreadable",
+    "VocabMismatch",
+    "nearest",
+]
+
+
+class AADError(Exception):
+    """Base of every error this package raises for a user's input or surroundings."""
+
+
+class ConfigError(AADError, ValueError):
+    """An option, file or folder is not what was expected."""
+
+
+class ReferenceUnknown(ConfigError):
+    """Nothing in the input proves which model the policy was tuned from."""
+
+
+class VocabMismatch(AADError, ValueError):
+    """Policy and reference do not map tokens to the same ids."""
+
+
+class NonFiniteLogits(AADError, ArithmeticError):
+    """A model's logits hold NaN or ±inf; the message names the model and the step."""
+
+
+class BackendMissing(AADError, ImportError):
+    """An optional package is not installed; the message holds the install command."""
+
+
+class AssetError(AADError, OSError):
+    """A download or cached file is missing, incomplete or fails its hash."""
+
+
+class JudgeError(AADError):
+    """Judging stopped; what was judged before is kept."""
+
+
+class JudgeUnavailable(JudgeError):
+    """The judge did not answer (network, quota, server); may be tried again."""
+
+
+class VerdictUnreadable(JudgeError):
+    """The judge answered, but its reply holds no verdict."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest allowed name, or an empty string."""
+    match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""

@@ -1,0 +1,1 @@
+"""Judges: compare answers and turn verdicts into statistics. Knows nothing of lm-eval or of how answers were decoded."""
