@@ -1,1 +1,44 @@
-"""Judges: compare answers and turn verdicts into statistics. Knows nothing of lm-eval or of how answers were decoded."""
+"""Judges: compare answers and turn verdicts into statistics. Knows nothing of lm-eval or of how answers were decoded.
+
+    from aad_plugin.judges import Comparison, compare, load_judge, summarize
+
+    judge = load_judge("reward:demo")
+    verdicts = compare([Comparison("0", "What is 2+2?", "4", "5")], judge, output_dir="runs/judged")
+    print(summarize(verdicts))
+
+Flow: items -> questions (both orders) -> transport -> replies -> rulings -> store -> verdicts -> statistics.
+Importing this package loads neither torch nor transformers nor openai; names are resolved on first use.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Answer": "items",
+    "Comparison": "items",
+    "Question": "items",
+    "Ruling": "items",
+    "Verdict": "items",
+    "Judge": "sitting",
+    "Price": "sitting",
+    "Sitting": "sitting",
+    "Store": "store",
+    "Summary": "summary",
+    "RewardModel": "reward",
+    "compare": "judging",
+    "grade": "judging",
+    "load_judge": "kinds",
+    "summarize": "summary",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

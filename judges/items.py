@@ -1,0 +1,197 @@
+"""What is judged and what a judge says: plain data, no I/O, no judge.
+
+A `Comparison` (two answers to one prompt) or an `Answer` (one) is asked as one or more `Question`s, each of which gets
+one `Ruling`; the rulings of an item are joined into its `Verdict`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+
+__all__ = [
+    "Answer",
+    "Comparison",
+    "Item",
+    "Messages",
+    "Question",
+    "Ruling",
+    "Verdict",
+    "as_messages",
+    "digest",
+    "prompt_hash",
+]
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to one prompt; the verdict is about the candidate.
+
+    Args:
+        id: unique among the items of one call, e.g. a document's number.
+        prompt: the instruction, or chat messages ``[{"role", "content"}, ...]`` ending with the user's turn.
+        candidate: the answer whose win rate is wanted, thinking included or not (it is removed).
+        baseline: the answer it is held against.
+    """
+
+    id: str
+    prompt: str | Messages
+    candidate: str
+    baseline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer to one prompt, for a pointwise judge (a grade or a label); fields as in `Comparison`."""
+
+    id: str
+    prompt: str | Messages
+    text: str
+
+
+Item = Comparison | Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request to a judge: one presentation order of a comparison, or one answer.
+
+    `key` identifies judge, parameters, template, prompt and both texts; the store and every transport use it.
+    `second` is None for a pointwise question.
+    """
+
+    key: str
+    messages: Messages
+    first: str
+    second: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A judge's reply to one question: a value, or the reason why there is none.
+
+    Args:
+        key: of the question.
+        p: p(the text shown first is better), 0..1; pairwise only.
+        grade: a number; pointwise only.
+        label: one of the template's labels; pointwise only.
+        scores: label -> probability, where the judge gives them.
+        reason: why there is no value; see `REASONS` in `replies.py`. None where there is one.
+        detail: the reply's or server's own words on that reason, secrets removed.
+        reply: the judge's text, unchanged.
+        form: how the verdict was read: logprobs, letter, json, tag, score.
+        model, system_fingerprint: as the reply names them, not as they were asked for.
+        prompt_tokens, completion_tokens: as billed; 0 where nothing is billed.
+        seconds: between request and reply. created: Unix time of the reply.
+    """
+
+    key: str
+    p: float | None = None
+    grade: float | None = None
+    label: str | None = None
+    scores: dict[str, float] | None = None
+    reason: str | None = None
+    detail: str = ""
+    reply: str = ""
+    form: str = ""
+    model: str = ""
+    system_fingerprint: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    created: float = 0.0
+
+    @property
+    def judged(self) -> bool:
+        """Whether the ruling holds a value."""
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of one item after judging; one line of ``verdicts.jsonl``.
+
+    Args:
+        id: of the item. prompt: hash of the user's turns; items that share it are one cluster in statistics.
+        judge, judge_fingerprint, template: who judged, with which parameters, by which prompt (hash).
+        p: p(candidate better), 0..1, mean over the orders; None where unjudged or pointwise.
+        orders: p(candidate better) with the candidate shown first, then second; one entry for a judge without order.
+        grade, label, scores: pointwise verdicts.
+        reason: None where judged; "not_asked" where the run ended before; otherwise why there is no verdict.
+        candidate_length, baseline_length: characters after thinking is removed; 0 for a missing second text.
+        repeats: p of every further round over the same item, where rounds were asked for.
+        models, system_fingerprints: as the replies named them, without doubles.
+        cost: what the replies cost, in the currency of the judge's price; None without a price.
+        members: for a jury, p by judge.
+    """
+
+    id: str
+    prompt: str
+    judge: str
+    judge_fingerprint: str
+    template: str = ""
+    p: float | None = None
+    orders: tuple[float | None, ...] = ()
+    grade: float | None = None
+    label: str | None = None
+    scores: dict[str, float] | None = None
+    reason: str | None = None
+    detail: str = ""
+    candidate_length: int = 0
+    baseline_length: int = 0
+    repeats: tuple[float, ...] = ()
+    models: tuple[str, ...] = ()
+    system_fingerprints: tuple[str, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cost: float | None = None
+    members: dict[str, float | None] | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the item has a verdict."""
+        return self.reason is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields that hold something, ready for `json.dumps`."""
+        kept = dataclasses.asdict(self)
+        return {name: value for name, value in kept.items() if value not in (None, "", (), 0, {}) or name == "p"}
+
+
+def as_messages(prompt: str | Messages) -> list[dict[str, str]]:
+    """Return a prompt as chat messages; a plain instruction becomes one user turn.
+
+    Raises:
+        ConfigError: the prompt is neither a string nor messages with "role" and "content" strings.
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    messages = [dict(message) for message in prompt]
+    for message in messages:
+        if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
+            raise ConfigError(
+                f"a prompt is a string or a list of messages with string 'role' and 'content', got {message!r:.200}"
+            )
+    if not messages:
+        raise ConfigError("a prompt needs at least one message, got an empty list")
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def prompt_hash(prompt: str | Messages) -> str:
+    """Hash of the user's turns: what two answers must share to be compared."""
+    return digest([turn["content"].strip() for turn in as_messages(prompt) if turn["role"] == "user"])[:16]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 in hex of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""From one string to a judge: the table of kinds, and the entry-point group through which others add theirs.
+
+    openai:<model>  hf:<chat model>  reward:<model>  classifier:<model>  alpaca_eval:<annotator>  <file>.yaml
+
+A third party's package declares in its own pyproject.toml
+
+    [project.entry-points."aad_plugin.judges"]
+    mykind = "my_package.judge:MyJudge"
+
+and ``mykind:<name>`` calls ``MyJudge(name, **options)``, which returns what `sitting.Judge` describes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.judges.sitting import Judge
+
+__all__ = ["GROUP", "kinds", "load_judge", "parse_spec"]
+
+GROUP = "aad_plugin.judges"
+_OWN = {
+    "openai": "aad_plugin.judges.chat:openai_judge",
+    "hf": "aad_plugin.judges.hf:hf_judge",
+    "reward": "aad_plugin.judges.reward:RewardJudge",
+    "classifier": "aad_plugin.judges.classifier:ClassifierJudge",
+    "alpaca_eval": "aad_plugin.judges.alpaca_eval:AlpacaEvalJudge",
+}
+
+
+def load_judge(spec: str, **options: Any) -> Judge:
+    """Make a judge; loads weights for in-process kinds, opens no connection for the others.
+
+    Args:
+        spec: "kind:name", "kind:name,option=value,..." or the path of a YAML file with the keys kind, name and options.
+        options: of that kind; they win over the spec's own. None means "not given".
+    Raises:
+        ConfigError: unknown kind or option (with the nearest name), or nothing is there by that name.
+    """
+    kind, name, own = parse_spec(spec)
+    given = own | {key: value for key, value in options.items() if value is not None}
+    factory = _factory(kind, spec)
+    known = inspect.signature(factory).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        names = [key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY]
+        for key in given:
+            if key not in names:
+                raise ConfigError(
+                    f"a judge of kind {kind!r} has no option {key!r}{nearest(key, names)}; "
+                    f"its options: {', '.join(names)}"
+                )
+    return factory(name, **given)
+
+
+def parse_spec(spec: str) -> tuple[str, str, dict[str, Any]]:
+    """Split a spec or read its YAML file: (kind, name, options).
+
+    Raises:
+        ConfigError: the spec has no kind or no name, or the file is not a mapping with them.
+    """
+    if spec.endswith((".yaml", ".yml")):
+        return _from_yaml(Path(spec))
+    kind, colon, rest = spec.partition(":")
+    name, *pairs = rest.split(",")
+    if not colon or not kind or not name:
+        raise ConfigError(
+            f"a judge is named kind:name, e.g. openai:gpt-4.1-mini or reward:demo, got {spec!r}; "
+            f"kinds: {', '.join(kinds())}"
+        )
+    import yaml
+
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                f"after its name a judge takes option=value, separated by commas, got {pair!r} in {spec!r}"
+            )
+        options[key.strip()] = yaml.safe_load(value)
+    return kind, name, options
+
+
+def kinds() -> dict[str, str | EntryPoint]:
+    """Kind -> where its factory lives; own kinds cannot be replaced from outside."""
+    return {point.name: point for point in entry_points(group=GROUP)} | _OWN
+
+
+def _factory(kind: str, spec: str) -> Callable[..., Judge]:
+    found = kinds().get(kind)
+    if found is None:
+        raise ConfigError(
+            f"unknown judge kind {kind!r} in {spec!r}{nearest(kind, kinds())}; kinds: {', '.join(sorted(kinds()))}"
+        )
+    if isinstance(found, EntryPoint):
+        return found.load()
+    module, _, attribute = found.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _from_yaml(path: Path) -> tuple[str, str, dict[str, Any]]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the judge file {path}: {error}") from error
+    if not isinstance(content, dict) or not content.get("kind") or not content.get("name"):
+        raise ConfigError(f"the judge file {path} needs the keys kind and name, got {content!r:.200}")
+    kind, name = str(content.pop("kind")), str(content.pop("name"))
+    return kind, name, content

@@ -1,0 +1,185 @@
+"""Reward models, and the judge made of one: a sequence-classification model with one output, or a PEFT adapter for it.
+
+`RewardModel` scores (prompt, answer) pairs; p(candidate better) = sigmoid(score of candidate - score of baseline), the
+Bradley-Terry model they are trained with. A reward model sees one answer at a time, so there is no order to swap.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.items import Messages, Question, Ruling, as_messages, digest
+
+if TYPE_CHECKING:
+    from aad_plugin.judges.sitting import Sitting
+
+__all__ = ["RewardJudge", "RewardModel"]
+
+_QUESTIONS_AT_ONCE = 256
+
+
+class RewardModel:
+    """A sequence-classification model with one output and its tokenizer. Build it with `load`."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+
+    @classmethod
+    def load(cls, spec: str, device: str | None = None, dtype: str = "auto") -> RewardModel:
+        """Load a reward model; blocks on disk, and on the network for a hub id.
+
+        Args:
+            spec: "demo", a folder (a model, or a PEFT adapter whose config names its base), or a hub id.
+            device: torch device; None is the GPU where there is one.
+            dtype: of the weights; "auto" is the checkpoint's own.
+        Raises:
+            ConfigError: nothing is there, or the model does not end in exactly one score.
+        """
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        base, adapter = _parts(spec)
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                base, dtype=dtype, **({"num_labels": 1} if adapter else {})
+            )
+            if adapter:
+                from peft import PeftModel
+
+                model = PeftModel.from_pretrained(model, adapter)
+            tokenizer = AutoTokenizer.from_pretrained(_tokenizer_home(base, adapter))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot load the reward model {spec!r}: {error}") from error
+        if model.config.num_labels != 1:
+            raise ConfigError(
+                f"a reward model has one output, {spec!r} has {model.config.num_labels}; use classifier:{spec}"
+            )
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+        tokenizer.padding_side = "right"
+        tokenizer.truncation_side = "left"
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model.to(device).eval(), tokenizer, spec)
+
+    def score(self, items: Sequence[tuple[str | Messages, str]], batch_size: int = 8) -> list[float]:
+        """Score answers; higher is better, only differences under one prompt mean anything.
+
+        Args:
+            items: (prompt, answer) pairs; a prompt is a string or chat messages.
+            batch_size: texts per forward pass; lengths are grouped, so the order of items is free.
+        Returns:
+            one float per item, in order. Texts beyond the model's context lose their beginning.
+        """
+        import torch
+
+        texts = [_conversation(self.tokenizer, prompt, answer) for prompt, answer in items]
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        # A chat template writes its own special tokens.
+        own = {"add_special_tokens": not self.tokenizer.chat_template}
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        scores = [0.0] * len(texts)
+        for start in range(0, len(texts), batch_size):
+            rows = by_length[start : start + batch_size]
+            batch = self.tokenizer(
+                [texts[i] for i in rows], padding=True, truncation=limit is not None, max_length=limit,
+                return_tensors="pt", **own,
+            ).to(self.model.device)  # fmt: skip
+            with torch.inference_mode():
+                logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            for i, value in zip(rows, logits[:, 0].float().tolist(), strict=True):
+                scores[i] = value
+        return scores
+
+
+class RewardJudge:
+    """Pairwise judge made of a reward model. Options: device, dtype, batch_size."""
+
+    kind = "pairwise"
+    both_orders = False
+    template_hash = ""
+    price = None
+
+    def __init__(self, name: str, *, device: str | None = None, dtype: str = "auto", batch_size: int = 8):
+        self.name = f"reward:{name}"
+        self.batch_size = batch_size
+        self.reward_model = RewardModel.load(name, device=device, dtype=dtype)
+        self.fingerprint = digest({"kind": "reward", "model": name, "weights": _weights_mark(name)})
+
+    def prepare(self, sitting: Sitting) -> None:
+        """Nothing to find out: a reward model always answers in one way."""
+
+    def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
+        """Score both texts of every question and record sigmoid(first - second)."""
+        questions = iter(questions)
+        while chunk := list(islice(questions, _QUESTIONS_AT_ONCE)):
+            started = time.time()
+            texts = [(q.messages, text) for q in chunk for text in (q.first, q.second or "")]
+            distinct = {digest([list(map(dict, prompt)), text]): (prompt, text) for prompt, text in texts}
+            found = dict(zip(distinct, self.reward_model.score(list(distinct.values()), self.batch_size), strict=True))
+            scores = [found[digest([list(map(dict, prompt)), text])] for prompt, text in texts]
+            seconds = (time.time() - started) / len(chunk)
+            for row, question in enumerate(chunk):
+                first, second = scores[2 * row : 2 * row + 2]
+                sitting.record(_ruling(question, first, second, self.name, seconds))
+
+
+def _ruling(question: Question, first: float, second: float, model: str, seconds: float) -> Ruling:
+    common = {"key": question.key, "model": model, "seconds": seconds, "created": time.time(), "form": "score"}
+    if not (math.isfinite(first) and math.isfinite(second)):
+        return Ruling(**common, reason="unreadable", detail=f"scores {first} and {second} are not finite")
+    margin = first - second
+    # The branch keeps exp() from overflowing.
+    p = 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))
+    return Ruling(**common, p=p, reply=json.dumps({"first": first, "second": second}))
+
+
+def _conversation(tokenizer: Any, prompt: str | Messages, answer: str) -> str:
+    """The text a reward model reads: prompt and answer in the tokenizer's own chat format."""
+    messages = [*as_messages(prompt), {"role": "assistant", "content": answer}]
+    if tokenizer.chat_template:
+        return tokenizer.apply_chat_template(messages, tokenize=False)
+    return "\n\n".join(message["content"] for message in messages)
+
+
+def _parts(spec: str) -> tuple[str, str | None]:
+    """(base model, adapter folder or None) of a spec."""
+    if spec == "demo":
+        from aad_plugin.demo.assets import base_model_path, reward_adapter_path
+
+        return str(base_model_path()), str(reward_adapter_path())
+    config = Path(spec) / "adapter_config.json"
+    if not config.is_file():
+        return spec, None
+    base = json.loads(config.read_text()).get("base_model_name_or_path")
+    if not base:
+        raise ConfigError(f"{config} does not name its base model (base_model_name_or_path); merge the adapter first")
+    return base, spec
+
+
+def _tokenizer_home(base: str, adapter: str | None) -> str:
+    """An adapter folder that holds a tokenizer was trained with it."""
+    return adapter if adapter and (Path(adapter) / "tokenizer_config.json").is_file() else base
+
+
+def _weights_mark(spec: str) -> list[list[Any]]:
+    """Names, sizes and, for small files, hashes of a local folder, so that retrained weights are another judge."""
+    import hashlib
+
+    folder = Path(_parts(spec)[1] or spec)
+    if not folder.is_dir():
+        return []
+    marks = []
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+        with path.open("rb") as weights:
+            marks.append([path.name, path.stat().st_size, hashlib.file_digest(weights, "sha256").hexdigest()])
+    return marks

@@ -1,0 +1,105 @@
+"""Estimates and intervals over verdicts, paired and clustered by prompt. Knows numbers, not judges.
+
+Intervals are 95 % throughout. Their coverage is simulated in ``tests/judges/test_coverage.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["CONFIDENCE", "Estimate", "mean_with_interval", "smallest_detectable_difference"]
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean in [0, 1], its standard error and its 95 % interval; NaN where there is nothing to estimate."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+
+
+def mean_with_interval(
+    values: Sequence[float] | np.ndarray,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of values in [0, 1] with a bootstrap interval that draws whole clusters.
+
+    The interval is the percentile bootstrap, expanded for small samples: the plain one is too narrow by the factor
+    sqrt((n-1)/n) and by normal instead of t quantiles (Hesterberg 2015, The American Statistician 69, section 3.3).
+    Where all clusters agree a bootstrap has nothing to draw; if they agree on 0 or on 1 the exact (Clopper-Pearson)
+    interval takes its place.
+
+    Args:
+        values: (N,) in [0, 1], no NaN.
+        clusters: (N,) what is drawn together, e.g. the prompt; None draws values one by one.
+        resamples: bootstrap samples; 9999 keeps the bounds' own error below a tenth of a standard error.
+        seed: of the draw.
+    Returns:
+        the mean of all values; standard error by linearisation over clusters (the usual one without clusters).
+    """
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        return Estimate(*[float("nan")] * 4)
+    sums, sizes = _by_cluster(values, clusters)
+    num, mean = len(sums), float(values.mean())
+    residuals = sums - mean * sizes
+    error = float(np.sqrt(num / (num - 1) * np.sum(residuals**2)) / sizes.sum()) if num > 1 else float("nan")
+    if num == 1 or np.allclose(residuals, 0):
+        return Estimate(mean, error, *_interval_without_spread(mean, num))
+    from scipy import stats
+
+    tail = stats.norm.cdf(np.sqrt(num / (num - 1)) * stats.t.ppf((1 - CONFIDENCE) / 2, num - 1))
+    drawn = stats.bootstrap(
+        (sums, sizes), _ratio, paired=True, vectorized=True, method="percentile", confidence_level=1 - 2 * tail,
+        n_resamples=resamples, batch=max(1, 2_000_000 // num), rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Estimate(mean, error, float(drawn.low), float(drawn.high))
+
+
+def smallest_detectable_difference(num: int, standard_deviation: float = 0.5, power: float = 0.8) -> float:
+    """Smallest distance of a win rate from one half that `num` prompts show at the 5 % level.
+
+    Args:
+        num: prompts, at least 2.
+        standard_deviation: of one prompt's verdict; 0.5 (hard verdicts, no ties) is the largest possible.
+        power: chance to see a difference of that size.
+    Returns:
+        a difference of win rates, 0..0.5 (NaN below 2 prompts); one-sample t test, solved by statsmodels.
+    """
+    if num < 2:
+        return float("nan")
+    from statsmodels.stats.power import TTestPower
+
+    effect = TTestPower().solve_power(nobs=num, alpha=1 - CONFIDENCE, power=power)
+    return min(float(effect) * standard_deviation, 0.5)
+
+
+def _by_cluster(values: np.ndarray, clusters: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
+    if clusters is None:
+        return values, np.ones_like(values)
+    numbers: dict[Hashable, int] = {}
+    rows = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    return np.bincount(rows, weights=values), np.bincount(rows).astype(float)
+
+
+def _ratio(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
+    return sums.sum(axis=axis) / sizes.sum(axis=axis)
+
+
+def _interval_without_spread(mean: float, num: int) -> tuple[float, float]:
+    if not (np.isclose(mean, 0) or np.isclose(mean, 1)):
+        return (mean, mean) if num > 1 else (0.0, 1.0)
+    from scipy import stats
+
+    exact = stats.binomtest(round(mean) * num, num).proportion_ci(CONFIDENCE, method="exact")
+    return float(exact.low), float(exact.high)

@@ -1,0 +1,218 @@
+"""The figures of one judged run, computed from its verdicts alone: no texts, no judge, no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.length_control import length_controlled
+from aad_plugin.judges.statistics import mean_with_interval
+
+__all__ = ["MAX_UNJUDGED", "Summary", "summarize"]
+
+MAX_UNJUDGED = 0.02
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one run; rates lie in 0..1 and are NaN (null in JSON) where nothing was judged.
+
+    Args:
+        kind: "pairwise" or "pointwise". judge, judge_fingerprint, template_hash: who judged, and how.
+        win_rate: mean of p(candidate better); a tie counts one half. standard_error, ci95: of it, clustered by prompt.
+        n: items asked or known, i.e. judged + unjudged. n_unjudged: without verdict; `unjudged` counts them by reason.
+        n_not_asked: left out because the run ended before (`partial` is then true); not part of n.
+        worst_case, best_case: win rate if every unjudged item were lost, or won.
+        wins, losses, ties: p above, below and at one half. ties_by_agreement: both orders say tie, or the texts are
+            identical; ties_by_disagreement: the orders contradict each other.
+        position_consistency: share of items on which both orders favour the same answer (or neither does).
+        first_position_rate: mean p of whatever was shown first; 0.5 is without bias. Both NaN for judges without order.
+        lc_win_rate, lc_standard_error, lc_ci95: as if answers were equally long; `lc_method` names method and data.
+        candidate_length, baseline_length: mean characters, thinking removed.
+        grade, grade_standard_error: mean of pointwise grades. labels: label -> share of judged items.
+        prompt_tokens, completion_tokens, cost: of the judge; cost is None without a price.
+        models, system_fingerprints: reply's own name -> items; more than one of either is drift.
+    """
+
+    kind: str
+    judge: str
+    judge_fingerprint: str
+    template_hash: str
+    win_rate: float
+    standard_error: float
+    ci95: tuple[float, float]
+    n: int
+    n_unjudged: int
+    n_not_asked: int = 0
+    unjudged: dict[str, int] = field(default_factory=dict)
+    worst_case: float = _NAN
+    best_case: float = _NAN
+    wins: int = 0
+    losses: int = 0
+    ties: int = 0
+    ties_by_agreement: int = 0
+    ties_by_disagreement: int = 0
+    position_consistency: float = _NAN
+    first_position_rate: float = _NAN
+    lc_win_rate: float = _NAN
+    lc_standard_error: float = _NAN
+    lc_ci95: tuple[float, float] = (_NAN, _NAN)
+    lc_method: str = ""
+    candidate_length: float = _NAN
+    baseline_length: float = _NAN
+    grade: float = _NAN
+    grade_standard_error: float = _NAN
+    labels: dict[str, float] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    models: dict[str, int] = field(default_factory=dict)
+    system_fingerprints: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def partial(self) -> bool:
+        """Whether some items were never asked; they are a random remainder, so the figures stay unbiased."""
+        return self.n_not_asked > 0
+
+    @property
+    def drift(self) -> bool:
+        """Whether the replies name more than one model or system fingerprint."""
+        return len(self.models) > 1 or len(self.system_fingerprints) > 1
+
+    def too_many_unjudged(self, limit: float = MAX_UNJUDGED) -> bool:
+        """Whether the share of unjudged items is above `limit` (0..1), or nothing was judged."""
+        return self.n == 0 or self.n_unjudged > limit * self.n or self.n_unjudged == self.n
+
+    def reportable(self, name: str, limit: float = MAX_UNJUDGED) -> float:
+        """A figure by its field name, or NaN where too many items are unjudged: what an lm-eval run reports."""
+        value = getattr(self, name)
+        return _NAN if self.too_many_unjudged(limit) or value is None else float(value)
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, ready for `json.dumps`; NaN becomes null."""
+        plain = {**dataclasses.asdict(self), "partial": self.partial, "drift": self.drift}
+        plain.update(plain.pop("extra"))
+        return _without_nan(plain)
+
+
+def summarize(
+    verdicts: Sequence[Verdict],
+    *,
+    difficulties: Mapping[str, float] | None = None,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> Summary:
+    """Figures of verdicts of one judge.
+
+    Args:
+        verdicts: as `compare` or `grade` returned them, or as read from ``verdicts.jsonl``.
+        difficulties: item id -> AlpacaEval's instruction difficulty, for the length-controlled rate.
+        resamples, seed: of the bootstrap.
+    """
+    asked = [v for v in verdicts if v.reason != "not_asked"]
+    judged = [v for v in asked if v.judged]
+    unjudged = Counter(v.reason or "" for v in asked if not v.judged)
+    pairwise = any(v.p is not None or v.orders for v in judged) or not any(
+        v.grade is not None or v.label is not None for v in judged
+    )
+    costs = [v.cost for v in verdicts if v.cost is not None]
+    figures: dict[str, Any] = {
+        "kind": "pairwise" if pairwise else "pointwise",
+        "judge": verdicts[0].judge if verdicts else "",
+        "judge_fingerprint": verdicts[0].judge_fingerprint if verdicts else "",
+        "template_hash": verdicts[0].template if verdicts else "",
+        "n": len(asked),
+        "n_unjudged": len(asked) - len(judged),
+        "n_not_asked": len(verdicts) - len(asked),
+        "unjudged": dict(unjudged.most_common()),
+        "prompt_tokens": sum(v.prompt_tokens for v in verdicts),
+        "completion_tokens": sum(v.completion_tokens for v in verdicts),
+        "cost": math.fsum(costs) if costs else None,
+        "models": dict(Counter(name for v in verdicts for name in v.models).most_common()),
+        "system_fingerprints": dict(Counter(name for v in verdicts for name in v.system_fingerprints).most_common()),
+        "candidate_length": _mean([v.candidate_length for v in judged]),
+    }
+    if pairwise:
+        figures |= _pairwise(judged, len(asked), difficulties, resamples, seed) | _positions(judged)
+    else:
+        figures |= _pointwise(judged)
+    return Summary(**figures)
+
+
+def _pairwise(
+    judged: Sequence[Verdict], num: int, difficulties: Mapping[str, float] | None, resamples: int, seed: int
+) -> dict[str, Any]:
+    p = np.array([v.p for v in judged], dtype=float)
+    prompts = [v.prompt for v in judged]
+    overall = mean_with_interval(p, prompts, resamples=resamples, seed=seed)
+    hardness = None
+    if difficulties is not None and all(v.id in difficulties for v in judged):
+        hardness = [difficulties[v.id] for v in judged]
+    controlled = length_controlled(
+        p, [v.candidate_length for v in judged], [v.baseline_length for v in judged], hardness, prompts
+    )
+    return {
+        "win_rate": overall.value,
+        "standard_error": overall.standard_error,
+        "ci95": (overall.low, overall.high),
+        "worst_case": float(p.sum() / num) if num else _NAN,
+        "best_case": float((p.sum() + num - len(p)) / num) if num else _NAN,
+        "wins": int((p > 0.5).sum()),
+        "losses": int((p < 0.5).sum()),
+        "ties": int((p == 0.5).sum()),
+        "lc_win_rate": controlled.value,
+        "lc_standard_error": controlled.standard_error,
+        "lc_ci95": (controlled.low, controlled.high),
+        "lc_method": controlled.method,
+        "baseline_length": _mean([v.baseline_length for v in judged]),
+    }
+
+
+def _positions(judged: Sequence[Verdict]) -> dict[str, Any]:
+    """How the two orders of an item agree; items without a second order (or without a call) do not count."""
+    both = [(v.orders[0], v.orders[1]) for v in judged if len(v.orders) == 2]
+    sides = [(np.sign(a - 0.5), np.sign(b - 0.5)) for a, b in both if a is not None and b is not None]
+    without_call = sum(not v.orders and v.p == 0.5 for v in judged)
+    return {
+        "position_consistency": _mean([a == b for a, b in sides]),
+        "first_position_rate": _mean([(a + 1 - b) / 2 for a, b in both if a is not None and b is not None]),
+        "ties_by_agreement": without_call + sum(a == b == 0 for a, b in sides),
+        "ties_by_disagreement": sum(a * b < 0 for a, b in sides),
+    }
+
+
+def _pointwise(judged: Sequence[Verdict]) -> dict[str, Any]:
+    grades = np.array([v.grade for v in judged if v.grade is not None], dtype=float)
+    labels = Counter(v.label for v in judged if v.label is not None)
+    error = float(grades.std(ddof=1) / len(grades) ** 0.5) if len(grades) > 1 else _NAN
+    return {
+        "win_rate": _NAN,
+        "standard_error": _NAN,
+        "ci95": (_NAN, _NAN),
+        "grade": _mean(grades),
+        "grade_standard_error": error,
+        "labels": {label: count / labels.total() for label, count in labels.most_common()},
+    }
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if len(values) else _NAN
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return value
