@@ -8,7 +8,17 @@ import os
 
 __version__ = "0.1.0"
 
-_HOMES: dict = {}
+_HOMES = {
+    "AADError": "aad_plugin.errors",
+    "AlignedPair": "aad_plugin.pair",
+    "DecodingSettings": "aad_plugin.settings",
+    "aad_scores": "aad_plugin.decoding",
+    "answer": "aad_plugin.answers",
+    "eft_scores": "aad_plugin.decoding",
+    "load_pair": "aad_plugin.load",
+    "plausible_set": "aad_plugin.decoding",
+    "token_advantage": "aad_plugin.decoding",
+}
 
 __all__ = ["__version__", *sorted(_HOMES)]
 

@@ -1,0 +1,149 @@
+"""The decoding rule: pure functions from two rows of logits to one row of scores.
+
+Owns the mathematics of alignment-aware decoding (AAD) and emulated fine-tuning (EFT). Knows nothing of models, caches,
+hosts or files; every host, the explainer and the tests call these functions.
+
+    V_α  = { v : π_policy(v) >= α · max π_policy }         plausible set
+    A(v) = log π_policy(v) − log π_reference(v)            token advantage
+    next = argmax over V_α of A(v)                         AAD
+
+Axes: B batch (any leading axes), V vocabulary.
+Source: Alignment-Aware Decoding, arXiv 2509.26169; the plausible set is contrastive decoding's (arXiv 2210.15097).
+
+Run: python -m pytest tests/test_decoding.py
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from aad_plugin.errors import ConfigError, NonFiniteLogits, VocabMismatch
+
+__all__ = ["IMPLAUSIBLE", "aad_scores", "check_alpha", "eft_scores", "plausible_set", "require_finite", "token_advantage"]
+
+# Scores of implausible tokens start here. exp(-1000) is 0 in float32, so they are never sampled, and the step to the
+# next float32 at -1000 is 6e-5, so the policy's order among them survives. Plausible scores are >= log(alpha).
+IMPLAUSIBLE = -1000.0
+
+
+def check_alpha(alpha: float) -> float:
+    """Return ``alpha`` as a float in (0, 1].
+
+    Raises:
+        ConfigError: ``alpha`` is not a number in (0, 1].
+    """
+    try:
+        value = float(alpha)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"alpha must be a number in (0, 1], got {alpha!r} (for example alpha=0.1)") from e
+    if not 0.0 < value <= 1.0:
+        raise ConfigError(f"alpha must be in (0, 1], got {alpha} (for example alpha=0.1; alpha=1 is greedy)")
+    return value
+
+
+def require_finite(logits: Tensor, owner: str, step: str = "") -> None:
+    """Raise unless every logit is finite. One reduction; waits for the device.
+
+    Args:
+        logits: (..., V), any float dtype.
+        owner: "policy" or "reference", named in the error.
+        step: where decoding stands, appended to the error, for example ``" at step 3"``.
+    Raises:
+        NonFiniteLogits: NaN or ±inf in ``logits``; names the owner, the step and the first row.
+    """
+    # A sum is finite only if all its terms are; float32 keeps bf16 rows from overflowing.
+    if torch.isfinite(logits.sum(dtype=torch.float32)):
+        return
+    bad = ~torch.isfinite(logits)
+    if not bad.any():
+        return
+    row, kind = bad.flatten(0, -2).any(-1).nonzero()[0].item(), "NaN" if logits.isnan().any() else "inf"
+    raise NonFiniteLogits(
+        f"the {owner} produced {kind} logits{step} (row {row}, {int(bad.sum())} of {logits.numel()} values): "
+        "check its weights and try dtype=float32"
+    )
+
+
+def plausible_set(policy_logits: Tensor, alpha: float) -> Tensor:
+    """Mark the tokens the policy finds plausible: π_policy(v) >= alpha · max π_policy.
+
+    Args:
+        policy_logits: (..., V) raw or shifted by a constant per row.
+        alpha: threshold relative to the policy's best token; no unit; 0 < alpha <= 1; 1 keeps only the best.
+    Returns:
+        (..., V) bool; every row has at least one True.
+    """
+    return policy_logits >= policy_logits.amax(-1, keepdim=True) + math.log(alpha)
+
+
+def token_advantage(policy_logits: Tensor, reference_logits: Tensor) -> Tensor:
+    """Return A(v) = log π_policy(v) − log π_reference(v).
+
+    Args:
+        policy_logits: (..., V) raw, before temperature.
+        reference_logits: (..., V), same shape, device and token ids.
+    Returns:
+        (..., V) float32, nats.
+    """
+    _check_shapes(policy_logits, reference_logits)
+    return policy_logits.float().log_softmax(-1) - reference_logits.float().log_softmax(-1)
+
+
+def aad_scores(policy_logits: Tensor, reference_logits: Tensor, alpha: float) -> Tensor:
+    """Score the next token by alignment-aware decoding; the argmax of a row is AAD's choice.
+
+    1. Shift both rows by their own maximum (constants cancel in the ranking, so no log-softmax is needed).
+    2. Plausible tokens score policy − reference, which is at least log(alpha).
+    3. Implausible tokens keep a finite score below every plausible one, ordered by the policy, because a later stage
+       (a grammar, banned words, a minimum length) may remove the whole plausible set.
+    4. Among plausible tokens that share the best score, the policy's favourite is raised by one float32 step.
+
+    Args:
+        policy_logits: (..., V) raw, before temperature.
+        reference_logits: (..., V), same shape, device and token ids.
+        alpha: see :func:`plausible_set`.
+    Returns:
+        (..., V) float32, finite for finite inputs; within V_α equal to :func:`token_advantage` up to a row constant.
+    Raises:
+        VocabMismatch: the shapes differ.
+    Source: arXiv 2509.26169, section on the method. Deviation: none in the choice; ties are undefined there.
+    """
+    _check_shapes(policy_logits, reference_logits)
+    policy = policy_logits.float()
+    policy = policy - policy.amax(-1, keepdim=True)
+    reference = reference_logits.float()
+    reference = reference - reference.amax(-1, keepdim=True)
+    plausible = policy >= math.log(alpha)
+    scores = torch.where(plausible, policy - reference, IMPLAUSIBLE + policy)
+    best = scores.amax(-1, keepdim=True)
+    favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)
+    return scores.scatter(-1, favourite, torch.nextafter(best, torch.full_like(best, torch.inf)))
+
+
+def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: float) -> Tensor:
+    """Score the next token by emulated fine-tuning: log π_reference + eft_scale · (log π_policy − log π_reference).
+
+    Args:
+        policy_logits: (..., V) raw, before temperature.
+        reference_logits: (..., V), same shape, device and token ids.
+        eft_scale: strength of the tuning; no unit; 1 is the policy itself, above 1 extrapolates, 0 is the reference.
+    Returns:
+        (..., V) float32; up to a row constant the log-probabilities of the emulated model.
+    Raises:
+        VocabMismatch: the shapes differ.
+    Source: An Emulator for Fine-Tuning Large Language Models using Small Language Models, arXiv 2310.12962.
+    """
+    _check_shapes(policy_logits, reference_logits)
+    reference = reference_logits.float()
+    return torch.lerp(reference, policy_logits.float(), eft_scale)
+
+
+def _check_shapes(policy_logits: Tensor, reference_logits: Tensor) -> None:
+    if policy_logits.shape != reference_logits.shape:
+        raise VocabMismatch(
+            f"policy and reference logits must have one shape, got {tuple(policy_logits.shape)} and "
+            f"{tuple(reference_logits.shape)}: cut both to the shared vocabulary first"
+        )

@@ -1,0 +1,99 @@
+"""model_args of ``--model aad``: which go to the pair, which to decoding, which on to lm-eval's HFLM."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.load import PER_MODEL
+from aad_plugin.pair import AlignedPair
+from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+
+__all__ = ["LOGLIKELIHOODS", "PairArguments"]
+
+LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
+_REFERENCE_OPTIONS = tuple(f"reference_{name}" for name in PER_MODEL)
+_OWN = ("pair", "pretrained", *PART_NAMES, *SETTING_NAMES, *_REFERENCE_OPTIONS, "loglikelihood")
+# What `from_pretrained` takes beyond HFLM's own parameters; attributes of the model's configuration are accepted too.
+_FROM_PRETRAINED = frozenset(
+    "attn_implementation cache_dir code_revision device_map experts_implementation force_download key_mapping "
+    "load_in_4bit load_in_8bit local_files_only low_cpu_mem_usage max_memory offload_buffers offload_state_dict proxies "
+    "quantization_config token tp_size use_kernels use_safetensors variant".split()
+)
+
+
+@dataclass
+class PairArguments:
+    """Parsed model_args.
+
+    Attributes:
+        source: the pair's parts; None for a pair that was loaded by the caller.
+        settings: decoding defaults of the model.
+        loglikelihood: whose probabilities score choices.
+        reference_options: revision, dtype, gguf_file of the reference where they differ.
+        reference_device: where the reference goes, or None.
+        hflm: everything that lm-eval's HFLM takes.
+    """
+
+    source: PairSource | None
+    settings: DecodingSettings
+    loglikelihood: str
+    reference_options: dict[str, Any] = field(default_factory=dict)
+    reference_device: str | None = None
+    hflm: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, pair: str | None, pretrained: str | None, model_args: Mapping[str, Any]) -> PairArguments:
+        """Sort a user's model_args.
+
+        Raises:
+            ConfigError, ReferenceUnknown: see :func:`aad_plugin.pair_source.resolve` and the settings.
+        """
+        rest = dict(model_args)
+        parts = {name: rest.pop(name, None) for name in PART_NAMES}
+        if "peft" in rest:
+            raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=… adapter=…")
+        source = resolve(pair, pretrained, **parts)
+        settings, loglikelihood = _decoding(rest, source.settings)
+        reference = {name.removeprefix("reference_"): rest.pop(name, None) for name in _REFERENCE_OPTIONS}
+        options = {name: value for name, value in reference.items() if value is not None}
+        device = options.pop("device", None)
+        if source.shares_base and (options or device):
+            named = ", ".join(f"reference_{name}" for name in [*options, *(["device"] if device else [])])
+            raise ConfigError(f"policy and reference share one base model, so {named} has no meaning here: leave it out")
+        return cls(source, settings, loglikelihood, options, device, rest)
+
+    @classmethod
+    def for_loaded(cls, pair: AlignedPair, model_args: Mapping[str, Any]) -> PairArguments:
+        """Arguments around a pair in memory; decoding settings given here override the pair's own."""
+        rest = dict(model_args)
+        settings, loglikelihood = _decoding(rest, {}, pair.settings)
+        return cls(pair.source, settings, loglikelihood, hflm=rest)
+
+    def check_unknown(self, config: Any) -> None:
+        """Raise ConfigError for a name that neither HFLM, nor from_pretrained, nor the model's configuration knows."""
+        hflm = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
+        known = {*hflm, *_FROM_PRETRAINED}
+        for name in self.hflm:
+            if name not in known and not name.startswith("bnb_4bit_") and not hasattr(config, name):
+                raise ConfigError(f"unknown model_arg {name!r}{nearest(name, [*_OWN, *hflm, *_FROM_PRETRAINED])}")
+
+
+def _decoding(
+    rest: dict[str, Any], stored: Mapping[str, Any], base: DecodingSettings | None = None
+) -> tuple[DecodingSettings, str]:
+    changes = {name: rest.pop(name) for name in SETTING_NAMES if name in rest}
+    settings = (base or DecodingSettings()).override(**stored).override(**changes)
+    loglikelihood = rest.pop("loglikelihood", "policy")
+    if loglikelihood not in LOGLIKELIHOODS:
+        raise ConfigError(
+            f"loglikelihood must be one of {', '.join(LOGLIKELIHOODS)}, got {loglikelihood!r}"
+            + nearest(str(loglikelihood), LOGLIKELIHOODS)
+        )
+    return settings, loglikelihood

@@ -1,0 +1,49 @@
+"""gen_kwargs of one request: which choose the strategy, which go on to ``generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+
+__all__ = ["split_gen_kwargs"]
+
+_SAMPLING = ("temperature", "top_p")
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
+_GENERATE = frozenset(vars(GenerationConfig())) | {"do_sample", "use_cache", "assistant_model"}
+
+
+def split_gen_kwargs(
+    gen_kwargs: Mapping[str, Any], defaults: DecodingSettings
+) -> tuple[DecodingSettings, int, dict[str, Any]]:
+    """Split one request's gen_kwargs.
+
+    Args:
+        gen_kwargs: as the task or ``--gen_kwargs`` wrote them, raw or normalised by lm-eval.
+        defaults: the model's settings; a request overrides them.
+    Returns:
+        the request's settings, its sample number (0, or k for the k-th repeat), and what ``generate`` gets.
+        ``temperature`` and ``top_p`` belong to the strategy where it samples. Elsewhere they take effect only with
+        ``do_sample=true``; lm-eval's customary ``temperature=0`` says nothing that the strategy has not said.
+    Raises:
+        ConfigError: an unknown name, or a setting out of range.
+    """
+    rest = dict(gen_kwargs)
+    sample = int(rest.pop("sample", 0))
+    changes = {name: rest.pop(name) for name in SETTING_NAMES if name in rest and name not in _SAMPLING}
+    settings = defaults.override(**changes)
+    draws = rest.get("do_sample") is True and float(rest.get("temperature", 1.0)) > 0
+    sampling = {name: rest.pop(name) for name in _SAMPLING if name in rest}
+    rest.pop("do_sample", None)
+    if settings.samples:
+        settings = settings.override(**{name: value for name, value in sampling.items() if float(value) > 0})
+    elif draws:
+        rest.update(do_sample=True, **sampling)
+    for name in rest:
+        if name not in _GENERATE and name not in _LENGTHS and name != "until":
+            raise ConfigError(f"unknown gen_kwarg {name!r}{nearest(name, [*SETTING_NAMES, *_GENERATE, *_LENGTHS, 'until'])}")
+    return settings, sample, rest

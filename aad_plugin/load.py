@@ -1,0 +1,170 @@
+"""From a pair's description to an :class:`AlignedPair` with weights.
+
+Owns which options reach which model. The weights themselves are loaded by a callable, so that lm-eval's backend can
+bring its own loader (quantisation, device maps …) and everything else stays the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair import AlignedPair
+from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.sides import OneBase, Role, TwoModels
+from aad_plugin.vocabulary import shared_vocab_size
+
+__all__ = ["PER_MODEL", "assemble", "load_pair"]
+
+logger = logging.getLogger(__name__)
+
+# Options that may differ between the models: the bare name means both, reference_<name> overrides it.
+PER_MODEL = ("revision", "dtype", "device", "gguf_file")
+LoadModel = Callable[[str, Role], PreTrainedModel]
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """The per-model options of one side."""
+
+    revision: str | None = None
+    dtype: Any = "auto"
+    device: Any = None
+    gguf_file: str | None = None
+
+    def load(self, path: str, **options: Any) -> PreTrainedModel:
+        named = {"revision": self.revision, "gguf_file": self.gguf_file}
+        options.update({name: value for name, value in named.items() if value})
+        try:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **options)
+        except (OSError, ValueError) as e:
+            raise ConfigError(f"cannot load {path!r}: {str(e).splitlines()[0]}") from e
+        return model if self.device is None else model.to(self.device)
+
+
+def load_pair(
+    pair: str | None = None,
+    *,
+    pretrained: str | None = None,
+    tokenizer: Any = None,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> AlignedPair:
+    """Load a pair with transformers.
+
+    Args:
+        pair: preset name, pair folder or TRL output folder.
+        pretrained: alias of ``policy`` or ``pair``.
+        tokenizer: a tokenizer, or where to load it from; default: the policy's.
+        **options: parts (policy, reference, base, adapter, reference_adapter), decoding settings (strategy, alpha …),
+            per-model options (revision, dtype, device, gguf_file and their reference_… forms), and what else
+            ``AutoModelForCausalLM.from_pretrained`` takes (attn_implementation, device_map …).
+    Returns:
+        an :class:`AlignedPair` in eval mode.
+    """
+    parts = {name: options.pop(name, None) for name in PART_NAMES}
+    source = resolve(pair, pretrained, **parts)
+    changes = {name: options.pop(name) for name in SETTING_NAMES if name in options}
+    settings = DecodingSettings().override(**source.settings).override(**changes)
+    sides = _placements(options)
+    _check_reference_options(source, sides)
+
+    def load_model(path: str, role: Role) -> PreTrainedModel:
+        return sides[role].load(path, trust_remote_code=trust_remote_code, **options)
+
+    def load_tokenizer(path: str, role: Role) -> Any:
+        gguf = {"gguf_file": sides[role].gguf_file} if sides[role].gguf_file and path != source.adapter else {}
+        revision = {"revision": sides[role].revision} if sides[role].revision else {}
+        try:
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **gguf, **revision)
+        except (OSError, ValueError) as e:
+            raise ConfigError(f"no tokenizer at {path!r}: {str(e).splitlines()[0]}") from e
+
+    if tokenizer is None or isinstance(tokenizer, str):
+        tokenizer = load_tokenizer(tokenizer or source.tokenizer, "policy")
+    reference_tokenizer = tokenizer if source.shares_base else load_tokenizer(source.reference or "", "reference")
+    return assemble(
+        source,
+        load_model,
+        settings=settings,
+        tokenizer=tokenizer,
+        reference_tokenizer=reference_tokenizer,
+        adapter_revision=sides["policy"].revision,
+    )
+
+
+def assemble(
+    source: PairSource,
+    load_model: LoadModel,
+    *,
+    settings: DecodingSettings,
+    tokenizer: Any,
+    reference_tokenizer: Any,
+    adapter_revision: str | None = None,
+) -> AlignedPair:
+    """Load the weights a source names and join them to a pair.
+
+    Args:
+        load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
+    Raises:
+        VocabMismatch: the tokenizers differ, checked before any weight is loaded.
+    """
+    vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
+    logger.info("reference: %s (%s)", source.reference or source.reference_adapter or source.base, source.proof)
+    sides: TwoModels | OneBase
+    if source.shares_base:
+        sides = _attach_adapters(load_model(source.backbone, "policy"), source, adapter_revision)
+    else:
+        sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
+    return AlignedPair(sides, vocab_size=vocab_size, settings=settings, tokenizer=tokenizer, source=source)
+
+
+def _attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | None) -> OneBase:
+    from peft import PeftModel
+
+    adapters = {"policy": source.adapter}
+    if source.reference_adapter:
+        adapters["reference"] = source.reference_adapter
+    options = {"revision": revision} if revision and not Path(source.adapter or "").is_dir() else {}
+    try:
+        model = PeftModel.from_pretrained(base, adapters.pop("policy"), adapter_name="policy", **options)
+        for name, path in adapters.items():
+            model.load_adapter(path, adapter_name=name)
+    except (OSError, ValueError, RuntimeError, TypeError) as e:
+        reason = " ".join(str(e).split())[:300]
+        raise ConfigError(f"adapter {source.adapter!r} does not fit base {source.base!r}: {reason}") from e
+    return OneBase(model.eval(), "policy", "reference" if source.reference_adapter else None)
+
+
+def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:
+    """Take the per-model options out of ``options``."""
+    both = {name: options.pop(name) for name in PER_MODEL if options.get(name) is not None}
+    own = {name: options.pop(f"reference_{name}", None) for name in PER_MODEL}
+    changed = {name: value for name, value in own.items() if value is not None}
+    return {"policy": _Placement(**_typed(both)), "reference": _Placement(**_typed({**both, **changed}))}
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    dtype = values.get("dtype")
+    if isinstance(dtype, str) and dtype != "auto":
+        resolved = getattr(torch, dtype, None)
+        if not isinstance(resolved, torch.dtype):
+            raise ConfigError(f"dtype must be 'auto' or a torch dtype such as 'bfloat16', got {dtype!r}")
+        values = {**values, "dtype": resolved}
+    return values
+
+
+def _check_reference_options(source: PairSource, sides: dict[Role, _Placement]) -> None:
+    if source.shares_base and sides["policy"] != sides["reference"]:
+        raise ConfigError(
+            "policy and reference share one base model, so reference_device, reference_dtype, reference_revision and "
+            "reference_gguf_file have no meaning here: leave them out, or merge the adapter and pass policy=… reference=…"
+        )

@@ -1,0 +1,347 @@
+"""The pair as one causal language model: ``forward`` returns decoded scores as its logits.
+
+Owns the transformers host: whatever ``generate`` offers (padded batches, sampling, beams, streamers, stop strings,
+prompt lookup, static cache) works on the scores. The rule itself is ``decoding.py``; loading weights is ``load.py``.
+
+    pair = AlignedPair.from_pretrained("demo")
+    pair.generate(**pair.tokenizer("Hello", return_tensors="pt"), max_new_tokens=20)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from aad_plugin.decoding import aad_scores, eft_scores, require_finite
+from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.pair_cache import PairCache
+from aad_plugin.settings import DecodingSettings
+from aad_plugin.sides import OneBase, Role, TwoModels
+
+__all__ = ["AlignedPair", "AlignedPairConfig"]
+
+# Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
+_LOGITS_ONLY = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": None,
+    "watermarking_config": None,
+    "sequence_bias": None,
+}
+
+
+class AlignedPairConfig(PreTrainedConfig):
+    """Configuration of a pair: the policy's own configuration plus the shared vocabulary size."""
+
+    model_type = "aligned_pair"
+
+    def __init__(self, policy_config: PreTrainedConfig | None = None, **kwargs: Any) -> None:
+        self.policy_config = policy_config
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> PreTrainedConfig:
+        """Return the policy's text configuration: the architecture that hosts size caches and lengths by."""
+        return self.policy_config.get_text_config(decoder=decoder, encoder=encoder) if self.policy_config else self
+
+
+class AlignedPair(PreTrainedModel, GenerationMixin):
+    """A policy and its reference that decode as one causal language model.
+
+    Args:
+        sides: where the weights are, :class:`TwoModels` or :class:`OneBase`.
+        vocab_size: number of shared token ids; later columns (padding of either head) are cut.
+        settings: decoding used where a call names none.
+        tokenizer: the policy's tokenizer, kept for convenience.
+        source: what the pair was loaded from; written by :meth:`save_pretrained`.
+    Raises:
+        VocabMismatch: a model's head is smaller than ``vocab_size``.
+    """
+
+    config_class = AlignedPairConfig
+    main_input_name = "input_ids"
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    _is_stateful = False
+
+    def __init__(
+        self,
+        sides: TwoModels | OneBase,
+        *,
+        vocab_size: int | None = None,
+        settings: DecodingSettings | None = None,
+        tokenizer: Any = None,
+        source: Any = None,
+    ) -> None:
+        policy = sides.policy
+        config = AlignedPairConfig(policy_config=policy.config)
+        for name in ("max_position_embeddings", "n_positions", "n_ctx", "bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(policy.config.get_text_config(), name, None)
+            if value is not None:
+                setattr(config, name, value)
+        config._attn_implementation = policy.config._attn_implementation
+        super().__init__(config)
+        self.sides = sides
+        self.vocab_size = config.vocab_size = self._shared_vocab(vocab_size)
+        self.settings = settings or DecodingSettings()
+        self.tokenizer = tokenizer
+        self.source = source
+        self.generation_config = _bare_generation_config(policy)
+        self._calls: list[_Call] = []
+        self.eval()
+
+    # ------------------------------------------------------------------ scores
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        settings: DecodingSettings | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return the strategy's scores in place of logits.
+
+        Args:
+            input_ids: (B, T) int64, the tokens after what the cache holds.
+            attention_mask: (B, cached + T), 0 for padding; None for all ones.
+            position_ids: (B, T) int64; needed with left padding.
+            past_key_values: what :meth:`new_cache` returned for these settings, or None.
+            use_cache: ignored without a cache; a pair never builds one by itself.
+            logits_to_keep: positions to score, counted from the end; 0 for all.
+            settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
+        Returns:
+            ``logits`` (B, K, V) float32 scores and the cache.
+        Raises:
+            NonFiniteLogits: a model produced NaN or ±inf; names the model and the step.
+            ConfigError: a cache built for another kind of strategy.
+        """
+        call = self._calls[-1] if self._calls else None
+        settings = settings or (call.settings if call else self.settings)
+        roles = _roles(settings)
+        self._check_cache(past_key_values, roles)
+        rows = self.sides.logits(
+            roles, input_ids, past_key_values, logits_to_keep, attention_mask=attention_mask, position_ids=position_ids
+        )
+        rows = [row[..., : self.vocab_size] for row in rows]
+        if call is not None:
+            step = call.count(past_key_values, input_ids.shape[1])
+            for role, row in zip(roles, rows, strict=True):
+                require_finite(row[:, -1:], role, f" at step {step}")
+        return CausalLMOutputWithPast(logits=_score(settings, rows), past_key_values=past_key_values)
+
+    @torch.no_grad()
+    def answer_logprobs(
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, roles: tuple[Role, ...] = ("policy", "reference")
+    ) -> list[Tensor]:
+        """Return each role's log-probability of the tokens after the prompt, in one forward.
+
+        Args:
+            input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
+            attention_mask: (B, T), 0 for padding.
+            prompt_length: number of leading positions that are not scored.
+        Returns:
+            per role (B, T − prompt_length) float32, nats.
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        keep = input_ids.shape[1] - prompt_length + 1
+        rows = self.sides.logits(roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=positions)
+        targets = input_ids[:, prompt_length:, None]
+        return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
+
+    # ---------------------------------------------------------------- generate
+
+    def generate(self, *args: Any, strategy: str | None = None, **kwargs: Any) -> Any:
+        """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
+
+        Args:
+            strategy: aad, greedy, reference or eft; alpha and eft_scale may be given likewise. ``sample`` and
+                ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
+        Raises:
+            ConfigError: an option that has no meaning on log-ratios, or continuous batching.
+        """
+        changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale") if name in kwargs}
+        settings = self.settings.override(strategy=strategy, **changes)
+        if settings.samples:
+            raise ConfigError(
+                f"generate() decodes token by token; strategy={settings.strategy!r} is answered by "
+                "aad_plugin.answer(pair, prompts, strategy=…)"
+            )
+        self._refuse(settings, kwargs)
+        with self._call(settings):
+            return super().generate(*args, **kwargs)
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Continuous batching drives one model's paged cache by itself and cannot hold a pair."""
+        raise ConfigError("continuous batching holds the cache of one model, a pair needs two: use generate() or vLLM")
+
+    init_continuous_batching = continuous_batching_context_manager = generate_batch
+
+    def new_cache(self, settings: DecodingSettings | None = None, **cache_options: Any) -> Cache:
+        """Return an empty dynamic cache for calls of :meth:`forward` with these settings."""
+        from transformers import DynamicCache
+
+        roles = _roles(settings or self.settings)
+        return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
+
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    ) -> None:
+        """Build what the host would build for one model, for each model of the pair."""
+        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
+            return super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+            )
+
+        def build(model: PreTrainedModel) -> Cache | None:
+            own: dict[str, Any] = {}
+            model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
+            return own.get("past_key_values")
+
+        cache = self.sides.new_cache(_roles(self._calls[-1].settings), build)
+        if cache is not None:
+            model_kwargs["past_key_values"] = cache
+        return None
+
+    @contextlib.contextmanager
+    def _call(self, settings: DecodingSettings) -> Iterator[None]:
+        # A stack, since an assisted call may draft with this very pair under another strategy.
+        self._calls.append(_Call(settings))
+        try:
+            yield
+        finally:
+            self._calls.pop()
+
+    def _refuse(self, settings: DecodingSettings, kwargs: dict[str, Any]) -> None:
+        config = kwargs.get("generation_config")
+        if kwargs.get("cache_implementation", getattr(config, "cache_implementation", None)) == "paged":
+            self.generate_batch()
+        if kwargs.get("inputs_embeds") is not None:
+            raise ConfigError("a pair decodes token ids: its two models have embeddings of their own (pass input_ids)")
+        if not settings.needs_reference:
+            return
+        for name, neutral in _LOGITS_ONLY.items():
+            value = kwargs.get(name, getattr(config, name, None))
+            if value not in (None, neutral):
+                raise ConfigError(
+                    f"{name}={value!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: "
+                    f"leave it out, or use strategy='greedy'"
+                )
+
+    def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
+        if cache is not None and isinstance(cache, PairCache) != (len(roles) == 2):
+            raise ConfigError(
+                f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
+                f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
+            )
+
+    # ------------------------------------------------------------------ plumbing
+
+    def _shared_vocab(self, vocab_size: int | None) -> int:
+        heads = {role: head for role, head in _head_sizes(self.sides).items()}
+        smallest = min(heads.values())
+        if vocab_size is None:
+            if len(set(heads.values())) > 1:
+                raise VocabMismatch(f"heads of different size ({heads}): pass vocab_size, the number of shared token ids")
+            return smallest
+        if vocab_size > smallest:
+            raise VocabMismatch(f"the shared vocabulary has {vocab_size} tokens, but the heads have {heads}")
+        return vocab_size
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.sides.policy.get_input_embeddings()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.sides.policy.get_output_embeddings()
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: each model tied its own weights when it was loaded."""
+
+    def to(self, *args: Any, **kwargs: Any) -> AlignedPair:
+        """Move the pair; a reference placed on a device of its own stays there."""
+        if not isinstance(self.sides, TwoModels) or self.sides.policy_model.device == self.sides.reference_model.device:
+            return super().to(*args, **kwargs)
+        self.sides.policy_model.to(*args, **kwargs)
+        return self
+
+    @classmethod
+    def from_pretrained(cls, pair: str | None = None, **model_args: Any) -> AlignedPair:  # type: ignore[override]
+        """Load a pair by preset name, pair folder or TRL output folder, or by its parts.
+
+        Args:
+            pair: preset name (``aad pairs list``), pair folder or TRL output folder.
+            **model_args: the names of lm-eval's model_args (policy, reference, adapter, reference_adapter, base,
+                alpha, strategy, dtype, device …); see README.
+        Returns:
+            an :class:`AlignedPair` in eval mode with ``tokenizer`` set.
+        Raises:
+            ConfigError, ReferenceUnknown, VocabMismatch, AssetError: as their names say.
+        """
+        from aad_plugin.load import load_pair
+
+        return load_pair(pair=pair, **model_args)
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write a pair folder: configuration, adapters and pointers to checkpoints; no copied base weights."""
+        from aad_plugin.pair_folder import save_pair
+
+        save_pair(self, save_directory)
+
+
+class _Call:
+    """One running ``generate`` call: its settings and how many tokens the prompt had."""
+
+    def __init__(self, settings: DecodingSettings) -> None:
+        self.settings = settings
+        self._prompt: int | None = None
+
+    def count(self, cache: Cache | None, new: int) -> int:
+        """Return the number of the token about to be chosen, from 1."""
+        length = cache.get_seq_length() if cache is not None else new
+        if self._prompt is None:
+            self._prompt = length
+        return length - self._prompt + 1
+
+
+def _roles(settings: DecodingSettings) -> tuple[Role, ...]:
+    if settings.needs_reference:
+        return ("policy", "reference")
+    return ("reference",) if settings.strategy == "reference" else ("policy",)
+
+
+def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
+    if settings.strategy == "aad":
+        return aad_scores(*rows, settings.alpha)
+    if settings.strategy == "eft":
+        return eft_scores(*rows, settings.eft_scale)
+    return rows[0]
+
+
+def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    logits = logits.float()
+    return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _head_sizes(sides: TwoModels | OneBase) -> dict[str, int]:
+    models = {"policy": sides.policy}
+    if isinstance(sides, TwoModels):
+        models["reference"] = sides.reference_model
+    return {role: model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
+
+
+def _bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:
+    """Keep the policy's special tokens; its sampling defaults and penalties do not leak into a strategy."""
+    given = copy.deepcopy(policy.generation_config)
+    return GenerationConfig(
+        bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=given.pad_token_id
+    )

@@ -1,0 +1,103 @@
+"""Key/value caches of a pair, kept in step.
+
+Owns nothing but delegation: whatever a host does to the cache of one causal LM (reorder for beams, crop rejected
+drafts, reset) happens to every cache of the pair. Knows nothing of scores or strategies.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers.cache_utils import Cache
+
+__all__ = ["PairCache"]
+
+
+class PairCache(Cache):
+    """The caches of policy and reference behind the interface of one.
+
+    Args:
+        caches: (policy, reference) for two models; a single cache of 2B rows, policy rows first, for one base model
+            that serves both through adapters.
+    """
+
+    def __init__(self, *caches: Cache) -> None:
+        # The base constructor would build layers of its own; every method that reads them is delegated below.
+        self.caches = caches
+
+    @property
+    def is_twin(self) -> bool:
+        """Whether one cache holds both models' rows."""
+        return len(self.caches) == 1
+
+    @property
+    def layers(self) -> list:
+        return self.caches[0].layers
+
+    def __len__(self) -> int:
+        return len(self.caches[0])
+
+    def __repr__(self) -> str:
+        return f"PairCache({', '.join(map(repr, self.caches))})"
+
+    def update(self, *args, **kwargs):
+        raise TypeError("a PairCache is handed to AlignedPair.forward, which gives each model its own cache")
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.caches[0].get_seq_length(layer_idx)
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return min(cache.get_max_length(layer_idx) for cache in self.caches)
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.caches[0].get_mask_sizes(query_length, layer_idx)
+
+    def reset(self) -> None:
+        for cache in self.caches:
+            cache.reset()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        for cache in self.caches:
+            cache.crop(tokens_to_remove)
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        for cache in self.caches:
+            cache.reorder_cache(self._rows(beam_idx))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        for cache in self.caches:
+            cache.batch_select_indices(self._rows(indices))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        for cache in self.caches:
+            cache.batch_repeat_interleave(repeats)
+
+    def activate_past_recording(self) -> None:
+        for cache in self.caches:
+            cache.activate_past_recording()
+
+    @property
+    def is_compileable(self) -> bool:
+        # Compiling would make the host prepare one 4-D mask from one config for both models; each prepares its own.
+        return False
+
+    @property
+    def is_croppable(self) -> bool:
+        return all(cache.is_croppable for cache in self.caches)
+
+    @property
+    def is_initialized(self) -> bool:
+        return all(cache.is_initialized for cache in self.caches)
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        return self.caches[0].is_sliding
+
+    @property
+    def batch_size(self) -> int:
+        return self.caches[0].batch_size // (2 if self.is_twin else 1)
+
+    def _rows(self, indices: torch.Tensor) -> torch.Tensor:
+        """Extend (B,) row indices to the reference's rows of a twin cache, which follow the policy's."""
+        if not self.is_twin:
+            return indices
+        return torch.cat([indices, indices + self.caches[0].batch_size // 2])

@@ -1,0 +1,148 @@
+"""How to decode: one frozen record of strategy, alpha, n, picker, eft_scale, temperature, top_p and seed.
+
+Owns names, defaults, ranges and the precedence request > model_args > pair folder > the paper's default. Knows nothing
+of models. Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+
+__all__ = ["SETTING_NAMES", "STRATEGIES", "DecodingSettings"]
+
+logger = logging.getLogger(__name__)
+
+STRATEGIES: dict[str, str] = {
+    "aad": "alignment-aware decoding: the largest token advantage within the policy's plausible set",
+    "greedy": "the policy's argmax",
+    "reference": "the reference's argmax",
+    "sample": "nucleus sampling from the policy",
+    "best_of_n": "n samples of the policy, the picker's favourite wins",
+    "eft": "emulated fine-tuning: argmax of log π_reference + eft_scale · (log π_policy − log π_reference)",
+}
+
+_BEST_OF = re.compile(r"best_of_(\d+)$")
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """Everything that decides which token follows, apart from the weights and the prompt.
+
+    Attributes:
+        strategy: one of :data:`STRATEGIES`; ``best_of_<n>`` is short for ``best_of_n`` with that n.
+        alpha: plausibility threshold of ``aad``, 0 < alpha <= 1, no unit. Default 0.1 (arXiv 2509.26169).
+        n: answers drawn by ``best_of_n``, >= 1. Default 2 (the paper's Bo2).
+        picker: how ``best_of_n`` chooses: ``implicit`` = Σ log π_policy/π_reference, or ``reward:<model>``.
+        eft_scale: strength of ``eft``, finite, >= 0; 1 is plain greedy. Default 1.5, an extrapolation by one half, the
+            strength ExPO (arXiv 2404.16792) settled on for Tülu-2-DPO; the EFT paper (arXiv 2310.12962) names none.
+        temperature: of ``sample`` and ``best_of_n``, > 0. Default 1.
+        top_p: nucleus of ``sample`` and ``best_of_n``, in (0, 1]. Default 0.95.
+        seed: of the sampling noise, together with prompt, sample number and step.
+    """
+
+    strategy: str = "aad"
+    alpha: float = 0.1
+    n: int = 2
+    picker: str = "implicit"
+    eft_scale: float = 1.5
+    temperature: float = 1.0
+    top_p: float = 0.95
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        self._expand_best_of()
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(
+                f"strategy must be one of {', '.join(STRATEGIES)} or best_of_<n>, got {self.strategy!r}"
+                + nearest(str(self.strategy), STRATEGIES)
+            )
+        self._number("alpha", lambda v: 0 < v <= 1, "in (0, 1]")
+        self._number("eft_scale", lambda v: v >= 0, "at least 0")
+        self._number("temperature", lambda v: v > 0, "above 0 (strategy=greedy is the limit 0)")
+        self._number("top_p", lambda v: 0 < v <= 1, "in (0, 1]")
+        self._integer("n", 1)
+        self._integer("seed", 0)
+        if self.picker != "implicit" and not (self.picker.startswith("reward:") and len(self.picker) > 7):
+            raise ConfigError(f"picker must be 'implicit' or 'reward:<model>', got {self.picker!r}")
+        if self.strategy == "eft" and self.eft_scale == 1:
+            logger.warning("eft_scale=1 is plain greedy decoding of the policy; try a value above 1")
+
+    @property
+    def samples(self) -> bool:
+        """Whether answers are drawn with noise."""
+        return self.strategy in ("sample", "best_of_n")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a decoding step reads both models."""
+        return self.strategy in ("aad", "eft")
+
+    def override(self, **changes: Any) -> DecodingSettings:
+        """Return a copy in which every given value that is not None replaces the present one.
+
+        Raises:
+            ConfigError: an unknown name (the nearest valid one is suggested) or a value out of range.
+        """
+        unknown = [name for name in changes if name not in SETTING_NAMES]
+        if unknown:
+            raise ConfigError(
+                f"unknown decoding setting {unknown[0]!r}{nearest(unknown[0], SETTING_NAMES)}; "
+                f"the settings are {', '.join(SETTING_NAMES)}"
+            )
+        given = {name: value for name, value in changes.items() if value is not None}
+        return dataclasses.replace(self, **given) if given else self
+
+    def relevant(self) -> dict[str, Any]:
+        """Return only the settings that can change this strategy's answers, for labels and cache keys."""
+        used = {
+            "aad": ("alpha",),
+            "eft": ("eft_scale",),
+            "sample": ("temperature", "top_p", "seed"),
+            "best_of_n": ("n", "picker", "temperature", "top_p", "seed"),
+        }
+        return {name: getattr(self, name) for name in ("strategy", *used.get(self.strategy, ()))}
+
+    def fingerprint(self, **context: Any) -> str:
+        """Return 16 hex digits that differ when any setting or any value of ``context`` (JSON-able) differs."""
+        payload = {"settings": dataclasses.asdict(self), "context": context}
+        return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> DecodingSettings:
+        """Build settings from a pair folder's or a user's mapping; unknown names are errors."""
+        return cls().override(**values)
+
+    def _expand_best_of(self) -> None:
+        if match := _BEST_OF.fullmatch(str(self.strategy)):
+            object.__setattr__(self, "strategy", "best_of_n")
+            object.__setattr__(self, "n", int(match[1]))
+
+    def _number(self, name: str, valid: Any, expected: str) -> None:
+        value = getattr(self, name)
+        try:
+            number = float(value) if not isinstance(value, bool) else math.nan
+        except (TypeError, ValueError):
+            number = math.nan
+        if not (math.isfinite(number) and valid(number)):
+            raise ConfigError(f"{name} must be a number {expected}, got {value!r}")
+        object.__setattr__(self, name, number)
+
+    def _integer(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        number = int(value) if isinstance(value, (int, float, str)) and str(value).strip().lstrip("-").isdigit() else None
+        if number is None or isinstance(value, bool) or number < least:
+            raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        object.__setattr__(self, name, number)
+
+
+SETTING_NAMES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(DecodingSettings))

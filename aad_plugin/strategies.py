@@ -1,0 +1,189 @@
+"""Answer a batch of prompts by any strategy of one loaded pair.
+
+Owns what needs more than one pass over a prompt (sampling with keyed noise, best-of-n and its pickers) and stop
+sequences. Token-level strategies go straight to ``AlignedPair.generate``. Knows nothing of lm-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from aad_plugin.pair import AlignedPair
+from aad_plugin.sampling import KeyedSampler, prompt_key
+from aad_plugin.settings import DecodingSettings
+
+__all__ = ["Picker", "StopSequences", "decode"]
+
+# Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
+_MAX_ROWS = 64
+_SCORED_ROWS = 8
+
+# A picker scores answers: prompts and answers as text, one number each, larger is better.
+Picker = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
+
+
+class StopSequences(StoppingCriteria):
+    """Finish each row by itself when one of several strings appears in its answer.
+
+    Args:
+        sequences: stop strings; special tokens are matched too.
+        tokenizer: decodes the answer's tail.
+        prompt_length: tokens before the answer.
+    """
+
+    def __init__(self, sequences: Sequence[str], tokenizer: Any, prompt_length: int) -> None:
+        self.sequences = [sequence for sequence in sequences if sequence]
+        self.tokenizer = tokenizer
+        self.prompt_length = prompt_length
+        encoded = [tokenizer.encode(sequence, add_special_tokens=False) for sequence in self.sequences]
+        # Two tokens more than its own encoding: the model may spell a sequence with other tokens.
+        self.tail = max(map(len, encoded), default=0) + 2
+        self.lengths: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """Return (B,) bool, True for rows whose answer holds a stop sequence."""
+        if self.lengths is None:
+            self.lengths = torch.full((len(input_ids),), torch.iinfo(torch.int64).max)
+        answer = input_ids[:, self.prompt_length :]
+        texts = self.tokenizer.batch_decode(answer[:, -self.tail :])
+        for row, text in enumerate(texts):
+            if any(sequence in text for sequence in self.sequences):
+                self.lengths[row] = min(int(self.lengths[row]), answer.shape[1])
+        return (self.lengths <= answer.shape[1]).to(input_ids.device)
+
+
+def decode(
+    pair: AlignedPair,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    settings: DecodingSettings,
+    *,
+    stop: Sequence[str] = (),
+    sample: int = 0,
+    picker: Picker | None = None,
+    prompts: Sequence[Any] = (),
+    **generate_options: Any,
+) -> Tensor:
+    """Decode one batch.
+
+    Args:
+        input_ids, attention_mask: (B, P) int64, left-padded.
+        settings: strategy and its parameters.
+        stop: strings that end a row's answer (kept in the returned tokens).
+        sample: number of the first sample drawn per prompt, part of the noise's key.
+        picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
+        prompts: (B) prompts as the picker wants them.
+        **generate_options: for ``generate`` (max_new_tokens or max_length, pad_token_id …).
+    Returns:
+        (B, P + new) int64, right-padded.
+    """
+    run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options)
+    if not settings.samples:
+        return run.generate(settings.strategy)
+    keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids, attention_mask, strict=True)]
+    if settings.strategy == "sample":
+        return run.draw(keys, range(sample, sample + 1))[0][0]
+    first = sample * settings.n
+    groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), _MAX_ROWS // len(keys))]
+    candidates = [candidate for group in groups for candidate in group]
+    rewards = [run.rewards(tokens, lengths, picker, prompts) for tokens, lengths in candidates]
+    winners = torch.stack(rewards).argmax(0)
+    width = max(tokens.shape[1] for tokens, _ in candidates)
+    padded = torch.stack([_pad_right(tokens, width, run.pad_token_id) for tokens, _ in candidates])
+    return padded[winners.to(padded.device), torch.arange(len(keys), device=padded.device)]
+
+
+class _Run:
+    """One batch of prompts with everything its decodings share."""
+
+    def __init__(
+        self,
+        pair: AlignedPair,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        settings: DecodingSettings,
+        stop: list[str],
+        options: dict[str, Any],
+    ) -> None:
+        self.pair = pair
+        self.input_ids = input_ids
+        self.attention_mask = attention_mask
+        self.settings = settings
+        self.options = options
+        self.prompt_length = input_ids.shape[1]
+        eos = pair.generation_config.eos_token_id
+        self.eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        ends = set(pair.tokenizer.batch_decode([[token] for token in self.eos])) if pair.tokenizer is not None else set()
+        # generate() itself stops at end-of-sequence tokens; decoding text for them at every step would be for nothing.
+        self.stop = [sequence for sequence in stop if sequence not in ends]
+
+    @property
+    def pad_token_id(self) -> int:
+        given = self.options.get("pad_token_id", self.pair.generation_config.pad_token_id)
+        return given if given is not None else self.eos[0] if self.eos else 0
+
+    def generate(self, strategy: str, copies: int = 1, **extra: Any) -> Tensor:
+        """Run ``generate`` on ``copies`` adjacent copies of each prompt."""
+        self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length) if self.stop else None
+        if self.stopper:
+            extra["stopping_criteria"] = StoppingCriteriaList([self.stopper])
+        parameters = {"alpha": self.settings.alpha, "eft_scale": self.settings.eft_scale}
+        return self.pair.generate(
+            input_ids=self.input_ids.repeat_interleave(copies, 0),
+            attention_mask=self.attention_mask.repeat_interleave(copies, 0),
+            strategy=strategy,
+            **parameters,
+            **{"pad_token_id": self.pad_token_id, **self.options, **extra},
+        )
+
+    def draw(self, keys: list[str], numbers: range) -> list[tuple[Tensor, Tensor]]:
+        """Draw one answer per sample number: a list of (B, P + new) tokens with (B,) answer lengths."""
+        s = self.settings
+        rows = [(key, number) for key in keys for number in numbers]
+        sampler = KeyedSampler(rows, self.prompt_length, temperature=s.temperature, top_p=s.top_p, seed=s.seed)
+        tokens = self.generate("greedy", len(numbers), logits_processor=LogitsProcessorList([sampler]))
+        lengths = self._lengths(tokens)
+        return [(tokens[i :: len(numbers)], lengths[i :: len(numbers)]) for i in range(len(numbers))]
+
+    def rewards(self, tokens: Tensor, lengths: Tensor, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
+        """Return (B,) float64 scores of one answer per prompt."""
+        if self.settings.picker == "implicit":
+            return self._implicit_rewards(tokens, lengths)
+        if picker is None:
+            raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")
+        answers = [row[self.prompt_length :][:length] for row, length in zip(tokens, lengths.tolist(), strict=True)]
+        texts = self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return torch.tensor(list(picker(prompts, texts)), dtype=torch.float64)
+
+    def _implicit_rewards(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Σ log π_policy − log π_reference over each answer, its end included."""
+        positions = torch.arange(tokens.shape[1] - self.prompt_length, device=tokens.device)
+        answer_mask = positions < lengths.to(tokens.device)[:, None]
+        sums = []
+        for rows in _chunks(range(len(tokens)), _SCORED_ROWS):
+            part = slice(rows.start, rows.stop)
+            mask = torch.cat([self.attention_mask[part], answer_mask[part].to(self.attention_mask.dtype)], dim=1)
+            policy, reference = self.pair.answer_logprobs(tokens[part], mask, self.prompt_length)
+            sums.append(((policy - reference).double() * answer_mask[part]).sum(-1))
+        return torch.cat(sums).cpu()
+
+    def _lengths(self, tokens: Tensor) -> Tensor:
+        answer = tokens[:, self.prompt_length :]
+        ended = torch.isin(answer, torch.tensor(self.eos, device=answer.device, dtype=answer.dtype))
+        steps = torch.arange(1, answer.shape[1] + 1, device=answer.device)
+        lengths = torch.where(ended, steps, answer.shape[1]).amin(-1).cpu()
+        return lengths if self.stopper is None else torch.minimum(lengths, self.stopper.lengths)  # type: ignore[arg-type]
+
+
+def _chunks(numbers: range, size: int) -> list[range]:
+    size = max(1, size)
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _pad_right(tokens: Tensor, width: int, value: int) -> Tensor:
+    return torch.nn.functional.pad(tokens, (0, width - tokens.shape[1]), value=value)
