@@ -76,7 +76,7 @@ def plausible_set(policy_logits: Tensor, alpha: float) -> Tensor:
     Returns:
         (..., V) bool; every row has at least one True.
     """
-    return policy_logits >= policy_logits.amax(-1, keepdim=True) + math.log(alpha)
+    return policy_logits >= policy_logits.amax(-1, keepdim=True) + math.log(check_alpha(alpha))
 
 
 def token_advantage(policy_logits: Tensor, reference_logits: Tensor) -> Tensor:
@@ -108,6 +108,7 @@ def aad_scores(policy_logits: Tensor, reference_logits: Tensor, alpha: float) ->
     Returns:
         (..., V) float32, finite for finite inputs; within V_α equal to :func:`token_advantage` up to a row constant.
     Raises:
+        ConfigError: alpha is not in (0, 1].
         VocabMismatch: the shapes differ.
     Source: arXiv 2509.26169, section on the method. Deviation: none in the choice; ties are undefined there.
     """
@@ -116,7 +117,7 @@ def aad_scores(policy_logits: Tensor, reference_logits: Tensor, alpha: float) ->
     policy = policy - policy.amax(-1, keepdim=True)
     reference = reference_logits.float()
     reference = reference - reference.amax(-1, keepdim=True)
-    plausible = policy >= math.log(alpha)
+    plausible = policy >= math.log(check_alpha(alpha))
     scores = torch.where(plausible, policy - reference, IMPLAUSIBLE + policy)
     best = scores.amax(-1, keepdim=True)
     favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)

@@ -1,0 +1,142 @@
+"""The decoding rule against a float64 numpy statement of the paper's formula, and its invariants."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from aad_plugin.decoding import (
+    IMPLAUSIBLE,
+    aad_scores,
+    check_alpha,
+    eft_scores,
+    plausible_set,
+    require_finite,
+    token_advantage,
+)
+from aad_plugin.errors import ConfigError, NonFiniteLogits, VocabMismatch
+
+ROWS = hnp.arrays(np.float32, (3, 11), elements=st.floats(-30, 30, width=32))
+ALPHAS = st.sampled_from([1e-6, 0.05, 0.1, 0.5, 0.999, 1.0])
+
+
+def paper(policy: np.ndarray, reference: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """V_α and A(v) as the paper writes them, on probabilities in float64."""
+    p, r = (np.exp(x - x.max(-1, keepdims=True)) for x in (policy.astype(np.float64), reference.astype(np.float64)))
+    p, r = p / p.sum(-1, keepdims=True), r / r.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        return p >= alpha * p.max(-1, keepdims=True), np.log(p) - np.log(r)
+
+
+@settings(max_examples=200, deadline=None)
+@given(policy=ROWS, reference=ROWS, alpha=ALPHAS)
+def test_choice_is_the_papers_wherever_its_margin_exceeds_rounding(policy, reference, alpha):
+    plausible, advantage = paper(policy, reference, alpha)
+    scores = aad_scores(torch.tensor(policy), torch.tensor(reference), alpha).numpy()
+    for row in range(len(policy)):
+        ranked = np.sort(np.where(plausible[row], advantage[row], -np.inf))[::-1]
+        log_p = policy[row].astype(np.float64)
+        near_threshold = np.abs(log_p - log_p.max() - math.log(alpha))[log_p < log_p.max()].min(initial=np.inf)
+        if ranked[0] - ranked[1] > 1e-4 and near_threshold > 1e-4:
+            assert scores[row].argmax() == np.where(plausible[row], advantage[row], -np.inf).argmax()
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, reference=ROWS, alpha=ALPHAS)
+def test_every_row_keeps_all_its_tokens_and_implausible_ones_stay_below(policy, reference, alpha):
+    policy, reference = torch.tensor(policy), torch.tensor(reference)
+    scores, plausible = aad_scores(policy, reference, alpha), plausible_set(policy, alpha)
+    assert torch.isfinite(scores).all()
+    assert plausible.any(-1).all()
+    # 1e-6 · max is the widest set here: its lowest score is log(1e-6) = -13.8, far above the implausible ones' start.
+    assert (scores[~plausible] <= IMPLAUSIBLE + 1e-3).all() or plausible.all()
+    assert scores[plausible].min() >= math.log(alpha) - 1e-4
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, reference=ROWS)
+def test_alpha_one_is_greedy(policy, reference):
+    policy = torch.tensor(policy)
+    chosen = aad_scores(policy, torch.tensor(reference), 1.0).argmax(-1)
+    assert torch.equal(policy.gather(-1, chosen[:, None]).squeeze(-1), policy.amax(-1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, alpha=ALPHAS)
+def test_identical_models_are_greedy(policy, alpha):
+    policy = torch.tensor(policy)
+    assert torch.equal(aad_scores(policy, policy.clone(), alpha).argmax(-1), policy.argmax(-1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, reference=ROWS, alpha=ALPHAS, shifts=st.tuples(st.integers(-64, 64), st.integers(-64, 64)))
+def test_adding_a_constant_to_either_row_changes_nothing(policy, reference, alpha, shifts):
+    # Multiples of 1/8 in a range of 2^8 stay exact in float32, so equality needs no tolerance.
+    policy, reference = torch.tensor(policy).mul(8).round() / 8, torch.tensor(reference).mul(8).round() / 8
+    moved = aad_scores(policy + shifts[0], reference + shifts[1], alpha)
+    assert torch.equal(moved, aad_scores(policy, reference, alpha))
+
+
+def test_hand_worked_row():
+    # π_policy = (.5, .3, .15, .05), π_reference = (.5, .1, .05, .35); α = 0.2: threshold .1, so V = {0, 1, 2}.
+    # A = (log 1, log 3, log 3): tokens 1 and 2 tie at 1.0986, the policy's favourite of them is 1.
+    policy, reference = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), torch.tensor([[0.5, 0.1, 0.05, 0.35]]).log()
+    assert plausible_set(policy, 0.2).tolist() == [[True, True, True, False]]
+    advantage = token_advantage(policy, reference)[0]
+    assert advantage[:3].tolist() == pytest.approx([0.0, math.log(3), math.log(3)], abs=1e-6)
+    assert aad_scores(policy, reference, 0.2).argmax().item() == 1
+
+
+def test_implausible_tokens_are_ordered_by_the_policy():
+    policy = torch.tensor([[9.0, 1.0, 3.0, 2.0]])
+    scores = aad_scores(policy, torch.zeros(1, 4), 0.5)[0]
+    assert scores.argsort(descending=True).tolist() == [0, 2, 3, 1]
+
+
+def test_scores_within_the_plausible_set_are_advantages_up_to_a_constant():
+    torch.manual_seed(0)
+    policy, reference = torch.randn(4, 50) * 3, torch.randn(4, 50) * 3
+    plausible, advantage = plausible_set(policy, 0.01), token_advantage(policy, reference)
+    difference = aad_scores(policy, reference, 0.01) - advantage
+    for row in range(4):
+        values = difference[row][plausible[row]]
+        assert (values - values[0]).abs().max() < 1e-5
+
+
+def test_eft_limits():
+    torch.manual_seed(0)
+    policy, reference = torch.randn(2, 9), torch.randn(2, 9)
+    assert torch.allclose(eft_scores(policy, reference, 0.0), reference)
+    assert torch.allclose(eft_scores(policy, reference, 1.0), policy)
+    # scale 2: reference + 2 (policy − reference) = 2 policy − reference
+    assert torch.allclose(eft_scores(policy, reference, 2.0), 2 * policy - reference, atol=1e-6)
+
+
+def test_bfloat16_rows_are_scored_in_float32():
+    policy = torch.tensor([[20.0, 19.875, 3.0]], dtype=torch.bfloat16)
+    assert aad_scores(policy, torch.zeros_like(policy), 0.1).dtype == torch.float32
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0, 1.0001, float("nan"), "much", None])
+def test_alpha_out_of_range(alpha):
+    with pytest.raises(ConfigError, match=r"alpha must be (a number )?in \(0, 1\], got"):
+        check_alpha(alpha)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(VocabMismatch, match=r"\(1, 4\) and \(1, 5\)"):
+        aad_scores(torch.zeros(1, 4), torch.zeros(1, 5), 0.1)
+
+
+@pytest.mark.parametrize(("value", "word"), [(float("nan"), "NaN"), (float("inf"), "inf"), (float("-inf"), "inf")])
+def test_non_finite_logits_name_model_step_and_row(value, word):
+    logits = torch.zeros(3, 1, 5)
+    logits[2, 0, 1] = value
+    with pytest.raises(NonFiniteLogits, match=f"the reference produced {word} logits at step 4 \\(row 2"):
+        require_finite(logits, "reference", " at step 4")
