@@ -1,0 +1,261 @@
+"""Chat-model judges: a template asks, a channel carries the request, `replies` reads the verdict.
+
+The channel is what differs between ``openai:`` (a network and its transports) and ``hf:`` (a model in this process).
+How the judge is asked to reply, its form, is found out once per store: log-probabilities of a letter where the judge
+gives them, else a strict JSON schema, else a tag in the text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
+from aad_plugin.judges.endpoint import Endpoint
+from aad_plugin.judges.items import Question, Ruling, digest
+from aad_plugin.judges.replies import read_reply
+from aad_plugin.judges.requests import Reply, Request
+from aad_plugin.judges.sitting import Price, Sitting
+from aad_plugin.judges.templates import FORMS, load_template
+
+__all__ = ["Channel", "ChatJudge", "openai_judge"]
+
+_MAX_TOKENS = 1024
+_TRIES_PER_FORM = 2
+_PROBE = {
+    "pairwise": Question("probe", [{"role": "user", "content": "What is 2 + 2?"}], "2 + 2 is 4.", "2 + 2 is 5."),
+    "pointwise": Question("probe", [{"role": "user", "content": "What is 2 + 2?"}], "2 + 2 is 4.", None),
+}
+
+
+class Channel(Protocol):
+    """Carries requests to a chat model."""
+
+    def send(self, requests: Iterable[Request], on_reply: Callable[[Reply], None], sitting: Sitting) -> None:
+        """Ask in order, calling `on_reply` as replies come; raises JudgeUnavailable where none will come any more."""
+
+    def can_probe(self, sitting: Sitting) -> bool:
+        """Whether the judge can be asked something right now."""
+
+
+class ChatJudge:
+    """A judge that reads a prompt and writes a reply. Build it with `load_judge`."""
+
+    def __init__(
+        self,
+        kind: str,
+        model: str,
+        channel: Channel,
+        *,
+        template: str,
+        forms: Sequence[str],
+        parameters: Mapping[str, Any],
+        max_tokens: int | None = None,
+        token_limit_name: str = "max_completion_tokens",
+        price: Price | None = None,
+    ):
+        self.name = f"{kind}:{model}"
+        self.model = model
+        self.channel = channel
+        self.template = load_template(template)
+        self.kind = self.template.kind
+        self.both_orders = self.kind == "pairwise"
+        self.forms = [form for form in forms if form != "logprobs" or self.kind == "pairwise"]
+        if not self.forms:
+            raise ConfigError(
+                f"log-probabilities give pairwise verdicts only, the template {template!r} is {self.kind}"
+            )
+        self.parameters = {name: value for name, value in parameters.items() if value is not None}
+        self.max_tokens = max_tokens or _MAX_TOKENS
+        self.token_limit_name = token_limit_name
+        self.price = price
+        self.form = self.forms[0]
+
+    @property
+    def template_hash(self) -> str:
+        """Hash of the prompt template and the reply instructions."""
+        return self.template.hash
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of model, parameters, template and form; not of base URL or transport, which do not shape a verdict."""
+        return digest([*self._identity(), self.form])
+
+    def prepare(self, sitting: Sitting) -> None:
+        """Settle the form: from the store's note, by a probe, or, where nothing can be asked now, the first one.
+
+        Raises:
+            JudgeUnavailable: the probe got no reply. VerdictUnreadable: it got one, but no verdict in any form.
+        """
+        if len(self.forms) == 1:
+            return
+        mark = digest(self._identity())
+        noted = sitting.store.noted("probe", judge=mark)
+        if noted:
+            self.form = noted[-1]["form"]
+        elif self.channel.can_probe(sitting):
+            self.form = self._probe(sitting)
+            sitting.store.note("probe", judge=mark, form=self.form)
+
+    def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
+        """Send all questions through the channel and record what the replies say."""
+        self.channel.send((self.request(q) for q in questions), lambda r: sitting.record(self.ruling(r)), sitting)
+
+    def request(self, question: Question, form: str | None = None) -> Request:
+        """A question as a chat completion's body."""
+        form = form or self.form
+        limit = 1 if form == "logprobs" else self.max_tokens
+        body = {"model": self.model, "messages": self.template.messages(question, form), self.token_limit_name: limit}
+        body |= self.parameters
+        if form == "logprobs":
+            body |= {"logprobs": True, "top_logprobs": 20}
+        elif form == "json":
+            body["response_format"] = {"type": "json_schema", "json_schema": self._schema()}
+        return Request(question.key, body, limit)
+
+    def ruling(self, reply: Reply) -> Ruling:
+        """What a reply says, with what it tells about itself."""
+        common: dict[str, Any] = {"key": reply.key, "seconds": round(reply.seconds, 4), "created": time.time()}
+        if reply.body is None:
+            return Ruling(**common, reason=reply.reason, detail=reply.detail)
+        read = read_reply(reply.body, self.template, self.form)
+        usage = reply.body.get("usage") or {}
+        return Ruling(
+            **common,
+            p=read.p,
+            grade=read.grade,
+            label=read.label,
+            reason=read.reason,
+            detail=read.detail,
+            reply=read.text,
+            form=read.form,
+            model=str(reply.body.get("model") or ""),
+            system_fingerprint=str(reply.body.get("system_fingerprint") or ""),
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            completion_tokens=usage.get("completion_tokens") or 0,
+        )
+
+    def _identity(self) -> list[Any]:
+        return [self.name, self.parameters, self.max_tokens, self.template.hash]
+
+    def _schema(self) -> dict[str, Any]:
+        grades = self.template.grades
+        values: dict[str, Any] = {"type": "string", "enum": list(self.template.choices)}
+        if grades:
+            values = {"type": "integer", "enum": list(range(grades[0], grades[1] + 1))}
+        return {
+            "name": "verdict",
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "properties": {"verdict": values},
+                "required": ["verdict"],
+                "additionalProperties": False,
+            },
+        }
+
+    def _probe(self, sitting: Sitting) -> str:
+        said = []
+        now = dataclasses.replace(sitting, transport="live", max_cost=None)
+        for form in self.forms:
+            for _ in range(_TRIES_PER_FORM):
+                replies: list[Reply] = []
+                self.channel.send([self.request(_PROBE[self.kind], form)], replies.append, now)
+                (reply,) = replies
+                if reply.body is None and reply.reason == "transport":
+                    raise JudgeUnavailable(f"the judge {self.name} does not answer: {reply.detail}")
+                if reply.body is None:  # the server rejects this form
+                    said.append(f"{form}: {reply.detail}")
+                    break
+                read = read_reply(reply.body, self.template, form)
+                if read.reason is None and read.form == form:
+                    return form
+                said.append(f"{form}: {read.detail or read.reason or read.form}")
+        raise VerdictUnreadable(
+            f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
+            + (f"; first: {said[0]}" if len(self.forms) > 1 else "")
+        )
+
+
+class _Network:
+    """The channel of ``openai:``: the endpoint, by whichever transport the run has chosen."""
+
+    def __init__(self, endpoint: Endpoint, concurrency: int, price: Price | None):
+        self.endpoint = endpoint
+        self.concurrency = concurrency
+        self.price = price
+
+    def can_probe(self, sitting: Sitting) -> bool:
+        return sitting.transport != "file"
+
+    def send(self, requests: Iterable[Request], on_reply: Callable[[Reply], None], sitting: Sitting) -> None:
+        from aad_plugin.judges.transports import send
+
+        send(requests, on_reply, sitting, self.endpoint, self.concurrency, self.price)
+
+
+def openai_judge(
+    name: str,
+    *,
+    base_url: str | None = None,
+    key_variable: str = "OPENAI_API_KEY",
+    headers: Mapping[str, str] | None = None,
+    temperature: float | None = 0.0,
+    max_tokens: int | None = None,
+    token_limit_name: str = "max_completion_tokens",
+    reasoning_effort: str | None = None,
+    concurrency: int = 16,
+    timeout_s: float = 120.0,
+    price: Sequence[float] | Mapping[str, float] | str | None = None,
+    form: str = "auto",
+    template: str = "dialogue",
+) -> ChatJudge:
+    """A judge behind an OpenAI-compatible API.
+
+    Args:
+        name: model, as the server calls it.
+        base_url, key_variable, headers, timeout_s: see `Endpoint`.
+        temperature: 0 by default; None leaves it out (reasoning models reject it).
+        max_tokens: of replies in the forms json and tag, thinking included; 1024 by default.
+        token_limit_name: "max_tokens" for servers that do not know the newer name.
+        reasoning_effort: passed on; "none" makes some reasoning models give log-probabilities.
+        concurrency: requests in flight, live transport only.
+        price: money per million prompt and completion tokens, [in, out] or "in/out".
+        form: logprobs, json or tag; "auto" finds out.
+        template: name or file, see `templates`.
+    """
+    if form not in ("auto", *FORMS):
+        raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
+    if not (isinstance(concurrency, int) and concurrency >= 1):
+        raise ConfigError(f"concurrency must be a whole number of at least 1, got {concurrency!r}")
+    paid = _price(price)
+    endpoint = Endpoint(base_url, key_variable, dict(headers or {}), timeout_s)
+    return ChatJudge(
+        "openai",
+        name,
+        _Network(endpoint, concurrency, paid),
+        template=template,
+        forms=FORMS if form == "auto" else [form],
+        parameters={"temperature": temperature, "reasoning_effort": reasoning_effort},
+        max_tokens=max_tokens,
+        token_limit_name=token_limit_name,
+        price=paid,
+    )
+
+
+def _price(price: Sequence[float] | Mapping[str, float] | str | None) -> Price | None:
+    if price is None:
+        return None
+    try:
+        numbers = price.split("/") if isinstance(price, str) else price
+        if isinstance(numbers, Mapping):
+            numbers = [numbers["prompt"], numbers["completion"]]
+        prompt, completion = (float(number) for number in numbers)
+    except (ValueError, TypeError, KeyError):
+        prompt = completion = math.nan
+    if not (prompt >= 0 and completion >= 0):
+        raise ConfigError(f"price is money per million prompt and completion tokens, e.g. 2.0/8.0, got {price!r}")
+    return Price(prompt, completion)

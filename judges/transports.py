@@ -1,0 +1,51 @@
+"""The choice of transport: live, batch or file. Verdicts are the same by each, and shared between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.judges.endpoint import Endpoint
+from aad_plugin.judges.requests import Budget, Reply, Request
+from aad_plugin.judges.sitting import Price, Sitting
+
+__all__ = ["TRANSPORTS", "send"]
+
+TRANSPORTS = ("live", "batch", "file")
+BATCH_DISCOUNT = 0.5
+
+
+def send(
+    requests: Iterable[Request],
+    on_reply: Callable[[Reply], None],
+    sitting: Sitting,
+    endpoint: Endpoint,
+    concurrency: int,
+    price: Price | None,
+) -> None:
+    """Send requests by the sitting's transport.
+
+    Raises:
+        ConfigError: unknown transport, or a cost limit without a price. JudgeUnavailable: see `live.send_live`.
+    """
+    if sitting.transport not in TRANSPORTS:
+        raise ConfigError(
+            f"transport must be one of {', '.join(TRANSPORTS)}, got {sitting.transport!r}"
+            f"{nearest(sitting.transport, TRANSPORTS)}"
+        )
+    if sitting.max_cost is not None and price is None:
+        raise ConfigError("a cost limit needs the judge's price: money per million tokens in/out, e.g. --price 2.0/8.0")
+    if sitting.transport == "live":
+        from aad_plugin.judges.live import send_live
+
+        budget = Budget(sitting.max_cost, price)
+        if not send_live(requests, endpoint, on_reply, concurrency=concurrency, budget=budget):
+            sitting.stop(f"the cost limit {sitting.max_cost} is reached")
+    elif sitting.transport == "batch":
+        from aad_plugin.judges.batch import send_batches
+
+        send_batches(requests, endpoint, on_reply, sitting, price)
+    else:
+        from aad_plugin.judges.request_file import exchange
+
+        exchange(requests, on_reply, sitting)
