@@ -20,11 +20,10 @@ from aad_plugin.judges.endpoint import Endpoint
 from aad_plugin.judges.requests import URL, Budget, Reply, Request, batch_line, reply_of_line
 from aad_plugin.judges.sitting import Price, Sitting
 
-__all__ = ["DISCOUNT", "MAX_BYTES", "MAX_LINES", "send_batches"]
+__all__ = ["MAX_BYTES", "MAX_LINES", "send_batches"]
 
 MAX_LINES = 50_000
 MAX_BYTES = 190_000_000  # the limit is 200 MB
-DISCOUNT = 0.5
 _ROUNDS = 3
 _STORE = "aad_store"
 _ENDED = ("completed", "failed", "expired", "cancelled")
@@ -43,8 +42,8 @@ def send_batches(
     Raises:
         JudgeError: a file was refused (names the first lines and why). JudgeUnavailable: no connection or quota.
     """
-    half = Price(price.prompt * DISCOUNT, price.completion * DISCOUNT) if price else None
-    _Batches(endpoint, on_reply, sitting, Budget(sitting.max_cost, half)).send(requests)
+    budget = Budget(sitting.max_cost, price.by("batch") if price else None)
+    _Batches(endpoint, on_reply, sitting, budget).send(requests)
 
 
 class _Batches:
@@ -183,4 +182,4 @@ def _lines(content: bytes) -> Iterator[dict[str, Any]]:
 def _refusal(batch: Any) -> str:
     errors = (batch.errors.data if batch.errors else None) or []
     told = "; ".join(f"line {error.line}: {error.code}: {error.message}" for error in errors[:3])
-    return f"the batch service refused the request file of batch {batch.id} ({len(errors)} errors): {told or 'no reason given'}"
+    return f"the batch service refused the file of {batch.id} ({len(errors)} errors): {told or 'no reason given'}"

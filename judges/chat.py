@@ -102,7 +102,8 @@ class ChatJudge:
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Send all questions through the channel and record what the replies say."""
-        self.channel.send((self.request(q) for q in questions), lambda r: sitting.record(self.ruling(r)), sitting)
+        bill = self.price.by(sitting.transport) if self.price else None
+        self.channel.send((self.request(q) for q in questions), lambda r: sitting.record(self.ruling(r, bill)), sitting)
 
     def request(self, question: Question, form: str | None = None) -> Request:
         """A question as a chat completion's body."""
@@ -116,13 +117,14 @@ class ChatJudge:
             body["response_format"] = {"type": "json_schema", "json_schema": self._schema()}
         return Request(question.key, body, limit)
 
-    def ruling(self, reply: Reply) -> Ruling:
-        """What a reply says, with what it tells about itself."""
+    def ruling(self, reply: Reply, bill: Price | None = None) -> Ruling:
+        """What a reply says, with what it tells about itself and what it cost at the price `bill`."""
         common: dict[str, Any] = {"key": reply.key, "seconds": round(reply.seconds, 4), "created": time.time()}
         if reply.body is None:
             return Ruling(**common, reason=reply.reason, detail=reply.detail)
         read = read_reply(reply.body, self.template, self.form)
         usage = reply.body.get("usage") or {}
+        tokens = (usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
         return Ruling(
             **common,
             p=read.p,
@@ -134,8 +136,9 @@ class ChatJudge:
             form=read.form,
             model=str(reply.body.get("model") or ""),
             system_fingerprint=str(reply.body.get("system_fingerprint") or ""),
-            prompt_tokens=usage.get("prompt_tokens") or 0,
-            completion_tokens=usage.get("completion_tokens") or 0,
+            prompt_tokens=tokens[0],
+            completion_tokens=tokens[1],
+            cost=bill.cost(*tokens) if bill else None,
         )
 
     def _identity(self) -> list[Any]:

@@ -89,7 +89,7 @@ class Ruling:
         reply: the judge's text, unchanged.
         form: how the verdict was read: logprobs, letter, json, tag, score.
         model, system_fingerprint: as the reply names them, not as they were asked for.
-        prompt_tokens, completion_tokens: as billed; 0 where nothing is billed.
+        prompt_tokens, completion_tokens: as billed; 0 where nothing is billed. cost: None without a price.
         seconds: between request and reply. created: Unix time of the reply.
     """
 
@@ -106,6 +106,7 @@ class Ruling:
     system_fingerprint: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost: float | None = None
     seconds: float = 0.0
     created: float = 0.0
 

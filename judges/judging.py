@@ -210,13 +210,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _provenance(rulings: Sequence[Ruling], judge: Judge) -> dict:
-    prompt_tokens = sum(ruling.prompt_tokens for ruling in rulings)
-    completion_tokens = sum(ruling.completion_tokens for ruling in rulings)
     return {
         "models": tuple(sorted({ruling.model for ruling in rulings if ruling.model})),
         "system_fingerprints": tuple(sorted({r.system_fingerprint for r in rulings if r.system_fingerprint})),
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
+        "prompt_tokens": sum(ruling.prompt_tokens for ruling in rulings),
+        "completion_tokens": sum(ruling.completion_tokens for ruling in rulings),
         "seconds": round(sum(ruling.seconds for ruling in rulings), 4),
-        "cost": judge.price.cost(prompt_tokens, completion_tokens) if judge.price else None,
+        "cost": sum(ruling.cost or 0 for ruling in rulings) if judge.price else None,
     }

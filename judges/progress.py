@@ -30,7 +30,7 @@ class Progress:
     def advance(self, ruling: Ruling) -> None:
         """Count one recorded ruling."""
         if self.price:
-            self.cost += self.price.cost(ruling.prompt_tokens, ruling.completion_tokens)
+            self.cost += ruling.cost or 0.0
         if ruling.reason:
             self.failures[ruling.reason] += 1
         self.bar.update()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aad_plugin.judges.replies import is_content_filter
 from aad_plugin.judges.sitting import Price
 
 __all__ = ["URL", "Budget", "Reply", "Request", "batch_line", "prompt_tokens_of", "reply_of_line"]
@@ -96,11 +97,7 @@ def reply_of_line(line: Mapping[str, Any]) -> Reply:
         error = body.get("error", body)
     message = error.get("message", str(error)) if isinstance(error, dict) else str(error)
     code = str(error.get("code", "")) if isinstance(error, dict) else ""
-    from aad_plugin.judges.replies import is_content_filter
-
     if is_content_filter(code, message):
         return Reply(key, None, "content_filter", message[:300])
-    passing = (
-        status in (408, 409, 429) or status >= 500 or code in ("batch_expired", "batch_cancelled") or status == 200
-    )
+    passing = status in (200, 408, 409, 429) or status >= 500  # 200: expired or cancelled with its batch
     return Reply(key, None, "transport" if passing else "rejected", f"{code or status}: {message}"[:300])

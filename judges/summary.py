@@ -185,8 +185,8 @@ def _positions(judged: Sequence[Verdict]) -> dict[str, Any]:
     return {
         "position_consistency": _mean([a == b for a, b in sides]),
         "first_position_rate": _mean([(a + 1 - b) / 2 for a, b in both if a is not None and b is not None]),
-        "ties_by_agreement": without_call + sum(a == b == 0 for a, b in sides),
-        "ties_by_disagreement": sum(a * b < 0 for a, b in sides),
+        "ties_by_agreement": without_call + int(sum(a == b == 0 for a, b in sides)),
+        "ties_by_disagreement": int(sum(a * b < 0 for a, b in sides)),
     }
 
 

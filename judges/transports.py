@@ -12,7 +12,6 @@ from aad_plugin.judges.sitting import Price, Sitting
 __all__ = ["TRANSPORTS", "send"]
 
 TRANSPORTS = ("live", "batch", "file")
-BATCH_DISCOUNT = 0.5
 
 
 def send(
