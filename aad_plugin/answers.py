@@ -1,7 +1,7 @@
 """Answer prompts with a loaded pair: text in, text out. The Python API behind ``aad generate``.
 
-    from aad_plugin import AlignedPair, answer
-    answer(AlignedPair.from_pretrained("demo"), ["How do I boil an egg?"], max_new_tokens=64)
+from aad_plugin import AlignedPair, answer
+answer(AlignedPair.from_pretrained("demo"), ["How do I boil an egg?"], max_new_tokens=64)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aad_plugin.pair import AlignedPair
 from aad_plugin.pickers import picker_for
 from aad_plugin.strategies import decode
 
-__all__ = ["answer"]
+__all__ = ["answer", "encode_prompts"]
 
 Prompt = str | Sequence[dict[str, str]]
 
@@ -60,11 +60,26 @@ def answer(
         rows = order[start : start + batch_size]
         ids, mask = _left_pad([encoded[i] for i in rows], pair)
         tokens = decode(
-            pair, ids, mask, chosen, stop=stop, picker=picker, prompts=[prompts[i] for i in rows], max_new_tokens=max_new_tokens
+            pair,
+            ids,
+            mask,
+            chosen,
+            stop=stop,
+            picker=picker,
+            prompts=[prompts[i] for i in rows],
+            max_new_tokens=max_new_tokens,
         )
         for i, row in zip(rows, tokens, strict=True):
             answers[i] = _cut(pair.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True), stop)
     return answers
+
+
+def encode_prompts(
+    pair: AlignedPair, prompts: Sequence[Prompt], chat: bool | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (B, T) left-padded token ids and mask of prompts; arguments as in :func:`answer`."""
+    texts = [_render(pair.tokenizer, prompt, chat, number) for number, prompt in enumerate(prompts)]
+    return _left_pad([pair.tokenizer(text, add_special_tokens=not done)["input_ids"] for text, done in texts], pair)
 
 
 def _render(tokenizer: Any, prompt: Prompt, chat: bool | None, number: int) -> tuple[str, bool]:

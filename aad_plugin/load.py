@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.options import refuse_unknown
 from aad_plugin.pair import AlignedPair
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file")
+_NAMES = ("pair", "pretrained", "tokenizer", "trust_remote_code", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -41,13 +43,24 @@ class _Placement:
     gguf_file: str | None = None
 
     def load(self, path: str, **options: Any) -> PreTrainedModel:
-        named = {"revision": self.revision, "gguf_file": self.gguf_file}
-        options.update({name: value for name, value in named.items() if value})
+        """Return the model in eval mode on its device."""
         try:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **options)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **self.named(), **options)
         except (OSError, ValueError) as e:
             raise ConfigError(f"cannot load {path!r}: {str(e).splitlines()[0]}") from e
         return model if self.device is None else model.to(self.device)
+
+    def config(self, path: str, trust_remote_code: bool) -> Any:
+        """Return the model's configuration without its weights."""
+        try:
+            return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **self.named())
+        except (OSError, ValueError) as e:
+            raise ConfigError(f"cannot read a model at {path!r}: {str(e).splitlines()[0]}") from e
+
+    def named(self) -> dict[str, Any]:
+        """Return revision and gguf_file where they are given."""
+        values = {"revision": self.revision, "gguf_file": self.gguf_file}
+        return {name: value for name, value in values.items() if value}
 
 
 def load_pair(
@@ -78,13 +91,13 @@ def load_pair(
     _check_reference_options(source, sides)
 
     def load_model(path: str, role: Role) -> PreTrainedModel:
+        refuse_unknown(options, _NAMES, sides[role].config(path, trust_remote_code))
         return sides[role].load(path, trust_remote_code=trust_remote_code, **options)
 
     def load_tokenizer(path: str, role: Role) -> Any:
-        gguf = {"gguf_file": sides[role].gguf_file} if sides[role].gguf_file and path != source.adapter else {}
-        revision = {"revision": sides[role].revision} if sides[role].revision else {}
+        named = {} if path == source.adapter else sides[role].named()
         try:
-            return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **gguf, **revision)
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **named)
         except (OSError, ValueError) as e:
             raise ConfigError(f"no tokenizer at {path!r}: {str(e).splitlines()[0]}") from e
 

@@ -142,7 +142,11 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def answer_logprobs(
-        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, roles: tuple[Role, ...] = ("policy", "reference")
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prompt_length: int,
+        roles: tuple[Role, ...] = ("policy", "reference"),
     ) -> list[Tensor]:
         """Return each role's log-probability of the tokens after the prompt, in one forward.
 
@@ -252,7 +256,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         smallest = min(heads.values())
         if vocab_size is None:
             if len(set(heads.values())) > 1:
-                raise VocabMismatch(f"heads of different size ({heads}): pass vocab_size, the number of shared token ids")
+                raise VocabMismatch(
+                    f"heads of different size ({heads}): pass vocab_size, the number of shared token ids"
+                )
             return smallest
         if vocab_size > smallest:
             raise VocabMismatch(f"the shared vocabulary has {vocab_size} tokens, but the heads have {heads}")

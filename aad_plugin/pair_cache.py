@@ -92,12 +92,10 @@ class PairCache(Cache):
     def is_sliding(self) -> list[bool]:
         return self.caches[0].is_sliding
 
-    @property
-    def batch_size(self) -> int:
-        return self.caches[0].batch_size // (2 if self.is_twin else 1)
-
     def _rows(self, indices: torch.Tensor) -> torch.Tensor:
         """Extend (B,) row indices to the reference's rows of a twin cache, which follow the policy's."""
         if not self.is_twin:
             return indices
-        return torch.cat([indices, indices + self.caches[0].batch_size // 2])
+        # Cache.batch_size is unknown (-1) for dynamic layers, so the rows are counted.
+        rows = next((len(layer.keys) for layer in self.layers if getattr(layer, "keys", None) is not None), 0)
+        return torch.cat([indices, indices + rows // 2])

@@ -18,7 +18,9 @@ __all__ = ["save_pair", "write_pair_folder"]
 def save_pair(pair: Any, folder: str | Path) -> Path:
     """Write the folder of a loaded pair; see :func:`write_pair_folder`."""
     if pair.source is None:
-        raise ConfigError("this pair was built from models in memory; a pair folder points to checkpoints: save those first")
+        raise ConfigError(
+            "this pair was built from models in memory; a pair folder points to checkpoints: save those first"
+        )
     return write_pair_folder(pair.source, pair.settings, folder)
 
 

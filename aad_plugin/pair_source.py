@@ -89,7 +89,9 @@ def resolve(pair: str | None = None, pretrained: str | None = None, **parts: str
         elif "policy" not in given and not pair:
             given["policy"] = pretrained
     if pair and given:
-        raise ConfigError(f"pair={pair!r} already names every part, got {', '.join(given)} besides: give one or the other")
+        raise ConfigError(
+            f"pair={pair!r} already names every part, got {', '.join(given)} besides: give one or the other"
+        )
     if pair:
         return _from_name(str(pair))
     return _from_parts(given)
@@ -174,7 +176,9 @@ def _from_pair_folder(folder: Path, config: dict[str, Any]) -> PairSource:
 def _from_adapter_folder(folder: Path) -> PairSource:
     base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base:
-        raise ReferenceUnknown(f"{folder}/adapter_config.json names no base model: pass reference=<base> adapter={folder}")
+        raise ReferenceUnknown(
+            f"{folder}/adapter_config.json names no base model: pass reference=<base> adapter={folder}"
+        )
     _check_exists(f"base model of {folder}", base)
     if _is_adapter(str(folder / "ref")):
         # TRL copies the adapter it starts from to an adapter called "ref" and saves both.

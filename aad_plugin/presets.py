@@ -39,6 +39,8 @@ PRESETS: dict[str, Preset] = {
         "allenai/Llama-3.1-Tulu-3-8B-DPO", "allenai/Llama-3.1-Tulu-3-8B-SFT", "Tülu 3 8B (arXiv 2411.15124, model card)"
     ),
     "zephyr-7b": Preset(
-        "HuggingFaceH4/zephyr-7b-beta", "HuggingFaceH4/mistral-7b-sft-beta", "Zephyr 7B β (arXiv 2310.16944, model card)"
+        "HuggingFaceH4/zephyr-7b-beta",
+        "HuggingFaceH4/mistral-7b-sft-beta",
+        "Zephyr 7B β (arXiv 2310.16944, model card)",
     ),
 }

@@ -139,7 +139,9 @@ class DecodingSettings:
 
     def _integer(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        number = int(value) if isinstance(value, (int, float, str)) and str(value).strip().lstrip("-").isdigit() else None
+        number = (
+            int(value) if isinstance(value, (int, float, str)) and str(value).strip().lstrip("-").isdigit() else None
+        )
         if number is None or isinstance(value, bool) or number < least:
             raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
         object.__setattr__(self, name, number)

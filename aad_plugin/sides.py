@@ -25,7 +25,9 @@ Role = Literal["policy", "reference"]
 BuildCache = Callable[[PreTrainedModel], Cache | None]
 
 
-def _run(model: PreTrainedModel, input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor) -> Tensor:
+def _run(
+    model: PreTrainedModel, input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor
+) -> Tensor:
     """Return (B, K, V) logits of the last ``logits_to_keep`` positions, all of them for 0."""
     if model._supports_logits_to_keep():
         inputs["logits_to_keep"] = logits_to_keep
@@ -57,7 +59,12 @@ class TwoModels(nn.Module):
         return caches[0] if len(caches) == 1 else PairCache(*caches)
 
     def logits(
-        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor | None
+        self,
+        roles: Sequence[Role],
+        input_ids: Tensor,
+        cache: Cache | None,
+        logits_to_keep: int,
+        **inputs: Tensor | None,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits on the policy's device."""
         caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
@@ -65,7 +72,9 @@ class TwoModels(nn.Module):
         for role, own_cache in zip(roles, caches, strict=True):
             model = self._model(role)
             given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
-            rows.append(_run(model, input_ids.to(model.device), own_cache, logits_to_keep, **given).to(input_ids.device))
+            rows.append(
+                _run(model, input_ids.to(model.device), own_cache, logits_to_keep, **given).to(input_ids.device)
+            )
         return rows
 
     def _model(self, role: Role) -> PreTrainedModel:
@@ -103,7 +112,12 @@ class OneBase(nn.Module):
         return PairCache(cache) if cache is not None and len(roles) == 2 else cache
 
     def logits(
-        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor | None
+        self,
+        roles: Sequence[Role],
+        input_ids: Tensor,
+        cache: Cache | None,
+        logits_to_keep: int,
+        **inputs: Tensor | None,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits; both roles come out of one forward."""
         given = {name: value for name, value in inputs.items() if value is not None}
@@ -150,8 +164,9 @@ class OneBase(nn.Module):
             if not isinstance(layer, LoraLayer):
                 continue
             if layer.merged:
-                raise ConfigError(f"the adapters of {path} are merged into the base weights; unmerge them first or {advice}")
+                raise ConfigError(
+                    f"the adapters of {path} are merged into the base weights; unmerge them first or {advice}"
+                )
             variants = [name for name in names if name in getattr(layer, "lora_variant", {})]
             if variants:
                 raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")
-

@@ -118,7 +118,9 @@ class _Run:
         self.prompt_length = input_ids.shape[1]
         eos = pair.generation_config.eos_token_id
         self.eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
-        ends = set(pair.tokenizer.batch_decode([[token] for token in self.eos])) if pair.tokenizer is not None else set()
+        ends = (
+            set(pair.tokenizer.batch_decode([[token] for token in self.eos])) if pair.tokenizer is not None else set()
+        )
         # generate() itself stops at end-of-sequence tokens; decoding text for them at every step would be for nothing.
         self.stop = [sequence for sequence in stop if sequence not in ends]
 

@@ -20,7 +20,9 @@ def shared_vocab_size(policy_tokenizer: Any, reference_tokenizer: Any) -> int:
     policy = policy_tokenizer.get_vocab()
     if reference_tokenizer is not policy_tokenizer:
         reference = reference_tokenizer.get_vocab()
-        differing = sorted(token for token in policy.keys() | reference.keys() if policy.get(token) != reference.get(token))
+        differing = sorted(
+            token for token in policy.keys() | reference.keys() if policy.get(token) != reference.get(token)
+        )
         if differing:
             token = differing[0]
             raise VocabMismatch(

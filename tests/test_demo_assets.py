@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import hashlib
+import itertools
 import json
 import logging
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from aad_plugin.demo import assets, conversion, fetching
+from aad_plugin.demo.recipe.pairs import build_pairs, is_degenerate, longer_wins
+from aad_plugin.demo.recipe.prompts import SPLITS, load_prompts
+from aad_plugin.demo.recipe.sampling import Answer
 from aad_plugin.errors import AssetError
 
 GGUF = b"GGUF" + bytes(range(256)) * 40
@@ -237,3 +242,154 @@ def test_real_base_is_fetched_converted_and_speaks(cache):
     ids = tokenizer(text, return_tensors="pt")
     answer = model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids.input_ids.shape[1] :]
     assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
+
+
+# The demo's prompts, and those its models were trained on
+
+DEMO_PROMPTS = Path(__file__).parent.parent / "tasks" / "demo" / "dialogue" / "prompts.jsonl"
+STOPWORDS = frozenset(
+    "a about an and are at be by can do does explain for from give how i in is it me my not of on or should some tell "
+    "that the this to what when which who why with write you your".split()
+)
+
+
+def _demo_prompts() -> list[dict]:
+    return [json.loads(line) for line in DEMO_PROMPTS.read_text(encoding="utf-8").splitlines()]
+
+
+def _content(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9']+", text.lower())) - STOPWORDS
+
+
+def _overlap(one: str, other: str) -> float:
+    a, b = _content(one), _content(other)
+    return len(a & b) / max(1, len(a | b))
+
+
+def test_demo_prompts_are_well_formed_and_distinct():
+    rows = _demo_prompts()
+    assert len(rows) >= 120
+    assert [row["id"] for row in rows] == [f"demo-{i:03d}" for i in range(1, len(rows) + 1)]
+    assert all(
+        set(row) == {"id", "category", "prompt"} and row["prompt"].strip() == row["prompt"] != "" for row in rows
+    )
+    assert len({row["category"] for row in rows}) >= 10
+    close = [(a["id"], b["id"]) for a, b in itertools.combinations(rows, 2) if _overlap(a["prompt"], b["prompt"]) > 0.6]
+    assert close == []
+
+
+def test_no_demo_prompt_is_near_a_training_prompt():
+    """A shared opening ("Write a short poem about") is no leak; half of the words that carry the content would be."""
+    training = [p.text for split in SPLITS for p in load_prompts(split)]
+    pairs = [(row["prompt"], text) for row in _demo_prompts() for text in training]
+    assert [(a, b) for a, b in pairs if _overlap(a, b) >= 0.5] == []
+
+
+def test_policy_and_reward_model_share_no_prompt():
+    policy, reward = ([p.text for p in load_prompts(split)] for split in SPLITS)
+    assert [(a, b) for a in policy for b in reward if _overlap(a, b) >= 0.5] == []
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_training_prompts_are_distinct_and_some_are_held_out(split):
+    prompts = load_prompts(split)
+    assert len({p.text for p in prompts}) == len({p.id for p in prompts}) == len(prompts) >= 190
+    assert sum(p.held_out for p in prompts) == round(0.15 * len(prompts))
+
+
+# Preference pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", True, id="empty"),
+        pytest.param("go to the shop and " * 4, True, id="a 4-gram four times"),
+        pytest.param("go to the shop and " * 3, False, id="a 4-gram three times"),
+        pytest.param("1_2_3_4_5_6 a", True, id="hardly a letter"),
+        pytest.param("Water boils at 100 degrees.", False, id="plain"),
+    ],
+)
+def test_degenerate_texts(text, expected):
+    assert is_degenerate(text) is expected
+
+
+def _answers(split: str) -> list[Answer]:
+    """Good answers of 20 to 39 words, bad ones of 15: length alone would tell the sides apart."""
+    made = []
+    for number, prompt in enumerate(load_prompts(split)):
+        for condition in ("short", "brief", "careless", "rambling"):
+            length = 20 + number % 20 if condition in ("short", "brief") else 15
+            text = " ".join(f"{condition}{number}word{i}" + "." * (i % 7 == 6) for i in range(length))
+            made.append(Answer(prompt.id, condition, 0, text, length, True))
+    return made
+
+
+def test_length_does_not_tell_chosen_from_rejected():
+    pairs = build_pairs("policy", _answers("policy"), lambda text: len(text.split()))
+    for kind in {p.kind for p in pairs}:
+        of_kind = [p for p in pairs if p.kind == kind]
+        assert 0.45 <= longer_wins(of_kind) <= 0.55 or len(of_kind) <= 10
+    assert {p.kind for p in pairs} >= {"looping"}
+
+
+def test_held_out_pairs_are_made_of_held_out_prompts_only():
+    pairs = build_pairs("reward", _answers("reward"), lambda text: len(text.split()))
+    off_topic = [p for p in pairs if p.kind == "off_topic"]
+    owner = {a.text: a.prompt_id for a in _answers("reward")}
+    held_out = {p.id for p in load_prompts("reward") if p.held_out}
+    assert off_topic and all(
+        (owner[p.rejected] in held_out) == p.held_out == (p.prompt_id in held_out) for p in off_topic
+    )
+    assert all(owner[p.rejected] != p.prompt_id for p in off_topic)
+
+
+def test_an_answer_cut_by_the_limit_never_looks_ended():
+    """Cut at the limit, but shorter once read back as text: training would append an end where the model wrote none."""
+    prompt = load_prompts("policy")[0]
+    text = " ".join(f"word{i}" for i in range(30))
+    cut = [Answer(prompt.id, condition, 0, text, 64, False) for condition in ("short", "careless")]
+    assert build_pairs("policy", cut, lambda text: len(text.split())) == []
+
+
+# What is shipped
+
+
+@pytest.mark.parametrize(
+    ("path", "task_type"), [(assets.policy_adapter_path, "CAUSAL_LM"), (assets.reward_adapter_path, "SEQ_CLS")]
+)
+def test_shipped_adapter(path, task_type):
+    from safetensors.torch import load_file
+
+    folder = path()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["task_type"] == task_type
+    assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert sorted(p.name for p in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    state = load_file(folder / "adapter_model.safetensors")
+    assert {str(t.dtype) for t in state.values()} == {"torch.bfloat16"}
+    assert any("score" in name for name in state) == (task_type == "SEQ_CLS")
+    assert all(t.isfinite().all() for t in state.values())
+
+
+def test_shipped_adapters_are_small():
+    sizes = [
+        (path() / "adapter_model.safetensors").stat().st_size
+        for path in (assets.policy_adapter_path, assets.reward_adapter_path)
+    ]
+    assert sum(sizes) <= 12e6
+
+
+def test_incomplete_installation_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(assets, "_HERE", tmp_path)
+    with pytest.raises(
+        AssetError, match=r"adapter_config\.json is missing: this installation of aad_plugin is incomplete"
+    ):
+        assets.policy_adapter_path()
+
+
+def test_figures_show_a_judge_that_beats_length():
+    figures = json.loads((Path(assets.__file__).parent / "figures.json").read_text())
+    for model in ("policy", "reward"):
+        total = figures[model]["held_out"]["all"]
+        assert total["accuracy"] >= 0.70 and total["accuracy"] > total["length_accuracy"]

@@ -11,7 +11,9 @@ from tests.toys import EOS, PAD, NaiveRun, compare, left_pad, naive_aad, random_
 
 STEPS = 64
 LENGTHS = [3, 17, 9, 24, 12, 5, 30, 20]
-FULL_GRID = [(arch, kind, alpha) for arch in ("llama", "qwen3", "gpt2") for kind in KINDS for alpha in (0.05, 0.1, 0.5, 1.0)]
+FULL_GRID = [
+    (arch, kind, alpha) for arch in ("llama", "qwen3", "gpt2") for kind in KINDS for alpha in (0.05, 0.1, 0.5, 1.0)
+]
 QUICK = [case for case in FULL_GRID if case[2] == 0.1 or case[:2] == ("llama", "reference_plus_lora")]
 
 
@@ -25,7 +27,9 @@ def check_case(arch: str, kind: str, alpha: float, prompts: list[list[int]]) -> 
 
     runs = [naive_aad(toy.policy, toy.reference, prompt, STEPS, alpha, EOS) for prompt in prompts]
     ids, mask = left_pad(prompts)
-    batch = toy.pair.generate(input_ids=ids, attention_mask=mask, max_new_tokens=STEPS, **options)[:, ids.shape[1] :].tolist()
+    batch = toy.pair.generate(input_ids=ids, attention_mask=mask, max_new_tokens=STEPS, **options)[
+        :, ids.shape[1] :
+    ].tolist()
     steps = excused = 0
     for run, prompt, row in zip(runs, prompts, batch, strict=True):
         # The batch's row counts as the decoder from the prompt itself; continuations after an excuse run alone.
@@ -60,7 +64,9 @@ def test_the_filter_matters_on_these_toys(arch):
     sizes = np.concatenate([run.candidates for run in runs])
     spread = np.mean([toy.policy(prompt).std() for prompt in random_prompts(LENGTHS)])
     single, many = (sizes == 1).mean(), (sizes > 3).mean()
-    print(f"{arch}: logit std {spread:.2f}; one candidate {single:.0%}, more than three {many:.0%} of {len(sizes)} steps")
+    print(
+        f"{arch}: logit std {spread:.2f}; one candidate {single:.0%}, more than three {many:.0%} of {len(sizes)} steps"
+    )
     assert 2 < spread < 4
     assert single >= 0.2
     assert many >= 0.2

@@ -33,18 +33,24 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left"
+    )
     fast.chat_template = CHAT
     return fast
 
 
 _SHAPE = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
-_SHAPE |= dict(num_key_value_heads=2, max_position_embeddings=512, eos_token_id=EOS, pad_token_id=PAD, bos_token_id=None)
+_SHAPE |= dict(
+    num_key_value_heads=2, max_position_embeddings=512, eos_token_id=EOS, pad_token_id=PAD, bos_token_id=None
+)
 BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SHAPE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=8)),
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=EOS, bos_token_id=None)
+        GPT2Config(
+            vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=EOS, bos_token_id=None
+        )
     ),
 }
 
@@ -127,7 +133,9 @@ def model_logits(model: PreTrainedModel) -> Logits:
     return read
 
 
-def naive_aad(policy: Logits, reference: Logits, prefix: list[int], steps: int, alpha: float, eos: int | None) -> NaiveRun:
+def naive_aad(
+    policy: Logits, reference: Logits, prefix: list[int], steps: int, alpha: float, eos: int | None
+) -> NaiveRun:
     """The paper's loop, written down as it stands: no cache, no batch, float64 scores.
 
     The margin of a step is the smaller of two distances, both in nats: between the two best advantages, and between
@@ -167,7 +175,9 @@ class Comparison:
     excused: int = 0
 
 
-def compare(run: NaiveRun, prompt: list[int], decode: Callable[[list[int], int], list[int]], tolerance=1e-4) -> Comparison:
+def compare(
+    run: NaiveRun, prompt: list[int], decode: Callable[[list[int], int], list[int]], tolerance=1e-4
+) -> Comparison:
     """Hold a decoder against the naive run; ``decode(prefix, n)`` returns up to n tokens.
 
     A difference is excused only where the naive margin is under the tolerance; the decoder then continues from the
@@ -177,7 +187,9 @@ def compare(run: NaiveRun, prompt: list[int], decode: Callable[[list[int], int],
     while done < len(run.tokens):
         got = decode(prompt + run.tokens[:done], len(run.tokens) - done)
         wanted = run.tokens[done:]
-        agree = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
+        agree = next(
+            (i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted))
+        )
         if agree == len(wanted):
             break
         step = done + agree

@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.load import PER_MODEL
+from aad_plugin.options import refuse_unknown
 from aad_plugin.pair import AlignedPair
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
@@ -20,12 +21,6 @@ __all__ = ["LOGLIKELIHOODS", "PairArguments"]
 LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
 _REFERENCE_OPTIONS = tuple(f"reference_{name}" for name in PER_MODEL)
 _OWN = ("pair", "pretrained", *PART_NAMES, *SETTING_NAMES, *_REFERENCE_OPTIONS, "loglikelihood")
-# What `from_pretrained` takes beyond HFLM's own parameters; attributes of the model's configuration are accepted too.
-_FROM_PRETRAINED = frozenset(
-    "attn_implementation cache_dir code_revision device_map experts_implementation force_download key_mapping "
-    "load_in_4bit load_in_8bit local_files_only low_cpu_mem_usage max_memory offload_buffers offload_state_dict proxies "
-    "quantization_config token tp_size use_kernels use_safetensors variant".split()
-)
 
 
 @dataclass
@@ -66,7 +61,9 @@ class PairArguments:
         device = options.pop("device", None)
         if source.shares_base and (options or device):
             named = ", ".join(f"reference_{name}" for name in [*options, *(["device"] if device else [])])
-            raise ConfigError(f"policy and reference share one base model, so {named} has no meaning here: leave it out")
+            raise ConfigError(
+                f"policy and reference share one base model, so {named} has no meaning here: leave it out"
+            )
         return cls(source, settings, loglikelihood, options, device, rest)
 
     @classmethod
@@ -79,10 +76,8 @@ class PairArguments:
     def check_unknown(self, config: Any) -> None:
         """Raise ConfigError for a name that neither HFLM, nor from_pretrained, nor the model's configuration knows."""
         hflm = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
-        known = {*hflm, *_FROM_PRETRAINED}
-        for name in self.hflm:
-            if name not in known and not name.startswith("bnb_4bit_") and not hasattr(config, name):
-                raise ConfigError(f"unknown model_arg {name!r}{nearest(name, [*_OWN, *hflm, *_FROM_PRETRAINED])}")
+        # A pair's own names are listed for the suggestion; parse() has taken them out of `hflm` already.
+        refuse_unknown(self.hflm, [*_OWN, *hflm], config)
 
 
 def _decoding(

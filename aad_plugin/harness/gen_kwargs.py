@@ -45,5 +45,7 @@ def split_gen_kwargs(
         rest.update(do_sample=True, **sampling)
     for name in rest:
         if name not in _GENERATE and name not in _LENGTHS and name != "until":
-            raise ConfigError(f"unknown gen_kwarg {name!r}{nearest(name, [*SETTING_NAMES, *_GENERATE, *_LENGTHS, 'until'])}")
+            raise ConfigError(
+                f"unknown gen_kwarg {name!r}{nearest(name, [*SETTING_NAMES, *_GENERATE, *_LENGTHS, 'until'])}"
+            )
     return settings, sample, rest

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.harness.answer_log import record
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.cache import keyed_cache_hook
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
@@ -112,7 +113,9 @@ class AADLM(HFLM):
         try:
             return AutoTokenizer.from_pretrained(self._arguments.source.reference, **named)
         except (OSError, ValueError) as e:
-            raise ConfigError(f"no tokenizer at reference {self._arguments.source.reference!r}: {str(e).splitlines()[0]}") from e
+            raise ConfigError(
+                f"no tokenizer at reference {self._arguments.source.reference!r}: {str(e).splitlines()[0]}"
+            ) from e
 
     def _join_processes(self) -> None:
         """Take rank and world size from accelerate where HFLM, which looks at GPUs only, left them at one process."""
@@ -138,9 +141,9 @@ class AADLM(HFLM):
         mask = torch.ones_like(context) if attention_mask is None else attention_mask
         if not bool(mask.any(-1).all()):
             raise ConfigError("a prompt is empty: expected text to answer (is the task's doc_to_text empty?)")
-        prompts = [self._chats.get(text, text) for text in self._contexts] if self._contexts else [""] * len(context)
+        prompts = [self._chats.get(text, text) for text in self._contexts]
         with self._autocast():
-            return decode(
+            tokens = decode(
                 self.model,
                 context,
                 mask,
@@ -153,6 +156,13 @@ class AADLM(HFLM):
                 pad_token_id=self.tokenizer.pad_token_id,
                 **options,
             )
+        self._record_ends(tokens[:, context.shape[1] :], stop, settings)
+        return tokens
+
+    def _record_ends(self, answers: Tensor, stop: list[str], settings: DecodingSettings) -> None:
+        """Note which answers of this batch ran into their budget: no end token and no stop sequence."""
+        for text, answer in zip(self._contexts, self.tokenizer.batch_decode(answers), strict=True):
+            record(text, settings, not any(sequence in answer for sequence in stop))
 
     # ------------------------------------------------------------------ scoring
 

@@ -60,7 +60,9 @@ def register_tasks() -> None:
         include_defaults: bool = True,
         metadata: Any = None,
     ) -> None:
-        users = list(include_path) if isinstance(include_path, (list, tuple)) else [include_path] if include_path else []
+        users = (
+            list(include_path) if isinstance(include_path, (list, tuple)) else [include_path] if include_path else []
+        )
         # A user who switches the defaults off wants their own folder alone.
         paths = [tasks_path(), *users] if include_defaults else users
         original(self, verbosity, paths or None, include_defaults, metadata)

@@ -1,0 +1,84 @@
+"""``aad generate``: answer prompts with a pair, by one or several strategies side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.errors import ConfigError
+
+
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts, each a user turn.")] = None,
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+    file: Annotated[
+        Path | None, typer.Option(help="Prompts from a file: one per line, or JSONL with prompt or instruction.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; may be repeated.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
+    eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
+    n: Annotated[int | None, typer.Option(help="Answers drawn by best_of_n; default 2.")] = None,
+    picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 8,
+    chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write JSONL {prompt, outputs: {strategy: text}} here.")] = None,
+) -> None:
+    """Answer prompts with an aligned pair."""
+    questions = [*(prompts or []), *(_read(file) if file else [])]
+    if not questions:
+        raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --file')
+    from aad_plugin.answers import answer
+
+    loaded = load(pair, model_args, alpha=alpha, eft_scale=eft_scale, n=n, picker=picker, seed=seed)
+    names = strategy or [loaded.settings.strategy]
+    for name in names:
+        loaded.settings.override(strategy=name)  # refuse a typo before anything is decoded
+    outputs: dict[str, list[str]] = {}
+    for name in names:
+        outputs[name] = answer(
+            loaded, questions, strategy=name, max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat,
+            progress=len(questions) > batch_size,
+        )  # fmt: skip
+    rows = [
+        {"prompt": question, "outputs": {name: outputs[name][i] for name in names}}
+        for i, question in enumerate(questions)
+    ]
+    _show(rows, output)
+
+
+def _show(rows: list[dict[str, Any]], output: Path | None) -> None:
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        typer.echo(f"{len(rows)} answers written to {output}", err=True)
+        return
+    for row in rows:
+        if len(rows) > 1:
+            typer.echo(f"\n> {row['prompt']}")
+        for name, text in row["outputs"].items():
+            typer.echo(f"\n[{name}]\n{text}" if len(row["outputs"]) > 1 else text)
+
+
+def _read(path: Path) -> list[str]:
+    if not path.is_file():
+        raise ConfigError(f"no prompt file {str(path)!r}")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if path.suffix != ".jsonl":
+        return lines
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            prompts.append(row.get("prompt") or row["instruction"])
+        except (ValueError, KeyError, AttributeError) as e:
+            raise ConfigError(f"{path}, line {number}: expected a JSON object with prompt or instruction") from e
+    return prompts

@@ -1,0 +1,42 @@
+"""The ``aad`` command: subcommands, and one line instead of a traceback for a user's mistake."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from aad_plugin.errors import AADError
+
+__all__ = ["app", "run"]
+
+# Subcommand → (module, function). Modules import heavy packages inside their functions.
+_COMMANDS = {
+    "eval": ("aad_plugin.cli.eval", "evaluate"),
+    "generate": ("aad_plugin.cli.generate", "generate"),
+    "tasks": ("aad_plugin.cli.tasks", "tasks"),
+}
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def app() -> typer.Typer:
+    """Build the command tree."""
+    root = typer.Typer(
+        help="Alignment-aware decoding: evaluate, decode, judge.", no_args_is_help=True, add_completion=False,
+        pretty_exceptions_enable=False, rich_markup_mode=None,
+    )  # fmt: skip
+    for name, (module, function) in _COMMANDS.items():
+        settings = _PASS_THROUGH if name == "eval" else None
+        root.command(name, context_settings=settings)(getattr(importlib.import_module(module), function))
+    root.add_typer(importlib.import_module("aad_plugin.cli.pairs").app, name="pairs")
+    return root
+
+
+def run() -> None:
+    """Entry point of ``aad``; exit status 1 after an error of the user's or of their surroundings."""
+    try:
+        app()()
+    except AADError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)

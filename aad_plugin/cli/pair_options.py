@@ -1,0 +1,48 @@
+"""Command-line words for a pair, shared by every subcommand that loads one."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.errors import ConfigError
+
+__all__ = ["ModelArgs", "PairName", "load"]
+
+PairName = Annotated[
+    str | None, typer.Option("--pair", help="Preset (aad pairs list), pair folder or TRL output folder.")
+]
+ModelArgs = Annotated[
+    str,
+    typer.Option("--model-args", help="As lm-eval takes them: policy=…,reference=…,dtype=bfloat16 or a JSON object."),
+]
+
+
+def parse_model_args(text: str) -> dict[str, Any]:
+    """Read ``k=v,k=v`` or a JSON object.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as e:
+            raise ConfigError(f"--model-args is not valid JSON: {e}") from e
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--model-args expects k=v,k=v, got {name!r}")
+    return {name.strip(): value for name, _, value in pairs}
+
+
+def load(pair: str | None, model_args: str, **settings: Any) -> Any:
+    """Load the pair a command line names."""
+    from aad_plugin.load import load_pair
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    arguments = {**parse_model_args(model_args), **given}
+    # Weights as they were saved: bf16 checkpoints stay bf16.
+    return load_pair(arguments.pop("pair", None) or pair, **arguments)

@@ -1,0 +1,100 @@
+"""``aad pairs list | check | save``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+
+app = typer.Typer(help="Known pairs; check a pair; save it as a folder.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_pairs() -> None:
+    """List the presets."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from aad_plugin.presets import PRESETS
+
+    table = Table("pair", Column("policy · reference", overflow="fold"), Column("what it is", overflow="fold"))
+    for name, preset in PRESETS.items():
+        parts = (
+            f"{preset.policy}\n{preset.reference}" if preset.policy else "LoRA of this package on SmolLM2-135M-Instruct"
+        )
+        table.add_row(name, parts, preset.about)
+    Console().print(table)
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="Preset, pair folder or TRL output folder.")] = None,
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+    preferences: Annotated[
+        Path | None, typer.Option(help="JSONL of prompt, chosen, rejected: prints the implicit reward's accuracy.")
+    ] = None,
+) -> None:
+    """Compare vocabularies, tell memory, count steps with one plausible token, score preference pairs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from aad_plugin.pair_check import ambiguity, memory, preference_accuracy
+    from aad_plugin.preferences import read_preferences
+
+    pairs = read_preferences(preferences) if preferences else []
+    loaded = load(name or pair, model_args)
+    size, choice = memory(loaded), ambiguity(loaded)
+    table = Table("check", "result")
+    for part, place in loaded.source.parts().items():
+        table.add_row(part, place)
+    table.add_row("reference is known from", loaded.source.proof)
+    table.add_row("shared token ids", f"{loaded.vocab_size:,}, maps equal")
+    table.add_row(
+        "weights", f"policy {size.policy / 2**20:,.0f} MiB, the reference adds {size.reference_extra / 2**20:,.0f} MiB"
+    )
+    table.add_row("cache per token", f"{size.cache_per_token / 2**10:,.1f} KiB for both")
+    table.add_row(
+        "filter",
+        f"{choice.single:.0%} of {choice.steps} steps have one plausible token (alpha {loaded.settings.alpha}); "
+        f"{choice.departures:.0%} differ from greedy",
+    )
+    console = Console()
+    warning = ""
+    if pairs:
+        found = preference_accuracy(loaded, pairs)
+        low, high = found.interval
+        table.add_row(
+            "implicit reward",
+            f"accuracy {found.accuracy:.3f} [{low:.3f}, {high:.3f}] on {found.n} pairs, mean margin "
+            f"{found.mean_margin:.2f} nats; the longer answer is the chosen one in {found.length_accuracy:.3f}",
+        )
+        if found.near_chance:
+            warning = (
+                "warning: the implicit reward orders these preferences no better than chance. Is the reference the very "
+                "model the policy was tuned from, and are these preferences of the kind it was tuned on?"
+            )
+    console.print(table)
+    if warning:
+        typer.echo(warning, err=True)
+
+
+@app.command()
+def save(
+    output: Annotated[Path, typer.Argument(help="Folder to write.")],
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+) -> None:
+    """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
+    from aad_plugin.pair_folder import write_pair_folder
+    from aad_plugin.pair_source import PART_NAMES, resolve
+    from aad_plugin.settings import DecodingSettings
+
+    arguments = parse_model_args(model_args)
+    parts = {part: arguments.pop(part, None) for part in (*PART_NAMES, "pretrained")}
+    source = resolve(arguments.pop("pair", None) or pair, **parts)
+    settings = DecodingSettings().override(**source.settings).override(**arguments)
+    typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")

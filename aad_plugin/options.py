@@ -1,0 +1,28 @@
+"""Names that ``from_pretrained`` takes, and the refusal of names that nothing takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+
+__all__ = ["FROM_PRETRAINED", "refuse_unknown"]
+
+FROM_PRETRAINED = frozenset(
+    "attn_implementation cache_dir code_revision device_map experts_implementation force_download key_mapping "
+    "load_in_4bit load_in_8bit local_files_only low_cpu_mem_usage max_memory offload_buffers offload_folder "
+    "offload_state_dict proxies quantization_config subfolder token tp_plan tp_size use_kernels use_safetensors variant".split()
+)
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str], config: Any) -> None:
+    """Raise for the first name that is neither known nor an attribute of the model's configuration.
+
+    Raises:
+        ConfigError: names the nearest known one. Without this a typo would reach the model's constructor.
+    """
+    allowed = {*known, *FROM_PRETRAINED}
+    for name in names:
+        if name not in allowed and not name.startswith("bnb_4bit_") and not hasattr(config, name):
+            raise ConfigError(f"unknown model_arg {name!r}{nearest(name, sorted(allowed))}")
