@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+CONFIG_KEYS = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "modules_to_save", "peft_version")
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -178,5 +179,7 @@ def export_adapter(saved: Path, out: Path) -> None:
     save_file(state, out / "adapter_model.safetensors", metadata={"format": "pt"})
     (out / "adapter_model.safetensors").chmod(0o644)
     config = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
-    config.update(base_model_name_or_path=BASE_ID, revision=None, inference_mode=True)
+    # What is unset is left out: an older peft then meets no option it does not know.
+    config = {key: value for key, value in config.items() if value not in (None, False, {}, []) and key in CONFIG_KEYS}
+    config.update(base_model_name_or_path=BASE_ID, inference_mode=True, target_modules=LINEAR_LAYERS)
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
