@@ -25,8 +25,11 @@ _HOMES = {
     "Store": "store",
     "Summary": "summary",
     "RewardModel": "reward",
+    "Estimate": "estimate",
     "compare": "judging",
+    "estimate": "estimate",
     "grade": "judging",
+    "jury_verdicts": "jury",
     "load_judge": "kinds",
     "summarize": "summary",
 }

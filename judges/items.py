@@ -137,7 +137,7 @@ class Verdict:
     id: str
     prompt: str
     judge: str
-    judge_fingerprint: str
+    judge_fingerprint: str = ""
     template: str = ""
     p: float | None = None
     orders: tuple[float | None, ...] = ()

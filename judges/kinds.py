@@ -22,7 +22,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.judges.sitting import Judge
 
-__all__ = ["GROUP", "kinds", "load_judge", "parse_spec"]
+__all__ = ["GROUP", "accepted_options", "kinds", "load_judge", "parse_spec"]
 
 GROUP = "aad_plugin.judges"
 _OWN = {
@@ -46,15 +46,12 @@ def load_judge(spec: str, **options: Any) -> Judge:
     kind, name, own = parse_spec(spec)
     given = own | {key: value for key, value in options.items() if value is not None}
     factory = _factory(kind, spec)
-    known = inspect.signature(factory).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        names = [key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY]
-        for key in given:
-            if key not in names:
-                raise ConfigError(
-                    f"a judge of kind {kind!r} has no option {key!r}{nearest(key, names)}; "
-                    f"its options: {', '.join(names)}"
-                )
+    names = _option_names(factory)
+    for key in given:
+        if names is not None and key not in names:
+            raise ConfigError(
+                f"a judge of kind {kind!r} has no option {key!r}{nearest(key, names)}; its options: {', '.join(names)}"
+            )
     return factory(name, **given)
 
 
@@ -86,6 +83,13 @@ def parse_spec(spec: str) -> tuple[str, str, dict[str, Any]]:
     return kind, name, options
 
 
+def accepted_options(spec: str) -> set[str]:
+    """Names of the options that a spec's kind takes; of a kind that takes any, those of ``openai:``."""
+    kind, _, _ = parse_spec(spec)
+    names = _option_names(_factory(kind, spec))
+    return set(_option_names(_factory("openai", spec)) or () if names is None else names)
+
+
 def kinds() -> dict[str, str | EntryPoint]:
     """Kind -> where its factory lives; own kinds cannot be replaced from outside."""
     return {point.name: point for point in entry_points(group=GROUP)} | _OWN
@@ -101,6 +105,14 @@ def _factory(kind: str, spec: str) -> Callable[..., Judge]:
         return found.load()
     module, _, attribute = found.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def _option_names(factory: Callable[..., Judge]) -> list[str] | None:
+    """Keyword-only parameters of a factory; None where it takes any."""
+    known = inspect.signature(factory).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
+        return None
+    return [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY]
 
 
 def _from_yaml(path: Path) -> tuple[str, str, dict[str, Any]]:

@@ -7,12 +7,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aad_plugin.judges.items import Verdict
-from aad_plugin.judges.length_control import length_controlled
+from aad_plugin.judges.jury import jury_figures
+from aad_plugin.judges.labels import label_figures
+from aad_plugin.judges.length_control import LengthControlled, length_controlled
+from aad_plugin.judges.noise import noise_figures
 from aad_plugin.judges.statistics import mean_with_interval
 
 __all__ = ["MAX_UNJUDGED", "Summary", "summarize"]
@@ -40,6 +44,7 @@ class Summary:
         grade, grade_standard_error: mean of pointwise grades. labels: label -> share of judged items.
         prompt_tokens, completion_tokens, cost: of the judge; cost is None without a price.
         models, system_fingerprints: reply's own name -> items; more than one of either is drift.
+        extra: figures of repeats (`noise`), of a jury (`jury`) and of human labels (`labels`), where there are any.
     """
 
     kind: str
@@ -108,6 +113,8 @@ def summarize(
     verdicts: Sequence[Verdict],
     *,
     difficulties: Mapping[str, float] | None = None,
+    labels: Mapping[str, Any] | None = None,
+    gamed: str | Path | None = None,
     resamples: int = 9999,
     seed: int = 0,
 ) -> Summary:
@@ -116,6 +123,8 @@ def summarize(
     Args:
         verdicts: as `compare` or `grade` returned them, or as read from ``verdicts.jsonl``.
         difficulties: item id -> AlpacaEval's instruction difficulty, for the length-controlled rate.
+        labels: item id -> human verdict, see `labels.read_labels`.
+        gamed: AlpacaEval's df_gamed.csv; the length-controlled rate is then alpaca_eval's own.
         resamples, seed: of the bootstrap.
     """
     asked = [v for v in verdicts if v.reason != "not_asked"]
@@ -142,24 +151,23 @@ def summarize(
         "candidate_length": _mean([v.candidate_length for v in judged]),
     }
     if pairwise:
-        figures |= _pairwise(judged, len(asked), difficulties, resamples, seed) | _positions(judged)
+        figures |= _pairwise(
+            judged, len(asked), _length_control(judged, difficulties, gamed), resamples, seed
+        ) | _positions(judged)
     else:
         figures |= _pointwise(judged)
+    figures["extra"] = noise_figures(verdicts) | jury_figures(verdicts)
+    if labels is not None:
+        figures["extra"] |= label_figures(verdicts, labels)
     return Summary(**figures)
 
 
 def _pairwise(
-    judged: Sequence[Verdict], num: int, difficulties: Mapping[str, float] | None, resamples: int, seed: int
+    judged: Sequence[Verdict], num: int, controlled: LengthControlled, resamples: int, seed: int
 ) -> dict[str, Any]:
     p = np.array([v.p for v in judged], dtype=float)
     prompts = [v.prompt for v in judged]
     overall = mean_with_interval(p, prompts, resamples=resamples, seed=seed)
-    hardness = None
-    if difficulties is not None and all(v.id in difficulties for v in judged):
-        hardness = [difficulties[v.id] for v in judged]
-    controlled = length_controlled(
-        p, [v.candidate_length for v in judged], [v.baseline_length for v in judged], hardness, prompts
-    )
     return {
         "win_rate": overall.value,
         "standard_error": overall.standard_error,
@@ -175,6 +183,23 @@ def _pairwise(
         "lc_method": controlled.method,
         "baseline_length": _mean([v.baseline_length for v in judged]),
     }
+
+
+def _length_control(
+    judged: Sequence[Verdict], difficulties: Mapping[str, float] | None, gamed: str | Path | None
+) -> LengthControlled:
+    """By AlpacaEval's own package where its data is at hand, else by our regression."""
+    if gamed is not None:
+        from aad_plugin.judges.alpaca_eval import official_length_control
+
+        rows = sorted(judged, key=lambda v: int(v.id))
+        lengths = [v.candidate_length for v in rows], [v.baseline_length for v in rows]
+        return official_length_control([v.p or 0.0 for v in rows], *lengths, gamed)
+    hardness = None
+    if difficulties is not None and all(v.id in difficulties for v in judged):
+        hardness = [difficulties[v.id] for v in judged]
+    lengths = [v.candidate_length for v in judged], [v.baseline_length for v in judged]
+    return length_controlled([v.p or 0.0 for v in judged], *lengths, hardness, [v.prompt for v in judged])
 
 
 def _positions(judged: Sequence[Verdict]) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""`aad judge`: judge answers that lie in files, or rebuild the summary of what was judged before."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.cli import judge_options as options
+from aad_plugin.errors import AADError, ConfigError
+
+__all__ = ["judge"]
+
+
+def _statistics(text: str, *names: str, **bounds: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Statistics", **bounds)
+
+
+Candidate = Annotated[
+    str, typer.Option(help="Answers: lm-eval samples, AlpacaEval outputs or JSON lines; FILE#strategy.")
+]
+Baseline = Annotated[str, typer.Option(help="Answers they are held against; none for a pointwise judge.")]
+Judges = Annotated[
+    list[str] | None, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file; several make a jury.")
+]
+Output = Annotated[Path | None, typer.Option(help="Folder for the store, verdicts.jsonl and summary.json.")]
+PromptField = Annotated[str | None, typer.Option(help="Field that holds the prompt, for foreign tasks.")]
+AllowUnmatched = Annotated[bool, typer.Option(help="Judge the prompts that stand in both files, ignore the others.")]
+Transport = Annotated[str, typer.Option(help="live, batch or file.")]
+Results = Annotated[Path | None, typer.Option(help="Replies, for --transport file; default OUTPUT/results.jsonl.")]
+PollS = Annotated[float, typer.Option(help="Seconds between two looks at a batch.")]
+EstimateOnly = Annotated[
+    bool, typer.Option("--estimate", help="Print requests, tokens, cost and detectable difference; spend nothing.")
+]
+MaxCost = Annotated[float | None, typer.Option(help="Stop this run before it costs more than this.")]
+From = Annotated[
+    Path | None, typer.Option("--from", help="Rebuild the summary of verdicts.jsonl or of AlpacaEval annotations.")
+]
+Repeats = Annotated[int, _statistics("Judge a random subset this many times again.", min=0)]
+Labels = Annotated[Path | None, _statistics("Human verdicts for some items, JSON lines.")]
+Difficulties = Annotated[Path | None, _statistics("AlpacaEval's instruction difficulties, CSV.")]
+Gamed = Annotated[
+    Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
+]
+MaxUnjudged = Annotated[float, _statistics("Share of unjudged items above which the exit code is 2.", min=0, max=1)]
+Seed = Annotated[int, _statistics("Of the order of prompts, the repeated subset and the bootstrap.")]
+
+
+def judge(
+    candidate: Candidate = "",
+    baseline: Baseline = "",
+    judges: Judges = None,
+    output: Output = None,
+    template: options.Template = None,
+    prompt_field: PromptField = None,
+    allow_unmatched: AllowUnmatched = False,
+    transport: Transport = "live",
+    results: Results = None,
+    poll_s: PollS = 30.0,
+    estimate: EstimateOnly = False,
+    max_cost: MaxCost = None,
+    from_file: From = None,
+    base_url: options.BaseUrl = None,
+    key_variable: options.KeyVariable = None,
+    header: options.Header = None,
+    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = None,
+    token_limit_name: options.TokenLimitName = None,
+    reasoning_effort: options.ReasoningEffort = None,
+    form: options.Form = None,
+    concurrency: options.Concurrency = None,
+    timeout_s: options.TimeoutS = None,
+    price: options.Price = None,
+    repeats: Repeats = 0,
+    labels: Labels = None,
+    difficulties: Difficulties = None,
+    max_unjudged: Gamed = Annotated[
+    Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
+]
+MaxUnjudged = 0.02,
+    seed: Seed = 0,
+) -> None:
+    """Judge answers, pairwise or one by one, and say how sure the win rate is.
+
+    Exit code 0: judged. 1: stopped by an error (what was judged before is kept). 2: too many items are unjudged.
+    """
+    data = {"labels": labels, "difficulties": difficulties, "gamed": gamed}
+    finish = partial(_finish, output=output, data=data, seed=seed, prompt_field=prompt_field)
+    if from_file is not None:
+        from aad_plugin.judges.results import read_verdicts
+
+        finish(read_verdicts(from_file), limit=max_unjudged)
+        return
+    if not candidate or not judges:
+        raise ConfigError(
+            "pass --candidate FILE and --judge SPEC (there is no default judge), or --from verdicts.jsonl"
+        )
+    items = _items(candidate, baseline, prompt_field, allow_unmatched)
+    loaded = [
+        options.load(
+            spec, header, template=template, base_url=base_url, key_variable=key_variable, temperature=temperature,
+            max_tokens=max_tokens, token_limit_name=token_limit_name, reasoning_effort=reasoning_effort, form=form,
+            concurrency=concurrency, timeout_s=timeout_s, price=price,
+        )
+        for spec in judges
+    ]  # fmt: skip
+    if estimate:
+        _print_estimates(items, loaded, output, transport, seed, repeats)
+        return
+    if output is None:
+        raise ConfigError("pass --output DIR: what is judged is kept there")
+    sitting = {"transport": transport, "results": results, "max_cost": max_cost, "poll_s": poll_s}
+    clean = options.cleaner(loaded)
+    try:
+        verdicts = _verdicts(items, loaded, output, seed, repeats, sitting)
+    except (AADError, KeyboardInterrupt):
+        if kept := _kept(items, loaded, output, seed, repeats):
+            finish(kept, limit=1.0, clean=clean)
+        raise
+    finish(verdicts, limit=max_unjudged, clean=clean)
+
+
+def _items(candidate: str, baseline: str, prompt_field: str | None, allow_unmatched: bool) -> list[Any]:
+    from aad_plugin.judges.inputs import pair_rows, read_answers, single_rows
+
+    rows = read_answers(candidate, prompt_field)
+    if not baseline:
+        return single_rows(rows)
+    return pair_rows(rows, read_answers(baseline, prompt_field), allow_unmatched)
+
+
+def _verdicts(items: list[Any], judges: list[Any], output: Path, seed: int, repeats: int, sitting: dict) -> list[Any]:
+    from aad_plugin.judges import compare, grade, jury_verdicts
+
+    by_judge = {}
+    for one in judges:
+        if one.kind == "pairwise":
+            _need_baseline(items, one)
+            by_judge[one.name] = compare(items, one, output, seed=seed, repeats=repeats, **sitting)
+        else:
+            by_judge[one.name] = grade(items, one, output, seed=seed, **sitting)
+    return jury_verdicts(by_judge) if len(judges) > 1 else by_judge[judges[0].name]
+
+
+def _need_baseline(items: list[Any], one: Any) -> None:
+    from aad_plugin.judges import Comparison
+
+    if not isinstance(items[0], Comparison):
+        raise ConfigError(f"{one.name} compares: pass --baseline FILE, or a pointwise --template (grade, refusal)")
+
+
+def _kept(items: list[Any], judges: list[Any], output: Path, seed: int, repeats: int) -> list[Any]:
+    """Verdicts of what the store holds after a run that ended early; none for a jury or an unused store."""
+    from aad_plugin.judges.judging import stored_verdicts
+
+    if len(judges) > 1 or not (output / "store.jsonl").exists():
+        return []
+    verdicts = stored_verdicts(items, judges[0], output, seed=seed, repeats=repeats)
+    return verdicts if any(v.models for v in verdicts) else []
+
+
+def _finish(
+    verdicts: list[Any],
+    *,
+    output: Path | None,
+    data: dict[str, Path | None],
+    seed: int,
+    prompt_field: str | None,
+    limit: float,
+    clean: Callable[[str], str] = str,
+) -> None:
+    from aad_plugin.judges.labels import read_labels
+    from aad_plugin.judges.results import print_summary, read_difficulties, versions, write_results
+    from aad_plugin.judges.summary import summarize
+
+    summary = summarize(
+        verdicts,
+        difficulties=read_difficulties(data["difficulties"]) if data["difficulties"] else None,
+        labels=read_labels(data["labels"], verdicts, prompt_field) if data["labels"] else None,
+        gamed=data["gamed"],
+        seed=seed,
+    )
+    if output is not None:
+        command = clean(" ".join(["aad", *sys.argv[1:]]))
+        write_results(output, verdicts, {**summary.to_json(), "seed": seed, "versions": versions(), "command": command})
+    print_summary(summary)
+    if summary.n and summary.too_many_unjudged(limit):
+        typer.echo(
+            f"{summary.n_unjudged} of {summary.n} items are unjudged ({json.dumps(summary.unjudged)}), more than "
+            f"{limit:.1%}; run the same command again to try them again, or set --max-unjudged",
+            err=True,
+        )
+        raise typer.Exit(2)
+
+
+def _print_estimates(
+    items: list[Any], judges: list[Any], output: Path | None, transport: str, seed: int, repeats: int
+) -> None:
+    from aad_plugin.judges.estimate import estimate
+
+    for one in judges:
+        found = estimate(items, one, output, transport=transport, seed=seed, repeats=repeats)
+        money = "unknown (pass --price)" if found.cost is None else f"{found.cost:.4f}, at most {found.most_cost:.4f}"
+        typer.echo(
+            f"{found.judge}: {found.num_items} items, {found.requests} requests, about {found.prompt_tokens} prompt "
+            f"and {found.completion_tokens} completion tokens, cost {money}; smallest detectable win-rate difference "
+            f"from one half: {100 * found.detectable:.1f} points (5 % level, power 80 %)"
+        )

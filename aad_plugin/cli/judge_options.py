@@ -1,0 +1,81 @@
+"""Options that `aad judge` and `aad judge-check` share: how a judge is named and reached."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.errors import ConfigError
+
+__all__ = [
+    "BaseUrl",
+    "Concurrency",
+    "Form",
+    "Header",
+    "KeyVariable",
+    "MaxTokens",
+    "Price",
+    "ReasoningEffort",
+    "Temperature",
+    "Template",
+    "TimeoutS",
+    "TokenLimitName",
+    "cleaner",
+    "load",
+]
+
+
+def _chat(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Judge behind an API")
+
+
+BaseUrl = Annotated[str | None, _chat("OpenAI-compatible API, ends in /v1.")]
+KeyVariable = Annotated[str | None, _chat("Environment variable that holds the key; default OPENAI_API_KEY.")]
+Header = Annotated[list[str] | None, _chat("Name=$VARIABLE: an extra header, its value read from the environment.")]
+Temperature = Annotated[float | None, _chat("Default 0.")]
+MaxTokens = Annotated[int | None, _chat("Limit of a reply, thinking included; default 1024.")]
+TokenLimitName = Annotated[str | None, _chat("Default max_completion_tokens; for older servers max_tokens.")]
+ReasoningEffort = Annotated[str | None, _chat("Passed on to the judge.")]
+Form = Annotated[str | None, _chat("logprobs, json or tag; default: found out by a probe.")]
+Concurrency = Annotated[int | None, _chat("Requests in flight; default 16.")]
+TimeoutS = Annotated[float | None, _chat("For one request, in seconds; default 120.")]
+Price = Annotated[str | None, _chat("Money per million tokens, in/out, e.g. 2.0/8.0.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="dialogue, multiturn, moderation, categorization, grade, refusal, or the path of a .txt file."),
+]
+
+
+def load(spec: str, header: list[str] | None, **options: Any) -> Any:
+    """Load a judge with those of the options that its kind takes.
+
+    Raises:
+        ConfigError: a header that is not read from the environment; else as `load_judge`.
+    """
+    from aad_plugin.judges import load_judge
+    from aad_plugin.judges.kinds import accepted_options
+
+    taken = accepted_options(spec)
+    options["headers"] = _headers(header)
+    return load_judge(spec, **{name: value for name, value in options.items() if name in taken})
+
+
+def cleaner(judges: list[Any]) -> Any:
+    """A function that takes the secrets of all these judges out of a text."""
+
+    def clean(text: str) -> str:
+        for judge in judges:
+            endpoint = getattr(getattr(judge, "channel", None), "endpoint", None)
+            text = endpoint.clean(text) if endpoint else text
+        return text
+
+    return clean
+
+
+def _headers(given: list[str] | None) -> dict[str, str] | None:
+    pairs = [header.partition("=") for header in given or []]
+    for name, equals, value in pairs:
+        if not (name and equals and value.startswith("$")):
+            raise ConfigError(f"--header takes Name=$VARIABLE, so that no secret stands in a command; got {name}=…")
+    return {name: value for name, _, value in pairs} or None

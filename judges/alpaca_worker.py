@@ -1,0 +1,87 @@
+"""The process in which alpaca_eval runs: it reads orders as JSON lines, and answers each with one line.
+
+A process of its own, because importing alpaca_eval changes the root logger and scikit-learn's global settings, reads
+``.env`` files and takes seconds. Run by `alpaca_eval.py`; stands alone, so it imports nothing of this package.
+"""
+
+import json
+import os
+import sys
+import types
+
+
+def main() -> None:
+    """Serve orders from stdin until it ends. alpaca_eval's own prints go to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _provide_pkg_resources()
+    annotators: dict = {}
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            answer = {"annotate": _annotate, "length_control": _length_control}[order["do"]](order, annotators)
+        except Exception as error:  # alpaca_eval raises whatever its parts raise; the caller decides
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _annotate(order: dict, annotators: dict) -> dict:
+    """Preferences 1 (output_1) to 2 (output_2) in the order of pairs; None where alpaca_eval read none."""
+    from alpaca_eval.annotators import PairwiseAnnotator
+
+    name = order["annotator"]
+    if name not in annotators:
+        # Its cache forgets which model and prompt an annotation came from; ours does not. Both orders are asked by us.
+        annotators[name] = PairwiseAnnotator(annotators_config=name, caching_path=None, is_randomize_output_order=False)
+    found = {}
+    for row in annotators[name].annotate_pairs(order["pairs"]):
+        found[row["instruction"], row["output_1"], row["output_2"]] = row.get("preference")
+    preferences = [found.get((p["instruction"], p["output_1"], p["output_2"])) for p in order["pairs"]]
+    return {"preferences": [_plain(preference) for preference in preferences]}
+
+
+def _length_control(order: dict, annotators: dict) -> dict:
+    """AlpacaEval 2's length-controlled win rate; texts are stand-ins of the right length, which is all it uses."""
+    import pandas as pd
+    from alpaca_eval.metrics import glm_winrate
+
+    if order["gamed"]:
+        glm_winrate.hf_hub_download = lambda **_: order["gamed"]
+    rows = pd.DataFrame(
+        {
+            "preference": [1 + p for p in order["p"]],
+            "output_1": ["x" * length for length in order["baseline_lengths"]],
+            "output_2": ["x" * length for length in order["candidate_lengths"]],
+            "generator_1": "baseline",
+            "generator_2": "candidate",
+            "annotator": "aad_plugin",
+        }
+    )
+    figures = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None, is_warn_extreme_changes=False)
+    return {name: float(figures[name]) for name in ("length_controlled_winrate", "lc_standard_error")}
+
+
+def _plain(preference) -> float | None:
+    if preference is None or preference != preference or not 1 <= preference <= 2:
+        return None
+    return float(preference)
+
+
+def _provide_pkg_resources() -> None:
+    """alpaca_eval 0.6.6 imports pkg_resources, which setuptools dropped in version 82; it uses two names of it."""
+    try:
+        import pkg_resources  # noqa: F401
+    except ImportError:
+        from importlib import metadata
+
+        from packaging.version import Version
+
+        shim = types.ModuleType("pkg_resources")
+        shim.parse_version = Version  # type: ignore[attr-defined]
+        shim.get_distribution = metadata.distribution  # type: ignore[attr-defined]
+        sys.modules["pkg_resources"] = shim
+
+
+if __name__ == "__main__":
+    main()

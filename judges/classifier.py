@@ -1,0 +1,90 @@
+"""``classifier:`` judges: a guard or toxicity classifier that labels answers one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.items import Question, Ruling, as_messages, digest
+from aad_plugin.judges.sitting import Sitting
+
+__all__ = ["ClassifierJudge"]
+
+
+class ClassifierJudge:
+    """Pointwise judge made of a sequence-classification model with named labels.
+
+    The label is the most likely one; for a multi-label model (sigmoid outputs) the most likely of those above one half,
+    or "none". `Verdict.scores` holds all probabilities. A model whose tokenizer has a chat template (a guard) reads the
+    conversation, any other (a toxicity classifier) the answer alone.
+
+    Args:
+        name: folder or hub id. device, dtype, batch_size: of the model.
+    """
+
+    kind = "pointwise"
+    both_orders = False
+    template_hash = ""
+    price = None
+
+    def __init__(self, name: str, *, device: str | None = None, dtype: str = "auto", batch_size: int = 16):
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
+            model = AutoModelForSequenceClassification.from_pretrained(name, dtype=dtype)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot load the classifier {name!r}: {error}") from error
+        if model.config.num_labels < 2:
+            raise ConfigError(f"{name!r} has one output, so it is a reward model: use reward:{name}")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        model.config.get_text_config().pad_token_id = model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        self.labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+        self.multi_label = model.config.problem_type == "multi_label_classification"
+        self.batch_size = batch_size
+        self.name = f"classifier:{name}"
+        self.fingerprint = digest({"kind": "classifier", "model": name, "labels": self.labels})
+
+    def prepare(self, sitting: Sitting) -> None:
+        """Nothing to find out: a classifier always answers in one way."""
+
+    def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
+        """Label every answer and record the label with all probabilities."""
+        questions = iter(questions)
+        while batch := list(islice(questions, self.batch_size)):
+            started = time.time()
+            for question, row in zip(batch, self._probabilities(batch), strict=True):
+                scores = dict(zip(self.labels, row, strict=True))
+                best = max(scores, key=lambda label: scores[label])
+                label = "none" if self.multi_label and scores[best] < 0.5 else best
+                seconds = (time.time() - started) / len(batch)
+                sitting.record(
+                    Ruling(
+                        question.key, label=label, scores=scores, form="score", model=self.name, seconds=seconds,
+                        created=time.time(),
+                    )
+                )  # fmt: skip
+
+    def _probabilities(self, batch: list[Question]) -> list[list[float]]:
+        import torch
+
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        inputs: Any = self.tokenizer(
+            [self._text(question) for question in batch], padding=True, truncation=limit is not None, max_length=limit,
+            add_special_tokens=not self.tokenizer.chat_template, return_tensors="pt",
+        ).to(self.model.device)  # fmt: skip
+        with torch.inference_mode():
+            logits = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
+        return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).tolist()
+
+    def _text(self, question: Question) -> str:
+        if not self.tokenizer.chat_template:
+            return question.first
+        messages = [*as_messages(question.messages), {"role": "assistant", "content": question.first}]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False)

@@ -1,0 +1,71 @@
+"""What a run would cost, before it costs anything: requests, tokens, money, and what it could show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aad_plugin.judges.items import Item
+from aad_plugin.judges.plan import Plan
+from aad_plugin.judges.requests import prompt_tokens_of
+from aad_plugin.judges.sitting import Judge, Sitting
+from aad_plugin.judges.statistics import smallest_detectable_difference
+from aad_plugin.judges.store import Store
+
+__all__ = ["Estimate", "estimate"]
+
+_REPLY_TOKENS = 12  # of a JSON object or a tag around one word
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A run's size. Tokens are estimated from bytes, within about a quarter for English; cost is None without a price.
+
+    `requests` counts what the store does not hold yet, both orders and rounds included; `most_cost` assumes replies up
+    to their token limit, as of a judge that thinks. `detectable` is the smallest distance of a win rate from one half
+    that `num_items` prompts show (5 % level, power 80 %, hard verdicts).
+    """
+
+    judge: str
+    num_items: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    most_cost: float | None
+    detectable: float
+
+
+def estimate(
+    items: Sequence[Item],
+    judge: Judge,
+    output_dir: str | Path | None = None,
+    *,
+    transport: str = "live",
+    seed: int = 0,
+    repeats: int = 0,
+) -> Estimate:
+    """Estimate what `compare` or `grade` with the same arguments would ask. Asks nothing and writes nothing new."""
+    folder = Path(output_dir) if output_dir is not None and (Path(output_dir) / "store.jsonl").exists() else None
+    requests = prompt_tokens = completion_tokens = most = 0
+    with Store(folder) as store:
+        judge.prepare(Sitting(store, transport="file"))  # by file nothing can be asked, so nothing is probed
+        for question in Plan(items, judge, seed, repeats).questions(store):
+            requests += 1
+            if hasattr(judge, "request"):
+                request = judge.request(question)
+                prompt_tokens += round(prompt_tokens_of(request.body))
+                completion_tokens += min(_REPLY_TOKENS, request.max_tokens)
+                most += request.max_tokens
+    price = judge.price.by(transport) if judge.price else None
+    return Estimate(
+        judge.name,
+        len(items),
+        requests,
+        prompt_tokens,
+        completion_tokens,
+        price.cost(prompt_tokens, completion_tokens) if price else None,
+        price.cost(prompt_tokens, most) if price else None,
+        smallest_detectable_difference(len(items)),
+    )

@@ -1,0 +1,212 @@
+"""Read answers from files and put the two sides of a comparison together. Any mixture of formats:
+
+    lm-eval   samples_*.jsonl; FILE#strategy where a row holds several answers
+    AlpacaEval   model_outputs.json, a list of {"instruction", "output", …}
+    plain     JSON lines {"instruction" | "prompt", "output"}; a prompt is a string or chat messages
+
+Every complaint names file and line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.judges.items import Answer, Comparison, Messages, as_messages, prompt_hash
+
+__all__ = ["Row", "json_rows", "pair_rows", "prompt_of", "read_answers", "single_rows"]
+
+_PROMPT_FIELDS = ("messages", "prompt", "instruction", "question", "query")
+_OUTPUT_FIELDS = ("output", "completion", "response")
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer with its prompt and where it stood ("file, line n"); `number` counts rows of the file from 0."""
+
+    prompt: str | Messages
+    text: str
+    place: str
+    number: int
+
+
+def read_answers(spec: str, prompt_field: str | None = None) -> list[Row]:
+    """Read a file of answers.
+
+    Args:
+        spec: path, with ``#strategy`` to choose among several answers per row.
+        prompt_field: field of lm-eval's document (or of a plain row) that holds the prompt.
+    Raises:
+        ConfigError: no such file, a malformed line, a missing field, a prompt that comes twice, no rows at all.
+    """
+    path, strategy = _split(spec)
+    rows: list[Row] = []
+    seen: dict[str, str] = {}
+    only_filter: str | None = None
+    for place, entry in json_rows(path):
+        if "resps" in entry and "doc" in entry:
+            only_filter = only_filter or entry.get("filter")
+            if entry.get("filter") != only_filter:
+                continue  # the same answers once more, for another metric
+            prompt, text = _prompt(entry["doc"], place, prompt_field), _lm_eval_answer(entry, place, strategy)
+        else:
+            prompt, text = _prompt(entry, place, prompt_field), _field(entry, _OUTPUT_FIELDS, place)
+        if not isinstance(text, str):
+            raise ConfigError(f"{place}: the answer must be a string, got {type(text).__name__}")
+        key = prompt_hash(prompt)
+        if key in seen:
+            raise ConfigError(f"{place}: the same prompt stands at {seen[key]} already; rows are joined on it")
+        seen[key] = place
+        rows.append(Row(prompt, text, place, len(rows)))
+    if not rows:
+        raise ConfigError(f"{path} holds no answers")
+    return rows
+
+
+def pair_rows(candidates: Sequence[Row], baselines: Sequence[Row], allow_unmatched: bool = False) -> list[Comparison]:
+    """Join two files on the user's turns; ids are the baseline's row numbers.
+
+    Raises:
+        ConfigError: rows without a counterpart, unless allowed; no row with one.
+    """
+    by_prompt = {prompt_hash(row.prompt): row for row in candidates}
+    comparisons = []
+    without = []
+    for row in baselines:
+        match = by_prompt.pop(prompt_hash(row.prompt), None)
+        if match is None:
+            without.append(row)
+        else:
+            comparisons.append(Comparison(str(row.number), match.prompt, match.text, row.text))
+    left = list(by_prompt.values())
+    if ((without or left) and not allow_unmatched) or not comparisons:
+        shown = [(row.place, as_messages(row.prompt)[-1]["content"]) for row in [*left[:1], *without[:1]]]
+        examples = "; first: " + "; ".join(f"{place}: {json.dumps(text)[:_SHOWN]}" for place, text in shown)
+        hint = "pass --allow-unmatched to judge the others" if comparisons else "are these the same prompts?"
+        raise ConfigError(
+            f"{len(comparisons)} prompts stand in both files, {len(left)} only in the candidate's and {len(without)} "
+            f"only in the baseline's{examples}; {hint}, or name the field that holds the prompt with --prompt-field"
+        )
+    return comparisons
+
+
+def single_rows(rows: Sequence[Row]) -> list[Answer]:
+    """Rows of one file for a pointwise judge; ids are row numbers."""
+    return [Answer(str(row.number), row.prompt, row.text) for row in rows]
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("file, line n", object) of a JSON-lines file or of a JSON list, gzipped or not.
+
+    Raises:
+        ConfigError: unreadable file, malformed line (named), or something else than objects.
+    """
+    try:
+        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        with opened as file:
+            if path.name.removesuffix(".gz").endswith(".json"):
+                yield from _list_rows(path, file.read())
+                return
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _row(path, number, line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def prompt_of(entry: Mapping[str, Any], place: str, field: str | None = None) -> str | Messages:
+    """The prompt of a row: a string, or chat messages up to the user's last turn."""
+    return _prompt(entry, place, field)
+
+
+def _split(spec: str) -> tuple[Path, str | None]:
+    if Path(spec).exists() or "#" not in spec:
+        return Path(spec), None
+    path, _, strategy = spec.rpartition("#")
+    return Path(path), strategy
+
+
+def _list_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, list):
+        raise ConfigError(f"{path} must hold a list of objects, got {type(content).__name__}")
+    for number, entry in enumerate(content, start=1):
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{path}, entry {number} must be an object, got {type(entry).__name__}")
+        yield f"{path}, entry {number}", entry
+
+
+def _row(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
+    place = f"{path}, line {number}"
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"{place} is not JSON ({error}): {line.strip()[:_SHOWN]!r}") from error
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{place} must be an object, got {type(entry).__name__}")
+    return place, entry
+
+
+def _field(entry: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
+    for name in names:
+        if name in entry:
+            return entry[name]
+    wanted = " or ".join(repr(name) for name in names)
+    raise ConfigError(f"{place}: field {wanted} is missing; there are {', '.join(entry) or 'no fields'}")
+
+
+def _prompt(entry: Any, place: str, field: str | None) -> str | Messages:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{place}: expected an object with the prompt, got {type(entry).__name__}")
+    if field and field not in entry:
+        raise ConfigError(f"{place}: field {field!r} is missing{nearest(field, entry)}; there are {', '.join(entry)}")
+    if not field and not any(name in entry for name in _PROMPT_FIELDS):
+        raise ConfigError(
+            f"{place}: no field {', '.join(_PROMPT_FIELDS)}; name the one that holds the prompt with --prompt-field "
+            f"(there are {', '.join(entry)})"
+        )
+    prompt = entry[field] if field else _field(entry, _PROMPT_FIELDS, place)
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, list):
+        raise ConfigError(f"{place}: a prompt is a string or a list of messages, got {type(prompt).__name__}")
+    try:
+        messages = as_messages(prompt)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(f"{place}: {error}") from error
+    while len(messages) > 1 and messages[-1]["role"] == "assistant":
+        messages.pop()
+    return messages
+
+
+def _lm_eval_answer(entry: Mapping[str, Any], place: str, strategy: str | None) -> Any:
+    """The answer of an lm-eval row: its only one, or the one whose request asked for `strategy`."""
+    answers = [answer[0] if isinstance(answer, list) and answer else answer for answer in entry["resps"]]
+    names = []
+    for number in range(len(answers)):
+        asked = (entry.get("arguments") or {}).get(f"gen_args_{number}") or {}
+        settings = asked.get("arg_1")
+        names.append(settings.get("strategy") if isinstance(settings, dict) else None)
+    if strategy is None:
+        if len(answers) == 1:
+            return answers[0]
+        raise ConfigError(
+            f"{place}: the row holds {len(answers)} answers; choose one with FILE#strategy, one of "
+            f"{', '.join(str(name) for name in names)}"
+        )
+    if strategy not in names:
+        known = [str(name) for name in names if name]
+        raise ConfigError(
+            f"{place}: no answer by strategy {strategy!r}{nearest(strategy, known)}; there are "
+            f"{', '.join(known) or 'none'}"
+        )
+    return answers[names.index(strategy)]

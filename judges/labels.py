@@ -1,0 +1,136 @@
+"""Human verdicts for some items: how far the judge agrees with them, and the win rate they correct.
+
+A label file is JSON lines with the item's prompt (or "id") and "label": for comparisons "candidate", "baseline", "tie"
+or a number in 0..1; for single answers one of the template's labels, or a grade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.judges.inputs import json_rows, prompt_of
+from aad_plugin.judges.items import Verdict, prompt_hash
+from aad_plugin.judges.statistics import CONFIDENCE, mean_with_interval
+
+__all__ = ["agreement_figures", "corrected_win_rate", "label_figures", "read_labels"]
+
+_SIDES = {"candidate": 1.0, "baseline": 0.0, "tie": 0.5}
+
+
+def read_labels(path: str | Path, verdicts: Sequence[Verdict], prompt_field: str | None = None) -> dict[str, Any]:
+    """Labels by item id.
+
+    Raises:
+        ConfigError: a line without label or prompt, a label that is none, no line that belongs to any item.
+    """
+    by_prompt = {verdict.prompt: verdict.id for verdict in verdicts}
+    ids = set(by_prompt.values())
+    found: dict[str, Any] = {}
+    for place, entry in json_rows(Path(path)):
+        if "label" not in entry:
+            raise ConfigError(f"{place}: field 'label' is missing; there are {', '.join(entry)}")
+        item = entry.get("id")
+        if item is None:
+            item = by_prompt.get(prompt_hash(prompt_of(entry, place, prompt_field)))
+        if str(item) in ids:
+            found[str(item)] = (entry["label"], place)
+    if not found:
+        raise ConfigError(f"no line of {path} belongs to any of the {len(verdicts)} judged items")
+    pairwise = not any(v.label is not None or v.grade is not None for v in verdicts)
+    return {item: _side(label, place) if pairwise else label for item, (label, place) in found.items()}
+
+
+def label_figures(verdicts: Sequence[Verdict], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Agreement with human labels and, for comparisons, the corrected win rate; see the functions below."""
+    judged = [v for v in verdicts if v.judged]
+    labelled = [v for v in judged if v.id in labels]
+    if not labelled:
+        return {"num_labelled": 0}
+    if labelled[0].p is None:
+        machine = [str(v.label if v.label is not None else v.grade) for v in labelled]
+        human = [str(labels[v.id] if v.label is not None else float(labels[v.id])) for v in labelled]
+        return agreement_figures(machine, human)
+    sides = {1.0: "candidate", 0.0: "tie", -1.0: "baseline"}
+    machine = [sides[float(np.sign((v.p or 0.0) - 0.5))] for v in labelled]
+    human = [sides[float(np.sign(labels[v.id] - 0.5))] for v in labelled]
+    truth = {v.id: float(labels[v.id]) for v in labelled}
+    return agreement_figures(machine, human) | corrected_win_rate(judged, truth)
+
+
+def agreement_figures(machine: Sequence[str], human: Sequence[str]) -> dict[str, Any]:
+    """Share of equal labels with a 95 % (Wilson) interval, and Cohen's kappa with its own, by statsmodels.
+
+    kappa is NaN where both sides use one and the same label throughout.
+    """
+    from statsmodels.stats.inter_rater import cohens_kappa
+    from statsmodels.stats.proportion import proportion_confint
+
+    equal = sum(a == b for a, b in zip(machine, human, strict=True))
+    low, high = proportion_confint(equal, len(human), alpha=1 - CONFIDENCE, method="wilson")
+    names = sorted({*machine, *human})
+    figures = {"num_labelled": len(human), "agreement": equal / len(human), "agreement_ci95": [float(low), float(high)]}
+    if len(names) == 1:
+        return figures | {"kappa": float("nan"), "kappa_ci95": [float("nan")] * 2}
+    table = np.zeros((len(names), len(names)))
+    for a, b in zip(machine, human, strict=True):
+        table[names.index(a), names.index(b)] += 1
+    kappa = cohens_kappa(table, alpha=1 - CONFIDENCE)
+    return figures | {"kappa": float(kappa.kappa), "kappa_ci95": [float(kappa.kappa_low), float(kappa.kappa_upp)]}
+
+
+def corrected_win_rate(judged: Sequence[Verdict], truth: Mapping[str, float]) -> dict[str, Any]:
+    """Win rate by humans, estimated from few human labels and many verdicts (prediction-powered inference).
+
+    Labelled items show how far the judge is off on average; the win rate over the others is corrected by that. The
+    weight given to the judge is the one of least variance, so a useless judge costs nothing against the labels alone.
+    Source: Angelopoulos, Duchi & Zrnic 2023, "PPI++", arXiv 2311.01453, section 6. The labelled items must be a random
+    subset.
+
+    Returns:
+        corrected_win_rate with corrected_standard_error and corrected_ci95 (t quantile on the logit scale, exact at the
+        borders), judge_weight in 0..1.
+    """
+    p = np.array([v.p for v in judged if v.id in truth], dtype=float)
+    y = np.array([truth[v.id] for v in judged if v.id in truth], dtype=float)
+    others = np.array([v.p for v in judged if v.id not in truth], dtype=float)
+    num, rest = len(p), len(others)
+    alone = mean_with_interval(y)
+    if num < 3 or rest < 2 or p.std() == 0 or y.std() == 0:
+        weight, value, error = 0.0, alone.value, alone.standard_error
+    else:
+        everything = np.concatenate([p, others])
+        weight = float(np.cov(p, y)[0, 1] / everything.var(ddof=1) / (1 + num / rest))
+        weight = min(max(weight, 0.0), 1.0)
+        value = float(weight * others.mean() + (y - weight * p).mean())
+        error = float(((y - weight * p).var(ddof=1) / num + weight**2 * others.var(ddof=1) / rest) ** 0.5)
+    low, high = _logit_interval(value, error, num) if weight else (alone.low, alone.high)
+    return {
+        "corrected_win_rate": value,
+        "corrected_standard_error": error,
+        "corrected_ci95": [low, high],
+        "judge_weight": weight,
+    }
+
+
+def _logit_interval(value: float, error: float, num: int) -> tuple[float, float]:
+    from scipy import stats
+
+    inside = min(max(value, 0.5 / num), 1 - 0.5 / num)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, num - 1) * error / (inside * (1 - inside))
+    centre = np.log(inside / (1 - inside))
+    return tuple(float(1 / (1 + np.exp(-bound))) for bound in (centre - half, centre + half))  # type: ignore[return-value]
+
+
+def _side(label: Any, place: str) -> float:
+    if isinstance(label, str) and label in _SIDES:
+        return _SIDES[label]
+    if isinstance(label, int | float) and not isinstance(label, bool) and 0 <= label <= 1:
+        return float(label)
+    raise ConfigError(
+        f"{place}: a label is candidate, baseline, tie or a number in 0..1, got {label!r}{nearest(str(label), _SIDES)}"
+    )

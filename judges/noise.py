@@ -1,0 +1,69 @@
+"""How much of a win rate is the judge's own noise: figures from judging a random subset of the items again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.statistics import CONFIDENCE, mean_with_interval
+
+__all__ = ["noise_figures"]
+
+
+def noise_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Flip rate and an interval that includes the judge's noise.
+
+    Independent noise per verdict is in the ordinary interval already, because it spreads the verdicts. What one run
+    cannot see is a shift that a whole run of the judge shares. Rounds over the same items show it: its variance is what
+    the rounds' means differ by beyond independent noise (two-way analysis of variance, Searle, Casella & McCulloch
+    1992, section 4.3), and it is added to that of the prompts; degrees of freedom by Satterthwaite.
+
+    Args:
+        verdicts: judged ones with `repeats` are used for the noise, all for the win rate.
+    Returns:
+        {} without repeats, else flip_rate (share of further verdicts on the other side than the first), num_repeated,
+        rounds (win rate per round over the repeated items), judge_noise (standard deviation of one verdict over
+        rounds), run_shift (standard deviation of the shift), ci95_with_judge_noise.
+    """
+    judged = [v for v in verdicts if v.judged and v.p is not None]
+    most = max((len(v.repeats) for v in judged), default=0)
+    table = np.array([[v.p, *v.repeats] for v in judged if most and len(v.repeats) == most], dtype=float)
+    if not len(table):
+        return {}
+    sides = np.sign(table - 0.5)
+    num, rounds = table.shape
+    round_means = table.mean(axis=0)
+    residuals = table - round_means - table.mean(axis=1, keepdims=True) + table.mean()
+    within = float((residuals**2).sum() / max(1, (num - 1) * (rounds - 1)))
+    between = float(num * ((round_means - table.mean()) ** 2).sum() / (rounds - 1))
+    shift = max(0.0, (between - within) / num)
+    low, high = _interval(judged, shift, between / num, rounds - 1)
+    return {
+        "flip_rate": float((sides[:, 1:] != sides[:, :1]).mean()),
+        "num_repeated": num,
+        "rounds": round_means.tolist(),
+        "judge_noise": within**0.5,
+        "run_shift": shift**0.5,
+        "ci95_with_judge_noise": [low, high],
+    }
+
+
+def _interval(judged: Sequence[Verdict], shift: float, between: float, freedom: int) -> tuple[float, float]:
+    """The ordinary interval, each side stretched by the share the shift adds."""
+    overall = mean_with_interval([v.p or 0.0 for v in judged], [v.prompt for v in judged])
+    prompts = overall.standard_error**2
+    if shift == 0 or not np.isfinite(prompts) or prompts == 0:
+        return overall.low, overall.high
+    from scipy import stats
+
+    total = prompts + shift
+    num = len({v.prompt for v in judged})
+    effective = total**2 / (prompts**2 / max(1, num - 1) + between**2 / freedom)
+    tail = (1 + CONFIDENCE) / 2
+    stretch = (total / prompts) ** 0.5 * stats.t.ppf(tail, effective) / stats.t.ppf(tail, max(1, num - 1))
+    low = overall.value - stretch * (overall.value - overall.low)
+    high = overall.value + stretch * (overall.high - overall.value)
+    return float(max(0.0, low)), float(min(1.0, high))

@@ -1,0 +1,170 @@
+"""What a run leaves behind: ``verdicts.jsonl``, ``summary.json``, a table; and verdicts read back from files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError, JudgeError
+from aad_plugin.judges.inputs import json_rows
+from aad_plugin.judges.items import Verdict, prompt_hash
+from aad_plugin.judges.summary import Summary
+
+__all__ = ["print_summary", "read_difficulties", "read_verdicts", "versions", "write_results"]
+
+_TUPLES = ("orders", "repeats", "models", "system_fingerprints")
+_FIELDS = {field.name for field in dataclasses.fields(Verdict)}
+
+
+def write_results(folder: str | Path, verdicts: Iterable[Verdict], summary: Mapping[str, Any]) -> None:
+    """Write ``verdicts.jsonl`` and ``summary.json``, each whole or not at all.
+
+    Raises:
+        JudgeError: the disk is full; the store keeps all rulings.
+    """
+    folder = Path(folder)
+    lines = "".join(json.dumps(verdict.to_json()) + "\n" for verdict in verdicts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in (("verdicts.jsonl", lines), ("summary.json", json.dumps(summary, indent=2) + "\n")):
+            part = folder / f".{name}.{os.getpid()}"
+            part.write_text(text, encoding="utf-8")
+            part.replace(folder / name)
+    except OSError as error:
+        raise JudgeError(f"cannot write to {folder}: {error.strerror or error}; all rulings are kept") from error
+
+
+def read_verdicts(path: str | Path) -> list[Verdict]:
+    """Read ``verdicts.jsonl``, or AlpacaEval's ``annotations.json`` (output_2 is the candidate there).
+
+    Raises:
+        ConfigError: no such file, a malformed line, no verdicts in it.
+    """
+    verdicts = []
+    for number, (place, entry) in enumerate(json_rows(Path(path))):
+        try:
+            verdicts.append(_annotation(entry, number) if "generator_2" in entry else _verdict(entry))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{place} is no verdict: {type(error).__name__} {error}") from error
+    if not verdicts:
+        raise ConfigError(f"{path} holds no verdicts")
+    return verdicts
+
+
+def read_difficulties(path: str | Path) -> dict[str, float]:
+    """AlpacaEval's instruction difficulties by item id, from a CSV with the columns index and instruction_difficulty.
+
+    index counts rows of the baseline's file from 0, which is how items are numbered.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            return {str(int(row["index"])): float(row["instruction_difficulty"]) for row in csv.DictReader(file)}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} must be a CSV with columns index, instruction_difficulty: {error!r}") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes a result."""
+    found = {"python": platform.python_version()}
+    for name in ("aad_plugin", "openai", "alpaca_eval", "torch", "transformers", "numpy", "scipy", "statsmodels"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def print_summary(summary: Summary) -> None:
+    """Print the figures as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{summary.judge} ({summary.kind})", title_justify="left", show_header=False)
+    for name, text in _lines(summary):
+        table.add_row(name, text)
+    Console(markup=False).print(table)
+
+
+def _lines(summary: Summary) -> Sequence[tuple[str, str]]:
+    lines = [
+        ("items", f"{summary.n}" + (f", {summary.n_not_asked} more not asked: partial" if summary.partial else ""))
+    ]
+    if summary.n_unjudged:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary.unjudged.items())
+        lines.append(("unjudged", f"{summary.n_unjudged} ({reasons})"))
+        if summary.kind == "pairwise":
+            lines.append(("win rate if all of them", f"lost {_pct(summary.worst_case)}, won {_pct(summary.best_case)}"))
+    lines += _pairwise_lines(summary) if summary.kind == "pairwise" else _pointwise_lines(summary)
+    if summary.prompt_tokens:
+        money = "" if summary.cost is None else f", cost {summary.cost:.4f}"
+        lines.append(("judge tokens", f"{summary.prompt_tokens} in, {summary.completion_tokens} out{money}"))
+    if summary.drift:
+        named = [*summary.models, *summary.system_fingerprints]
+        lines.append(("WARNING", f"the judge changed within the run: {', '.join(named)}"))
+    return [*lines, *((name, _shown(value)) for name, value in summary.extra.items())]
+
+
+def _pairwise_lines(summary: Summary) -> list[tuple[str, str]]:
+    agree, disagree = summary.ties_by_agreement, summary.ties_by_disagreement
+    return [
+        ("win rate", f"{_pct(summary.win_rate)} ± {_pct(summary.standard_error)}, 95 % {_range(summary.ci95)}"),
+        ("length-controlled", f"{_pct(summary.lc_win_rate)}, 95 % {_range(summary.lc_ci95)}"),
+        ("", summary.lc_method),
+        ("wins, losses, ties", f"{summary.wins}, {summary.losses}, {summary.ties}"),
+        ("orders", f"{agree} ties by agreement, {disagree} contradictions"),
+        ("position consistency", _pct(summary.position_consistency)),
+        ("first position rate", _pct(summary.first_position_rate)),
+        ("mean length", f"{summary.candidate_length:.0f} against {summary.baseline_length:.0f} characters"),
+    ]
+
+
+def _pointwise_lines(summary: Summary) -> list[tuple[str, str]]:
+    lines = [(label, _pct(share)) for label, share in summary.labels.items()]
+    if not math.isnan(summary.grade):
+        lines.append(("grade", f"{summary.grade:.3f} ± {summary.grade_standard_error:.3f}"))
+    return [*lines, ("mean length", f"{summary.candidate_length:.0f} characters")]
+
+
+def _pct(share: float) -> str:
+    return "none" if math.isnan(share) else f"{100 * share:.2f} %"
+
+
+def _range(bounds: Sequence[float]) -> str:
+    return f"[{_pct(bounds[0])}, {_pct(bounds[1])}]"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
+    return ", ".join(_shown(inner) for inner in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _verdict(entry: Mapping[str, Any]) -> Verdict:
+    known = {name: tuple(value) if name in _TUPLES else value for name, value in entry.items() if name in _FIELDS}
+    return Verdict(**known)
+
+
+def _annotation(entry: Mapping[str, Any], number: int) -> Verdict:
+    """AlpacaEval prefers by 1 (output_1) to 2 (output_2); what it could not read is null or -1."""
+    preference = entry["preference"]
+    judged = preference is not None and 1 <= preference <= 2
+    return Verdict(
+        id=str(number),
+        prompt=prompt_hash(entry["instruction"]),
+        judge=f"alpaca_eval:{entry['annotator']}",
+        judge_fingerprint="",
+        p=preference - 1 if judged else None,
+        reason=None if judged else "unreadable",
+        candidate_length=len(entry["output_2"]),
+        baseline_length=len(entry["output_1"]),
+    )
