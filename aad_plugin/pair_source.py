@@ -229,9 +229,9 @@ def _is_adapter(folder: str) -> bool:
 
 
 def _check_exists(name: str, value: str) -> None:
-    """Refuse what looks like a folder but is none; a hub id (``owner/name``) is left to the hub client."""
+    """Refuse what looks like a folder but is none; a hub id (``owner/name`` or ``gpt2``) is left to the hub client."""
     path = Path(value).expanduser()
-    looks_local = value.startswith((".", "/", "~")) or value.count("/") != 1 or path.is_absolute()
+    looks_local = value.startswith((".", "~")) or value.count("/") > 1 or path.is_absolute()
     if looks_local and not path.exists():
         raise ConfigError(f"{name}: no folder {value!r} here; expected a folder or a hub id such as owner/name")
 

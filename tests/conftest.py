@@ -1,5 +1,52 @@
-"""Toy models are so small that more than one thread only waits for the others."""
+"""Fixtures. Toy models are so small that more than one thread only waits for the others."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 import torch
 
+from tests.toys import byte_tokenizer, toy_model, with_adapters
+
 torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Toy checkpoints on disk: two full models, and two adapters over a base."""
+
+    policy: Path
+    reference: Path
+    base: Path
+    adapter: Path
+    sft_adapter: Path
+
+    def model_args(self, kind: str) -> dict[str, str]:
+        """model_args of one kind of pair."""
+        return {
+            "two_models": {"policy": str(self.policy), "reference": str(self.reference)},
+            "reference_plus_lora": {"reference": str(self.base), "adapter": str(self.adapter)},
+            "two_adapters": {
+                "base": str(self.base),
+                "adapter": str(self.adapter),
+                "reference_adapter": str(self.sft_adapter),
+            },
+        }[kind]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> Checkpoints:
+    """Write the toy checkpoints once per session."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    tokenizer = byte_tokenizer()
+    for name, seed in (("policy", 4), ("reference", 5), ("base", 4)):
+        toy_model("llama", seed).save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    adapted = with_adapters("llama", ("policy", "reference"))
+    adapted.peft_config["policy"].base_model_name_or_path = str(root / "base")
+    adapted.peft_config["reference"].base_model_name_or_path = str(root / "base")
+    adapted.save_pretrained(root / "adapters")
+    folders = root / "adapters"
+    return Checkpoints(root / "policy", root / "reference", root / "base", folders / "policy", folders / "reference")

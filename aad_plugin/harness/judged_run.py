@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from aad_plugin.errors import JudgeError
+from aad_plugin.errors import AADError
+from aad_plugin.judges.kinds import accepted_options
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
 __all__ = ["ANSWERS_FILE", "JudgedRun", "write_answers"]
@@ -45,6 +46,8 @@ class JudgedRun:
         self.strategies = list(strategies)
         self.metadata = metadata
         self.spec = _judge_spec(metadata)
+        if self.spec:
+            accepted_options(self.spec)  # a typo fails now, not after hours of answering
         self.folder: Path | None = None
         self._figures: dict[str, float] = {}
 
@@ -75,7 +78,7 @@ class JudgedRun:
             return math.nan
         try:
             return self._judge(rows)
-        except JudgeError as e:
+        except AADError as e:
             self._say_how_to_finish(path, str(e))
             return math.nan
 

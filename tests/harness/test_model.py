@@ -1,0 +1,144 @@
+"""``--model aad`` inside the real harness."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.load import load_pair
+from tests.harness.conftest import QUESTIONS, answers, loglikelihoods
+from tests.pairs import KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_the_python_apis(evaluate, checkpoints, kind):
+    from aad_plugin.answers import answer
+
+    args = checkpoints.model_args(kind)
+    results = evaluate("aad", {**args, "alpha": 0.3})
+    assert answers(results) == answer(load_pair(**args, alpha=0.3), QUESTIONS, chat=False, max_new_tokens=12)
+
+
+@pytest.mark.parametrize("kind", ["reference_plus_lora", "two_models"])
+def test_greedy_is_exactly_what_model_hf_gives(evaluate, checkpoints, kind):
+    args = checkpoints.model_args(kind)
+    stock = {"pretrained": args.get("policy", args["reference"])} | ({"peft": args["adapter"]} if "adapter" in args else {})
+    ours = {**args, "strategy": "greedy"}
+    assert answers(evaluate("aad", ours)) == answers(evaluate("hf", stock))
+    scores, theirs = (loglikelihoods(evaluate(name, a, "toy_choose")) for name, a in (("aad", ours), ("hf", stock)))
+    assert scores == theirs
+
+
+def test_strategies_by_request_and_their_precedence(evaluate, checkpoints):
+    args = checkpoints.model_args("two_models")
+    by_request = evaluate("aad", args, gen_kwargs="strategy=eft,eft_scale=2.0")
+    assert answers(by_request) == answers(evaluate("aad", {**args, "strategy": "eft", "eft_scale": 2.0}))
+    both = evaluate("aad", {**args, "strategy": "greedy", "alpha": 0.5}, gen_kwargs="strategy=aad,alpha=0.05")
+    assert answers(both) == answers(evaluate("aad", {**args, "alpha": 0.05}))
+    assert answers(both) != answers(evaluate("aad", {**args, "strategy": "greedy"}))
+
+
+@pytest.mark.parametrize("strategy", ["sample", "best_of_3"])
+def test_batch_size_changes_no_sampled_answer(evaluate, checkpoints, strategy):
+    args = {**checkpoints.model_args("reference_plus_lora"), "strategy": strategy}
+    assert answers(evaluate("aad", args, batch_size=1)) == answers(evaluate("aad", args, batch_size=5))
+
+
+def test_automatic_batch_size_on_cpu(evaluate, checkpoints):
+    args = checkpoints.model_args("two_models")
+    assert answers(evaluate("aad", args, batch_size="auto")) == answers(evaluate("aad", args))
+
+
+def test_implicit_reward_is_policy_minus_reference(evaluate, checkpoints):
+    args = checkpoints.model_args("two_adapters")
+    found = {
+        choice: np.array(loglikelihoods(evaluate("aad", {**args, "loglikelihood": choice}, "toy_choose")))
+        for choice in ("policy", "reference", "implicit_reward")
+    }
+    assert np.allclose(found["implicit_reward"], found["policy"] - found["reference"], atol=1e-5)
+    assert not np.allclose(found["policy"], found["reference"], atol=1e-2)
+
+
+def test_one_cache_path_serves_every_setting_its_own_answers(evaluate, checkpoints, tmp_path):
+    args, cache = checkpoints.model_args("two_models"), str(tmp_path / "cache")
+    fresh = {alpha: answers(evaluate("aad", {**args, "alpha": alpha})) for alpha in (0.1, 1.0)}
+    assert fresh[0.1] != fresh[1.0]
+    for alpha in (0.1, 1.0, 0.1):
+        assert answers(evaluate("aad", {**args, "alpha": alpha}, use_cache=cache)) == fresh[alpha]
+    scores = {c: loglikelihoods(evaluate("aad", {**args, "loglikelihood": c}, "toy_choose")) for c in ("policy", "reference")}
+    for choice in ("policy", "reference", "policy"):
+        run = evaluate("aad", {**args, "loglikelihood": choice}, "toy_choose", use_cache=cache)
+        assert loglikelihoods(run) == scores[choice]
+
+
+def test_a_cached_run_decodes_nothing(evaluate, checkpoints, tmp_path, monkeypatch):
+    from aad_plugin.harness import model
+
+    args, cache = checkpoints.model_args("two_models"), str(tmp_path / "cache")
+    first = answers(evaluate("aad", args, use_cache=cache))
+    monkeypatch.setattr(model, "decode", None)
+    assert answers(evaluate("aad", args, use_cache=cache)) == first
+
+
+def test_repeats_of_a_sampled_request_differ(evaluate, checkpoints, task_folder):
+    from lm_eval.api.instance import Instance
+
+    from aad_plugin.harness.model import AADLM
+
+    lm = AADLM(**checkpoints.model_args("two_models"), strategy="sample", device="cpu", batch_size=4)
+    request = Instance("generate_until", {}, (QUESTIONS[0], {"until": [], "max_gen_toks": 12}), 0)
+    first, second, third = lm.generate_until([request] * 3)
+    assert len({first, second, third}) == 3
+    assert lm.generate_until([request]) == [first]
+    assert request.args[1] == {"until": [], "max_gen_toks": 12}, "the request itself is left as it was"
+
+
+def test_a_pair_in_memory_can_be_evaluated(evaluate, checkpoints):
+    pair = load_pair(**checkpoints.model_args("two_adapters"))
+    ours = evaluate("aad", {"pretrained": pair, "alpha": 0.3})
+    assert answers(ours) == answers(evaluate("aad", {**checkpoints.model_args("two_adapters"), "alpha": 0.3}))
+
+
+def test_long_prompts_are_truncated_as_hflm_does_and_counted(evaluate, checkpoints):
+    args = {**checkpoints.model_args("two_models"), "max_length": 40}
+    results = evaluate("aad", args)
+    lost = sum(len(q) > 40 - 12 for q in QUESTIONS)
+    assert results["config"]["aad"]["truncated_prompts"] == lost > 0
+
+
+def test_results_say_how_they_were_made(evaluate, checkpoints):
+    info = evaluate("aad", {**checkpoints.model_args("two_models"), "alpha": 0.3}, limit=1)["config"]["aad"]
+    assert info["settings"]["alpha"] == 0.3
+    assert info["dtype"] == {"policy": "torch.float32", "reference": "torch.float32"}
+    assert info["parts"]["reference"] == str(checkpoints.reference)
+    assert {"lm_eval", "torch", "transformers", "aad_plugin"} <= set(info["versions"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "gen_kwargs", "message"),
+    [
+        ({"alhpa": 0.2}, None, "unknown model_arg 'alhpa' .did you mean 'alpha'"),
+        ({"strategy": "greedi"}, None, "did you mean 'greedy'"),
+        ({"loglikelihood": "polcy"}, None, "loglikelihood must be one of policy, reference, implicit_reward"),
+        ({"peft": "x"}, None, "a pair takes reference=… adapter=…"),
+        ({}, "strategy=aad,alfa=0.3", "unknown gen_kwarg 'alfa' .did you mean 'alpha'"),
+        ({}, "strategy=aad,alpha=3", r"alpha must be a number in \(0, 1\], got 3"),
+        ({}, "repetition_penalty=1.3", "repetition_penalty=1.3 rescales logits"),
+        ({"n": 0}, None, "n must be a whole number of at least 1"),
+    ],
+)
+def test_bad_arguments(evaluate, checkpoints, extra, gen_kwargs, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate("aad", {**checkpoints.model_args("two_models"), **extra}, gen_kwargs=gen_kwargs)
+
+
+def test_an_empty_prompt(checkpoints):
+    from lm_eval.api.instance import Instance
+
+    from aad_plugin.harness.model import AADLM
+
+    lm = AADLM(**checkpoints.model_args("two_models"), device="cpu", batch_size=2)
+    requests = [Instance("generate_until", {}, (text, {"until": [], "max_gen_toks": 4}), i) for i, text in enumerate(["a", ""])]
+    with pytest.raises(AADError, match="a prompt is empty"):
+        lm.generate_until(requests)

@@ -1,0 +1,120 @@
+"""A task whose documents are answered by every rival and judged in one run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.harness.registration import tasks_path
+from aad_plugin.harness.rivals import is_degenerate
+from tests.toys import PAD, VOCAB, byte_tokenizer
+
+TASK = "aad_demo_dialogue"
+
+
+@pytest.fixture(scope="module")
+def reward_model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    torch.manual_seed(0)
+    shape = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    config = LlamaConfig(**shape, num_key_value_heads=2, max_position_embeddings=1024, num_labels=1, pad_token_id=PAD)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def run(checkpoints, tmp_path, metadata=None, **options):
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    args = checkpoints.model_args("two_models")
+    given = {**args, "output_dir": str(tmp_path), **(metadata or {})}
+    manager = TaskManager(include_path=str(tasks_path()), include_defaults=False, metadata=given)
+    return lm_eval.simple_evaluate(
+        model="aad", model_args=args, tasks=[TASK], task_manager=manager, limit=6, batch_size=8, device="cpu",
+        log_samples=True, apply_chat_template=True, **options,
+    )  # fmt: skip
+
+
+def rows(tmp_path) -> list[dict]:
+    (file,) = tmp_path.glob(f"{TASK}/*/answers.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_judged_run(checkpoints, tmp_path, reward_model):
+    results = run(checkpoints, tmp_path, {"judge": f"reward:{reward_model}"})
+    metrics = results["results"][TASK]
+    answers = rows(tmp_path)
+    assert [row["id"] for row in answers] == [f"demo-{i:03}" for i in range(1, 7)]
+    assert all(set(row["outputs"]) == {"aad", "greedy", "best_of_2"} for row in answers)
+    for rival in ("greedy", "best_of_2"):
+        assert 0 <= metrics[f"win_rate_vs_{rival},none"] <= 1
+        assert metrics[f"win_rate_vs_{rival}_stderr,none"] > 0
+        (summary,) = tmp_path.glob(f"{TASK}/*/summary_vs_{rival}.json")
+        assert json.loads(summary.read_text())["win_rate"] == metrics[f"win_rate_vs_{rival},none"]
+    for strategy in ("aad", "greedy", "best_of_2"):
+        lengths = [len(row["outputs"][strategy]) for row in answers]
+        assert metrics[f"length_{strategy},none"] == pytest.approx(sum(lengths) / 6)
+        assert metrics[f"truncated_{strategy},none"] == sum(row["truncated"][strategy] for row in answers) / 6
+        assert math.isfinite(metrics[f"reward_{strategy},none"])
+        assert metrics[f"reward_{strategy}_stderr,none"] > 0
+    assert metrics["judged,none"] == 1.0
+
+
+def test_without_a_judge_nothing_is_spent_and_the_line_that_finishes_is_printed(checkpoints, tmp_path, caplog):
+    metrics = run(checkpoints, tmp_path)["results"][TASK]
+    assert len(rows(tmp_path)) == 6
+    assert math.isnan(metrics["win_rate_vs_greedy,none"])
+    assert "To finish: aad judge --candidate" in caplog.text
+
+
+def test_rivals_are_chosen_by_metadata(checkpoints, tmp_path, reward_model):
+    metrics = run(checkpoints, tmp_path, {"rivals": ["eft", "best_of_3"], "judge": f"reward:{reward_model}"})["results"][TASK]
+    assert {"win_rate_vs_eft,none", "win_rate_vs_best_of_3,none"} <= set(metrics)
+    assert "win_rate_vs_greedy,none" not in metrics
+
+
+def test_predict_only_judges_nothing(checkpoints, tmp_path):
+    results = run(checkpoints, tmp_path, {"judge": "reward:/nowhere"}, predict_only=True)
+    assert len(results["samples"][TASK]) == 6
+    assert not list(tmp_path.glob("**/answers.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("rivals", "message"),
+    [(["gredy"], "did you mean 'greedy'"), (["aad"], "got 'aad' itself"), (["greedy", "greedy"], "rivals must differ")],
+)
+def test_bad_rivals(checkpoints, tmp_path, rivals, message):
+    with pytest.raises(ConfigError, match=message):
+        run(checkpoints, tmp_path, {"rivals": rivals})
+
+
+def test_a_judge_that_is_not_there_costs_neither_the_answers_nor_the_run(checkpoints, tmp_path, caplog):
+    metrics = run(checkpoints, tmp_path, {"judge": "reward:/nowhere"})["results"][TASK]
+    assert len(rows(tmp_path)) == 6
+    assert math.isnan(metrics["win_rate_vs_greedy,none"])
+    assert "cannot load the reward model '/nowhere'" in caplog.text
+
+
+def test_a_judge_without_a_kind_fails_before_anything_is_answered(checkpoints, tmp_path):
+    with pytest.raises(ConfigError, match="a judge is named kind:name"):
+        run(checkpoints, tmp_path, {"judge": "gpt-4"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_degenerate_means_a_four_gram_more_than_three_times():
+    assert is_degenerate("a b c d " * 4)
+    assert not is_degenerate("a b c d " * 3)
+    assert not is_degenerate("one two three")
+
+
+def test_demo_prompts_are_many_and_distinct():
+    lines = [json.loads(line) for line in (tasks_path() / "demo/dialogue/prompts.jsonl").read_text().splitlines()]
+    assert len(lines) >= 100
+    assert len({line["prompt"] for line in lines}) == len({line["id"] for line in lines}) == len(lines)
