@@ -112,9 +112,7 @@ def official_length_control(
         found = worker.ask(order)
     value, error = found["length_controlled_winrate"] / 100, found["lc_standard_error"] / 100
     half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
-    method = (
-        "AlpacaEval 2's regression by the alpaca_eval package, with its difficulties and regulariser rows; its error"
-    )
+    method = "AlpacaEval 2's regression by the alpaca_eval package, its difficulties and regulariser rows; its error"
     return LengthControlled(value, error, value - half, value + half, method + " leaves out that of the fit")
 
 

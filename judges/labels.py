@@ -17,7 +17,7 @@ from aad_plugin.judges.inputs import json_rows, prompt_of
 from aad_plugin.judges.items import Verdict, prompt_hash
 from aad_plugin.judges.statistics import CONFIDENCE, mean_with_interval
 
-__all__ = ["agreement_figures", "corrected_win_rate", "label_figures", "read_labels"]
+__all__ = ["agreement_figures", "corrected_win_rate", "label_figures", "read_labels", "side_of"]
 
 _SIDES = {"candidate": 1.0, "baseline": 0.0, "tie": 0.5}
 
@@ -42,7 +42,7 @@ def read_labels(path: str | Path, verdicts: Sequence[Verdict], prompt_field: str
     if not found:
         raise ConfigError(f"no line of {path} belongs to any of the {len(verdicts)} judged items")
     pairwise = not any(v.label is not None or v.grade is not None for v in verdicts)
-    return {item: _side(label, place) if pairwise else label for item, (label, place) in found.items()}
+    return {item: side_of(label, place) if pairwise else label for item, (label, place) in found.items()}
 
 
 def label_figures(verdicts: Sequence[Verdict], labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +126,8 @@ def _logit_interval(value: float, error: float, num: int) -> tuple[float, float]
     return tuple(float(1 / (1 + np.exp(-bound))) for bound in (centre - half, centre + half))  # type: ignore[return-value]
 
 
-def _side(label: Any, place: str) -> float:
+def side_of(label: Any, place: str) -> float:
+    """A pairwise label as a number: 1 candidate, 0 baseline, 0.5 tie; raises ConfigError naming `place`."""
     if isinstance(label, str) and label in _SIDES:
         return _SIDES[label]
     if isinstance(label, int | float) and not isinstance(label, bool) and 0 <= label <= 1:

@@ -84,10 +84,10 @@ def _fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # separation shows in `converged` and in the size of the error
         fit = sm.GLM(p, design, family=sm.families.Binomial()).fit(**robust)
-    equal_lengths = design.copy()
-    if length_column is not None:
-        equal_lengths[:, length_column] = 0
-    predicted = np.asarray(fit.predict(equal_lengths))
+        equal_lengths = design.copy()
+        if length_column is not None:
+            equal_lengths[:, length_column] = 0
+        predicted = np.asarray(fit.predict(equal_lengths))
     value = float(predicted.mean())
     # d mean(sigmoid(x w)) / dw = mean(s (1 - s) x)
     gradient = (predicted * (1 - predicted)) @ equal_lengths / len(p)

@@ -19,7 +19,7 @@ from aad_plugin.judges.length_control import LengthControlled, length_controlled
 from aad_plugin.judges.noise import noise_figures
 from aad_plugin.judges.statistics import mean_with_interval
 
-__all__ = ["MAX_UNJUDGED", "Summary", "summarize"]
+__all__ = ["MAX_UNJUDGED", "Summary", "summarize", "without_nan"]
 
 MAX_UNJUDGED = 0.02
 _NAN = float("nan")
@@ -106,7 +106,7 @@ class Summary:
         """All figures, ready for `json.dumps`; NaN becomes null."""
         plain = {**dataclasses.asdict(self), "partial": self.partial, "drift": self.drift}
         plain.update(plain.pop("extra"))
-        return _without_nan(plain)
+        return without_nan(plain)
 
 
 def summarize(
@@ -151,9 +151,8 @@ def summarize(
         "candidate_length": _mean([v.candidate_length for v in judged]),
     }
     if pairwise:
-        figures |= _pairwise(
-            judged, len(asked), _length_control(judged, difficulties, gamed), resamples, seed
-        ) | _positions(judged)
+        controlled = _length_control(judged, difficulties, gamed)
+        figures |= _pairwise(judged, len(asked), controlled, resamples, seed) | _positions(judged)
     else:
         figures |= _pointwise(judged)
     figures["extra"] = noise_figures(verdicts) | jury_figures(verdicts)
@@ -233,11 +232,12 @@ def _mean(values: Any) -> float:
     return float(np.mean(values)) if len(values) else _NAN
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """`value` with every NaN and infinity in it replaced by None, as JSON wants it."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {name: _without_nan(inner) for name, inner in value.items()}
+        return {name: without_nan(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
+        return [without_nan(inner) for inner in value]
     return value

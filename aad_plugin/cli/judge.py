@@ -47,6 +47,9 @@ Difficulties = Annotated[Path | None, _statistics("AlpacaEval's instruction diff
 Gamed = Annotated[
     Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
 ]
+Gamed = Annotated[
+    Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
+]
 MaxUnjudged = Annotated[float, _statistics("Share of unjudged items above which the exit code is 2.", min=0, max=1)]
 Seed = Annotated[int, _statistics("Of the order of prompts, the repeated subset and the bootstrap.")]
 
@@ -79,10 +82,8 @@ def judge(
     repeats: Repeats = 0,
     labels: Labels = None,
     difficulties: Difficulties = None,
-    max_unjudged: Gamed = Annotated[
-    Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
-]
-MaxUnjudged = 0.02,
+    gamed: Gamed = None,
+    max_unjudged: MaxUnjudged = 0.02,
     seed: Seed = 0,
 ) -> None:
     """Judge answers, pairwise or one by one, and say how sure the win rate is.
@@ -97,9 +98,7 @@ MaxUnjudged = 0.02,
         finish(read_verdicts(from_file), limit=max_unjudged)
         return
     if not candidate or not judges:
-        raise ConfigError(
-            "pass --candidate FILE and --judge SPEC (there is no default judge), or --from verdicts.jsonl"
-        )
+        raise ConfigError("pass --candidate FILE and --judge SPEC (no judge is the default), or --from verdicts.jsonl")
     items = _items(candidate, baseline, prompt_field, allow_unmatched)
     loaded = [
         options.load(
@@ -137,21 +136,25 @@ def _items(candidate: str, baseline: str, prompt_field: str | None, allow_unmatc
 def _verdicts(items: list[Any], judges: list[Any], output: Path, seed: int, repeats: int, sitting: dict) -> list[Any]:
     from aad_plugin.judges import compare, grade, jury_verdicts
 
-    by_judge = {}
-    for one in judges:
+    by_judge: dict[str, list[Any]] = {}
+    for number, one in enumerate(judges, start=1):
+        _check_kind(items, one)
+        name = one.name if one.name not in by_judge else f"{one.name} ({number})"
         if one.kind == "pairwise":
-            _need_baseline(items, one)
-            by_judge[one.name] = compare(items, one, output, seed=seed, repeats=repeats, **sitting)
+            by_judge[name] = compare(items, one, output, seed=seed, repeats=repeats, **sitting)
         else:
-            by_judge[one.name] = grade(items, one, output, seed=seed, **sitting)
-    return jury_verdicts(by_judge) if len(judges) > 1 else by_judge[judges[0].name]
+            by_judge[name] = grade(items, one, output, seed=seed, **sitting)
+    return jury_verdicts(by_judge) if len(judges) > 1 else next(iter(by_judge.values()))
 
 
-def _need_baseline(items: list[Any], one: Any) -> None:
+def _check_kind(items: list[Any], one: Any) -> None:
     from aad_plugin.judges import Comparison
 
-    if not isinstance(items[0], Comparison):
+    pairs = isinstance(items[0], Comparison)
+    if one.kind == "pairwise" and not pairs:
         raise ConfigError(f"{one.name} compares: pass --baseline FILE, or a pointwise --template (grade, refusal)")
+    if one.kind == "pointwise" and pairs:
+        raise ConfigError(f"{one.name} judges answers one by one: leave --baseline out, or choose another --template")
 
 
 def _kept(items: list[Any], judges: list[Any], output: Path, seed: int, repeats: int) -> list[Any]:

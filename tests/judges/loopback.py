@@ -17,6 +17,7 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -45,6 +46,7 @@ class Loopback:
     in_flight: int = 0
     most_in_flight: int = 0
     headers: list = field(default_factory=list)
+    batches: Any = None
 
     def completion(self, body: dict, fault: str | None = None) -> dict:
         """The chat completion of a request body, spoiled by `fault` if one of CONTENT."""
@@ -59,7 +61,7 @@ class Loopback:
         return {
             "id": "x", "object": "chat.completion", "created": 1, "model": f"{self.model}-2026", "choices": [choice],
             "system_fingerprint": self.system_fingerprint,
-            "usage": {"prompt_tokens": len(message) // 4, "completion_tokens": 1, "total_tokens": len(message) // 4 + 1},
+            "usage": {"prompt_tokens": len(message) // 4, "completion_tokens": 1},
         }  # fmt: skip
 
     def _answer(self, choice: dict, message: str, body: dict) -> None:
@@ -90,8 +92,7 @@ class Loopback:
 def _spoil(choice: dict, fault: str) -> None:
     message = choice["message"]
     if fault == "torn-json":
-        message["content"], choice["finish_reason"] = '{"verdict": "A', "length"
-        message["content"] = '{"verdict": {"letter": "A'
+        message["content"], choice["finish_reason"] = '{"verdict": {"letter": "A', "length"
     elif fault == "refusal":
         message["content"] = "I'm sorry, but I can't help with comparing these answers."
     elif fault == "wrong-label":
@@ -148,8 +149,8 @@ def application(state: Loopback) -> web.Application:
     app.router.add_post("/v1/chat/completions", chat)
     app.router.add_get("/stats", stats)
     app.router.add_get("/v1/models", models)
-    app["batches"] = Batches(state)
-    app["batches"].add_routes(app)
+    state.batches = Batches(state)
+    state.batches.add_routes(app)
     return app
 
 

@@ -1,0 +1,104 @@
+"""`aad judge-check`: how good is this judge?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.cli import judge_options as options
+from aad_plugin.errors import ConfigError
+
+__all__ = ["judge_check"]
+
+Judge = Annotated[str, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file.")]
+Labels = Annotated[
+    Path | None, typer.Option(help="Human verdicts, JSON lines or CSV: prompt, candidate, baseline, label; or output.")
+]
+LeastAgreement = Annotated[
+    float, typer.Option(help="Least lower bound of kappa's 95 % interval, with --labels.", min=-1, max=1)
+]
+Output = Annotated[Path | None, typer.Option(help="Folder for the store and check.json; none keeps nothing.")]
+
+
+def judge_check(
+    judge: Judge,
+    labels: Labels = None,
+    min_kappa: LeastAgreement = 0.0,
+    output: Output = None,
+    template: options.Template = None,
+    base_url: options.BaseUrl = None,
+    key_variable: options.KeyVariable = None,
+    header: options.Header = None,
+    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = None,
+    token_limit_name: options.TokenLimitName = None,
+    reasoning_effort: options.ReasoningEffort = None,
+    form: options.Form = None,
+    concurrency: options.Concurrency = None,
+    timeout_s: options.TimeoutS = None,
+) -> None:
+    """Attack a judge with constant, empty, copied, padded, instructing and marker-closing answers; find position bias.
+
+    With --labels, measure its agreement with people as well; a pointwise judge is checked by that alone.
+    Exit code 0: all checks passed. 1: stopped by an error. 3: a check failed.
+    """
+    from aad_plugin.judges.check import check_judge
+    from aad_plugin.judges.check_labels import agreement_with
+
+    loaded = options.load(
+        judge, header, template=template, base_url=base_url, key_variable=key_variable, temperature=temperature,
+        max_tokens=max_tokens, token_limit_name=token_limit_name, reasoning_effort=reasoning_effort, form=form,
+        concurrency=concurrency, timeout_s=timeout_s,
+    )  # fmt: skip
+    if loaded.kind == "pointwise" and labels is None:
+        raise ConfigError(f"{loaded.name} judges answers one by one; it is checked against human labels: pass --labels")
+    findings = check_judge(loaded, output) if loaded.kind == "pairwise" else []
+    agreement = agreement_with(loaded, labels, output) if labels else {}
+    passed = all(finding.passed for finding in findings)
+    if agreement:
+        # NaN (one label throughout) shows no agreement, so it does not pass either.
+        passed = passed and agreement.get("kappa_ci95", [float("nan")])[0] > min_kappa
+    _print(loaded.name, findings, agreement, passed)
+    if output is not None:
+        _write(output, loaded, findings, agreement, passed)
+    if not passed:
+        raise typer.Exit(3)
+
+
+def _print(name: str, findings: list[Any], agreement: dict[str, Any], passed: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("check", "value", "must lie in", "", "what it is", title=name, title_justify="left")
+    for finding in findings:
+        limits = f"{finding.low:.2f} to {finding.high:.2f}"
+        table.add_row(
+            finding.name, f"{finding.value:.3f}", limits, "passed" if finding.passed else "FAILED", finding.meaning
+        )
+    console = Console(markup=False)
+    if findings:
+        console.print(table)
+    for key, value in agreement.items():
+        console.print(f"{key}: {value}")
+    console.print("all checks passed" if passed else "this judge did not pass")
+
+
+def _write(output: Path, judge: Any, findings: list[Any], agreement: dict[str, Any], passed: bool) -> None:
+    import dataclasses
+
+    from aad_plugin.judges.results import versions
+    from aad_plugin.judges.summary import without_nan
+
+    report = {
+        "judge": judge.name,
+        "judge_fingerprint": judge.fingerprint,
+        "template_hash": judge.template_hash,
+        "passed": passed,
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+        "agreement": agreement,
+        "versions": versions(),
+    }
+    (output / "check.json").write_text(json.dumps(without_nan(report), indent=2) + "\n", encoding="utf-8")

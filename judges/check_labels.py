@@ -1,0 +1,73 @@
+"""Human verdicts over any answers: what a judge is asked to agree with.
+
+A file of JSON lines, or a CSV with a header:
+    pairwise   prompt, candidate, baseline, label: candidate | baseline | tie | number in 0..1
+    pointwise  prompt, output (or completion), label: one of the template's labels, or a grade
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.inputs import json_rows, prompt_of
+from aad_plugin.judges.items import Answer, Comparison
+from aad_plugin.judges.judging import compare, grade
+from aad_plugin.judges.labels import label_figures, side_of
+from aad_plugin.judges.sitting import Judge
+
+__all__ = ["agreement_with", "read_labelled"]
+
+
+def agreement_with(
+    judge: Judge, path: str | Path, output_dir: str | Path | None = None, *, progress: bool = True, **sitting: Any
+) -> dict[str, Any]:
+    """Judge labelled answers and compare: agreement with interval, kappa with interval, counts; see `labels`.
+
+    Raises:
+        ConfigError: the file does not hold what a judge of this kind needs.
+    """
+    items, labels = read_labelled(path, judge.kind)
+    run = compare if judge.kind == "pairwise" else grade
+    verdicts = run(items, judge, output_dir, progress=progress, **sitting)  # type: ignore[operator]
+    unjudged = sum(not verdict.judged for verdict in verdicts)
+    return {"num_items": len(items), "num_unjudged": unjudged} | label_figures(verdicts, labels)
+
+
+def read_labelled(path: str | Path, kind: str) -> tuple[list[Any], dict[str, Any]]:
+    """Items for a judge of `kind`, and labels by item id."""
+    items: list[Any] = []
+    labels: dict[str, Any] = {}
+    for number, (place, row) in enumerate(_rows(Path(path))):
+        wanted = ("candidate", "baseline", "label") if kind == "pairwise" else ("output", "label")
+        missing = [name for name in wanted if not isinstance(row.get(name), str | int | float)]
+        if missing:
+            raise ConfigError(
+                f"{place}: for a {kind} judge a row needs prompt, {', '.join(wanted)}; {', '.join(missing)} missing, "
+                f"there are {', '.join(row)}"
+            )
+        prompt = prompt_of(row, place)
+        if kind == "pairwise":
+            items.append(Comparison(str(number), prompt, str(row["candidate"]), str(row["baseline"])))
+            labels[str(number)] = side_of(row["label"], place)
+        else:
+            items.append(Answer(str(number), prompt, str(row["output"])))
+            labels[str(number)] = row["label"]
+    if not items:
+        raise ConfigError(f"{path} holds no labelled answers")
+    return items, labels
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if path.suffix != ".csv":
+        yield from json_rows(path)
+        return
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), start=1):
+                yield f"{path}, row {number}", row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,129 @@
+"""The batch transport: the real openai client against a server with the files and batches wire format."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aad_plugin.errors import JudgeError
+from aad_plugin.judges import batch as batch_module
+from aad_plugin.judges import compare, load_judge, summarize
+from tests.judges.conftest import made_up
+
+
+def by_batch(url, num=20, output_dir=None, **options):
+    judge = load_judge("openai:planted", base_url=url, form="logprobs", price="2/8")
+    return compare(made_up(num), judge, output_dir, progress=False, transport="batch", poll_s=0.01, **options)
+
+
+def p_of(verdicts):
+    return [v.p for v in verdicts]
+
+
+@pytest.fixture
+def undisturbed(loopback):
+    url, _ = loopback()
+    judge = load_judge("openai:planted", base_url=url, form="logprobs")
+    return p_of(compare(made_up(20), judge, progress=False))
+
+
+@pytest.mark.parametrize("accident", ["", "expire", "errors", "duplicate"])
+def test_batches_end_with_the_verdicts_of_a_live_run(loopback, tmp_path, undisturbed, accident):
+    url, state = loopback()
+    state.batches.accidents = [accident]
+    verdicts = by_batch(url, output_dir=tmp_path)
+    assert p_of(verdicts) == pytest.approx(undisturbed)
+    # A request that was answered is not sent again; one that was not, is.
+    assert len(state.batches.answered) == len(set(state.batches.answered)) == 40
+    assert len(state.batches.batches) == (2 if accident in ("expire", "errors") else 1)
+    assert summarize(verdicts).cost == pytest.approx(
+        sum(v.prompt_tokens * 1 + v.completion_tokens * 4 for v in verdicts) / 1e6  # half of 2 and 8 per million
+    )
+
+
+def test_live_and_batch_share_verdicts(loopback, tmp_path):
+    url, state = loopback()
+    by_batch(url, output_dir=tmp_path)
+    judge = load_judge("openai:planted", base_url=url, form="logprobs")
+    assert all(v.judged for v in compare(made_up(20), judge, tmp_path, progress=False))
+    assert not state.seen
+
+
+def test_shards_keep_to_lines_and_bytes(loopback, monkeypatch):
+    monkeypatch.setattr(batch_module, "MAX_LINES", 7)
+    url, state = loopback()
+    assert all(v.judged for v in by_batch(url))
+    assert sorted(len(content.splitlines()) for name, content in state.batches.files.items() if b'"body": {"model"' in content) == [
+        5, 7, 7, 7, 7, 7,
+    ]  # fmt: skip
+    monkeypatch.setattr(batch_module, "MAX_BYTES", 5000)
+    url, state = loopback()
+    assert all(v.judged for v in by_batch(url))
+    assert all(
+        len(content) <= 5000
+        for content in (state.batches.files[b["input_file_id"]] for b in state.batches.batches.values())
+    )
+
+
+def test_a_refused_file_names_line_and_reason_once(loopback, tmp_path):
+    url, state = loopback()
+    state.batches.accidents = ["refuse"]
+    with pytest.raises(
+        JudgeError, match=r"refused the file of batch_1 \(1 errors\): line 2: invalid_json_line: This line"
+    ):
+        by_batch(url, output_dir=tmp_path)
+    assert all(v.judged for v in by_batch(url, output_dir=tmp_path))
+
+
+def test_a_killed_run_finds_its_batches_again(loopback, tmp_path, undisturbed, monkeypatch):
+    url, state = loopback()
+    state.batches.polls = 10**9  # never ends
+
+    class Killed(BaseException):
+        pass
+
+    def kill(_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_module.time, "sleep", kill)
+        with pytest.raises(Killed):
+            by_batch(url, output_dir=tmp_path)
+    state.batches.polls = 0
+    assert p_of(by_batch(url, output_dir=tmp_path)) == pytest.approx(undisturbed)
+    assert len(state.batches.batches) == 1 and len(state.batches.answered) == 40
+
+
+def test_another_stores_batches_are_left_alone(loopback, tmp_path):
+    url, state = loopback()
+    by_batch(url, output_dir=tmp_path / "one")
+    by_batch(url, output_dir=tmp_path / "two")
+    stores = [b["metadata"]["aad_store"] for b in state.batches.batches.values()]
+    assert len(set(stores)) == 2
+
+
+def test_requests_that_never_get_a_reply_are_unjudged(loopback, tmp_path):
+    url, state = loopback()
+    state.batches.accidents = ["expire"] * 10
+    verdicts = by_batch(url, output_dir=tmp_path)
+    reasons = summarize(verdicts).unjudged
+    assert list(reasons) == ["transport"] and 0 < reasons["transport"] < 20
+    assert "batch_expired" in next(v.detail for v in verdicts if not v.judged)
+    assert all(v.judged for v in by_batch(url, output_dir=tmp_path)) or state.batches.accidents
+
+
+def test_the_cost_limit_holds_for_batches(loopback, tmp_path):
+    url, _ = loopback()
+    verdicts = by_batch(url, output_dir=tmp_path, max_cost=0.002)
+    summary = summarize(verdicts)
+    assert summary.partial and 0 < summary.cost <= 0.002
+
+
+def test_request_lines_are_the_documented_schema(loopback):
+    url, state = loopback()
+    by_batch(url, 3)
+    (batch,) = state.batches.batches.values()
+    for line in map(json.loads, state.batches.files[batch["input_file_id"]].splitlines()):
+        assert set(line) == {"custom_id", "method", "url", "body"}
+        assert line["method"] == "POST" and line["url"] == "/v1/chat/completions" and len(line["custom_id"]) <= 64

@@ -1,0 +1,116 @@
+"""Files of answers: every format, and a clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.inputs import pair_rows, read_answers
+
+
+def write(path, rows):
+    text = json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text)
+    return str(path)
+
+
+def sample(number, prompt, answers, **more):
+    """A line as lm-eval writes it with --log_samples, for a task with several requests per document."""
+    arguments = {
+        f"gen_args_{i}": {"arg_0": "rendered", "arg_1": {"until": [], "strategy": name}}
+        for i, name in enumerate(answers)
+    }
+    resps = [[text] for text in answers.values()]
+    return {
+        "doc_id": number, "doc": {"id": str(number), "prompt": prompt}, "target": "", "arguments": arguments,
+        "resps": resps, "filtered_resps": [r[0] for r in resps], "filter": "none", **more,
+    }  # fmt: skip
+
+
+def test_three_formats_in_any_mixture(tmp_path):
+    lm_eval = write(tmp_path / "samples_x.jsonl", [sample(0, "p0", {"aad": "a0", "greedy": "g0"}), sample(1, "p1", {"aad": "a1", "greedy": "g1"})])  # fmt: skip  # noqa: E501
+    alpaca = write(tmp_path / "model_outputs.json", [{"instruction": "p1", "output": "o1", "generator": "m"}, {"instruction": "p0", "output": "o0"}])  # fmt: skip  # noqa: E501
+    plain = write(tmp_path / "plain.jsonl", [{"prompt": [{"role": "user", "content": "p0"}], "output": "x0"}, {"prompt": "p1 ", "output": "x1"}])  # fmt: skip  # noqa: E501
+    pairs = pair_rows(read_answers(lm_eval + "#aad"), read_answers(alpaca))
+    assert [(c.id, c.candidate, c.baseline) for c in pairs] == [("0", "a1", "o1"), ("1", "a0", "o0")]
+    pairs = pair_rows(read_answers(lm_eval + "#greedy"), read_answers(plain))
+    assert [(c.candidate, c.baseline) for c in pairs] == [("g0", "x0"), ("g1", "x1")]
+
+
+def test_rows_are_joined_on_user_turns_alone(tmp_path):
+    turns = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u1"},
+        {"role": "assistant", "content": "a"},
+    ]
+    one = write(tmp_path / "one.jsonl", [{"messages": [*turns, {"role": "user", "content": "u2"}], "output": "1"}])
+    two = write(tmp_path / "two.jsonl", [{"messages": [*turns[1:], {"role": "user", "content": "u2"}], "output": "2"}])
+    assert len(pair_rows(read_answers(one), read_answers(two))) == 1
+
+
+def test_samples_with_several_filters_count_once(tmp_path):
+    rows = [sample(0, "p", {None: "a"}), sample(0, "p", {None: "a"}, filter="strict")]
+    assert len(read_answers(write(tmp_path / "s.jsonl", rows))) == 1
+
+
+def test_prompt_field_of_a_foreign_task(tmp_path):
+    row = sample(0, "", {None: "a"}) | {"doc": {"text": "the prompt", "id": 1}}
+    path = write(tmp_path / "s.jsonl", [row])
+    assert read_answers(path, "text")[0].prompt == "the prompt"
+    with pytest.raises(
+        ConfigError, match=r"s.jsonl, line 1: no field messages, .*--prompt-field \(there are text, id\)"
+    ):
+        read_answers(path)
+    with pytest.raises(ConfigError, match=r"field 'txt' is missing \(did you mean 'text'\?\)"):
+        read_answers(path, "txt")
+
+
+BAD = {
+    "malformed": ('{"prompt": "p", "output": "o"}\n{"prompt": \n', r"x.jsonl, line 2 is not JSON"),
+    "no-object": ('["p"]\n', r"x.jsonl, line 1 must be an object, got list"),
+    "no-output": ('{"prompt": "p", "answer": "o"}\n', r"line 1: field 'output' or .* is missing; there are prompt, answer"),
+    "no-text": ('{"prompt": "p", "output": 3}\n', r"line 1: the answer must be a string, got int"),
+    "no-prompt": ('{"prompt": 3, "output": "x"}\n', r"line 1: a prompt is a string or a list of messages, got int"),
+    "bad-turn": ('{"prompt": [{"role": "user"}], "output": "x"}\n', r"line 1: a prompt is a string or a list of messages"),
+    "duplicate": ('{"prompt": "p", "output": "1"}\n' * 2, r"line 2: the same prompt stands at .*x.jsonl, line 1 already"),
+    "empty": ("\n", r"x.jsonl holds no answers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_lines_are_named(tmp_path, name):
+    text, message = BAD[name]
+    path = tmp_path / "x.jsonl"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_answers(str(path))
+
+
+def test_missing_and_binary_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*nothing.jsonl"):
+        read_answers(str(tmp_path / "nothing.jsonl"))
+    (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"cannot read .*b.jsonl"):
+        read_answers(str(tmp_path / "b.jsonl"))
+
+
+def test_several_answers_need_a_choice(tmp_path):
+    path = write(tmp_path / "s.jsonl", [sample(0, "p", {"aad": "a", "greedy": "b"})])
+    with pytest.raises(ConfigError, match=r"holds 2 answers; choose one with FILE#strategy, one of aad, greedy"):
+        read_answers(path)
+    with pytest.raises(ConfigError, match=r"no answer by strategy 'gredy' \(did you mean 'greedy'\?\)"):
+        read_answers(path + "#gredy")
+
+
+def test_unmatched_rows_stop_with_counts_unless_allowed(tmp_path):
+    one = read_answers(write(tmp_path / "a.jsonl", [{"prompt": p, "output": "x"} for p in ("p1", "p2", "p3")]))
+    two = read_answers(write(tmp_path / "b.jsonl", [{"prompt": p, "output": "y"} for p in ("p1", "p4")]))
+    with pytest.raises(
+        ConfigError, match=r"1 prompts stand in both files, 2 only in the candidate's and 1 only in the base"
+    ):
+        pair_rows(one, two)
+    assert len(pair_rows(one, two, allow_unmatched=True)) == 1
+    with pytest.raises(ConfigError, match=r"0 prompts stand in both"):
+        pair_rows(one[1:], two, allow_unmatched=True)
