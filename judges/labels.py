@@ -45,7 +45,9 @@ def read_labels(path: str | Path, verdicts: Sequence[Verdict], prompt_field: str
     return {item: side_of(label, place) if pairwise else label for item, (label, place) in found.items()}
 
 
-def label_figures(verdicts: Sequence[Verdict], labels: Mapping[str, Any]) -> dict[str, Any]:
+def label_figures(
+    verdicts: Sequence[Verdict], labels: Mapping[str, Any], resamples: int = 9999, seed: int = 0
+) -> dict[str, Any]:
     """Agreement with human labels and, for comparisons, the corrected win rate; see the functions below."""
     judged = [v for v in verdicts if v.judged]
     labelled = [v for v in judged if v.id in labels]
@@ -59,7 +61,7 @@ def label_figures(verdicts: Sequence[Verdict], labels: Mapping[str, Any]) -> dic
     machine = [sides[float(np.sign((v.p or 0.0) - 0.5))] for v in labelled]
     human = [sides[float(np.sign(labels[v.id] - 0.5))] for v in labelled]
     truth = {v.id: float(labels[v.id]) for v in labelled}
-    return agreement_figures(machine, human) | corrected_win_rate(judged, truth)
+    return agreement_figures(machine, human) | corrected_win_rate(judged, truth, resamples, seed)
 
 
 def agreement_figures(machine: Sequence[str], human: Sequence[str]) -> dict[str, Any]:
@@ -79,11 +81,13 @@ def agreement_figures(machine: Sequence[str], human: Sequence[str]) -> dict[str,
     table = np.zeros((len(names), len(names)))
     for a, b in zip(machine, human, strict=True):
         table[names.index(a), names.index(b)] += 1
-    kappa = cohens_kappa(table, alpha=1 - CONFIDENCE)
+    kappa = cohens_kappa(table)  # its interval is a 95 % one
     return figures | {"kappa": float(kappa.kappa), "kappa_ci95": [float(kappa.kappa_low), float(kappa.kappa_upp)]}
 
 
-def corrected_win_rate(judged: Sequence[Verdict], truth: Mapping[str, float]) -> dict[str, Any]:
+def corrected_win_rate(
+    judged: Sequence[Verdict], truth: Mapping[str, float], resamples: int = 9999, seed: int = 0
+) -> dict[str, Any]:
     """Win rate by humans, estimated from few human labels and many verdicts (prediction-powered inference).
 
     Labelled items show how far the judge is off on average; the win rate over the others is corrected by that. The
@@ -99,7 +103,7 @@ def corrected_win_rate(judged: Sequence[Verdict], truth: Mapping[str, float]) ->
     y = np.array([truth[v.id] for v in judged if v.id in truth], dtype=float)
     others = np.array([v.p for v in judged if v.id not in truth], dtype=float)
     num, rest = len(p), len(others)
-    alone = mean_with_interval(y)
+    alone = mean_with_interval(y, resamples=resamples, seed=seed)
     if num < 3 or rest < 2 or p.std() == 0 or y.std() == 0:
         weight, value, error = 0.0, alone.value, alone.standard_error
     else:

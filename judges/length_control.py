@@ -82,18 +82,19 @@ def _fit(
     if clusters is not None and len(set(clusters)) < len(p):
         robust = {"cov_type": "cluster", "cov_kwds": {"groups": np.unique(clusters, return_inverse=True)[1]}}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # separation shows in `converged` and in the size of the error
+        warnings.simplefilter("ignore")  # separation is looked for below
         fit = sm.GLM(p, design, family=sm.families.Binomial()).fit(**robust)
         equal_lengths = design.copy()
         if length_column is not None:
             equal_lengths[:, length_column] = 0
         predicted = np.asarray(fit.predict(equal_lengths))
+        separated = np.allclose(np.asarray(fit.fittedvalues), p, atol=1e-4)
     value = float(predicted.mean())
     # d mean(sigmoid(x w)) / dw = mean(s (1 - s) x)
     gradient = (predicted * (1 - predicted)) @ equal_lengths / len(p)
     variance = float(gradient @ fit.cov_params() @ gradient)
     error = (variance + float(np.var(predicted)) / len(p)) ** 0.5  # prompts are a sample, too
-    if not (fit.converged and np.isfinite(error) and 0 < value < 1):
+    if separated or not (fit.converged and np.isfinite(error) and 0 < value < 1):
         return _none("not fitted: lengths separate wins from losses")
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(p) - design.shape[1]) * error / (value * (1 - value))
     centre = np.log(value / (1 - value))

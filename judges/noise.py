@@ -8,25 +8,27 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.judges.items import Verdict
-from aad_plugin.judges.statistics import CONFIDENCE, mean_with_interval
+from aad_plugin.judges.statistics import CONFIDENCE, Estimate, mean_with_interval
 
 __all__ = ["noise_figures"]
 
 
-def noise_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def noise_figures(verdicts: Sequence[Verdict], resamples: int = 9999, seed: int = 0) -> dict[str, Any]:
     """Flip rate and an interval that includes the judge's noise.
 
     Independent noise per verdict is in the ordinary interval already, because it spreads the verdicts. What one run
-    cannot see is a shift that a whole run of the judge shares. Rounds over the same items show it: its variance is what
-    the rounds' means differ by beyond independent noise (two-way analysis of variance, Searle, Casella & McCulloch
-    1992, section 4.3), and it is added to that of the prompts; degrees of freedom by Satterthwaite.
+    cannot see is a shift that a whole run of the judge shares. Rounds over the same items show it: where their means
+    differ by more than independent noise explains (F test of a two-way analysis of variance at 5 %), the shift's
+    variance is added to that of the prompts, with degrees of freedom by Satterthwaite (Searle, Casella & McCulloch
+    1992, Variance Components, section 4.3). Adding an insignificant one would cover 99 % instead of 95.
 
     Args:
         verdicts: judged ones with `repeats` are used for the noise, all for the win rate.
+        resamples, seed: of the bootstrap.
     Returns:
         {} without repeats, else flip_rate (share of further verdicts on the other side than the first), num_repeated,
         rounds (win rate per round over the repeated items), judge_noise (standard deviation of one verdict over
-        rounds), run_shift (standard deviation of the shift), ci95_with_judge_noise.
+        rounds), run_shift (standard deviation of the shift, 0 where it is not significant), ci95_with_judge_noise.
     """
     judged = [v for v in verdicts if v.judged and v.p is not None]
     most = max((len(v.repeats) for v in judged), default=0)
@@ -39,8 +41,11 @@ def noise_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     residuals = table - round_means - table.mean(axis=1, keepdims=True) + table.mean()
     within = float((residuals**2).sum() / max(1, (num - 1) * (rounds - 1)))
     between = float(num * ((round_means - table.mean()) ** 2).sum() / (rounds - 1))
-    shift = max(0.0, (between - within) / num)
-    low, high = _interval(judged, shift, between / num, rounds - 1)
+    shift = (between - within) / num if _differ(between, within, rounds - 1, num - 1) else 0.0
+    overall = mean_with_interval(
+        [v.p or 0.0 for v in judged], [v.prompt for v in judged], resamples=resamples, seed=seed
+    )
+    low, high = _interval(overall, len({v.prompt for v in judged}), shift, between / num, rounds - 1)
     return {
         "flip_rate": float((sides[:, 1:] != sides[:, :1]).mean()),
         "num_repeated": num,
@@ -51,16 +56,22 @@ def noise_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def _interval(judged: Sequence[Verdict], shift: float, between: float, freedom: int) -> tuple[float, float]:
+def _differ(between: float, within: float, freedom: int, others: int) -> bool:
+    from scipy import stats
+
+    if within == 0:
+        return between > 0
+    return bool(stats.f.sf(between / within, freedom, freedom * others) < 1 - CONFIDENCE)
+
+
+def _interval(overall: Estimate, num: int, shift: float, between: float, freedom: int) -> tuple[float, float]:
     """The ordinary interval, each side stretched by the share the shift adds."""
-    overall = mean_with_interval([v.p or 0.0 for v in judged], [v.prompt for v in judged])
     prompts = overall.standard_error**2
     if shift == 0 or not np.isfinite(prompts) or prompts == 0:
         return overall.low, overall.high
     from scipy import stats
 
     total = prompts + shift
-    num = len({v.prompt for v in judged})
     effective = total**2 / (prompts**2 / max(1, num - 1) + between**2 / freedom)
     tail = (1 + CONFIDENCE) / 2
     stretch = (total / prompts) ** 0.5 * stats.t.ppf(tail, effective) / stats.t.ppf(tail, max(1, num - 1))

@@ -155,9 +155,9 @@ def summarize(
         figures |= _pairwise(judged, len(asked), controlled, resamples, seed) | _positions(judged)
     else:
         figures |= _pointwise(judged)
-    figures["extra"] = noise_figures(verdicts) | jury_figures(verdicts)
+    figures["extra"] = noise_figures(verdicts, resamples, seed) | jury_figures(verdicts)
     if labels is not None:
-        figures["extra"] |= label_figures(verdicts, labels)
+        figures["extra"] |= label_figures(verdicts, labels, resamples, seed)
     return Summary(**figures)
 
 

@@ -61,18 +61,26 @@ def test_results_that_are_none_are_named(tmp_path):
         by_file(tmp_path)
 
 
+def answered(status, body, **more):
+    return {"custom_id": "k", "response": {"status_code": status, "body": body}, **more}
+
+
+FILTERED = {"error": {"message": "m", "code": "content_filter"}}
+EXPIRED = {"code": "batch_expired", "message": "late"}
+
+
 @pytest.mark.parametrize(
     ("line", "reason", "detail"),
     [
-        ({"custom_id": "k", "response": {"status_code": 200, "body": {"choices": []}}, "error": None}, None, ""),
+        (answered(200, {"choices": []}, error=None), None, ""),
         ({"custom_id": "k", "response": {"choices": []}}, None, ""),  # old vLLM
-        ({"custom_id": "k", "response": {"status_code": 400, "body": None}, "error": "too long"}, "rejected", "400: too long"),
-        ({"custom_id": "k", "response": {"status_code": 400, "body": {"error": {"message": "no", "code": "x"}}}}, "rejected", "x: no"),
-        ({"custom_id": "k", "response": {"status_code": 503, "body": {}}}, "transport", "503: {}"),
-        ({"custom_id": "k", "response": None, "error": {"code": "batch_expired", "message": "late"}}, "transport", "batch_expired: late"),
-        ({"custom_id": "k", "response": {"status_code": 400, "body": {"error": {"message": "m", "code": "content_filter"}}}}, "content_filter", "m"),
+        (answered(400, None, error="too long"), "rejected", "400: too long"),  # vLLM
+        (answered(400, {"error": {"message": "no", "code": "x"}}), "rejected", "x: no"),
+        (answered(503, {}), "transport", "503: {}"),
+        ({"custom_id": "k", "response": None, "error": EXPIRED}, "transport", "batch_expired: late"),
+        (answered(400, FILTERED), "content_filter", "m"),
     ],
-)  # fmt: skip
+)
 def test_result_lines_of_all_dialects(line, reason, detail):
     reply = reply_of_line(line)
     assert (reply.key, reply.reason, reply.detail) == ("k", reason, detail)
