@@ -124,7 +124,8 @@ class _Worker:
 
         if importlib.util.find_spec("alpaca_eval") is None:
             raise BackendMissing(_INSTALL)
-        command = [sys.executable, str(Path(__file__).with_name("alpaca_worker.py"))]
+        # -P: the worker's own folder holds modules named like the standard library's and like alpaca_eval itself.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("alpaca_worker.py"))]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=os.environ | {"IS_ALPACA_EVAL_2": "True"} | environment,

@@ -58,10 +58,11 @@ class Loopback:
             choice["message"]["content"] = self.text
         else:
             self._answer(choice, message, body)
+        size = len(message) // 4
         return {
             "id": "x", "object": "chat.completion", "created": 1, "model": f"{self.model}-2026", "choices": [choice],
             "system_fingerprint": self.system_fingerprint,
-            "usage": {"prompt_tokens": len(message) // 4, "completion_tokens": 1},
+            "usage": {"prompt_tokens": size, "completion_tokens": 1, "total_tokens": size + 1},
         }  # fmt: skip
 
     def _answer(self, choice: dict, message: str, body: dict) -> None:

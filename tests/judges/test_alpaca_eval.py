@@ -1,0 +1,95 @@
+"""The real alpaca_eval package: as a judge over the loopback server, and as the source of length control."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges import compare, load_judge
+from aad_plugin.judges.results import read_difficulties, read_verdicts
+from aad_plugin.judges.summary import summarize
+from tests.judges.conftest import made_up
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+CONFIG = """
+planted:
+  prompt_template: planted/prompt.txt
+  fn_completions: openai_completions
+  completions_kwargs: {model_name: planted, max_tokens: 1, temperature: 0, logprobs: true, top_logprobs: 5}
+  fn_completion_parser: logprob_parser
+  completion_parser_kwargs: {numerator_token: m, denominator_tokens: [m, M], is_binarize: false}
+  completion_key: completions_all
+  batch_size: 1
+"""
+PROMPT = """<|im_start|>system
+You compare.
+<|im_end|>
+<|im_start|>user
+{instruction}
+## OUTPUT m
+{output_1}
+## OUTPUT M
+{output_2}
+## END
+<|im_end|>"""
+
+
+@pytest.fixture
+def annotator(tmp_path):
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    (folder / "configs.yaml").write_text(CONFIG)
+    (folder / "prompt.txt").write_text(PROMPT)
+    return folder
+
+
+def client_config(tmp_path, monkeypatch, url):
+    path = tmp_path / "client.yaml"
+    path.write_text(f"default: [{{api_key: x, base_url: '{url}'}}]\n")
+    monkeypatch.setenv("OPENAI_CLIENT_CONFIG_PATH", str(path))
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+
+
+@pytest.mark.slow
+def test_alpaca_eval_annotates_through_the_loopback_judge(loopback, annotator, tmp_path, monkeypatch):
+    url, state = loopback()
+    client_config(tmp_path, monkeypatch, url)
+    items = made_up(20)
+    judge = load_judge(f"alpaca_eval:{annotator}")
+    verdicts = compare(items, judge, tmp_path / "out", progress=False)
+    ours = compare(items, load_judge("openai:planted", base_url=url), progress=False)
+    assert [v.p for v in verdicts] == pytest.approx([v.p for v in ours], abs=1e-4)
+    assert all(len(v.orders) == 2 for v in verdicts)
+    asked = sum(state.seen.values())
+    assert compare(items, judge, tmp_path / "out", progress=False) == verdicts and sum(state.seen.values()) == asked
+
+
+@pytest.mark.slow
+def test_alpaca_evals_own_length_control_where_its_data_is(tmp_path):
+    difficulties = read_difficulties(DATA / "alpaca_eval_instruction_difficulty.csv")
+    verdicts = read_verdicts(DATA / "alpaca_eval_annotations_OpenHermes-2.5-Mistral-7B.json.gz")
+    # A stand-in for df_gamed.csv, which cannot be had here: its columns, regulariser rows without a length effect.
+    dice = np.random.default_rng(0)
+    gamed = tmp_path / "df_gamed.csv"
+    with gamed.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["model", "preference", "index", "std_delta_len", "instruction_difficulty", "not_gamed_baseline"])
+        for model in ("concise", "verbose"):
+            for index, value in difficulties.items():
+                out.writerow([model, 0.5, index, dice.normal(), value, False])
+    summary = summarize(verdicts, gamed=gamed)
+    assert "by the alpaca_eval package" in summary.lc_method
+    own = summarize(verdicts, difficulties=difficulties)
+    assert "own GLM" in own.lc_method and abs(summary.lc_win_rate - own.lc_win_rate) < 0.05
+    with pytest.raises(ConfigError, match=r"needs verdicts on all 805 instructions, got 100"):
+        summarize(verdicts[:100], gamed=gamed)
+
+
+def test_a_folder_without_configuration_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"is no alpaca_eval annotator: it needs a configs.yaml"):
+        load_judge(f"alpaca_eval:{tmp_path}")

@@ -1,0 +1,159 @@
+"""Judges in this process: reward models, chat models, classifiers; tiny ones with random weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges import Answer, Comparison, RewardModel, compare, grade, load_judge, summarize
+from tests.judges.conftest import made_up
+
+WORDS = [
+    "<pad>", "<s>", "</s>", "<unk>", "A", "B", "good", "reply", "First", "Second", "to", "it", "Question", "user",
+    "assistant", "system", *"0123456789",
+]  # fmt: skip
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} {{ m.content }} </s> {% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    made.chat_template = TEMPLATE
+    return made
+
+
+def tiny(kind, folder, tokenizer, **config):
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    made = transformers.LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=2, initializer_range=0.5,
+        **config,
+    )  # fmt: skip
+    getattr(transformers, kind)(made).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def reward_folder(tmp_path_factory, tokenizer):
+    return tiny("LlamaForSequenceClassification", tmp_path_factory.mktemp("reward"), tokenizer, num_labels=1)
+
+
+def test_reward_scores_do_not_depend_on_batches(reward_folder):
+    model = RewardModel.load(reward_folder)
+    items = [(c.prompt, c.candidate) for c in made_up(9)]
+    together = model.score(items, batch_size=4)
+    assert together == pytest.approx([model.score([item])[0] for item in items], abs=1e-4)
+    assert len(set(together)) > 3
+
+
+def test_reward_judge_is_bradley_terry_on_scores(reward_folder):
+    judge = load_judge(f"reward:{reward_folder}")
+    items = made_up(6)
+    verdicts = compare(items, judge, progress=False)
+    for item, verdict in zip(items, verdicts, strict=True):
+        one, two = judge.reward_model.score([(item.prompt, item.candidate), (item.prompt, item.baseline)])
+        assert verdict.p == pytest.approx(1 / (1 + math.exp(two - one)), abs=1e-5) and len(verdict.orders) == 1
+    swapped = [Comparison(c.id, c.prompt, c.baseline, c.candidate) for c in items]
+    assert [v.p for v in compare(swapped, judge, progress=False)] == pytest.approx(
+        [1 - v.p for v in verdicts], abs=1e-5
+    )
+    assert math.isnan(summarize(verdicts).position_consistency)
+
+
+def test_reward_adapter_folder_names_its_base(tmp_path, reward_folder):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    base = AutoModelForSequenceClassification.from_pretrained(reward_folder)
+    get_peft_model(base, LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], r=2)).save_pretrained(
+        tmp_path / "adapter"
+    )
+    plain, adapted = RewardModel.load(reward_folder), RewardModel.load(str(tmp_path / "adapter"))
+    items = [("Question 1", "good reply")]
+    assert adapted.score(items) == pytest.approx(plain.score(items), abs=1e-4)  # a fresh adapter changes nothing
+
+
+def test_reward_and_classifier_are_told_apart(reward_folder, tmp_path, tokenizer):
+    two = tiny("LlamaForSequenceClassification", tmp_path / "two", tokenizer, num_labels=2)
+    with pytest.raises(ConfigError, match=r"a reward model has one output, .* has 2; use classifier:"):
+        RewardModel.load(two)
+    with pytest.raises(ConfigError, match=r"has one output, so it is a reward model: use reward:"):
+        load_judge(f"classifier:{reward_folder}")
+    with pytest.raises(ConfigError, match=r"cannot load the reward model"):
+        RewardModel.load(str(tmp_path / "nothing"))
+
+
+def test_classifier_labels_answers(tmp_path, tokenizer):
+    names = {0: "safe", 1: "toxic"}
+    folder = tiny("LlamaForSequenceClassification", tmp_path / "c", tokenizer, num_labels=2, id2label=names)
+    answers = [Answer(c.id, c.prompt, c.candidate) for c in made_up(8)]
+    verdicts = grade(answers, load_judge(f"classifier:{folder}", batch_size=3), progress=False)
+    assert all(v.label in ("safe", "toxic") and sum(v.scores.values()) == pytest.approx(1, abs=1e-5) for v in verdicts)
+    assert all(v.label == max(v.scores, key=v.scores.get) for v in verdicts)
+    assert sum(summarize(verdicts).labels.values()) == pytest.approx(1)
+
+
+def test_multi_label_classifier_may_find_nothing(tmp_path, tokenizer):
+    many = {0: "insult", 1: "threat"}
+    folder = tiny(
+        "LlamaForSequenceClassification", tmp_path / "m", tokenizer, num_labels=2, id2label=many,
+        problem_type="multi_label_classification",
+    )  # fmt: skip
+    verdicts = grade(
+        [Answer(str(i), "p", f"{i} good") for i in range(10)], load_judge(f"classifier:{folder}"), progress=False
+    )
+    for verdict in verdicts:
+        best = max(verdict.scores, key=verdict.scores.get)
+        assert verdict.label == (best if verdict.scores[best] >= 0.5 else "none")
+
+
+def test_chat_model_judges_by_logprobs_whatever_the_batch(tmp_path, tokenizer):
+    folder = tiny("LlamaForCausalLM", tmp_path / "chat", tokenizer)
+    items = made_up(5)
+    one = load_judge(f"hf:{folder}", batch_size=1)
+    many = load_judge(f"hf:{folder}", batch_size=4)
+    assert one.fingerprint == many.fingerprint
+    first, second = (compare(items, judge, progress=False) for judge in (one, many))
+    assert [v.reason for v in first] == [v.reason for v in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.orders == pytest.approx(b.orders, abs=1e-4)
+
+
+def test_chat_model_without_a_template_is_refused(tmp_path, tokenizer):
+    folder = tiny("LlamaForCausalLM", tmp_path / "chat", tokenizer)
+    (tmp_path / "chat" / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match="has no chat template"):
+        load_judge(f"hf:{folder}")
+
+
+def test_pointwise_chat_model_generates(tmp_path, tokenizer):
+    folder = tiny("LlamaForCausalLM", tmp_path / "chat", tokenizer)
+    judge = load_judge(f"hf:{folder}", template="refusal", max_tokens=4)
+    verdicts = grade([Answer("0", "p", "good reply"), Answer("1", "p", "reply")], judge, progress=False)
+    assert all(v.reason in ("truncated", "unreadable", "empty") for v in verdicts)  # random weights say nothing
+
+
+def test_third_parties_add_kinds(monkeypatch, reward_folder):
+    from importlib.metadata import EntryPoint
+
+    from aad_plugin.judges import kinds
+
+    point = EntryPoint("mykind", "aad_plugin.judges.reward:RewardJudge", kinds.GROUP)
+    monkeypatch.setattr(kinds, "entry_points", lambda group: [point] if group == "aad_plugin.judges" else [])
+    assert load_judge(f"mykind:{reward_folder},batch_size=2").batch_size == 2
+    with pytest.raises(ConfigError, match=r"unknown judge kind 'mykin' .*did you mean 'mykind'"):
+        load_judge("mykin:x")
