@@ -6,7 +6,6 @@ bring its own loader (quantisation, device maps …) and everything else stays t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,6 @@ from aad_plugin.sides import OneBase, Role, TwoModels
 from aad_plugin.vocabulary import shared_vocab_size
 
 __all__ = ["PER_MODEL", "assemble", "load_pair"]
-
-logger = logging.getLogger(__name__)
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file")
@@ -131,7 +128,6 @@ def assemble(
         VocabMismatch: the tokenizers differ, checked before any weight is loaded.
     """
     vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
-    logger.info("reference: %s (%s)", source.reference or source.reference_adapter or source.base, source.proof)
     sides: TwoModels | OneBase
     if source.shares_base:
         sides = _attach_adapters(load_model(source.backbone, "policy"), source, adapter_revision)

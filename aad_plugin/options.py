@@ -12,7 +12,8 @@ __all__ = ["FROM_PRETRAINED", "refuse_unknown"]
 FROM_PRETRAINED = frozenset(
     "attn_implementation cache_dir code_revision device_map experts_implementation force_download key_mapping "
     "load_in_4bit load_in_8bit local_files_only low_cpu_mem_usage max_memory offload_buffers offload_folder "
-    "offload_state_dict proxies quantization_config subfolder token tp_plan tp_size use_kernels use_safetensors variant".split()
+    "offload_state_dict proxies quantization_config subfolder token tp_plan tp_size use_kernels use_safetensors "
+    "variant".split()
 )
 
 

@@ -327,9 +327,9 @@ def _roles(settings: DecodingSettings) -> tuple[Role, ...]:
 
 def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
     if settings.strategy == "aad":
-        return aad_scores(*rows, settings.alpha)
+        return aad_scores(rows[0], rows[1], settings.alpha)
     if settings.strategy == "eft":
-        return eft_scores(*rows, settings.eft_scale)
+        return eft_scores(rows[0], rows[1], settings.eft_scale)
     return rows[0]
 
 

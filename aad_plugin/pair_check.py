@@ -58,7 +58,7 @@ class Ambiguity:
 
 @dataclass(frozen=True)
 class PreferenceAccuracy:
-    """Share of pairs whose chosen answer has the larger implicit reward, its 95 % interval, and the same for length."""
+    """Share of pairs whose chosen answer has the larger implicit reward, with its 95 % interval; the same for length."""
 
     accuracy: float
     interval: tuple[float, float]
@@ -75,7 +75,7 @@ class PreferenceAccuracy:
 def memory(pair: AlignedPair) -> Memory:
     """Return what a pair holds in memory."""
 
-    def size(module: torch.nn.Module) -> int:
+    def size(module: Any) -> int:
         return sum(p.numel() * p.element_size() for p in module.parameters())
 
     two = isinstance(pair.sides, TwoModels)

@@ -1,4 +1,4 @@
-"""Writing a pair folder: configuration, adapters, pointers to checkpoints; no copied base weights. Read by pair_source."""
+"""Writing a pair folder: configuration, adapters, pointers to checkpoints. ``pair_source`` reads it."""
 
 from __future__ import annotations
 

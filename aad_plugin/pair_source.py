@@ -108,11 +108,11 @@ def _from_parts(given: dict[str, str]) -> PairSource:
                     f"{name}={given[name]!r} is a LoRA adapter, expected a full checkpoint: pass reference=<base> "
                     "adapter=<DPO adapter>, or base=… reference_adapter=… adapter=…"
                 )
-        return PairSource(**given)
+        return PairSource(policy=given["policy"], reference=given["reference"])
     if names == {"reference", "adapter"}:
         return PairSource(base=given["reference"], adapter=given["adapter"])
     if names == {"base", "adapter", "reference_adapter"}:
-        return PairSource(**given)
+        return PairSource(base=given["base"], adapter=given["adapter"], reference_adapter=given["reference_adapter"])
     if names == {"base", "adapter"}:
         raise ReferenceUnknown(
             "base and adapter do not say what the adapter was tuned from: pass reference=<base> adapter=… if it was the "

@@ -1,6 +1,6 @@
 """Public SFT/DPO couples by short name, and the embedded demo pair.
 
-Each id was checked against public documentation of its family; the reference is the checkpoint the policy was tuned from.
+Each id was checked against public documentation of its family; the reference is what the policy was tuned from.
 """
 
 from __future__ import annotations

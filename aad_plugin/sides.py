@@ -10,7 +10,7 @@ Owns which weights see which rows and which cache. Knows nothing of scores, stra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -29,9 +29,8 @@ def _run(
     model: PreTrainedModel, input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor
 ) -> Tensor:
     """Return (B, K, V) logits of the last ``logits_to_keep`` positions, all of them for 0."""
-    if model._supports_logits_to_keep():
-        inputs["logits_to_keep"] = logits_to_keep
-    logits = model(input_ids=input_ids, past_key_values=cache, use_cache=cache is not None, **inputs).logits
+    keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
+    logits = model(input_ids=input_ids, past_key_values=cache, use_cache=cache is not None, **keep, **inputs).logits
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
 
@@ -92,7 +91,9 @@ class OneBase(nn.Module):
         ConfigError: the adapters cannot serve rows of one batch side by side (not LoRA, DoRA, merged).
     """
 
-    def __init__(self, model: nn.Module, policy_adapter: str, reference_adapter: str | None = None) -> None:
+    model: Any  # a PeftModel; nn.Module's own annotation would make every attribute a tensor
+
+    def __init__(self, model: Any, policy_adapter: str, reference_adapter: str | None = None) -> None:
         super().__init__()
         self.model = model
         self._adapter_of = {"policy": policy_adapter, "reference": reference_adapter or "__base__"}

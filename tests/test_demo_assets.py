@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from aad_plugin.demo import assets, conversion, fetching
-from aad_plugin.demo.recipe.pairs import build_pairs, is_degenerate, longer_wins
+from aad_plugin.demo.recipe import measure
+from aad_plugin.demo.recipe.pairs import build_pairs, is_degenerate, load_pairs, longer_wins
 from aad_plugin.demo.recipe.prompts import SPLITS, load_prompts
 from aad_plugin.demo.recipe.sampling import Answer
 from aad_plugin.errors import AssetError
@@ -246,6 +247,7 @@ def test_real_base_is_fetched_converted_and_speaks(cache):
 
 # The demo's prompts, and those its models were trained on
 
+PREFERENCES = Path(assets.__file__).parent / "recipe" / "preferences"
 DEMO_PROMPTS = Path(__file__).parent.parent / "tasks" / "demo" / "dialogue" / "prompts.jsonl"
 STOPWORDS = frozenset(
     "a about an and are at be by can do does explain for from give how i in is it me my not of on or should some tell "
@@ -352,6 +354,15 @@ def test_an_answer_cut_by_the_limit_never_looks_ended():
     assert build_pairs("policy", cut, lambda text: len(text.split())) == []
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_shipped_preferences_come_from_the_split_they_name(split):
+    known = {p.id: p for p in load_prompts(split)}
+    pairs = load_pairs(PREFERENCES / f"{split}.jsonl")
+    assert all((known[p.prompt_id].text, known[p.prompt_id].held_out) == (p.prompt, p.held_out) for p in pairs)
+    assert not any(is_degenerate(p.chosen) for p in pairs)
+    assert 0.45 <= longer_wins(pairs) <= 0.56 and 0.4 <= longer_wins(pairs, characters=True) <= 0.66
+
+
 # What is shipped
 
 
@@ -393,3 +404,18 @@ def test_figures_show_a_judge_that_beats_length():
     for model in ("policy", "reward"):
         total = figures[model]["held_out"]["all"]
         assert total["accuracy"] >= 0.70 and total["accuracy"] > total["length_accuracy"]
+
+
+@pytest.mark.slow
+def test_figures_are_what_the_shipped_models_reach(tmp_path):
+    """bf16 kernels differ between machines, and a figure may move by a few pairs."""
+    for name in ("policy", "reward"):
+        shutil.copytree(Path(assets.__file__).parent / name, tmp_path / name)
+    measure.write_figures(
+        assets.base_model_path(), {s: load_pairs(PREFERENCES / f"{s}.jsonl") for s in SPLITS}, tmp_path
+    )
+    measured = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((Path(assets.__file__).parent / "figures.json").read_text())
+    for model in SPLITS:
+        found, stated = measured[model]["held_out"]["all"], figures[model]["held_out"]["all"]
+        assert found["pairs"] == stated["pairs"] and found["accuracy"] == pytest.approx(stated["accuracy"], abs=0.03)

@@ -61,7 +61,9 @@ def test_trl_folder_with_a_model_card_of_a_fresh_adapter(tmp_path):
     assert (source.base, source.reference_adapter) == ("owner/base", None)
 
 
-@pytest.mark.parametrize("card", ["", CARD.format(base="owner/base", version="0.9.6"), "trained with SFT\n- TRL: 1.16.0"])
+@pytest.mark.parametrize(
+    "card", ["", CARD.format(base="owner/base", version="0.9.6"), "trained with SFT\n- TRL: 1.16.0"]
+)
 def test_an_adapter_that_proves_nothing(tmp_path, card):
     folder = adapter_folder(tmp_path, "owner/base", README_md=card)
     with pytest.raises(ReferenceUnknown, match=f"pass reference=owner/base adapter={folder} if training started from"):

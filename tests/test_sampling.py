@@ -46,5 +46,7 @@ def test_small_top_p_is_greedy_and_rows_do_not_influence_each_other():
     assert torch.equal(tight.argmax(-1), scores.argmax(-1))
     together = KeyedSampler(keys, 3, temperature=1.0, top_p=0.9, seed=0)(ids, scores)
     for row in range(5):
-        alone = KeyedSampler([keys[row]], 3, temperature=1.0, top_p=0.9, seed=0)(ids[row : row + 1], scores[row : row + 1])
+        alone = KeyedSampler([keys[row]], 3, temperature=1.0, top_p=0.9, seed=0)(
+            ids[row : row + 1], scores[row : row + 1]
+        )
         assert torch.equal(alone[0], together[row])

@@ -10,7 +10,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.settings import STRATEGIES, DecodingSettings
 from aad_plugin.strategies import decode
 from tests.pairs import KINDS, toy_pair
-from tests.toys import EOS, PAD, left_pad, random_prompts
+from tests.toys import PAD, left_pad, random_prompts
 
 PROMPTS = random_prompts([4, 19, 11, 7, 25])
 
@@ -22,7 +22,9 @@ def pair(request):
 
 def answers(pair, settings: DecodingSettings, order: list[int], **options) -> dict[int, list[int]]:
     ids, mask = left_pad([PROMPTS[i] for i in order])
-    tokens = decode(pair, ids, mask, settings, max_new_tokens=12, pad_token_id=PAD, **options)[:, ids.shape[1] :].tolist()
+    tokens = decode(pair, ids, mask, settings, max_new_tokens=12, pad_token_id=PAD, **options)[
+        :, ids.shape[1] :
+    ].tolist()
     return {i: [t for t in row if t != PAD] for i, row in zip(order, tokens, strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""Tiny models, a byte tokenizer and the naive loop every decoder is held against. Everything here runs in milliseconds."""
+"""Tiny models, a byte tokenizer and the naive loop every decoder is held against; all of it runs in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from transformers import (
 VOCAB = 258
 EOS, PAD = 256, 257
 SPREAD = 3.0  # standard deviation of a row of logits; default initialisation gives 0.05, where any alpha keeps all
-CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -100,10 +103,10 @@ def random_prompts(lengths: list[int], seed: int = 7) -> list[list[int]]:
     return [torch.randint(0, 256, (length,), generator=generator).tolist() for length in lengths]
 
 
-def left_pad(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def left_pad(prompts: list[list[int]], pad: int = PAD) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, T) ids and mask."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[PAD] * (width - len(p)) + p for p in prompts])
+    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     return ids, mask
 
@@ -194,7 +197,8 @@ def compare(
             break
         step = done + agree
         assert run.margins[step] < tolerance, (
-            f"step {step}: decoded {got[agree : agree + 3]}, naive {wanted[agree : agree + 3]}, margin {run.margins[step]:.2e}"
+            f"step {step}: decoded {got[agree : agree + 3]}, naive {wanted[agree : agree + 3]}, "
+            f"margin {run.margins[step]:.2e}"
         )
         result.excused += 1
         done = step + 1

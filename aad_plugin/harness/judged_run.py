@@ -23,7 +23,7 @@ from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
 __all__ = ["ANSWERS_FILE", "JudgedRun", "write_answers"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 ANSWERS_FILE = "answers.jsonl"
 CANDIDATE = "aad"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import copy
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lm_eval.api.instance import Instance
@@ -25,6 +25,7 @@ from aad_plugin.harness.cache import keyed_cache_hook
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.load import assemble
 from aad_plugin.pair import AlignedPair
+from aad_plugin.pair_source import PairSource
 from aad_plugin.pickers import picker_for
 from aad_plugin.provenance import describe
 from aad_plugin.settings import DecodingSettings
@@ -33,7 +34,7 @@ from aad_plugin.strategies import decode
 
 __all__ = ["AADLM"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 # `batch_size=auto` probes by running out of memory, which on CPU means swapping; 16 rows saturate a few cores.
 _CPU_BATCH_SIZE = 16
@@ -51,6 +52,12 @@ class AADLM(HFLM):
         AADError: a mistake in the arguments; one line says what was expected.
     """
 
+    # Set by HFLM.
+    _device: torch.device
+    _model: Any
+    _world_size: int
+    cache_hook: CacheHook
+
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self.truncated_prompts = 0
         self._chats: dict[str, list[dict[str, str]]] = {}
@@ -61,9 +68,15 @@ class AADLM(HFLM):
             super().__init__(pretrained=pretrained, tokenizer=pretrained.tokenizer, **self._arguments.hflm)
         else:
             self._arguments = PairArguments.parse(pair, pretrained, model_args)
-            super().__init__(pretrained=self._arguments.source.backbone, **self._arguments.hflm)
+            super().__init__(pretrained=self._source.backbone, **self._arguments.hflm)
         self.settings: DecodingSettings = self._arguments.settings
         self._join_processes()
+
+    @property
+    def _source(self) -> PairSource:
+        """Where the pair comes from, for a pair this model loads itself."""
+        assert self._arguments.source is not None
+        return self._arguments.source
 
     # ------------------------------------------------------------------ loading
 
@@ -97,8 +110,10 @@ class AADLM(HFLM):
                 self._device = home
             return self._model.eval()
 
+        source = self._source
+        logger.info("reference: %s (%s)", source.reference or source.reference_adapter or source.base, source.proof)
         self._model = assemble(
-            arguments.source,
+            source,
             load_model,
             settings=arguments.settings,
             tokenizer=self.tokenizer,
@@ -107,15 +122,13 @@ class AADLM(HFLM):
         )
 
     def _reference_tokenizer(self, options: dict[str, Any]) -> Any:
-        if self._arguments.source.shares_base:
+        if self._source.shares_base:
             return self.tokenizer
         named = {name: options[name] for name in ("revision", "gguf_file", "trust_remote_code") if options.get(name)}
         try:
-            return AutoTokenizer.from_pretrained(self._arguments.source.reference, **named)
+            return AutoTokenizer.from_pretrained(self._source.reference, **named)
         except (OSError, ValueError) as e:
-            raise ConfigError(
-                f"no tokenizer at reference {self._arguments.source.reference!r}: {str(e).splitlines()[0]}"
-            ) from e
+            raise ConfigError(f"no tokenizer at reference {self._source.reference!r}: {str(e).splitlines()[0]}") from e
 
     def _join_processes(self) -> None:
         """Take rank and world size from accelerate where HFLM, which looks at GPUs only, left them at one process."""
@@ -132,7 +145,9 @@ class AADLM(HFLM):
         defaults = self.settings
         for request in requests:
             split_gen_kwargs(request.args[1], defaults)  # a typo fails now, before anything is decoded
-        return super().generate_until(_number_repeats(requests, defaults), disable_tqdm=disable_tqdm)
+        answers = super().generate_until(_number_repeats(requests, defaults), disable_tqdm=disable_tqdm)
+        logger.info("process %d of %d: answered %d requests", self.rank + 1, self.world_size, len(answers))
+        return answers
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], attention_mask: Tensor | None = None, **gen_kwargs: Any
@@ -177,12 +192,13 @@ class AADLM(HFLM):
         ``is_greedy`` of an implicit reward is the policy's.
         """
         if self._arguments.loglikelihood != "implicit_reward":
-            self._scorer = self._arguments.loglikelihood
+            self._scorer = cast(Role, self._arguments.loglikelihood)
             return super()._loglikelihood_tokens(requests, **kwargs)
         hook, self.cache_hook = self.cache_hook, CacheHook(None)
         try:
             scored = {}
-            for self._scorer in ("policy", "reference"):
+            roles: tuple[Role, ...] = ("policy", "reference")
+            for self._scorer in roles:
                 scored[self._scorer] = super()._loglikelihood_tokens(requests, **kwargs)
         finally:
             self.cache_hook = hook

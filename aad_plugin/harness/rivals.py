@@ -79,7 +79,8 @@ class RivalTask(ConfigurableTask):
         values["judged"] = item
         for name, answer in answers.items():
             values[f"length_{name}"] = len(answer)
-            values[f"truncated_{name}"] = math.nan if truncated[name] is None else float(truncated[name])
+            cut = truncated[name]
+            values[f"truncated_{name}"] = math.nan if cut is None else float(cut)
             values[f"degenerate_{name}"] = float(is_degenerate(answer))
         return {"judged": values.pop("judged"), **values}
 

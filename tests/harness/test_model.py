@@ -23,7 +23,9 @@ def test_answers_are_the_python_apis(evaluate, checkpoints, kind):
 @pytest.mark.parametrize("kind", ["reference_plus_lora", "two_models"])
 def test_greedy_is_exactly_what_model_hf_gives(evaluate, checkpoints, kind):
     args = checkpoints.model_args(kind)
-    stock = {"pretrained": args.get("policy", args["reference"])} | ({"peft": args["adapter"]} if "adapter" in args else {})
+    stock = {"pretrained": args.get("policy", args["reference"])} | (
+        {"peft": args["adapter"]} if "adapter" in args else {}
+    )
     ours = {**args, "strategy": "greedy"}
     assert answers(evaluate("aad", ours)) == answers(evaluate("hf", stock))
     scores, theirs = (loglikelihoods(evaluate(name, a, "toy_choose")) for name, a in (("aad", ours), ("hf", stock)))
@@ -66,7 +68,9 @@ def test_one_cache_path_serves_every_setting_its_own_answers(evaluate, checkpoin
     assert fresh[0.1] != fresh[1.0]
     for alpha in (0.1, 1.0, 0.1):
         assert answers(evaluate("aad", {**args, "alpha": alpha}, use_cache=cache)) == fresh[alpha]
-    scores = {c: loglikelihoods(evaluate("aad", {**args, "loglikelihood": c}, "toy_choose")) for c in ("policy", "reference")}
+    scores = {
+        c: loglikelihoods(evaluate("aad", {**args, "loglikelihood": c}, "toy_choose")) for c in ("policy", "reference")
+    }
     for choice in ("policy", "reference", "policy"):
         run = evaluate("aad", {**args, "loglikelihood": choice}, "toy_choose", use_cache=cache)
         assert loglikelihoods(run) == scores[choice]
@@ -139,6 +143,8 @@ def test_an_empty_prompt(checkpoints):
     from aad_plugin.harness.model import AADLM
 
     lm = AADLM(**checkpoints.model_args("two_models"), device="cpu", batch_size=2)
-    requests = [Instance("generate_until", {}, (text, {"until": [], "max_gen_toks": 4}), i) for i, text in enumerate(["a", ""])]
+    requests = [
+        Instance("generate_until", {}, (text, {"until": [], "max_gen_toks": 4}), i) for i, text in enumerate(["a", ""])
+    ]
     with pytest.raises(AADError, match="a prompt is empty"):
         lm.generate_until(requests)

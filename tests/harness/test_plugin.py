@@ -23,7 +23,12 @@ print(get_model("aad").__name__, get_model("hf").__name__, "aad_demo_dialogue" i
 
 def python(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=300
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=300,
     )
 
 

@@ -75,7 +75,9 @@ def test_without_a_judge_nothing_is_spent_and_the_line_that_finishes_is_printed(
 
 
 def test_rivals_are_chosen_by_metadata(checkpoints, tmp_path, reward_model):
-    metrics = run(checkpoints, tmp_path, {"rivals": ["eft", "best_of_3"], "judge": f"reward:{reward_model}"})["results"][TASK]
+    metrics = run(checkpoints, tmp_path, {"rivals": ["eft", "best_of_3"], "judge": f"reward:{reward_model}"})[
+        "results"
+    ][TASK]
     assert {"win_rate_vs_eft,none", "win_rate_vs_best_of_3,none"} <= set(metrics)
     assert "win_rate_vs_greedy,none" not in metrics
 

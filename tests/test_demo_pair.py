@@ -1,0 +1,110 @@
+"""The demo pair with its real weights: equality with the naive loop, one copy of the base, sane answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from aad_plugin.load import load_pair
+from tests.toys import Comparison, compare, left_pad, model_logits, naive_aad
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = [
+    "How do I keep bread fresh?",
+    "Explain what a library card is for.",
+    "Give me three ideas for a rainy Sunday with two small children at home.",
+    "Rewrite this more politely: send me the report now.",
+    "Why do leaves change colour in autumn?",
+    "What is the difference between a hill and a mountain, and who decides which is which?",
+    "Name two uses of baking soda.",
+    "Write a birthday wish for a colleague.",
+]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    torch.set_num_threads(2)
+    yield load_pair("demo", dtype="float32")
+    torch.set_num_threads(1)
+
+
+def encode(pair, prompts: list[str]) -> list[list[int]]:
+    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    texts = [pair.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    return [pair.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def hold_against_naive(pair, prompts: list[list[int]], steps: int, alpha: float) -> Comparison:
+    """Compare each prompt alone and all of them in one left-padded batch with the naive loop."""
+    model, eos, pad = pair.sides.model, pair.generation_config.eos_token_id, pair.tokenizer.pad_token_id
+
+    def policy(prefix):
+        return model_logits(model)(prefix)
+
+    def reference(prefix):
+        with model.disable_adapter():
+            return model_logits(model)(prefix)
+
+    ids, mask = left_pad(prompts, pad)
+    options = dict(alpha=alpha, pad_token_id=pad)
+    batch = pair.generate(input_ids=ids, attention_mask=mask, max_new_tokens=steps, **options)[
+        :, ids.shape[1] :
+    ].tolist()
+    total = Comparison()
+    for prompt, row in zip(prompts, batch, strict=True):
+        run = naive_aad(policy, reference, prompt, steps, alpha, eos)
+
+        def alone(prefix, count):
+            return pair.generate(input_ids=torch.tensor([prefix]), max_new_tokens=count, **options)[
+                0, len(prefix) :
+            ].tolist()
+
+        def in_batch(prefix, count, prompt=prompt, row=row):
+            return row[:count] if prefix == prompt else alone(prefix, count)
+
+        for decode in (alone, in_batch):
+            result = compare(run, prompt, decode)
+            total = Comparison(total.steps + result.steps, total.excused + result.excused)
+    return total
+
+
+def test_equality_with_the_naive_loop(pair):
+    result = hold_against_naive(pair, encode(pair, PROMPTS[:4]), 32, 0.1)
+    print(f"{result.steps} steps equal, {result.excused} excused")
+    assert result.excused <= 0.01 * result.steps
+
+
+def test_one_copy_of_the_base(pair):
+    adapters = sum(p.numel() for name, p in pair.named_parameters() if "lora_" in name)
+    base = sum(p.numel() for p in pair.parameters()) - adapters
+    assert base == 134_515_008  # SmolLM2-135M, its model card
+    assert adapters < 0.03 * base
+
+
+MEASURE = """
+import json, resource, sys, torch
+torch.set_num_threads(2)
+from aad_plugin.load import load_pair
+pair = load_pair("demo")
+ids = torch.randint(100, 40000, (4, 40), generator=torch.Generator().manual_seed(0))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+options = dict(attention_mask=torch.ones_like(ids), max_new_tokens=32, eos_token_id=None)
+out = pair.generate(input_ids=ids, strategy=sys.argv[1], **options)
+print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def test_aad_needs_hardly_more_memory_than_greedy_with_the_same_adapter():
+    def peak(strategy: str) -> int:
+        done = subprocess.run([sys.executable, "-c", MEASURE, strategy], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])[1] * 1024
+
+    greedy, aad = peak("greedy"), peak("aad")
+    weights = 2 * 134_515_008
+    print(f"peak greedy {greedy / 2**20:.0f} MiB, aad {aad / 2**20:.0f} MiB, weights {weights / 2**20:.0f} MiB")
+    assert aad <= greedy + 0.25 * weights
