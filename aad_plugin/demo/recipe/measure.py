@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from aad_plugin.demo.recipe.pairs import Pair, load_pairs, longer_wins
-from aad_plugin.demo.recipe.training import POLICY, REWARD, chat_prompt, conversation
+from aad_plugin.demo.recipe.pairs import Pair, longer_wins
+from aad_plugin.demo.recipe.training import POLICY, REWARD, Hyperparameters, chat_prompt, conversation
 
 __all__ = ["accuracy_table", "implicit_rewards", "model_rewards", "token_counter", "write_figures"]
 
@@ -75,7 +75,8 @@ def model_rewards(base: Path, adapter: Path, answers: Sequence[tuple[str, str]])
 def accuracy_table(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, dict]:
     """Return, for all pairs and per kind, their number, how often chosen > rejected, and length's accuracy.
 
-    Length's accuracy is the better of "longer wins" and "shorter wins", chosen in hindsight per row of the table.
+    Length's accuracy is that of the best of four rules, chosen in hindsight per row: longer or shorter wins, in tokens
+    or in characters.
     """
     by_kind: dict[str, list[int]] = defaultdict(list)
     for i, pair in enumerate(pairs):
@@ -83,43 +84,41 @@ def accuracy_table(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Seq
         by_kind[pair.kind].append(i)
     table = {}
     for kind, rows in by_kind.items():
-        longer = longer_wins([pairs[i] for i in rows])
+        mine = [pairs[i] for i in rows]
+        longer = (longer_wins(mine), longer_wins(mine, characters=True))
         right = sum(chosen[i] > rejected[i] for i in rows) / len(rows)
         table[kind] = {
             "pairs": len(rows),
             "accuracy": round(right, 3),
-            "length_accuracy": round(max(longer, 1 - longer), 3),
+            "length_accuracy": round(max(*longer, 1 - min(longer)), 3),
         }
     return table
 
 
-def write_figures(base: Path, work: Path, out: Path) -> None:
-    """Measure both shipped models on their held-out pairs and write ``figures.json``; a few minutes."""
-    policy = _held_out(work / "pairs_policy.jsonl")
-    reward = _held_out(work / "pairs_reward.jsonl")
-    implicit = implicit_rewards(
-        base,
-        out / "policy",
-        [(p.prompt, p.chosen, p.chosen_ended) for p in policy]
-        + [(p.prompt, p.rejected, p.rejected_ended) for p in policy],
-    )
-    sides = [(p.prompt, p.chosen) for p in reward] + [(p.prompt, p.rejected) for p in reward]
-    scores = model_rewards(base, out / "reward", sides)
+def write_figures(base: Path, pairs: dict[str, list[Pair]], out: Path) -> None:
+    """Measure the models in `out` on their held-out pairs and write ``figures.json`` there; a few minutes.
+
+    Args:
+        base: folder of the reference.
+        pairs: all pairs of ``policy`` and ``reward``.
+        out: folder with ``policy/`` and ``reward/``.
+    """
+    policy, reward = ([p for p in pairs[split] if p.held_out] for split in ("policy", "reward"))
+    sides = [(p.prompt, p.chosen, p.chosen_ended) for p in policy]
+    sides += [(p.prompt, p.rejected, p.rejected_ended) for p in policy]
+    implicit = implicit_rewards(base, out / "policy", sides)
+    texts = [(p.prompt, p.chosen) for p in reward] + [(p.prompt, p.rejected) for p in reward]
+    scores = model_rewards(base, out / "reward", texts)
     figures = {
-        "policy": _figures(policy, implicit, POLICY, work / "pairs_policy.jsonl"),
-        "reward": _figures(reward, scores, REWARD, work / "pairs_reward.jsonl"),
+        "policy": _figures(policy, implicit, POLICY, len(pairs["policy"]) - len(policy)),
+        "reward": _figures(reward, scores, REWARD, len(pairs["reward"]) - len(reward)),
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def _figures(pairs: list[Pair], scores: list[float], settings, source: Path) -> dict:
-    table = accuracy_table(pairs, scores[: len(pairs)], scores[len(pairs) :])
-    num_train = sum(not p.held_out for p in load_pairs(source))
-    return {"training": {**vars(settings), "pairs": num_train}, "held_out": table}
-
-
-def _held_out(path: Path) -> list[Pair]:
-    return [p for p in load_pairs(path) if p.held_out]
+def _figures(held_out: list[Pair], scores: list[float], settings: Hyperparameters, num_training_pairs: int) -> dict:
+    table = accuracy_table(held_out, scores[: len(held_out)], scores[len(held_out) :])
+    return {"training": {**vars(settings), "pairs": num_training_pairs}, "held_out": table}
 
 
 def _batches(rows: range) -> Iterator[range]:

@@ -21,8 +21,11 @@ __all__ = ["Pair", "build_pairs", "is_degenerate", "load_pairs", "longer_wins", 
 
 GOOD = ("short", "brief", "helpful")
 WRITTEN = {"policy": ("careless", "rambling"), "reward": ("careless", "rambling", "noisy")}
-BUILT = {"policy": ("looping",), "reward": ("looping", "off_topic", "restart", "refusal", "echo")}
-BUILT_SHARE = {"looping": 0.35, "off_topic": 1.0, "restart": 0.35, "refusal": 0.3, "echo": 0.2}
+# kind -> share of the prompts that get such a pair
+BUILT = {
+    "policy": {"looping": 0.35, "off_topic": 0.4},
+    "reward": {"looping": 0.6, "off_topic": 0.8, "restart": 0.3, "refusal": 0.3, "echo": 0.2},
+}
 MIN_TOKENS = 12
 
 
@@ -84,14 +87,17 @@ def is_degenerate(text: str) -> bool:
     return not words or max(grams.values(), default=0) > 3 or letters < 0.7 * len(text)
 
 
-def longer_wins(pairs: Iterable[Pair]) -> float:
-    """Return how often the longer answer (in tokens) is the chosen one; a tie counts one half."""
-    wins = [(p.chosen_tokens > p.rejected_tokens) + 0.5 * (p.chosen_tokens == p.rejected_tokens) for p in pairs]
-    return sum(wins) / len(wins)
+def longer_wins(pairs: Iterable[Pair], *, characters: bool = False) -> float:
+    """Return how often the longer answer, in tokens or in characters, is the chosen one; a tie counts one half."""
+    differences = [
+        len(p.chosen) - len(p.rejected) if characters else p.chosen_tokens - p.rejected_tokens for p in pairs
+    ]
+    return sum((d > 0) + 0.5 * (d == 0) for d in differences) / len(differences)
 
 
 def save_pairs(pairs: list[Pair], path: Path) -> None:
-    """Write pairs as JSON lines."""
+    """Write pairs as JSON lines; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in pairs), encoding="utf-8")
 
 
@@ -136,8 +142,8 @@ def _built(prompt, by_prompt, prompts, kinds, count_tokens, rng: random.Random) 
         return []
     others = [p.id for p in prompts if p.held_out == prompt.held_out and p.id != prompt.id]
     pairs = []
-    for kind in kinds:
-        if rng.random() >= BUILT_SHARE[kind]:
+    for kind, share in kinds.items():
+        if rng.random() >= share:
             continue
         chosen = rng.choice(good)
         if kind == "off_topic":
@@ -167,27 +173,27 @@ _REFUSALS = (
 
 def _spoil(kind: str, prompt: str, good: str, rng: random.Random) -> str | None:
     """Return a text about as long as `good` that is wrong in the way `kind` names; None where it cannot be made."""
-    words = good.split(" ")
+    length = round(len(good) * rng.uniform(0.9, 1.12))
     if kind == "looping":
         ends = [m.end() for m in re.finditer(r"[^\s.!?]{3,}[.!?](?=\s)", good)]
         if not ends:
             return None
         kept = good[: rng.choice(ends[:2])]
         last = re.split(r"(?<=[.!?])\s+", kept)[-1]
-        return _fill_up(kept, last, len(good)) if len(last) < 0.7 * len(good) else None
+        return _fill_up(kept, last, length) if len(last) < 0.7 * len(good) else None
     if kind == "restart":
-        half = words[: max(6, len(words) // 2)]
-        return " ".join(half + half)
+        half = _fill_up("", good, len(good) // 2)
+        return _fill_up(half, half, length)
     if kind == "echo":
-        return _fill_up(prompt, prompt, len(good))
-    return _fill_up(*rng.sample(_REFUSALS, 2), rng.choice((0, len(good))))
+        return _fill_up(prompt, prompt, length)
+    return _fill_up(*rng.sample(_REFUSALS, 2), rng.choice((0, length)))
 
 
 def _fill_up(start: str, more: str, length: int) -> str:
     """Append `more` to `start` until `length` characters are reached, and cut there at a word."""
     text = start
     while len(text) < length:
-        text += " " + more
+        text = f"{text} {more}".lstrip()
     return text if len(text) <= max(length, len(start)) else text[: max(length, len(start))].rsplit(" ", 1)[0]
 
 

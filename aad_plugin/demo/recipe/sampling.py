@@ -62,7 +62,7 @@ CONDITIONS = {
 
 # condition -> answers per prompt
 PLAN = {
-    "policy": {"short": 1, "careless": 1, "helpful": 1, "rambling": 1, "brief": 1},
+    "policy": {"short": 1, "careless": 1, "helpful": 1, "rambling": 1},
     "reward": {"short": 1, "careless": 1, "helpful": 1, "rambling": 1, "brief": 1, "noisy": 1},
 }
 

@@ -39,7 +39,7 @@ class Hyperparameters:
 
 
 POLICY = Hyperparameters(steps=40, batch_size=8, learning_rate=1e-4)
-REWARD = Hyperparameters(steps=70, batch_size=12, learning_rate=3e-4)
+REWARD = Hyperparameters(steps=60, batch_size=12, learning_rate=3e-4)
 
 
 def train_policy(base: Path, pairs: list[Pair], work: Path, out: Path, settings: Hyperparameters = POLICY) -> None:
