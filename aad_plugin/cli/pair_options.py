@@ -9,7 +9,7 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["ModelArgs", "PairName", "load"]
+__all__ = ["ModelArgs", "PairName", "load", "parse_model_args"]
 
 PairName = Annotated[
     str | None, typer.Option("--pair", help="Preset (aad pairs list), pair folder or TRL output folder.")

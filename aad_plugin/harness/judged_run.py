@@ -21,7 +21,7 @@ from aad_plugin.errors import AADError
 from aad_plugin.judges.kinds import accepted_options
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
-__all__ = ["ANSWERS_FILE", "JudgedRun", "write_answers"]
+__all__ = ["ANSWERS_FILE", "CANDIDATE", "JudgedRun", "write_answers"]
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 

@@ -19,12 +19,12 @@ from lm_eval.api.task import ConfigurableTask
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.answer_log import is_truncated
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
-from aad_plugin.harness.judged_run import JudgedRun
+from aad_plugin.harness.judged_run import CANDIDATE, JudgedRun
+from aad_plugin.judges.thinking import answer_after_thinking
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["CANDIDATE", "RivalTask", "is_degenerate", "strategy_gen_kwargs"]
+__all__ = ["RivalTask", "is_degenerate"]
 
-CANDIDATE = "aad"
 _NGRAM, _MAX_REPEATS = 4, 3
 
 
@@ -61,7 +61,7 @@ class RivalTask(ConfigurableTask):
             Instance(
                 request_type="generate_until",
                 doc=doc,
-                arguments=(context, {**gen_kwargs, **strategy_gen_kwargs(strategy)}),
+                arguments=(context, {**gen_kwargs, "strategy": strategy}),
                 idx=number,
                 metadata=template.metadata,
             )
@@ -75,14 +75,15 @@ class RivalTask(ConfigurableTask):
         answers = {name: _text(result) for name, result in zip(self.strategies, results, strict=True)}
         truncated = self._truncated(doc)
         item = {"id": str(doc["id"]), "prompt": doc["prompt"], "answers": answers, "truncated": truncated}
-        values: dict[str, Any] = dict.fromkeys(self.run.judged_metrics(), item["id"])
-        values["judged"] = item
+        values: dict[str, Any] = {"judged": item, **dict.fromkeys(self.run.judged_metrics(), item["id"])}
         for name, answer in answers.items():
-            values[f"length_{name}"] = len(answer)
-            cut = truncated[name]
+            # What follows a model's thinking; thinking that never ended is a truncated answer.
+            visible = answer_after_thinking(answer)
+            cut = True if visible is None else truncated[name]
+            values[f"length_{name}"] = len(visible or "")
             values[f"truncated_{name}"] = math.nan if cut is None else float(cut)
-            values[f"degenerate_{name}"] = float(is_degenerate(answer))
-        return {"judged": values.pop("judged"), **values}
+            values[f"degenerate_{name}"] = float(is_degenerate(visible or ""))
+        return values
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """``judged`` comes first in every document's values, so the run has been judged when the others are asked."""
@@ -114,11 +115,6 @@ class RivalTask(ConfigurableTask):
             settings, _, _ = split_gen_kwargs(gen_kwargs, self.run.model_settings())
             found[name] = is_truncated(context, settings)
         return found
-
-
-def strategy_gen_kwargs(name: str) -> dict[str, Any]:
-    """Return the gen_kwargs that select a strategy by its label."""
-    return {"strategy": name}
 
 
 def is_degenerate(text: str) -> bool:
