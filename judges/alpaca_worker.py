@@ -14,7 +14,7 @@ def main() -> None:
     """Serve orders from stdin until it ends. alpaca_eval's own prints go to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _provide_pkg_resources()
+    provide_pkg_resources()
     annotators: dict = {}
     for line in sys.stdin:
         order = json.loads(line)
@@ -68,7 +68,7 @@ def _plain(preference) -> float | None:
     return float(preference)
 
 
-def _provide_pkg_resources() -> None:
+def provide_pkg_resources() -> None:
     """alpaca_eval 0.6.6 imports pkg_resources, which setuptools dropped in version 82; it uses two names of it."""
     try:
         import pkg_resources  # noqa: F401

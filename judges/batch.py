@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -84,21 +83,22 @@ class _Batches:
         return [b for b in found if (b.metadata or {}).get(_STORE) == store.id and b.id not in done]
 
     def ids_of(self, batch: Any) -> list[str]:
-        content = self.call(lambda: self.client.files.content(batch.input_file_id).content)
+        content = self.call(self.client.files.content, batch.input_file_id).content
         return [line["custom_id"] for line in _lines(content)]
 
     def start(self, requests: list[Request]) -> dict[str, list[str]]:
         """Upload and start shards; returns ids by batch."""
         started = {}
         for keys, content in _shards(requests):
-            named = ("requests.jsonl", io.BytesIO(content))
-            file = self.call(lambda named=named: self.client.files.create(file=named, purpose="batch"))
+            upload = ("requests.jsonl", content)
+            file = self.call(self.client.files.create, file=upload, purpose="batch")
             batch = self.call(
-                lambda file=file: self.client.batches.create(
-                    input_file_id=file.id, endpoint=URL, completion_window="24h",
-                    metadata={_STORE: self.sitting.store.id},
-                )
-            )  # fmt: skip
+                self.client.batches.create,
+                input_file_id=file.id,
+                endpoint=URL,
+                completion_window="24h",
+                metadata={_STORE: self.sitting.store.id},
+            )
             started[batch.id] = keys
         return started
 
@@ -107,7 +107,7 @@ class _Batches:
         waiting = dict(batches)
         while waiting:
             for batch_id in list(waiting):
-                batch = self.call(lambda batch_id=batch_id: self.client.batches.retrieve(batch_id))
+                batch = self.call(self.client.batches.retrieve, batch_id)
                 if batch.status in _ENDED:
                     self.merge(batch, waiting.pop(batch_id), open_requests)
                     self.sitting.store.note("batch_collected", batch=batch_id, status=batch.status)
@@ -122,7 +122,7 @@ class _Batches:
         missing = dict.fromkeys(keys)
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
-                content = self.call(lambda file_id=file_id: self.client.files.content(file_id).content)
+                content = self.call(self.client.files.content, file_id).content
                 for line in _lines(content):
                     reply = reply_of_line(line)
                     if reply.key in missing:  # a second line of the same id, or somebody else's, is left out
@@ -141,11 +141,11 @@ class _Batches:
         open_requests.pop(reply.key, None)
         self.on_reply(reply)
 
-    def call(self, action: Callable[[], Any]) -> Any:
+    def call(self, action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """One API call, tried again while that may help."""
         for attempt in range(_NET_ATTEMPTS):
             try:
-                return action()
+                return action(*arguments, **named)
             except Exception as error:
                 failure = self.endpoint.failure(error)
                 if failure.action != "retry" or attempt + 1 == _NET_ATTEMPTS:

@@ -103,4 +103,5 @@ def _fit(
 
 
 def _none(method: str) -> LengthControlled:
-    return LengthControlled(*[float("nan")] * 4, method)
+    nan = float("nan")
+    return LengthControlled(nan, nan, nan, nan, method)
