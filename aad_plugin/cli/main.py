@@ -16,6 +16,8 @@ _COMMANDS = {
     "eval": ("aad_plugin.cli.eval", "evaluate"),
     "generate": ("aad_plugin.cli.generate", "generate"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
+    "judge": ("aad_plugin.cli.judge", "judge"),
+    "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),
 }
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
