@@ -101,7 +101,7 @@ def _render(tokenizer: Any, prompt: Prompt, chat: bool | None, number: int) -> t
 def _check_room(pair: AlignedPair, encoded: list[list[int]], max_new_tokens: int) -> None:
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    context = getattr(pair.config.get_text_config(), "max_position_embeddings", None)
+    context = pair.config.max_position_embeddings
     for number, ids in enumerate(encoded):
         if not ids:
             raise ConfigError(f"prompt {number + 1} encodes to no token: expected text to answer")

@@ -82,10 +82,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
     ) -> None:
         policy = sides.policy
         config = AlignedPairConfig(policy_config=policy.config)
-        for name in ("max_position_embeddings", "n_positions", "n_ctx", "bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(policy.config.get_text_config(), name, None)
-            if value is not None:
-                setattr(config, name, value)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(config, name, getattr(policy.config.get_text_config(), name, None))
+        config.max_position_embeddings = _context_length(sides)
         config._attn_implementation = policy.config._attn_implementation
         super().__init__(config)
         self.sides = sides
@@ -343,6 +342,13 @@ def _head_sizes(sides: TwoModels | OneBase) -> dict[str, int]:
     if isinstance(sides, TwoModels):
         models["reference"] = sides.reference_model
     return {role: model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
+
+
+def _context_length(sides: TwoModels | OneBase) -> int | None:
+    """Return the shorter context of the two, in tokens; None where no configuration tells."""
+    models = [sides.policy] + ([sides.reference_model] if isinstance(sides, TwoModels) else [])
+    known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
+    return min((length for length in known if length), default=None)
 
 
 def _bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:

@@ -63,6 +63,7 @@ class AADLM(HFLM):
         self._chats: dict[str, list[dict[str, str]]] = {}
         self._contexts: list[str] = []
         self._scorer: Role = "policy"
+        self._probing = False
         if isinstance(pretrained, AlignedPair):
             self._arguments = PairArguments.for_loaded(pretrained, model_args)
             super().__init__(pretrained=pretrained, tokenizer=pretrained.tokenizer, **self._arguments.hflm)
@@ -183,8 +184,9 @@ class AADLM(HFLM):
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """Return (B, T, V) logits of the model that scores choices."""
+        roles: tuple[Role, ...] = ("policy", "reference") if self._probing else (self._scorer,)
         with torch.no_grad(), self._autocast():
-            return self.model.sides.logits((self._scorer,), inps, None, 0)[0]
+            return self.model.sides.logits(roles, inps, None, 0)[0]
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         """Score continuations by the chosen model; the implicit reward is the policy's score minus the reference's.
@@ -227,7 +229,12 @@ class AADLM(HFLM):
 
     def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
         if self.device.type != "cpu":
-            return super()._detect_batch_size(requests, pos)
+            # What decoding holds is two models' activations, so that is what has to fit.
+            self._probing = self.settings.needs_reference
+            try:
+                return super()._detect_batch_size(requests, pos)
+            finally:
+                self._probing = False
         size = min(_CPU_BATCH_SIZE, self.max_batch_size)
         logger.info("batch_size=auto on CPU: fixed at %d", size)
         return size
