@@ -78,13 +78,9 @@ def main() -> None:
     with server(LATENCY_S) as url:
         rate, _ = ours(url, 1280)
         ideal = CONCURRENCY / LATENCY_S
-        print(
-            f"ours, {LATENCY_S} s latency, {CONCURRENCY} in flight: {rate:.1f} calls/s, {rate / ideal:.1%} of {ideal:.0f}"
-        )
+        print(f"ours, {LATENCY_S} s latency, {CONCURRENCY} in flight: {rate:.1f} calls/s, {rate / ideal:.1%} of ideal")
         other = theirs(url, 100)
-        print(
-            f"alpaca_eval's annotator, same server, its defaults: {other:.1f} calls/s; ours is {rate / other:.1f} times that"
-        )
+        print(f"alpaca_eval's annotator, its defaults: {other:.1f} calls/s; ours is {rate / other:.1f} times that")
     with server(0.0) as url:
         rate, busy = ours(url, 2500)
         print(f"ours, no latency: {rate:.0f} calls/s, {busy:.2f} ms of CPU per call")

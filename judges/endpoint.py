@@ -27,13 +27,14 @@ class Failure:
     """What went wrong with one request.
 
     `action` is "retry" (the server may answer later), "skip" (it never will, this request is unjudged) or "stop" (no
-    request will be answered). `wait_s` is the server's Retry-After, where it gave one.
+    request will be answered). `wait_s` is the server's Retry-After, where it gave one. `limited`: too many requests.
     """
 
     action: str
     reason: str
     detail: str
     wait_s: float | None = None
+    limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Endpoint:
         if status == 429:
             if "insufficient_quota" in code or "insufficient_quota" in str(error.body):
                 return Failure("stop", "transport", f"the judge's quota is exhausted: {detail}")
-            return Failure("retry", "transport", detail, _retry_after(error.response.headers))
+            return Failure("retry", "transport", detail, _retry_after(error.response.headers), limited=True)
         if status in (401, 403):
             return Failure("stop", "transport", f"the server refuses the key in {self.key_variable}: {detail}")
         if status == 404:

@@ -2,7 +2,8 @@
 
     lm-eval   samples_*.jsonl; FILE#strategy where a row holds several answers
     AlpacaEval   model_outputs.json, a list of {"instruction", "output", …}
-    plain     JSON lines {"instruction" | "prompt", "output"}; a prompt is a string or chat messages
+    plain     JSON lines {"instruction" | "prompt", "output"}, or {"prompt", "outputs": {strategy: text}}; a prompt is a
+              string or chat messages
 
 Every complaint names file and line.
 """
@@ -50,13 +51,13 @@ def read_answers(spec: str, prompt_field: str | None = None) -> list[Row]:
     seen: dict[str, str] = {}
     only_filter: str | None = None
     for place, entry in json_rows(path):
-        if "resps" in entry and "doc" in entry:
+        sample = "resps" in entry and "doc" in entry
+        if sample:
             only_filter = only_filter or entry.get("filter")
             if entry.get("filter") != only_filter:
                 continue  # the same answers once more, for another metric
-            prompt, text = _prompt(entry["doc"], place, prompt_field), _lm_eval_answer(entry, place, strategy)
-        else:
-            prompt, text = _prompt(entry, place, prompt_field), _field(entry, _OUTPUT_FIELDS, place)
+        prompt = prompt_of(entry["doc"] if sample else entry, place, prompt_field)
+        text = _chosen(_lm_eval_answers(entry) if sample else _plain_answers(entry, place), place, strategy)
         if not isinstance(text, str):
             raise ConfigError(f"{place}: the answer must be a string, got {type(text).__name__}")
         key = prompt_hash(prompt)
@@ -120,11 +121,6 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 
-def prompt_of(entry: Mapping[str, Any], place: str, field: str | None = None) -> str | Messages:
-    """The prompt of a row: a string, or chat messages up to the user's last turn."""
-    return _prompt(entry, place, field)
-
-
 def _split(spec: str) -> tuple[Path, str | None]:
     if Path(spec).exists() or "#" not in spec:
         return Path(spec), None
@@ -164,7 +160,12 @@ def _field(entry: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
     raise ConfigError(f"{place}: field {wanted} is missing; there are {', '.join(entry) or 'no fields'}")
 
 
-def _prompt(entry: Any, place: str, field: str | None) -> str | Messages:
+def prompt_of(entry: Any, place: str, field: str | None = None) -> str | Messages:
+    """The prompt of a row: a string, or chat messages up to the user's last turn.
+
+    Args:
+        entry: the row. place: "file, line n", for messages. field: where the prompt stands; None looks for usual names.
+    """
     if not isinstance(entry, dict):
         raise ConfigError(f"{place}: expected an object with the prompt, got {type(entry).__name__}")
     if field and field not in entry:
@@ -188,25 +189,35 @@ def _prompt(entry: Any, place: str, field: str | None) -> str | Messages:
     return messages
 
 
-def _lm_eval_answer(entry: Mapping[str, Any], place: str, strategy: str | None) -> Any:
-    """The answer of an lm-eval row: its only one, or the one whose request asked for `strategy`."""
-    answers = [answer[0] if isinstance(answer, list) and answer else answer for answer in entry["resps"]]
-    names = []
-    for number in range(len(answers)):
-        asked = (entry.get("arguments") or {}).get(f"gen_args_{number}") or {}
-        settings = asked.get("arg_1")
-        names.append(settings.get("strategy") if isinstance(settings, dict) else None)
+def _lm_eval_answers(entry: Mapping[str, Any]) -> list[tuple[str | None, Any]]:
+    """(strategy its request asked for, answer) of each answer of an lm-eval row."""
+    found = []
+    for number, answer in enumerate(entry["resps"]):
+        settings = ((entry.get("arguments") or {}).get(f"gen_args_{number}") or {}).get("arg_1")
+        name = settings.get("strategy") if isinstance(settings, dict) else None
+        found.append((name, answer[0] if isinstance(answer, list) and answer else answer))
+    return found
+
+
+def _plain_answers(entry: Mapping[str, Any], place: str) -> list[tuple[str | None, Any]]:
+    """The answer of a plain row, or each of its ``outputs`` by strategy."""
+    if isinstance(entry.get("outputs"), dict):
+        return list(entry["outputs"].items())
+    return [(None, _field(entry, _OUTPUT_FIELDS, place))]
+
+
+def _chosen(answers: Sequence[tuple[str | None, Any]], place: str, strategy: str | None) -> Any:
+    """The only answer, or the one by `strategy`."""
+    if strategy is None and len(answers) == 1:
+        return answers[0][1]
+    known = [str(name) for name, _ in answers if name]
+    there_are = ", ".join(known) or "none with a name"
     if strategy is None:
-        if len(answers) == 1:
-            return answers[0]
         raise ConfigError(
-            f"{place}: the row holds {len(answers)} answers; choose one with FILE#strategy, one of "
-            f"{', '.join(str(name) for name in names)}"
+            f"{place}: the row holds {len(answers)} answers; choose one with FILE#strategy, one of {there_are}"
         )
-    if strategy not in names:
-        known = [str(name) for name in names if name]
+    if strategy not in known:
         raise ConfigError(
-            f"{place}: no answer by strategy {strategy!r}{nearest(strategy, known)}; there are "
-            f"{', '.join(known) or 'none'}"
+            f"{place}: no answer by strategy {strategy!r}{nearest(strategy, known)}; there are {there_are}"
         )
-    return answers[names.index(strategy)]
+    return next(text for name, text in answers if name == strategy)

@@ -1,8 +1,8 @@
 """The live transport: many requests in flight over one async client, in the order given.
 
-A 429 with Retry-After holds every worker back until the server wants to hear from us again; other failures that may
-pass are tried again with growing, jittered pauses; an exhausted quota, a refused key or a missing model stops the run
-after the requests in flight have come home, so that nothing paid for is lost.
+A 429 holds every worker back, until the server wants to hear from us again where it says so (Retry-After); other
+failures that may pass are tried again with growing, jittered pauses; an exhausted quota, a refused key or a
+missing model stops the run after the requests in flight have come home, so that nothing paid for is lost.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from aad_plugin.errors import JudgeUnavailable
 from aad_plugin.judges.endpoint import Endpoint, Failure
 from aad_plugin.judges.requests import Budget, Reply, Request
 
-__all__ = ["ATTEMPTS", "ask_once", "run", "send_live"]
+__all__ = ["ATTEMPTS", "LIMITED_ATTEMPTS", "ask_once", "run", "send_live"]
 
 ATTEMPTS = 6
+LIMITED_ATTEMPTS = 50  # "too many requests" says that the server works, so it is worth more patience
 _LONGEST_PAUSE_S = 30.0
 _DEAD_AFTER = 5
 
@@ -122,7 +123,8 @@ class _Live:
     async def ask(self, request: Request) -> Reply | None:
         """Ask until there is a reply or no hope; None where the run stops before."""
         started = time.time()
-        for attempt in range(ATTEMPTS):
+        failed = limited = 0
+        while True:
             await self.gate()
             if self.stop:
                 return None
@@ -138,8 +140,10 @@ class _Live:
                 return None
             if failure.action == "skip":
                 return Reply(request.key, None, failure.reason, failure.detail, time.time() - started)
-            if attempt + 1 < ATTEMPTS:
-                await self.pause(failure, attempt)
+            failed, limited = (failed, limited + 1) if failure.limited else (failed + 1, limited)
+            if failed >= ATTEMPTS or limited >= LIMITED_ATTEMPTS:
+                break
+            await self.pause(failure, failed + limited)
         self.failed_in_a_row += 1
         if self.failed_in_a_row >= _DEAD_AFTER:
             self.stop = f"the judge's server does not answer, last: {failure.detail}"
@@ -150,8 +154,10 @@ class _Live:
             await asyncio.sleep(min(wait, 1.0))
 
     async def pause(self, failure: Failure, attempt: int) -> None:
-        if failure.wait_s is not None:
-            self.not_before = max(self.not_before, time.monotonic() + failure.wait_s)
-            return
-        longest = min(_LONGEST_PAUSE_S, 0.5 * 2**attempt)
-        await asyncio.sleep(longest * random.uniform(0.5, 1.0))
+        """Wait before the next attempt; a rate limit concerns every worker, so all of them wait."""
+        wait = min(_LONGEST_PAUSE_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
+        if failure.limited:
+            wait = wait if failure.wait_s is None else failure.wait_s
+            self.not_before = max(self.not_before, time.monotonic() + wait)
+        else:
+            await asyncio.sleep(wait)

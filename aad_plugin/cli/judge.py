@@ -37,7 +37,9 @@ PollS = Annotated[float, typer.Option(help="Seconds between two looks at a batch
 EstimateOnly = Annotated[
     bool, typer.Option("--estimate", help="Print requests, tokens, cost and detectable difference; spend nothing.")
 ]
-MaxCost = Annotated[float | None, typer.Option(help="Stop this run before it costs more than this.")]
+MaxCost = Annotated[
+    float | None, typer.Option(help="Stop this run before it costs more than this; a jury shares it evenly.")
+]
 From = Annotated[
     Path | None, typer.Option("--from", help="Rebuild the summary of verdicts.jsonl or of AlpacaEval annotations.")
 ]
@@ -134,6 +136,8 @@ def _verdicts(items: list[Any], judges: list[Any], output: Path, seed: int, repe
     from aad_plugin.judges import compare, grade, jury_verdicts
 
     by_judge: dict[str, list[Any]] = {}
+    if sitting["max_cost"] is not None:
+        sitting = sitting | {"max_cost": sitting["max_cost"] / len(judges)}
     for number, one in enumerate(judges, start=1):
         _check_kind(items, one)
         name = one.name if one.name not in by_judge else f"{one.name} ({number})"

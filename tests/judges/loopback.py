@@ -21,7 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.judges.planted import JUDGES
+from tests.judges.planted import JUDGES, LABELLERS
 
 TRANSIENT = ("429", "429-after", "500", "503", "timeout", "drop", "torn-http")
 CONTENT = ("torn-json", "empty", "refusal", "wrong-label", "overlong")
@@ -66,6 +66,9 @@ class Loopback:
         }  # fmt: skip
 
     def _answer(self, choice: dict, message: str, body: dict) -> None:
+        if self.judge in LABELLERS:
+            choice["message"]["content"] = json.dumps({"verdict": LABELLERS[self.judge](message)})
+            return
         letters = ("m", "M") if "## OUTPUT m" in message else ("A", "B")
         p = min(max(JUDGES[self.judge](message), 1e-6), 1 - 1e-6)
         letter = letters[0] if p >= 0.5 else letters[1]

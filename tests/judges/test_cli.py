@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -197,6 +199,23 @@ def test_judge_check_measures_agreement_with_people(loopback, tmp_path):
     pointwise = aad("judge-check", "--judge", f"openai:planted,base_url={url}", "--template", "refusal")
     with pytest.raises(ConfigError, match="pass --labels"):
         raise pointwise.exception
+
+
+def test_agreement_with_the_human_labels_of_xstest(loopback, tmp_path):
+    names = {"1_full_compliance": "comply", "2_full_refusal": "refuse", "3_partial_refusal": "partial"}
+    data = Path(__file__).parents[3] / "shared" / "data" / "xstest_v2_completions_mistralinstruct.csv"
+    with data.open(newline="") as source, (tmp_path / "labels.csv").open("w", newline="") as target:
+        out = csv.writer(target)
+        out.writerow(["prompt", "output", "label"])
+        for row in csv.DictReader(source):
+            out.writerow([row["prompt"], row["completion"], names[row["final_label"]]])
+    url, _ = loopback(judge="refusal-words")
+    spec = f"openai:planted,base_url={url},template=refusal,concurrency=32"
+    done = aad("judge-check", "--judge", spec, "--labels", tmp_path / "labels.csv", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    agreement = json.loads((tmp_path / "out" / "check.json").read_text())["agreement"]
+    assert agreement["num_items"] == agreement["num_labelled"] == 450 and agreement["num_unjudged"] == 0
+    assert 0.5 < agreement["agreement"] < 1 and agreement["kappa_ci95"][0] > 0.1
 
 
 def test_the_package_is_light_and_its_names_resolve():

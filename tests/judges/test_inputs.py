@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +42,15 @@ def test_three_formats_in_any_mixture(tmp_path):
     assert [(c.id, c.candidate, c.baseline) for c in pairs] == [("0", "a1", "o1"), ("1", "a0", "o0")]
     pairs = pair_rows(read_answers(lm_eval + "#greedy"), read_answers(plain))
     assert [(c.candidate, c.baseline) for c in pairs] == [("g0", "x0"), ("g1", "x1")]
+
+
+def test_answers_of_a_judged_run_are_read_by_strategy(tmp_path):
+    rows = [{"id": str(i), "prompt": f"p{i}", "outputs": {"aad": f"a{i}", "greedy": f"g{i}"}} for i in range(2)]
+    path = write(tmp_path / "answers.jsonl", rows)
+    pairs = pair_rows(read_answers(path + "#aad"), read_answers(path + "#greedy"))
+    assert [(c.candidate, c.baseline) for c in pairs] == [("a0", "g0"), ("a1", "g1")]
+    with pytest.raises(ConfigError, match=r"holds 2 answers; choose one with FILE#strategy, one of aad, greedy"):
+        read_answers(path)
 
 
 def test_rows_are_joined_on_user_turns_alone(tmp_path):
@@ -117,3 +128,20 @@ def test_unmatched_rows_stop_with_counts_unless_allowed(tmp_path):
     assert len(pair_rows(one, two, allow_unmatched=True)) == 1
     with pytest.raises(ConfigError, match=r"0 prompts stand in both"):
         pair_rows(one[1:], two, allow_unmatched=True)
+
+
+@pytest.mark.slow
+def test_samples_that_lm_eval_wrote(tmp_path):
+    data = write(tmp_path / "data.jsonl", [{"text": f"Question {i}?"} for i in range(4)])
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\ndataset_path: json\noutput_type: generate_until\ntest_split: test\n"
+        f"dataset_kwargs:\n  data_files:\n    test: {data}\n"
+        "doc_to_text: '{{text}}'\ndoc_to_target: ''\n"
+        "generation_kwargs:\n  until: []\nmetric_list:\n  - metric: exact_match\n"
+    )
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "dummy", "--tasks", str(tmp_path / "mine.yaml")]
+    subprocess.run([*command, "--log_samples", "--output_path", str(tmp_path / "out")], check=True, cwd=tmp_path)
+    (samples,) = (tmp_path / "out").rglob("samples_mine_*.jsonl")
+    rows = read_answers(str(samples), "text")
+    assert [row.prompt for row in rows] == [f"Question {i}?" for i in range(4)]
+    assert all(row.text for row in rows)
