@@ -8,7 +8,6 @@ missing model stops the run after the requests in flight have come home, so that
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -58,11 +57,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 async def ask_once(client: Any, body: dict[str, Any]) -> dict[str, Any]:
     """One chat completion as the server's own JSON; raises the client's exceptions, ValueError where it is not JSON."""
-    known = {"model": body["model"], "messages": body["messages"]}
-    rest = {name: value for name, value in body.items() if name not in known}
-    # The raw response spares the client's building of typed objects, half of its time per call.
-    answer = await client.chat.completions.with_raw_response.create(**known, extra_body=rest)
-    content = json.loads(answer.content)
+    # `chat.completions.create` would check and rebuild every message first, a quarter of the time per call.
+    content = await client.post("/chat/completions", body=body, cast_to=dict[str, Any])
     if not isinstance(content, dict):
         raise ValueError(f"the reply is no JSON object: {str(content)[:100]!r}")
     return content
