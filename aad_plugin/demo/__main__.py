@@ -23,7 +23,17 @@ def main(arguments: list[str]) -> None:
     """Evaluate, then show the newest run of the task."""
     from aad_plugin.cli.main import run
 
-    own = ["--model", "aad", "--model_args", "pair=demo", "--tasks", TASK, "--apply_chat_template", "--batch_size", "16"]
+    own = [
+        "--model",
+        "aad",
+        "--model_args",
+        "pair=demo",
+        "--tasks",
+        TASK,
+        "--apply_chat_template",
+        "--batch_size",
+        "16",
+    ]
     sys.argv = ["aad", "eval", *own, "--output_path", str(OUTPUT / "results"), *arguments]
     run()
     show(max((OUTPUT / TASK).iterdir()))
@@ -35,7 +45,15 @@ def show(folder: Path) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("aad against", "win rate", "95 % interval", "at matched length", "n", "aad / rival, characters", title="Win rates")
+    table = Table(
+        "aad against",
+        "win rate",
+        "95 % interval",
+        "at matched length",
+        "n",
+        "aad / rival, characters",
+        title="Win rates",
+    )
     for file in sorted(folder.glob("summary_vs_*.json")):
         table.add_row(file.stem.removeprefix("summary_vs_"), *_cells(json.loads(file.read_text(encoding="utf-8"))))
     console.print(table)
