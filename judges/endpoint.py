@@ -121,7 +121,8 @@ class Endpoint:
         if status in (401, 403):
             return Failure("stop", "transport", f"the server refuses the key in {self.key_variable}: {detail}")
         if status == 404:
-            return Failure("stop", "transport", f"the server does not have what was asked for: {detail}")
+            asked = "what was asked for (model? base URL, with /v1?)"
+            return Failure("stop", "transport", f"the server does not have {asked}: {detail}")
         if status in (408, 409, 425) or status >= 500:
             return Failure("retry", "transport", detail, _retry_after(error.response.headers))
         reason = "content_filter" if is_content_filter(code, detail) else "rejected"

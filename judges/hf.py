@@ -11,6 +11,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges.chat import ChatJudge
 from aad_plugin.judges.requests import Reply, Request
 from aad_plugin.judges.sitting import Sitting
+from aad_plugin.judges.templates import load_template
 
 __all__ = ["hf_judge"]
 
@@ -32,10 +33,8 @@ def hf_judge(
     generation of a tag, `max_tokens` (1024) at most.
     """
     channel = _Local(name, device, dtype, batch_size)
-    forms = ["logprobs", "tag"]
-    judge = ChatJudge("hf", name, channel, template=template, forms=forms, parameters={}, max_tokens=max_tokens)
-    judge.forms = judge.forms[:1]
-    return judge
+    form = "logprobs" if load_template(template).kind == "pairwise" else "tag"
+    return ChatJudge("hf", name, channel, template=template, forms=[form], parameters={}, max_tokens=max_tokens)
 
 
 class _Local:

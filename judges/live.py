@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ ATTEMPTS = 6
 LIMITED_ATTEMPTS = 50  # "too many requests" says that the server works, so it is worth more patience
 _LONGEST_PAUSE_S = 30.0
 _DEAD_AFTER = 5
+_WORTH_TELLING_S = 60.0
 
 
 def send_live(
@@ -154,6 +156,8 @@ class _Live:
         wait = min(_LONGEST_PAUSE_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
         if failure.limited:
             wait = wait if failure.wait_s is None else failure.wait_s
+            if wait > _WORTH_TELLING_S:
+                print(f"the judge's server asks us to wait {wait:.0f} s", file=sys.stderr, flush=True)
             self.not_before = max(self.not_before, time.monotonic() + wait)
         else:
             await asyncio.sleep(wait)

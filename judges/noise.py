@@ -26,9 +26,10 @@ def noise_figures(verdicts: Sequence[Verdict], resamples: int = 9999, seed: int 
         verdicts: judged ones with `repeats` are used for the noise, all for the win rate.
         resamples, seed: of the bootstrap.
     Returns:
-        {} without repeats, else flip_rate (share of further verdicts on the other side than the first), num_repeated,
+        {} without repeats, else win_rate_all_rounds (mean over items of their mean over rounds) with
+        ci95_with_judge_noise; flip_rate (share of further verdicts on the other side than the first), num_repeated,
         rounds (win rate per round over the repeated items), judge_noise (standard deviation of one verdict over
-        rounds), run_shift (standard deviation of the shift, 0 where it is not significant), ci95_with_judge_noise.
+        rounds), run_shift (standard deviation of the shift, 0 where it is not significant).
     """
     judged = [v for v in verdicts if v.judged and v.p is not None]
     most = max((len(v.repeats) for v in judged), default=0)
@@ -42,11 +43,12 @@ def noise_figures(verdicts: Sequence[Verdict], resamples: int = 9999, seed: int 
     within = float((residuals**2).sum() / max(1, (num - 1) * (rounds - 1)))
     between = float(num * ((round_means - table.mean()) ** 2).sum() / (rounds - 1))
     shift = (between - within) / num if _differ(between, within, rounds - 1, num - 1) else 0.0
-    overall = mean_with_interval(
-        [v.p or 0.0 for v in judged], [v.prompt for v in judged], resamples=resamples, seed=seed
-    )
-    low, high = _interval(overall, len({v.prompt for v in judged}), shift, between / num, rounds - 1)
+    means = [float(np.mean([v.p, *v.repeats])) for v in judged]
+    overall = mean_with_interval(means, [v.prompt for v in judged], resamples=resamples, seed=seed)
+    share = _share(judged, rounds)
+    low, high = _interval(overall, len({v.prompt for v in judged}), share * shift, share * between / num, rounds - 1)
     return {
+        "win_rate_all_rounds": overall.value,
         "flip_rate": float((sides[:, 1:] != sides[:, :1]).mean()),
         "num_repeated": num,
         "rounds": round_means.tolist(),
@@ -54,6 +56,13 @@ def noise_figures(verdicts: Sequence[Verdict], resamples: int = 9999, seed: int 
         "run_shift": shift**0.5,
         "ci95_with_judge_noise": [low, high],
     }
+
+
+def _share(judged: Sequence[Verdict], rounds: int) -> float:
+    """How much of one round's shift gets into the mean over all: the sum of squared weights of rounds."""
+    counts = np.array([1 + len(v.repeats) for v in judged])
+    weights = [float(((counts > number) / counts).mean()) for number in range(rounds)]
+    return float(np.square(weights).sum())
 
 
 def _differ(between: float, within: float, freedom: int, others: int) -> bool:

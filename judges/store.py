@@ -25,7 +25,7 @@ from aad_plugin.judges.items import Ruling
 __all__ = ["FORMAT", "Store"]
 
 FORMAT = 1
-_FIELDS = {field.name for field in dataclasses.fields(Ruling)}
+_FIELDS = tuple(field.name for field in dataclasses.fields(Ruling))
 _FSYNC_EVERY_S = 1.0
 
 

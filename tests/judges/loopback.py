@@ -40,7 +40,7 @@ class Loopback:
     system_fingerprint: str = "fp-1"
     hang_s: float = 30.0
     text: str | None = None
-    fails: list = field(default_factory=list)  # (status, body) answered once each, first to last
+    fails: list = field(default_factory=list)  # (status, body[, headers]), once each, first to last
     seen: Counter = field(default_factory=Counter)
     last_fault: dict = field(default_factory=dict)
     in_flight: int = 0
@@ -126,8 +126,8 @@ def application(state: Loopback) -> web.Application:
         state.seen[key] += 1
         state.headers.append(dict(request.headers)) if len(state.headers) < 100 else None
         if state.fails:
-            status, answer = state.fails.pop(0)
-            return web.json_response(answer, status=status)
+            status, answer, *headers = state.fails.pop(0)
+            return web.json_response(answer, status=status, headers=headers[0] if headers else None)
         if body["model"] != state.model:
             return _error(404, f"The model `{body['model']}` does not exist.", "model_not_found")
         if reason := state.rejected(body):

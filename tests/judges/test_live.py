@@ -119,20 +119,9 @@ def test_retry_after_holds_every_worker_back(loopback):
     url, state = loopback()
     judge = judge_at(url, form="logprobs", concurrency=4)
     limited = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
-    state.fails = [(429, limited)]
-    from tests.judges import loopback as server
-
-    original = server.web.json_response
-
-    def with_header(data, status=200, headers=None):
-        return original(data, status=status, headers={"retry-after": "1"} if status == 429 else headers)
-
-    server.web.json_response = with_header
-    try:
-        started = time.monotonic()
-        verdicts = run(made_up(10), judge)
-    finally:
-        server.web.json_response = original
+    state.fails = [(429, limited, {"retry-after": "1"})]
+    started = time.monotonic()
+    verdicts = run(made_up(10), judge)
     assert all(v.judged for v in verdicts) and time.monotonic() - started > 0.9
 
 
@@ -167,7 +156,9 @@ def test_a_server_that_dies_stops_the_run(loopback, tmp_path):
 
 def test_a_model_the_server_does_not_have_is_one_line(loopback):
     url, _ = loopback(model="another")
-    with pytest.raises(JudgeUnavailable, match=r"does not have what was asked for.*The model `planted` does not exist"):
+    with pytest.raises(
+        JudgeUnavailable, match=r"does not have what was asked for .*The model `planted` does not exist"
+    ):
         run(made_up(1), judge_at(url))
 
 
@@ -282,3 +273,10 @@ def test_ids_must_be_unique(loopback):
     url, _ = loopback()
     with pytest.raises(ConfigError, match="ids of items must be unique, got '0' twice"):
         run(made_up(1) * 2, judge_at(url, form="logprobs"))
+
+
+def test_many_rate_limits_only_cost_time(loopback):
+    url, state = loopback()
+    limited = (429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
+    state.fails = [limited] * 20  # far more than the attempts that other failures get
+    assert all(v.judged for v in run(made_up(1), judge_at(url, form="logprobs")))
