@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +50,10 @@ class RewardModel:
 
         base, adapter = _parts(spec)
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                base, dtype=dtype, **({"num_labels": 1} if adapter else {})
-            )
+            with _quiet_about_the_head(adapter is not None):
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    base, dtype=dtype, **({"num_labels": 1} if adapter else {})
+                )
             if adapter:
                 from peft import PeftModel
 
@@ -149,6 +151,20 @@ def _conversation(tokenizer: Any, prompt: str | Messages, answer: str) -> str:
     if tokenizer.chat_template:
         return tokenizer.apply_chat_template(messages, tokenize=False)
     return "\n\n".join(message["content"] for message in messages)
+
+
+@contextmanager
+def _quiet_about_the_head(quiet: bool) -> Iterator[None]:
+    """A base without a head is no cause for transformers' warning where the adapter brings one."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    if quiet:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _parts(spec: str) -> tuple[str, str | None]:

@@ -68,6 +68,8 @@ class Batches:
 
     async def list(self, request: web.Request) -> web.Response:
         found = list(self.batches.values())[::-1]
+        after = request.query.get("after")
+        found = found[1 + [batch["id"] for batch in found].index(after) :] if after else found
         return web.json_response({"object": "list", "data": found, "has_more": False})
 
     async def retrieve(self, request: web.Request) -> web.Response:
