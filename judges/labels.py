@@ -15,7 +15,7 @@ import numpy as np
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.judges.inputs import json_rows, prompt_of
 from aad_plugin.judges.items import Verdict, prompt_hash
-from aad_plugin.judges.statistics import CONFIDENCE, mean_with_interval
+from aad_plugin.judges.statistics import CONFIDENCE, bootstrap_interval, mean_with_interval
 
 __all__ = ["agreement_figures", "corrected_win_rate", "label_figures", "read_labels", "side_of"]
 
@@ -56,33 +56,44 @@ def label_figures(
     if labelled[0].p is None:
         machine = [str(v.label if v.label is not None else v.grade) for v in labelled]
         human = [str(labels[v.id] if v.label is not None else float(labels[v.id])) for v in labelled]
-        return agreement_figures(machine, human)
+        return agreement_figures(machine, human, resamples, seed)
     sides = {1.0: "candidate", 0.0: "tie", -1.0: "baseline"}
     machine = [sides[float(np.sign((v.p or 0.0) - 0.5))] for v in labelled]
     human = [sides[float(np.sign(labels[v.id] - 0.5))] for v in labelled]
     truth = {v.id: float(labels[v.id]) for v in labelled}
-    return agreement_figures(machine, human) | corrected_win_rate(judged, truth, resamples, seed)
+    return agreement_figures(machine, human, resamples, seed) | corrected_win_rate(judged, truth, resamples, seed)
 
 
-def agreement_figures(machine: Sequence[str], human: Sequence[str]) -> dict[str, Any]:
-    """Share of equal labels with a 95 % (Wilson) interval, and Cohen's kappa with its own, by statsmodels.
+def agreement_figures(
+    machine: Sequence[str], human: Sequence[str], resamples: int = 9999, seed: int = 0
+) -> dict[str, Any]:
+    """Share of equal labels with a 95 % (Jeffreys) interval, and Cohen's kappa with a bootstrap interval.
 
-    kappa is NaN where both sides use one and the same label throughout.
+    kappa is NaN where both sides use one and the same label throughout. Its usual interval from an asymptotic standard
+    error covers 87 % instead of 95 for 50 labels of which 90 % agree.
     """
-    from statsmodels.stats.inter_rater import cohens_kappa
     from statsmodels.stats.proportion import proportion_confint
 
-    equal = sum(a == b for a, b in zip(machine, human, strict=True))
-    low, high = proportion_confint(equal, len(human), alpha=1 - CONFIDENCE, method="wilson")
     names = sorted({*machine, *human})
-    figures = {"num_labelled": len(human), "agreement": equal / len(human), "agreement_ci95": [float(low), float(high)]}
+    said = np.array([names.index(name) for name in machine])
+    truth = np.array([names.index(name) for name in human])
+    equal = int((said == truth).sum())
+    low, high = proportion_confint(equal, len(truth), alpha=1 - CONFIDENCE, method="jeffreys")
+    figures = {"num_labelled": len(truth), "agreement": equal / len(truth), "agreement_ci95": [float(low), float(high)]}
     if len(names) == 1:
         return figures | {"kappa": float("nan"), "kappa_ci95": [float("nan")] * 2}
-    table = np.zeros((len(names), len(names)))
-    for a, b in zip(machine, human, strict=True):
-        table[names.index(a), names.index(b)] += 1
-    kappa = cohens_kappa(table)  # its interval is a 95 % one
-    return figures | {"kappa": float(kappa.kappa), "kappa_ci95": [float(kappa.kappa_low), float(kappa.kappa_upp)]}
+
+    def kappa(one: np.ndarray, two: np.ndarray, axis: int = -1) -> np.ndarray:
+        observed = (one == two).mean(axis=axis)
+        chance = sum((one == name).mean(axis=axis) * (two == name).mean(axis=axis) for name in range(len(names)))
+        # A resample of one label throughout has no kappa; it agrees fully.
+        return np.where(chance < 1, (observed - chance) / np.where(chance < 1, 1 - chance, 1), 1.0)
+
+    value = float(kappa(said, truth))
+    bounds = (value, value)
+    if equal < len(truth):
+        bounds = bootstrap_interval((said, truth), kappa, resamples=resamples, seed=seed)
+    return figures | {"kappa": value, "kappa_ci95": list(bounds)}
 
 
 def corrected_win_rate(

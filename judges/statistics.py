@@ -5,12 +5,12 @@ Intervals are 95 % throughout. Their coverage is simulated in ``tests/judges/tes
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CONFIDENCE", "Estimate", "mean_with_interval", "smallest_detectable_difference"]
+__all__ = ["CONFIDENCE", "Estimate", "bootstrap_interval", "mean_with_interval", "smallest_detectable_difference"]
 
 CONFIDENCE = 0.95
 _MANY = 5000
@@ -58,17 +58,37 @@ def mean_with_interval(
     error = float(np.sqrt(num / (num - 1) * np.sum(residuals**2)) / sizes.sum()) if num > 1 else float("nan")
     if num == 1 or np.allclose(residuals, 0):
         return Estimate(mean, error, *_interval_without_spread(mean, num))
-    from scipy import stats
-
     is_hard = np.isin(values, (0.0, 0.5, 1.0)).all()
     # BCa takes time quadratic in the number of clusters, and skewness no longer matters for many.
     method = "percentile" if is_hard or num > _MANY else "BCa"
+    low, high = bootstrap_interval((sums, sizes), _ratio, method=method, resamples=resamples, seed=seed)
+    return Estimate(mean, error, low, high)
+
+
+def bootstrap_interval(
+    samples: Sequence[np.ndarray],
+    statistic: Callable[..., np.ndarray],
+    *,
+    method: str = "percentile",
+    resamples: int = 9999,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % bootstrap interval of a statistic of paired samples, expanded for small ones; by scipy.
+
+    Args:
+        samples: arrays of equal length (N,), drawn together.
+        statistic: of the samples along a keyword `axis`.
+        method: "percentile" or "BCa". resamples, seed: as above.
+    """
+    from scipy import stats
+
+    num = len(samples[0])
     tail = stats.norm.cdf(np.sqrt(num / (num - 1)) * stats.t.ppf((1 - CONFIDENCE) / 2, num - 1))
     drawn = stats.bootstrap(
-        (sums, sizes), _ratio, paired=True, vectorized=True, method=method, confidence_level=1 - 2 * tail,
+        samples, statistic, paired=True, vectorized=True, method=method, confidence_level=1 - 2 * tail,
         n_resamples=resamples, batch=max(1, 2_000_000 // num), rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return Estimate(mean, error, float(drawn.low), float(drawn.high))
+    return float(drawn.low), float(drawn.high)
 
 
 def smallest_detectable_difference(num: int, standard_deviation: float = 0.5, power: float = 0.8) -> float:

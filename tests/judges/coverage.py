@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from aad_plugin.judges.items import Verdict
-from aad_plugin.judges.labels import corrected_win_rate
+from aad_plugin.judges.labels import agreement_figures, corrected_win_rate
 from aad_plugin.judges.length_control import length_controlled
 from aad_plugin.judges.noise import noise_figures
 from aad_plugin.judges.statistics import mean_with_interval
@@ -88,8 +88,26 @@ def corrected(dice: np.random.Generator, num: int, rate: float) -> Interval:
     return low, high
 
 
+def kappa(dice: np.random.Generator, num: int, rate: float) -> Interval:
+    """Two evenly used labels, equal in a share `rate`: kappa is 2 * rate - 1, given back as the rate."""
+    human = dice.random(num) < 0.5
+    said = np.where(dice.random(num) < rate, human, ~human)
+    found = agreement_figures([str(s) for s in said], [str(h) for h in human], resamples=RESAMPLES)
+    low, high = found["kappa_ci95"]
+    return (low + 1) / 2, (high + 1) / 2
+
+
+def agreement(dice: np.random.Generator, num: int, rate: float) -> Interval:
+    """The share of equal labels."""
+    human = dice.random(num) < 0.5
+    said = np.where(dice.random(num) < rate, human, ~human)
+    low, high = agreement_figures([str(s) for s in said], [str(h) for h in human], resamples=2)["agreement_ci95"]
+    return low, high
+
+
 SIMULATIONS: dict[str, Simulation] = {
-    found.__name__: found for found in (hard, both_orders, soft, clustered, length_control, judge_noise, corrected)
+    found.__name__: found
+    for found in (hard, both_orders, soft, clustered, length_control, judge_noise, corrected, kappa, agreement)
 }
 
 
@@ -108,10 +126,8 @@ def main() -> None:
     for name in sys.argv[2:] or SIMULATIONS:
         for num in SIZES:
             shares = [coverage(SIMULATIONS[name], num, rate, intervals) for rate in RATES]
-            print(
-                f"{name:15s} n={num:4d}  " + "  ".join(f"p={r}: {s:.4f}" for r, s in zip(RATES, shares, strict=True)),
-                flush=True,
-            )
+            shown = "  ".join(f"p={rate}: {share:.4f}" for rate, share in zip(RATES, shares, strict=True))
+            print(f"{name:15s} n={num:4d}  {shown}", flush=True)
 
 
 if __name__ == "__main__":
