@@ -34,6 +34,19 @@ def _run(
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
 
+def _contiguous_head_input(model: PreTrainedModel) -> None:
+    """Have the head read a contiguous copy of the positions that are kept.
+
+    The kept positions are a strided view of all of them, for which torch (2.13, CPU) expands the head's weights to one
+    copy per row of the batch: hundreds of megabytes and seconds at every prefill.
+    """
+
+    def copy(module: nn.Module, args: tuple) -> tuple:
+        return (args[0].contiguous(), *args[1:])
+
+    model.get_output_embeddings().register_forward_pre_hook(copy)
+
+
 class TwoModels(nn.Module):
     """Two checkpoints with one vocabulary.
 
@@ -45,6 +58,8 @@ class TwoModels(nn.Module):
         super().__init__()
         self.policy_model = policy
         self.reference_model = reference
+        for model in {id(m): m for m in (policy, reference)}.values():
+            _contiguous_head_input(model)
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -100,6 +115,7 @@ class OneBase(nn.Module):
         self._rows: list[str] | None = None
         self._check_mixable([name for name in (policy_adapter, reference_adapter) if name])
         model.set_adapter(policy_adapter)
+        _contiguous_head_input(self.policy)
         self._route()
 
     @property
