@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RewardJudge", "RewardModel"]
 
-_QUESTIONS_AT_ONCE = 256
+_QUESTIONS_AT_ONCE = 32
 
 
 class RewardModel:
@@ -33,6 +33,7 @@ class RewardModel:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self._known: dict[str, float] = {}  # text's hash -> score; one answer meets several rivals
 
     @classmethod
     def load(cls, spec: str, device: str | None = None, dtype: str = "auto") -> RewardModel:
@@ -80,11 +81,17 @@ class RewardModel:
             items: (prompt, answer) pairs; a prompt is a string or chat messages.
             batch_size: texts per forward pass; lengths are grouped, so the order of items is free.
         Returns:
-            one float per item, in order. Texts beyond the model's context lose their beginning.
+            one float per item, in order. Texts beyond the model's context lose their beginning. A text is scored once.
         """
+        texts = [_conversation(self.tokenizer, prompt, answer) for prompt, answer in items]
+        keys = [digest(text) for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        self._known.update(zip(new, self._forward(list(new.values()), batch_size), strict=True))
+        return [self._known[key] for key in keys]
+
+    def _forward(self, texts: list[str], batch_size: int) -> list[float]:
         import torch
 
-        texts = [_conversation(self.tokenizer, prompt, answer) for prompt, answer in items]
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         # A chat template writes its own special tokens.
         own = {"add_special_tokens": not self.tokenizer.chat_template}
@@ -126,9 +133,7 @@ class RewardJudge:
         while chunk := list(islice(questions, _QUESTIONS_AT_ONCE)):
             started = time.time()
             texts = [(q.messages, text) for q in chunk for text in (q.first, q.second or "")]
-            distinct = {digest([list(map(dict, prompt)), text]): (prompt, text) for prompt, text in texts}
-            found = dict(zip(distinct, self.reward_model.score(list(distinct.values()), self.batch_size), strict=True))
-            scores = [found[digest([list(map(dict, prompt)), text])] for prompt, text in texts]
+            scores = self.reward_model.score(texts, self.batch_size)
             seconds = (time.time() - started) / len(chunk)
             for row, question in enumerate(chunk):
                 first, second = scores[2 * row : 2 * row + 2]
