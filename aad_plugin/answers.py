@@ -49,6 +49,11 @@ def answer(
     Raises:
         ConfigError: an empty prompt, a prompt that leaves no room in the context, a bad setting.
     """
+    if isinstance(prompts, str):
+        raise ConfigError("prompts is a list, got one string: pass [prompt]")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    stop = [stop] if isinstance(stop, str) else stop
     chosen = pair.settings.override(strategy=strategy, **settings)
     texts = [_render(pair.tokenizer, prompt, chat, number) for number, prompt in enumerate(prompts)]
     encoded = [pair.tokenizer(text, add_special_tokens=not templated)["input_ids"] for text, templated in texts]
@@ -84,6 +89,8 @@ def encode_prompts(
 
 def _render(tokenizer: Any, prompt: Prompt, chat: bool | None, number: int) -> tuple[str, bool]:
     """Return the text to encode and whether a chat template made it."""
+    if not isinstance(prompt, (str, list, tuple)):
+        raise ConfigError(f"prompt {number + 1} must be text or chat messages, got {prompt!r}")
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if not any(str(message.get("content", "")).strip() for message in messages):
         raise ConfigError(f"prompt {number + 1} is empty: expected text to answer")

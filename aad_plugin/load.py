@@ -22,7 +22,7 @@ from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
 from aad_plugin.vocabulary import shared_vocab_size
 
-__all__ = ["PER_MODEL", "assemble", "load_pair"]
+__all__ = ["PER_MODEL", "assemble", "load_pair", "typed"]
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file")
@@ -43,9 +43,9 @@ class _Placement:
         """Return the model in eval mode on its device."""
         try:
             model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **self.named(), **options)
-        except (OSError, ValueError) as e:
+            return model if self.device is None else model.to(self.device)
+        except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
             raise ConfigError(f"cannot load {path!r}: {str(e).splitlines()[0]}") from e
-        return model if self.device is None else model.to(self.device)
 
     def config(self, path: str, trust_remote_code: bool) -> Any:
         """Return the model's configuration without its weights."""
@@ -158,10 +158,11 @@ def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:
     both = {name: options.pop(name) for name in PER_MODEL if options.get(name) is not None}
     own = {name: options.pop(f"reference_{name}", None) for name in PER_MODEL}
     changed = {name: value for name, value in own.items() if value is not None}
-    return {"policy": _Placement(**_typed(both)), "reference": _Placement(**_typed({**both, **changed}))}
+    return {"policy": _Placement(**typed(both)), "reference": _Placement(**typed({**both, **changed}))}
 
 
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
+def typed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return per-model options with ``dtype`` as a torch dtype or "auto"; ConfigError for another word."""
     dtype = values.get("dtype")
     if isinstance(dtype, str) and dtype != "auto":
         resolved = getattr(torch, dtype, None)

@@ -24,6 +24,7 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], config: Any) -> N
         ConfigError: names the nearest known one. Without this a typo would reach the model's constructor.
     """
     allowed = {*known, *FROM_PRETRAINED}
+    attributes = config.to_dict()
     for name in names:
-        if name not in allowed and not name.startswith("bnb_4bit_") and not hasattr(config, name):
+        if name not in allowed and not name.startswith("bnb_4bit_") and name not in attributes:
             raise ConfigError(f"unknown model_arg {name!r}{nearest(name, sorted(allowed))}")

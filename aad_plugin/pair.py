@@ -180,7 +180,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                 f"generate() decodes token by token; strategy={settings.strategy!r} is answered by "
                 "aad_plugin.answer(pair, prompts, strategy=…)"
             )
-        self._refuse(settings, kwargs)
+        if kwargs.get("inputs_embeds") is not None:
+            raise ConfigError("a pair decodes token ids: its two models have embeddings of their own (pass input_ids)")
+        if kwargs.get("cache_implementation") == "paged":
+            self.generate_batch()
         with self._call(settings):
             return super().generate(*args, **kwargs)
 
@@ -225,21 +228,20 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         finally:
             self._calls.pop()
 
-    def _refuse(self, settings: DecodingSettings, kwargs: dict[str, Any]) -> None:
-        config = kwargs.get("generation_config")
-        if kwargs.get("cache_implementation", getattr(config, "cache_implementation", None)) == "paged":
+    def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the host merge keyword arguments, a passed configuration and the model's own; refuse what has no meaning."""
+        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        settings = self._calls[-1].settings if self._calls else self.settings
+        if config.cache_implementation == "paged":
             self.generate_batch()
-        if kwargs.get("inputs_embeds") is not None:
-            raise ConfigError("a pair decodes token ids: its two models have embeddings of their own (pass input_ids)")
-        if not settings.needs_reference:
-            return
-        for name, neutral in _LOGITS_ONLY.items():
-            value = kwargs.get(name, getattr(config, name, None))
+        for name, neutral in _LOGITS_ONLY.items() if settings.needs_reference else ():
+            value = getattr(config, name, None)
             if value not in (None, neutral):
                 raise ConfigError(
                     f"{name}={value!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: "
                     f"leave it out, or use strategy='greedy'"
                 )
+        return config, model_kwargs
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and isinstance(cache, PairCache) != (len(roles) == 2):

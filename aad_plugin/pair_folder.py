@@ -34,6 +34,8 @@ def write_pair_folder(source: PairSource, settings: DecodingSettings, folder: st
         ConfigError: the folder holds something else already.
     """
     target = Path(folder).expanduser()
+    if target.is_file():
+        raise ConfigError(f"{target} is a file, expected a folder to write")
     existing = target / PAIR_FILE
     if existing.is_file() and '"aligned_pair"' not in existing.read_text(encoding="utf-8"):
         raise ConfigError(f"{existing} belongs to another model: choose an empty folder")

@@ -37,6 +37,8 @@ class KeyedSampler(LogitsProcessor):
         prompt_length: tokens before the first drawn one.
         temperature: > 0. top_p: nucleus mass in (0, 1]; the token that crosses it is kept, as in transformers.
         seed: of the noise.
+    Attributes:
+        logprobs: per step, (B,) float32: log-probability of the drawn token, before temperature and nucleus.
     """
 
     def __init__(
@@ -47,13 +49,15 @@ class KeyedSampler(LogitsProcessor):
         self.temperature = temperature
         self.top_p = top_p
         self.seed = seed
+        self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Map (B, V) scores to (B, V) with a single finite entry per row."""
         step = input_ids.shape[1] - self.prompt_length
         draws = torch.tensor([uniform(self.seed, key, sample, step) for key, sample in self.keys], dtype=torch.float64)
-        probs = (scores.float() / self.temperature).softmax(-1)
-        chosen = _invert(*_nucleus(probs, self.top_p), draws.to(scores.device))
+        logits = scores.float()
+        chosen = _invert(*_nucleus((logits / self.temperature).softmax(-1), self.top_p), draws.to(scores.device))
+        self.logprobs.append(logits.gather(-1, chosen[:, None]).squeeze(-1) - logits.logsumexp(-1))
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
 
 

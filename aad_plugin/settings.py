@@ -61,7 +61,7 @@ class DecodingSettings:
 
     def __post_init__(self) -> None:
         self._expand_best_of()
-        if self.strategy not in STRATEGIES:
+        if not isinstance(self.strategy, str) or self.strategy not in STRATEGIES:
             raise ConfigError(
                 f"strategy must be one of {', '.join(STRATEGIES)} or best_of_<n>, got {self.strategy!r}"
                 + nearest(str(self.strategy), STRATEGIES)
@@ -72,7 +72,7 @@ class DecodingSettings:
         self._number("top_p", lambda v: 0 < v <= 1, "in (0, 1]")
         self._integer("n", 1)
         self._integer("seed", 0)
-        if self.picker != "implicit" and not (self.picker.startswith("reward:") and len(self.picker) > 7):
+        if not re.fullmatch(r"implicit|reward:.+", str(self.picker)):
             raise ConfigError(f"picker must be 'implicit' or 'reward:<model>', got {self.picker!r}")
         if self.strategy == "eft" and self.eft_scale == 1:
             logger.warning("eft_scale=1 is plain greedy decoding of the policy; try a value above 1")
@@ -139,9 +139,7 @@ class DecodingSettings:
 
     def _integer(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        number = (
-            int(value) if isinstance(value, (int, float, str)) and str(value).strip().lstrip("-").isdigit() else None
-        )
+        number = int(str(value)) if re.fullmatch(r"-?[0-9]+", str(value).strip()) else None
         if number is None or isinstance(value, bool) or number < least:
             raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
         object.__setattr__(self, name, number)

@@ -175,6 +175,10 @@ class OneBase(nn.Module):
             config = self.model.peft_config[name]
             if not isinstance(config, LoraConfig):
                 raise ConfigError(f"adapter {name!r} is {config.peft_type}, expected LoRA; {advice}")
+            if config.bias != "none":
+                raise ConfigError(
+                    f"adapter {name!r} was trained with bias={config.bias!r}, which replaces the base's biases; {advice}"
+                )
             if config.use_dora:
                 raise ConfigError(f"adapter {name!r} uses DoRA, whose rows cannot share a batch; {advice}")
         for path, layer in self.model.named_modules():

@@ -7,12 +7,14 @@ sequences. Token-level strategies go straight to ``AlignedPair.generate``. Knows
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair import AlignedPair
 from aad_plugin.sampling import KeyedSampler, prompt_key
 from aad_plugin.settings import DecodingSettings
@@ -34,9 +36,13 @@ class StopSequences(StoppingCriteria):
         sequences: stop strings; special tokens are matched too.
         tokenizer: decodes the answer's tail.
         prompt_length: tokens before the answer.
+        rows_move: beam search reorders its rows, so what a row held at an earlier step says nothing.
     """
 
-    def __init__(self, sequences: Sequence[str], tokenizer: Any, prompt_length: int) -> None:
+    def __init__(
+        self, sequences: Sequence[str], tokenizer: Any, prompt_length: int, *, rows_move: bool = False
+    ) -> None:
+        self.rows_move = rows_move
         self.sequences = [sequence for sequence in sequences if sequence]
         self.tokenizer = tokenizer
         self.prompt_length = prompt_length
@@ -47,7 +53,7 @@ class StopSequences(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         """Return (B,) bool, True for rows whose answer holds a stop sequence."""
-        if self.lengths is None:
+        if self.lengths is None or self.rows_move:
             self.lengths = torch.full((len(input_ids),), torch.iinfo(torch.int64).max)
         answer = input_ids[:, self.prompt_length :]
         texts = self.tokenizer.batch_decode(answer[:, -self.tail :])
@@ -82,20 +88,41 @@ def decode(
     Returns:
         (B, P + new) int64, right-padded.
     """
+    if settings.samples and (generate_options.get("num_beams") or 1) > 1:
+        raise ConfigError(
+            f"strategy={settings.strategy!r} draws answers, num_beams searches for one: leave num_beams out"
+        )
+    if (generate_options.get("num_return_sequences") or 1) > 1:
+        raise ConfigError(
+            "one answer per prompt is decoded: leave num_return_sequences out (lm-eval tasks have repeats)"
+        )
     run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options)
     if not settings.samples:
         return run.generate(settings.strategy)
     keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids, attention_mask, strict=True)]
     if settings.strategy == "sample":
-        return run.draw(keys, range(sample, sample + 1))[0][0]
+        return run.draw(keys, range(sample, sample + 1))[0].tokens
     first = sample * settings.n
     groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), _MAX_ROWS // len(keys))]
     candidates = [candidate for group in groups for candidate in group]
-    rewards = [run.rewards(tokens, lengths, picker, prompts) for tokens, lengths in candidates]
-    winners = torch.stack(rewards).argmax(0)
-    width = max(tokens.shape[1] for tokens, _ in candidates)
-    padded = torch.stack([_pad_right(tokens, width, run.pad_token_id) for tokens, _ in candidates])
+    winners = torch.stack([run.rewards(drawn, picker, prompts) for drawn in candidates]).argmax(0)
+    width = max(drawn.tokens.shape[1] for drawn in candidates)
+    padded = torch.stack([_pad_right(drawn.tokens, width, run.pad_token_id) for drawn in candidates])
     return padded[winners.to(padded.device), torch.arange(len(keys), device=padded.device)]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One answer per prompt.
+
+    Attributes:
+        tokens: (B, P + new) int64. lengths: (B,) answer tokens, the end included.
+        policy_logprobs: (B, new) float32 of the drawn tokens, known from drawing them.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    policy_logprobs: Tensor
 
 
 class _Run:
@@ -131,8 +158,10 @@ class _Run:
 
     def generate(self, strategy: str, copies: int = 1, **extra: Any) -> Tensor:
         """Run ``generate`` on ``copies`` adjacent copies of each prompt."""
-        self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length) if self.stop else None
-        if self.stopper:
+        self.stopper = None
+        if self.stop:
+            beams = self.options.get("num_beams") or 1
+            self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length, rows_move=beams > 1)
             extra["stopping_criteria"] = StoppingCriteriaList([self.stopper])
         parameters = {"alpha": self.settings.alpha, "eft_scale": self.settings.eft_scale}
         return self.pair.generate(
@@ -143,35 +172,37 @@ class _Run:
             **{"pad_token_id": self.pad_token_id, **self.options, **extra},
         )
 
-    def draw(self, keys: list[str], numbers: range) -> list[tuple[Tensor, Tensor]]:
-        """Draw one answer per sample number: a list of (B, P + new) tokens with (B,) answer lengths."""
+    def draw(self, keys: list[str], numbers: range) -> list[_Drawn]:
+        """Draw one answer per prompt for each sample number."""
         s = self.settings
         rows = [(key, number) for key in keys for number in numbers]
         sampler = KeyedSampler(rows, self.prompt_length, temperature=s.temperature, top_p=s.top_p, seed=s.seed)
         tokens = self.generate("greedy", len(numbers), logits_processor=LogitsProcessorList([sampler]))
-        lengths = self._lengths(tokens)
-        return [(tokens[i :: len(numbers)], lengths[i :: len(numbers)]) for i in range(len(numbers))]
+        columns = (tokens, self._lengths(tokens), torch.stack(sampler.logprobs, dim=1))
+        return [_Drawn(*(column[i :: len(numbers)] for column in columns)) for i in range(len(numbers))]
 
-    def rewards(self, tokens: Tensor, lengths: Tensor, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
+    def rewards(self, drawn: _Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
         """Return (B,) float64 scores of one answer per prompt."""
         if self.settings.picker == "implicit":
-            return self._implicit_rewards(tokens, lengths)
+            return self._implicit_rewards(drawn)
         if picker is None:
             raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")
-        answers = [row[self.prompt_length :][:length] for row, length in zip(tokens, lengths.tolist(), strict=True)]
+        rows = zip(drawn.tokens, drawn.lengths.tolist(), strict=True)
+        answers = [row[self.prompt_length :][:length] for row, length in rows]
         texts = self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return torch.tensor(list(picker(prompts, texts)), dtype=torch.float64)
 
-    def _implicit_rewards(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Σ log π_policy − log π_reference over each answer, its end included."""
+    def _implicit_rewards(self, drawn: _Drawn) -> Tensor:
+        """Σ log π_policy − log π_reference over each answer, its end included; only the reference reads it again."""
+        tokens, lengths = drawn.tokens, drawn.lengths
         positions = torch.arange(tokens.shape[1] - self.prompt_length, device=tokens.device)
         answer_mask = positions < lengths.to(tokens.device)[:, None]
         sums = []
         for rows in _chunks(range(len(tokens)), _SCORED_ROWS):
             part = slice(rows.start, rows.stop)
             mask = torch.cat([self.attention_mask[part], answer_mask[part].to(self.attention_mask.dtype)], dim=1)
-            policy, reference = self.pair.answer_logprobs(tokens[part], mask, self.prompt_length)
-            sums.append(((policy - reference).double() * answer_mask[part]).sum(-1))
+            (reference,) = self.pair.answer_logprobs(tokens[part], mask, self.prompt_length, ("reference",))
+            sums.append(((drawn.policy_logprobs[part] - reference).double() * answer_mask[part]).sum(-1))
         return torch.cat(sums).cpu()
 
     def _lengths(self, tokens: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import os
 import sys
 import types
 
+__all__ = ["main", "provide_pkg_resources"]
+
 
 def main() -> None:
     """Serve orders from stdin until it ends. alpaca_eval's own prints go to stderr."""

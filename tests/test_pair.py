@@ -198,6 +198,25 @@ def test_scores_are_the_decoding_rules(pair):
     assert torch.equal(pair(ids, logits_to_keep=1).logits, aad_scores(*rows, 0.1))
 
 
+def test_a_penalty_is_refused_wherever_it_stands(pair):
+    ids = torch.tensor([[1, 2, 3]])
+    with pytest.raises(ConfigError, match="repetition_penalty=50"):
+        pair.generate(ids, GenerationConfig(repetition_penalty=50.0))
+    pair.generation_config.repetition_penalty = 50.0
+    try:
+        with pytest.raises(ConfigError, match="repetition_penalty=50"):
+            pair.generate(ids)
+    finally:
+        pair.generation_config.repetition_penalty = 1.0
+
+
+def test_an_adapter_that_replaced_the_bases_biases_is_refused():
+    model = with_adapters("gpt2", ("policy",))
+    model.peft_config["policy"].bias = "all"
+    with pytest.raises(ConfigError, match="bias='all', which replaces the base's biases"):
+        OneBase(model, "policy")
+
+
 @pytest.mark.parametrize("fault", ["dora", "merged"])
 def test_adapters_that_cannot_share_a_batch_are_refused(fault):
     model = with_adapters("llama", ("policy",))

@@ -23,7 +23,9 @@ def test_all_lists_the_public_definitions(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     defined = {node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")}
-    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    lists = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
     named = set(ast.literal_eval(lists[0])) if lists else set()
     if "cli" in path.parts and not lists:
         return  # a subcommand's module holds its command function and nothing others import

@@ -104,6 +104,9 @@ def test_text_in_text_out(pair):
         (["fine", "  "], {}, "prompt 2 is empty"),
         (["x" * 600], {}, "prompt 1 has 617 tokens; with 256 new ones it exceeds the context of 512"),
         (["fine"], {"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ("Hello", {}, "prompts is a list, got one string"),
+        (["fine"], {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ([None], {}, "prompt 1 must be text or chat messages, got None"),
         (["fine"], {"strategy": "beam"}, "strategy must be one of"),
         ([[{"role": "user", "content": "hi"}]], {"chat": False}, "chat=False takes plain strings"),
     ],
@@ -111,3 +114,27 @@ def test_text_in_text_out(pair):
 def test_bad_input(pair, prompts, options, message):
     with pytest.raises(ConfigError, match=message):
         answer(pair, prompts, **options)
+
+
+def test_stop_sequences_follow_beams(pair):
+    """A row's memory of a stop sequence must not stay behind when beams change rows."""
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        options = dict(max_new_tokens=12, num_beams=3, pad_token_id=PAD)
+        free = pair.tokenizer.decode(pair.generate(input_ids=ids, **options)[0, len(prompt) :], skip_special_tokens=True)
+        stop = [letter for letter in free[1:] if letter.isalnum() and letter.isascii()][:1]  # a byte of no character cannot be matched
+        hosts = pair.generate(input_ids=ids, stop_strings=stop, tokenizer=pair.tokenizer, **options)
+        ours = decode(pair, ids, torch.ones_like(ids), DecodingSettings(), stop=stop, **options)
+        assert ours.tolist() == hosts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({"strategy": "sample"}, {"num_beams": 2}, "num_beams searches for one"),
+        ({}, {"num_return_sequences": 2, "do_sample": True}, "one answer per prompt is decoded"),
+    ],
+)
+def test_options_that_contradict_a_strategy(pair, settings, options, message):
+    with pytest.raises(ConfigError, match=message):
+        answers(pair, DecodingSettings(**settings), [0], **options)

@@ -14,5 +14,7 @@ def evaluate(context: typer.Context) -> None:
     register_all()
     from lm_eval.__main__ import cli_evaluate
 
-    sys.argv = ["lm_eval", "run", *context.args]
+    # lm-eval's own subcommands may be written out; a bare list of arguments means `run`.
+    subcommand = [] if context.args[:1] in (["run"], ["ls"], ["validate"]) else ["run"]
+    sys.argv = ["lm_eval", *subcommand, *context.args]
     cli_evaluate()

@@ -10,6 +10,7 @@ import typer
 
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load
 from aad_plugin.errors import ConfigError
+from aad_plugin.settings import DecodingSettings
 
 
 def generate(
@@ -26,6 +27,8 @@ def generate(
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
     n: Annotated[int | None, typer.Option(help="Answers drawn by best_of_n; default 2.")] = None,
     picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of sample and best_of_n; default 1.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus of sample and best_of_n; default 0.95.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 8,
@@ -36,12 +39,15 @@ def generate(
     questions = [*(prompts or []), *(_read(file) if file else [])]
     if not questions:
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --file')
+    if output and output.is_dir():
+        raise ConfigError(f"--output {output} is a folder, expected a file")
+    given = dict(alpha=alpha, eft_scale=eft_scale, n=n, picker=picker, temperature=temperature, top_p=top_p, seed=seed)
+    for name in strategy or []:
+        DecodingSettings().override(**{**given, "strategy": name})  # refuse a typo before any weight is loaded
     from aad_plugin.answers import answer
 
-    loaded = load(pair, model_args, alpha=alpha, eft_scale=eft_scale, n=n, picker=picker, seed=seed)
+    loaded = load(pair, model_args, **given)
     names = strategy or [loaded.settings.strategy]
-    for name in names:
-        loaded.settings.override(strategy=name)  # refuse a typo before anything is decoded
     outputs: dict[str, list[str]] = {}
     for name in names:
         outputs[name] = answer(
@@ -71,14 +77,17 @@ def _show(rows: list[dict[str, Any]], output: Path | None) -> None:
 def _read(path: Path) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"no prompt file {str(path)!r}")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path} is not UTF-8 text: {e.reason} at byte {e.start}") from e
     if path.suffix != ".jsonl":
         return lines
     prompts = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            prompts.append(row.get("prompt") or row["instruction"])
-        except (ValueError, KeyError, AttributeError) as e:
+            prompts.append(row["prompt"] if "prompt" in row else row["instruction"])
+        except (ValueError, KeyError, TypeError) as e:
             raise ConfigError(f"{path}, line {number}: expected a JSON object with prompt or instruction") from e
     return prompts

@@ -31,11 +31,12 @@ def parse_model_args(text: str) -> dict[str, Any]:
             return json.loads(text)
         except ValueError as e:
             raise ConfigError(f"--model-args is not valid JSON: {e}") from e
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise ConfigError(f"--model-args expects k=v,k=v, got {name!r}")
-    return {name.strip(): value for name, _, value in pairs}
+    unpaired = [part for part in text.split(",") if part.strip() and "=" not in part]
+    if unpaired:
+        raise ConfigError(f"--model-args expects k=v,k=v, got {unpaired[0]!r}")
+    from lm_eval.utils import simple_parse_args_string
+
+    return simple_parse_args_string(text)
 
 
 def load(pair: str | None, model_args: str, **settings: Any) -> Any:

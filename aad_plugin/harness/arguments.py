@@ -10,7 +10,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from aad_plugin.errors import ConfigError, nearest
-from aad_plugin.load import PER_MODEL
+from aad_plugin.load import PER_MODEL, typed
 from aad_plugin.options import refuse_unknown
 from aad_plugin.pair import AlignedPair
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
@@ -58,6 +58,8 @@ class PairArguments:
         settings, loglikelihood = _decoding(rest, source.settings)
         reference = {name.removeprefix("reference_"): rest.pop(name, None) for name in _REFERENCE_OPTIONS}
         options = {name: value for name, value in reference.items() if value is not None}
+        for given in (rest, options):
+            typed({name: given[name] for name in ("dtype",) if name in given})  # refuse a misspelt one here
         device = options.pop("device", None)
         if source.shares_base and (options or device):
             named = ", ".join(f"reference_{name}" for name in [*options, *(["device"] if device else [])])

@@ -36,16 +36,33 @@ def split_gen_kwargs(
     sample = int(rest.pop("sample", 0))
     changes = {name: rest.pop(name) for name in SETTING_NAMES if name in rest and name not in _SAMPLING}
     settings = defaults.override(**changes)
+    for name in ("temperature", "max_gen_toks"):
+        _check_number(name, rest.get(name))
     draws = rest.get("do_sample") is True and float(rest.get("temperature", 1.0)) > 0
     sampling = {name: rest.pop(name) for name in _SAMPLING if name in rest}
     rest.pop("do_sample", None)
     if settings.samples:
-        settings = settings.override(**{name: value for name, value in sampling.items() if float(value) > 0})
+        # lm-eval writes temperature 0 into every request that does not sample by itself.
+        settings = settings.override(
+            **{n: v for n, v in sampling.items() if not (n == "temperature" and float(v) == 0)}
+        )
     elif draws:
         rest.update(do_sample=True, **sampling)
+    if "stop_strings" in rest:
+        raise ConfigError("stop_strings is transformers' word: lm-eval's is until=[…]")
     for name in rest:
         if name not in _GENERATE and name not in _LENGTHS and name != "until":
             raise ConfigError(
                 f"unknown gen_kwarg {name!r}{nearest(name, [*SETTING_NAMES, *_GENERATE, *_LENGTHS, 'until'])}"
             )
     return settings, sample, rest
+
+
+def _check_number(name: str, value: Any) -> None:
+    least = 0 if name == "temperature" else 1
+    try:
+        if value is None or float(value) >= least:
+            return
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(f"{name} must be a number of at least {least}, got {value!r}")

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.answer_log import record
 from aad_plugin.harness.arguments import PairArguments
-from aad_plugin.harness.cache import keyed_cache_hook
+from aad_plugin.harness.cache import keyed_cache_hook, never_store
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.load import assemble
 from aad_plugin.pair import AlignedPair
@@ -85,7 +85,10 @@ class AADLM(HFLM):
         source = self._arguments.source
         if not tokenizer and source is not None and source.tokenizer != source.backbone:
             tokenizer = source.tokenizer
-        super()._create_tokenizer(pretrained, tokenizer, **options)
+        try:
+            super()._create_tokenizer(pretrained, tokenizer, **options)
+        except (OSError, ValueError) as e:
+            raise ConfigError(f"no tokenizer at {tokenizer or pretrained!r}: {str(e).splitlines()[0]}") from e
 
     def _get_config(self, pretrained: str, **options: Any) -> None:
         try:
@@ -105,7 +108,7 @@ class AADLM(HFLM):
             try:
                 # A copy, since HFLM adds its device map to the keyword arguments it is given.
                 super(AADLM, self)._create_model(pretrained=path, **dict(own[role]))
-            except (OSError, ValueError) as e:
+            except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
                 raise ConfigError(f"cannot load {role} {path!r}: {str(e).splitlines()[0]}") from e
             finally:
                 self._device = home
@@ -145,7 +148,9 @@ class AADLM(HFLM):
         """Answer requests; each may name its own strategy in gen_kwargs, and repeats draw different samples."""
         defaults = self.settings
         for request in requests:
-            split_gen_kwargs(request.args[1], defaults)  # a typo fails now, before anything is decoded
+            settings, _, _ = split_gen_kwargs(request.args[1], defaults)  # a typo fails now, before anything is decoded
+            if settings.samples:
+                never_store(self.cache_hook, request.args)
         answers = super().generate_until(_number_repeats(requests, defaults), disable_tqdm=disable_tqdm)
         logger.info("process %d of %d: answered %d requests", self.rank + 1, self.world_size, len(answers))
         return answers
@@ -243,7 +248,7 @@ class AADLM(HFLM):
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Answer from a cache table of these weights and settings only: lm-eval's own key holds just the request."""
-        super().set_cache_hook(keyed_cache_hook(cache_hook, self))
+        super().set_cache_hook(keyed_cache_hook(cache_hook, self.cache_fingerprint()))
 
     def cache_fingerprint(self) -> str:
         """Return what separates this model's answers from another's in one cache file."""

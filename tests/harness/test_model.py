@@ -85,6 +85,20 @@ def test_a_cached_run_decodes_nothing(evaluate, checkpoints, tmp_path, monkeypat
     assert answers(evaluate("aad", args, use_cache=cache)) == first
 
 
+def test_sampled_answers_are_not_cached(evaluate, checkpoints, tmp_path):
+    """lm-eval's key cannot tell repeats apart: cached, they would all become the last one."""
+    import sqlite3
+
+    cache = str(tmp_path / "cache")
+    args = checkpoints.model_args("two_models")
+    evaluate("aad", args, use_cache=cache, gen_kwargs="strategy=sample")
+    evaluate("aad", args, use_cache=cache, gen_kwargs="strategy=greedy")
+    (file,) = tmp_path.glob("cache*.db")
+    with sqlite3.connect(file) as database:
+        (table,) = [name for (name,) in database.execute("select name from sqlite_master") if name.startswith("aad_")]
+        assert database.execute(f'select count(*) from "{table}"').fetchone() == (len(QUESTIONS),)
+
+
 def test_repeats_of_a_sampled_request_differ(evaluate, checkpoints, task_folder):
     from lm_eval.api.instance import Instance
 
@@ -130,6 +144,13 @@ def test_results_say_how_they_were_made(evaluate, checkpoints):
         ({}, "strategy=aad,alpha=3", r"alpha must be a number in \(0, 1\], got 3"),
         ({}, "repetition_penalty=1.3", "repetition_penalty=1.3 rescales logits"),
         ({"n": 0}, None, "n must be a whole number of at least 1"),
+        ({"strategy": ["aad"]}, None, "strategy must be one of"),
+        ({"picker": 5}, None, "picker must be 'implicit' or 'reward:<model>', got 5"),
+        ({"dtype": "bf16"}, None, "dtype must be 'auto' or a torch dtype"),
+        ({"tokenizer": "/nowhere"}, None, "no tokenizer at '/nowhere'"),
+        ({}, "strategy=sample,temperature=-1", "temperature must be a number of at least 0, got -1"),
+        ({}, "strategy=sample,top_p=0", "top_p must be a number in"),
+        ({}, "max_gen_toks=0", "max_gen_toks must be a number of at least 1, got 0"),
     ],
 )
 def test_bad_arguments(evaluate, checkpoints, extra, gen_kwargs, message):

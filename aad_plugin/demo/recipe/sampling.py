@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aad_plugin.demo.recipe.prompts import Prompt, load_prompts
 
-__all__ = ["CONDITIONS", "PLAN", "Answer", "load_answers", "sample_answers"]
+__all__ = ["CONDITIONS", "PLAN", "Answer", "Condition", "load_answers", "sample_answers"]
 
 MAX_NEW_TOKENS = 64  # as in the demo task: what is cut there is cut here
 BATCH_SIZE = 56
