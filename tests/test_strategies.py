@@ -121,8 +121,12 @@ def test_stop_sequences_follow_beams(pair):
     for prompt in PROMPTS:
         ids = torch.tensor([prompt])
         options = dict(max_new_tokens=12, num_beams=3, pad_token_id=PAD)
-        free = pair.tokenizer.decode(pair.generate(input_ids=ids, **options)[0, len(prompt) :], skip_special_tokens=True)
-        stop = [letter for letter in free[1:] if letter.isalnum() and letter.isascii()][:1]  # a byte of no character cannot be matched
+        free = pair.tokenizer.decode(
+            pair.generate(input_ids=ids, **options)[0, len(prompt) :], skip_special_tokens=True
+        )
+        stop = [letter for letter in free[1:] if letter.isalnum() and letter.isascii()][
+            :1
+        ]  # a byte of no character cannot be matched
         if not stop:
             continue
         hosts = pair.generate(input_ids=ids, stop_strings=stop, tokenizer=pair.tokenizer, **options)

@@ -186,7 +186,8 @@ def _spoil(kind: str, prompt: str, good: str, rng: random.Random) -> str | None:
         return _fill_up(half, half, length)
     if kind == "echo":
         return _fill_up(prompt, prompt, length)
-    return _fill_up(*rng.sample(_REFUSALS, 2), rng.choice((0, length)))
+    first, second = rng.sample(_REFUSALS, 2)
+    return _fill_up(first, second, rng.choice((0, length)))
 
 
 def _fill_up(start: str, more: str, length: int) -> str:

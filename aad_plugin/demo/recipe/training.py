@@ -135,7 +135,7 @@ def _dataset(pairs: list[Pair], tokenizer, *, joined: bool):
     """Rows for TRL. `joined`: whole conversations, which a judge reads; otherwise a rendered prompt and two answers."""
     from datasets import Dataset
 
-    rows = []
+    rows: list[dict] = []
     for p in pairs:
         if joined:
             rows.append({"chosen": conversation(p.prompt, p.chosen), "rejected": conversation(p.prompt, p.rejected)})
