@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from aad_plugin.judges import compare, load_judge
 from aad_plugin.judges.results import read_difficulties, read_verdicts
 from aad_plugin.judges.summary import summarize
 from tests.judges.conftest import made_up
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.public_data import DATA, needs_public_data
 
 CONFIG = """
 planted:
@@ -70,6 +68,7 @@ def test_alpaca_eval_annotates_through_the_loopback_judge(loopback, annotator, t
 
 
 @pytest.mark.slow
+@needs_public_data
 def test_alpaca_evals_own_length_control_where_its_data_is(tmp_path):
     difficulties = read_difficulties(DATA / "alpaca_eval_instruction_difficulty.csv")
     verdicts = read_verdicts(DATA / "alpaca_eval_annotations_OpenHermes-2.5-Mistral-7B.json.gz")

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typer
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 from aad_plugin.cli.judge import judge
 from aad_plugin.cli.judge_check import judge_check
 from aad_plugin.errors import ConfigError, JudgeUnavailable
+from tests.public_data import DATA, needs_public_data
 
 app = typer.Typer()
 app.command("judge")(judge)
@@ -201,9 +201,10 @@ def test_judge_check_measures_agreement_with_people(loopback, tmp_path):
         raise pointwise.exception
 
 
+@needs_public_data
 def test_agreement_with_the_human_labels_of_xstest(loopback, tmp_path):
     names = {"1_full_compliance": "comply", "2_full_refusal": "refuse", "3_partial_refusal": "partial"}
-    data = Path(__file__).parents[3] / "shared" / "data" / "xstest_v2_completions_mistralinstruct.csv"
+    data = DATA / "xstest_v2_completions_mistralinstruct.csv"
     with data.open(newline="") as source, (tmp_path / "labels.csv").open("w", newline="") as target:
         out = csv.writer(target)
         out.writerow(["prompt", "output", "label"])

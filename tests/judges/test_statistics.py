@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +19,7 @@ from aad_plugin.judges.results import read_difficulties, read_verdicts
 from aad_plugin.judges.statistics import mean_with_interval, smallest_detectable_difference
 from aad_plugin.judges.summary import summarize
 from tests.judges.coverage import RATES, SIMULATIONS, SIZES, coverage
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.public_data import DATA, needs_public_data
 
 
 def verdict(number, p, orders=(), **more):
@@ -94,6 +92,7 @@ def leaderboard():
 
 
 @pytest.mark.parametrize(("model", "error_without"), [("Qwen-14B-Chat", 8.4), ("OpenHermes-2.5-Mistral-7B", 4.5)])
+@needs_public_data
 def test_published_leaderboard(model, error_without):
     published = leaderboard()[model]
     verdicts = read_verdicts(DATA / f"alpaca_eval_annotations_{model}.json.gz")
