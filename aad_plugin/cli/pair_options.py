@@ -45,5 +45,4 @@ def load(pair: str | None, model_args: str, **settings: Any) -> Any:
 
     given = {name: value for name, value in settings.items() if value is not None}
     arguments = {**parse_model_args(model_args), **given}
-    # Weights as they were saved: bf16 checkpoints stay bf16.
     return load_pair(arguments.pop("pair", None) or pair, **arguments)
