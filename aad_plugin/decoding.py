@@ -16,6 +16,7 @@ Run: python -m pytest tests/test_decoding.py
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,9 +25,12 @@ from aad_plugin.errors import ConfigError, NonFiniteLogits, VocabMismatch
 
 __all__ = [
     "IMPLAUSIBLE",
+    "Candidates",
     "aad_scores",
+    "aad_scores_of_candidates",
     "check_alpha",
     "eft_scores",
+    "list_candidates",
     "plausible_set",
     "require_finite",
     "token_advantage",
@@ -130,6 +134,57 @@ def aad_scores(policy_logits: Tensor, reference_logits: Tensor, alpha: float) ->
     best = scores.amax(-1, keepdim=True)
     favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)
     return scores.scatter(-1, favourite, torch.nextafter(best, torch.full_like(best, torch.inf)))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The plausible set of every row as one list, for hosts that look at nothing else of the reference.
+
+    Attributes:
+        rows, tokens: (N,) int64, row by row. columns: (N,) int64, position within the row's own candidates, from 0.
+        most: the largest number of candidates of a row; 1 = no row has a choice and the reference decides nothing.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+    columns: Tensor
+    most: int
+
+
+def list_candidates(policy_logits: Tensor, alpha: float) -> Candidates:
+    """List :func:`plausible_set` of (R, V) raw policy logits; waits for the device."""
+    rows, tokens = plausible_set(policy_logits, alpha).nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(policy_logits))
+    first = counts.cumsum(0) - counts
+    columns = torch.arange(len(rows), device=rows.device) - first[rows]
+    return Candidates(rows, tokens, columns, int(counts.max()))
+
+
+def aad_scores_of_candidates(
+    policy_logits: Tensor,
+    candidates: Candidates,
+    alpha: float,
+    policy_values: Tensor | None = None,
+    reference_values: Tensor | None = None,
+) -> Tensor:
+    """Return what :func:`aad_scores` returns, up to a constant per row, from the candidates' logits alone.
+
+    Args:
+        policy_logits: (R, V) raw, before temperature.
+        candidates: of these rows, :func:`list_candidates`.
+        alpha: see :func:`plausible_set`.
+        policy_values, reference_values: (N,) float32, logits of the candidates, possibly more exact than
+            ``policy_logits``; None where no row has a choice.
+    Returns:
+        (R, V) float32 scores.
+    """
+    at = candidates.rows, candidates.columns
+    scores = policy_logits - (policy_logits.amax(-1, keepdim=True).float() - IMPLAUSIBLE)
+    if policy_values is None or reference_values is None:
+        return scores.index_put_((candidates.rows, candidates.tokens), scores.new_zeros(()))
+    block = scores.new_full((len(scores), candidates.most), -torch.inf).index_put_(at, policy_values)
+    reference = torch.zeros_like(block).index_put_(at, reference_values)
+    return scores.index_put_((candidates.rows, candidates.tokens), aad_scores(block, reference, alpha)[at])
 
 
 def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: float) -> Tensor:

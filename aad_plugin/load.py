@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.options import refuse_unknown
-from aad_plugin.pair import AlignedPair
+from aad_plugin.pair import AlignedPair, check_shortcuts
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
@@ -26,7 +26,7 @@ __all__ = ["PER_MODEL", "assemble", "load_pair", "typed"]
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file")
-_NAMES = ("pair", "pretrained", "tokenizer", "trust_remote_code", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
+_NAMES = ("pair", "pretrained", "tokenizer", "trust_remote_code", "shortcuts", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -66,6 +66,7 @@ def load_pair(
     pretrained: str | None = None,
     tokenizer: Any = None,
     trust_remote_code: bool = False,
+    shortcuts: str = "auto",
     **options: Any,
 ) -> AlignedPair:
     """Load a pair with transformers.
@@ -74,6 +75,7 @@ def load_pair(
         pair: preset name, pair folder or TRL output folder.
         pretrained: alias of ``policy`` or ``pair``.
         tokenizer: a tokenizer, or where to load it from; default: the policy's.
+        shortcuts: what decoding may leave out, see :class:`AlignedPair`.
         **options: parts (policy, reference, base, adapter, reference_adapter), decoding settings (strategy, alpha …),
             per-model options (revision, dtype, device, gguf_file and their reference_… forms), and what else
             ``AutoModelForCausalLM.from_pretrained`` takes (attn_implementation, device_map …).
@@ -86,6 +88,7 @@ def load_pair(
     settings = DecodingSettings().override(**source.settings).override(**changes)
     sides = _placements(options)
     _check_reference_options(source, sides)
+    check_shortcuts(shortcuts)
 
     def load_model(path: str, role: Role) -> PreTrainedModel:
         refuse_unknown(options, _NAMES, sides[role].config(path, trust_remote_code))
@@ -108,6 +111,7 @@ def load_pair(
         tokenizer=tokenizer,
         reference_tokenizer=reference_tokenizer,
         adapter_revision=sides["policy"].revision,
+        shortcuts=shortcuts,
     )
 
 
@@ -119,6 +123,7 @@ def assemble(
     tokenizer: Any,
     reference_tokenizer: Any,
     adapter_revision: str | None = None,
+    shortcuts: str = "auto",
 ) -> AlignedPair:
     """Load the weights a source names and join them to a pair.
 
@@ -133,7 +138,9 @@ def assemble(
         sides = _attach_adapters(load_model(source.backbone, "policy"), source, adapter_revision)
     else:
         sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
-    return AlignedPair(sides, vocab_size=vocab_size, settings=settings, tokenizer=tokenizer, source=source)
+    return AlignedPair(
+        sides, vocab_size=vocab_size, settings=settings, tokenizer=tokenizer, source=source, shortcuts=shortcuts
+    )
 
 
 def _attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | None) -> OneBase:

@@ -20,13 +20,22 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, Pr
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from aad_plugin.decoding import aad_scores, eft_scores, require_finite
+from aad_plugin.decoding import (
+    Candidates,
+    aad_scores,
+    aad_scores_of_candidates,
+    eft_scores,
+    list_candidates,
+    require_finite,
+)
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair_cache import PairCache
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
 
-__all__ = ["AlignedPair", "AlignedPairConfig"]
+__all__ = ["SHORTCUTS", "AlignedPair", "AlignedPairConfig", "check_shortcuts"]
+
+SHORTCUTS = ("auto", "none", "candidates", "lazy")
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
 _LOGITS_ONLY = {
@@ -37,6 +46,13 @@ _LOGITS_ONLY = {
     "watermarking_config": None,
     "sequence_bias": None,
 }
+
+
+def check_shortcuts(name: str) -> str:
+    """Return ``name``, one of :data:`SHORTCUTS`; ConfigError otherwise."""
+    if name not in SHORTCUTS:
+        raise ConfigError(f"shortcuts must be one of {', '.join(SHORTCUTS)}, got {name!r}")
+    return name
 
 
 class AlignedPairConfig(PreTrainedConfig):
@@ -62,7 +78,12 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
         source: what the pair was loaded from; written by :meth:`save_pretrained`.
+        shortcuts: what ``generate`` may leave out of the reference's work without changing a token of AAD: "auto",
+            "none", "candidates" (the reference's head at plausible tokens only) or "lazy" (besides, of two checkpoints the
+            reference reads nothing until a step has more than one plausible token). "auto" is "lazy" for two checkpoints
+            and "candidates" for one base, whose sides share a forward.
     Raises:
+        ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
     """
 
@@ -79,6 +100,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         settings: DecodingSettings | None = None,
         tokenizer: Any = None,
         source: Any = None,
+        shortcuts: str = "auto",
     ) -> None:
         policy = sides.policy
         config = AlignedPairConfig(policy_config=policy.config)
@@ -92,6 +114,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.settings = settings or DecodingSettings()
         self.tokenizer = tokenizer
         self.source = source
+        self.shortcuts = check_shortcuts(shortcuts)
         self.generation_config = _bare_generation_config(policy)
         self._calls: list[_Call] = []
         self.eval()
@@ -129,15 +152,39 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         settings = settings or (call.settings if call else self.settings)
         roles = _roles(settings)
         self._check_cache(past_key_values, roles)
-        rows = self.sides.logits(
-            roles, input_ids, past_key_values, logits_to_keep, attention_mask=attention_mask, position_ids=position_ids
-        )
+        inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
+        if call is not None and settings.strategy == "aad" and self.shortcuts != "none" and logits_to_keep:
+            scores = self._candidate_scores(call, settings.alpha, input_ids, past_key_values, logits_to_keep, inputs)
+            return CausalLMOutputWithPast(logits=scores, past_key_values=past_key_values)
+        rows = self.sides.logits(roles, input_ids, past_key_values, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
         if call is not None:
-            step = call.count(past_key_values, input_ids.shape[1])
+            step = call.step(past_key_values, input_ids.shape[1])
             for role, row in zip(roles, rows, strict=True):
-                require_finite(row[:, -1:], role, f" at step {step}")
+                require_finite(row[:, -1:], role, step)
         return CausalLMOutputWithPast(logits=_score(settings, rows), past_key_values=past_key_values)
+
+    def _candidate_scores(
+        self, call: _Call, alpha: float, input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Any]
+    ) -> Tensor:
+        """Return (B, K, V) scores, equal to the whole rows' up to a constant per row, from the plausible tokens alone."""
+
+        def find(logits: Tensor) -> Candidates:
+            require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
+            return list_candidates(logits[:, : self.vocab_size], alpha)
+
+        lazy = self.shortcuts in ("auto", "lazy")
+        found = self.sides.plausible(find, input_ids, cache, keep, lazy, **inputs)
+        if found.reference_values is not None:
+            require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
+        scores = aad_scores_of_candidates(
+            found.policy_logits[:, : self.vocab_size],
+            found.candidates,
+            alpha,
+            found.policy_values,
+            found.reference_values,
+        )
+        return scores.view(len(input_ids), -1, self.vocab_size)
 
     @torch.no_grad()
     def answer_logprobs(
@@ -312,12 +359,12 @@ class _Call:
         self.settings = settings
         self._prompt: int | None = None
 
-    def count(self, cache: Cache | None, new: int) -> int:
-        """Return the number of the token about to be chosen, from 1."""
+    def step(self, cache: Cache | None, new: int) -> str:
+        """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
         length = cache.get_seq_length() if cache is not None else new
         if self._prompt is None:
             self._prompt = length
-        return length - self._prompt + 1
+        return f" at step {length - self._prompt + 1}"
 
 
 def _roles(settings: DecodingSettings) -> tuple[Role, ...]:

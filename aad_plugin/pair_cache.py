@@ -1,14 +1,17 @@
 """Key/value caches of a pair, kept in step.
 
-Owns nothing but delegation: whatever a host does to the cache of one causal LM (reorder for beams, crop rejected
-drafts, reset) happens to every cache of the pair. Knows nothing of scores or strategies.
+Owns delegation (whatever a host does to the cache of one causal LM, such as reordering for beams, cropping rejected
+drafts or resetting, happens to every cache of the pair) and the tokens a late reference has not read yet. Knows nothing
+of scores or strategies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.cache_utils import Cache
 
 __all__ = ["PairCache", "cache_bytes_per_token"]
@@ -33,6 +36,22 @@ class PairCache(Cache):
     def __init__(self, *caches: Cache) -> None:
         # The base constructor would build layers of its own; every method that reads them is delegated below.
         self.caches = caches
+        self._unread: dict[str, Tensor] = {}
+
+    def put_off(self, **inputs: Tensor | None) -> None:
+        """Remember what the reference is to read later: (B, T) input_ids and, where given, position_ids."""
+        for name, value in inputs.items():
+            if value is not None:
+                earlier = self._unread.get(name)
+                self._unread[name] = value if earlier is None else torch.cat([earlier, value], dim=1)
+
+    def catch_up(self) -> dict[str, Tensor]:
+        """Return, and forget, everything that was put off: the reference's next inputs."""
+        unread, self._unread = self._unread, {}
+        return unread
+
+    def _change_unread(self, change: Callable[[Tensor], Tensor]) -> None:
+        self._unread = {name: change(value) for name, value in self._unread.items()}
 
     @property
     def is_twin(self) -> bool:
@@ -62,22 +81,33 @@ class PairCache(Cache):
         return self.caches[0].get_mask_sizes(query_length, layer_idx)
 
     def reset(self) -> None:
+        self._unread = {}
         for cache in self.caches:
             cache.reset()
 
     def crop(self, tokens_to_remove: int) -> None:
-        for cache in self.caches:
-            cache.crop(tokens_to_remove)
+        """Forget the last ``-tokens_to_remove`` tokens; those the reference has not read yet are in no cache of its own."""
+        removed = abs(tokens_to_remove)
+        unread = self._unread["input_ids"].shape[1] if self._unread else 0
+        dropped = min(unread, removed)
+        if dropped:
+            self._unread = {name: value[:, : unread - dropped] for name, value in self._unread.items()}
+        self.caches[0].crop(-removed)
+        for cache in self.caches[1:]:
+            cache.crop(dropped - removed)
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        self._change_unread(lambda value: value[beam_idx.to(value.device)])
         for cache in self.caches:
             cache.reorder_cache(self._rows(beam_idx))
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._change_unread(lambda value: value[indices.to(value.device)])
         for cache in self.caches:
             cache.batch_select_indices(self._rows(indices))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
+        self._change_unread(lambda value: value.repeat_interleave(repeats, 0))
         for cache in self.caches:
             cache.batch_repeat_interleave(repeats)
 
@@ -102,7 +132,7 @@ class PairCache(Cache):
     def is_sliding(self) -> list[bool]:
         return self.caches[0].is_sliding
 
-    def _rows(self, indices: torch.Tensor) -> torch.Tensor:
+    def _rows(self, indices: Tensor) -> Tensor:
         """Extend (B,) row indices to the reference's rows of a twin cache, which follow the policy's."""
         if not self.is_twin:
             return indices

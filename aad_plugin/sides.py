@@ -10,19 +10,26 @@ Owns which weights see which rows and which cache. Knows nothing of scores, stra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from aad_plugin.adapter_rows import BASE, AdapterRows
+from aad_plugin.decoding import Candidates
 from aad_plugin.errors import ConfigError
+from aad_plugin.head_input import HeadInput
 from aad_plugin.pair_cache import PairCache
 
-__all__ = ["OneBase", "Role", "TwoModels"]
+__all__ = ["OneBase", "Plausible", "Role", "TwoModels"]
 
 Role = Literal["policy", "reference"]
 BuildCache = Callable[[PreTrainedModel], Cache | None]
+# (R, V) policy logits → the plausible set of each row.
+FindCandidates = Callable[[Tensor], Candidates]
 
 
 def _run(
@@ -34,17 +41,21 @@ def _run(
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
 
-def _contiguous_head_input(model: PreTrainedModel) -> None:
-    """Have the head read a contiguous copy of the positions that are kept.
+@dataclass(frozen=True)
+class Plausible:
+    """One step in which only plausible tokens matter.
 
-    The kept positions are a strided view of all of them, for which torch (2.13, CPU) expands the head's weights to one
-    copy per row of the batch: hundreds of megabytes and seconds at every prefill.
+    Attributes:
+        policy_logits: (R, V), rows of batch times positions.
+        candidates: their plausible sets.
+        policy_values, reference_values: (N,) float32 logits of the candidates; None where no row had a choice and the
+            reference was not asked.
     """
 
-    def copy(module: nn.Module, args: tuple) -> tuple:
-        return (args[0].contiguous(), *args[1:])
-
-    model.get_output_embeddings().register_forward_pre_hook(copy)
+    policy_logits: Tensor
+    candidates: Candidates
+    policy_values: Tensor | None = None
+    reference_values: Tensor | None = None
 
 
 class TwoModels(nn.Module):
@@ -58,8 +69,9 @@ class TwoModels(nn.Module):
         super().__init__()
         self.policy_model = policy
         self.reference_model = reference
-        for model in {id(m): m for m in (policy, reference)}.values():
-            _contiguous_head_input(model)
+        heads = {id(model): HeadInput(model) for model in (policy, reference)}
+        self._policy_head, self._reference_head = heads[id(policy)], heads[id(reference)]
+        self._is_one_model = _equal_weights(policy, reference)
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -84,15 +96,67 @@ class TwoModels(nn.Module):
         caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
         rows = []
         for role, own_cache in zip(roles, caches, strict=True):
-            model = self._model(role)
-            given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
-            rows.append(
-                _run(model, input_ids.to(model.device), own_cache, logits_to_keep, **given).to(input_ids.device)
-            )
+            given = {"input_ids": input_ids, **inputs}
+            if role == "reference" and isinstance(cache, PairCache):
+                cache.put_off(input_ids=input_ids, position_ids=inputs.get("position_ids"))
+                given.update(cache.catch_up())
+            rows.append(self._read(role, own_cache, logits_to_keep or input_ids.shape[1], given).to(input_ids.device))
         return rows
+
+    def plausible(
+        self,
+        find: FindCandidates,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        lazy: bool,
+        **inputs: Tensor | None,
+    ) -> Plausible:
+        """Run one step whose reference is read at the plausible tokens only.
+
+        Args:
+            find: lists the plausible sets of (R, V) policy logits.
+            keep: positions to score, counted from the end.
+            lazy: put the reference's reading off while no row has a choice, and catch up in one forward.
+        """
+        caches = cache.caches if isinstance(cache, PairCache) else (None, None)
+        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        with self._policy_head.project(len(input_ids)):
+            policy_logits = self._read("policy", caches[0], keep, given).flatten(0, 1)
+        policy_hidden = self._policy_head.take(keep)
+        candidates = find(policy_logits)
+        if isinstance(cache, PairCache):
+            cache.put_off(input_ids=input_ids, position_ids=inputs.get("position_ids"))
+        if lazy and candidates.most == 1 and not self._is_one_model:
+            return Plausible(policy_logits, candidates)
+        given.update(cache.catch_up() if isinstance(cache, PairCache) else {})
+        # The reference's own head projects nothing where its columns can be had one by one.
+        with self._reference_head.project(0 if self._reference_head.gives_columns else len(input_ids)):
+            reference_logits = self._read("reference", caches[1], keep, given).flatten(0, 1)
+        reference_hidden = self._reference_head.take(keep)
+        policy_values = self._policy_head.values(policy_hidden, policy_logits, candidates)
+        reference_values = self._reference_head.values(reference_hidden, reference_logits, candidates)
+        return Plausible(policy_logits, candidates, policy_values, reference_values.to(policy_logits.device))
+
+    def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
+        model = self._model(role)
+        given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
+        logits = _run(model, given.pop("input_ids"), cache, keep, **given)
+        head = self._policy_head if role == "policy" else self._reference_head
+        head.compare(logits)
+        return logits
 
     def _model(self, role: Role) -> PreTrainedModel:
         return self.policy_model if role == "policy" else self.reference_model
+
+
+def _equal_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models are the same. Their advantages are then exactly 0 only if both read in the same portions:
+    a chunk rounds differently from single tokens. Stops at the first difference, usually the first tensor."""
+    pairs = zip(reversed(list(one.parameters())), reversed(list(other.parameters())), strict=False)
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs
+    )
 
 
 class OneBase(nn.Module):
@@ -111,12 +175,11 @@ class OneBase(nn.Module):
     def __init__(self, model: Any, policy_adapter: str, reference_adapter: str | None = None) -> None:
         super().__init__()
         self.model = model
-        self._adapter_of = {"policy": policy_adapter, "reference": reference_adapter or "__base__"}
-        self._rows: list[str] | None = None
+        self._adapter_of = {"policy": policy_adapter, "reference": reference_adapter or BASE}
         self._check_mixable([name for name in (policy_adapter, reference_adapter) if name])
         model.set_adapter(policy_adapter)
-        _contiguous_head_input(self.policy)
-        self._route()
+        self._head = HeadInput(self.policy)
+        self._rows = AdapterRows(model, [name for name in (policy_adapter, reference_adapter) if name])
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -137,34 +200,47 @@ class OneBase(nn.Module):
         **inputs: Tensor | None,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits; both roles come out of one forward."""
+        logits = self._read(roles, input_ids, cache, logits_to_keep, inputs)
+        self._head.compare(logits)
+        return list(logits.split(len(input_ids)))
+
+    def plausible(
+        self,
+        find: FindCandidates,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        lazy: bool,
+        **inputs: Tensor | None,
+    ) -> Plausible:
+        """Run one step whose reference is projected at the plausible tokens only; arguments as in :class:`TwoModels`,
+        except that both sides come out of one forward and nothing is put off."""
+        batch = len(input_ids)
+        projected = batch if self._head.gives_columns else 2 * batch
+        with self._head.project(projected):
+            logits = self._read(("policy", "reference"), input_ids, cache, keep, inputs)
+        hidden = self._head.take(keep)
+        self._head.compare(logits)
+        policy_logits = logits[:batch].flatten(0, 1)
+        candidates = find(policy_logits)
+        policy_values = self._head.values(hidden[:batch], policy_logits, candidates)
+        reference_values = self._head.values(hidden[batch:], logits[batch:].flatten(0, 1), candidates)
+        return Plausible(policy_logits, candidates, policy_values, reference_values)
+
+    def _read(
+        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]
+    ) -> Tensor:
+        """Return (B, K, V) logits of the policy, or of both roles one after the other as (2B, K, V)."""
         given = {name: value for name, value in inputs.items() if value is not None}
+        batch = len(input_ids)
         if len(roles) == 2:
             input_ids = input_ids.repeat(2, 1)
             given = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in given.items()}
             cache = cache.caches[0] if isinstance(cache, PairCache) else cache
-        batch = len(input_ids) // len(roles)
         # The policy alone takes PEFT's ordinary path: bit for bit what `--model hf` with `peft=` computes.
-        self._rows = None if roles == ("policy",) else [self._adapter_of[role] for role in roles for _ in range(batch)]
-        try:
-            logits = _run(self.policy, input_ids, cache, logits_to_keep, **given)
-        finally:
-            self._rows = None
-        return list(logits.split(batch))
-
-    def _route(self) -> None:
-        """Tell every adapted layer, at each call, which adapter each row of the batch uses.
-
-        PEFT's own ``adapter_names`` argument registers one hook per layer at each forward; these stay in place.
-        """
-        from peft.tuners.lora import LoraLayer
-        from peft.utils.other import AuxiliaryTrainingWrapper
-
-        def add_rows(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            return None if self._rows is None else (args, {**kwargs, "adapter_names": self._rows})
-
-        for module in self.model.modules():
-            if isinstance(module, (LoraLayer, AuxiliaryTrainingWrapper)):
-                module.register_forward_pre_hook(add_rows, with_kwargs=True)
+        names = [] if roles == ("policy",) else [self._adapter_of[role] for role in roles]
+        with self._rows.use(names, batch):
+            return _run(self.policy, input_ids, cache, keep, **given)
 
     def _check_mixable(self, names: list[str]) -> None:
         from peft import LoraConfig

@@ -17,6 +17,7 @@ _COMMANDS = {
     "eval": ("aad_plugin.cli.eval", "evaluate"),
     "generate": ("aad_plugin.cli.generate", "generate"),
     "serve": ("aad_plugin.cli.serve", "serve"),
+    "bench": ("aad_plugin.cli.bench", "bench"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
     "judge": ("aad_plugin.cli.judge", "judge"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),

@@ -29,6 +29,7 @@ from vllm.model_executor.models.utils import (
 )
 
 from aad_plugin.engine.checks import check_engine, check_parts
+from aad_plugin.engine.heads import Head
 from aad_plugin.engine.row_scores import score_rows
 from aad_plugin.settings import DecodingSettings
 
@@ -63,6 +64,7 @@ class AADForCausalLM(nn.Module):
         self.policy = _part(vllm_config, configs["policy"], maybe_prefix(prefix, "policy"))
         with set_model_tag("aad_reference"):
             self.reference = _part(vllm_config, configs["reference"], maybe_prefix(prefix, "reference"))
+        self.heads = Head(self.policy), Head(self.reference)
         self.widths = [config.hidden_size for config in configs.values()]
         self.secondary_weights = [
             DefaultModelLoader.Source(own["reference"], own.get("reference_revision"), prefix="reference.")
@@ -92,15 +94,11 @@ class AADForCausalLM(nn.Module):
         """
         settings = self.rows(len(hidden_states)) or [self.default] * len(hidden_states)
         policy, reference = hidden_states.split(self.widths, dim=-1)
-        policy_logits = None
-        if any(one.strategy != "reference" for one in settings):
-            policy_logits = self.policy.compute_logits(policy.contiguous())
-        reference_logits = None
-        if any(one.strategy != "greedy" for one in settings):
-            reference_logits = self.reference.compute_logits(reference.contiguous())
-        if policy_logits is None and reference_logits is None:
+        self.heads[0].read(policy)
+        self.heads[1].read(reference)
+        scores = score_rows(*self.heads, settings, self.shared, self.vocab_size)
+        if scores is None:
             return None
-        scores = score_rows(policy_logits, reference_logits, settings, self.shared, self.vocab_size)
         self.rows.scored(scores, settings)
         return scores
 

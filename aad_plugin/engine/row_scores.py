@@ -3,62 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from aad_plugin.decoding import IMPLAUSIBLE, aad_scores, eft_scores
+from aad_plugin.decoding import IMPLAUSIBLE, aad_scores, aad_scores_of_candidates, eft_scores, list_candidates
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["BEYOND", "STRATEGIES", "score_rows"]
+__all__ = ["BEYOND", "STRATEGIES", "Side", "score_rows"]
 
 STRATEGIES = ("aad", "greedy", "reference", "eft")
 # Ids beyond the shared vocabulary: below every score, and finite, since later stages add and compare.
 BEYOND = 10 * IMPLAUSIBLE
 
 
+class Side(Protocol):
+    """One model's logits of a step: (R, V) whole rows, or (N,) single ones.
+
+    Attributes:
+        on_demand: whether asking for less saves anything. If not, every rank projects every row that may be needed:
+            to leave one out on one rank only would leave the others waiting.
+    """
+
+    on_demand: bool
+
+    def whole(self) -> Tensor | None: ...
+
+    def columns(self, rows: Tensor, tokens: Tensor) -> Tensor: ...
+
+
 def score_rows(
-    policy_logits: Tensor | None,
-    reference_logits: Tensor | None,
-    settings: Sequence[DecodingSettings],
-    shared: int,
-    vocab_size: int,
-) -> Tensor:
-    """Return (R, vocab_size) scores.
+    policy: Side, reference: Side, settings: Sequence[DecodingSettings], shared: int, vocab_size: int
+) -> Tensor | None:
+    """Return (R, vocab_size) scores; None where a side gathers no logits on this rank.
 
     Args:
-        policy_logits, reference_logits: (R, V) raw, each of its own width; None where no row needs them.
+        policy, reference: asked only for what some row needs, each of its own width.
         settings: R, strategy and its parameter per row; strategies of `STRATEGIES`.
         shared: number of token ids that both models know; ids beyond it are never chosen.
         vocab_size: width the host expects.
     """
-    policy = None if policy_logits is None else policy_logits[:, :shared]
-    reference = None if reference_logits is None else reference_logits[:, :shared]
     kinds = sorted(set(settings), key=repr)
     if len(kinds) == 1:
-        scores = _scores(policy, reference, kinds[0])
+        scores = _scores(policy, reference, kinds[0], shared, None)
     else:
-        some = policy if policy is not None else reference
-        assert some is not None
-        scores = torch.empty(len(settings), shared, dtype=torch.float32, device=some.device)
+        parts = []
         for kind in kinds:
-            rows = torch.tensor([row for row, one in enumerate(settings) if one == kind], device=some.device)
-            own = None if policy is None else policy[rows]
-            other = None if reference is None else reference[rows]
-            scores[rows] = _scores(own, other, kind).float()
-    if vocab_size == shared:
+            rows = torch.tensor([row for row, one in enumerate(settings) if one == kind])
+            parts.append((rows, _scores(policy, reference, kind, shared, rows)))
+        if any(part is None for _, part in parts):
+            return None
+        width, device = parts[0][1].shape[-1], parts[0][1].device
+        scores = torch.empty(len(settings), width, dtype=torch.float32, device=device)
+        for rows, part in parts:
+            scores[rows.to(device)] = part.float()
+    if scores is None or vocab_size == shared:
         return scores
     return torch.nn.functional.pad(scores, (0, vocab_size - shared), value=BEYOND)
 
 
-def _scores(policy: Tensor | None, reference: Tensor | None, settings: DecodingSettings) -> Tensor:
-    if settings.strategy == "greedy":
-        assert policy is not None
-        return policy
-    assert reference is not None
+def _scores(
+    policy: Side, reference: Side, settings: DecodingSettings, shared: int, rows: Tensor | None
+) -> Tensor | None:
+    """Return the scores of some rows, or of all for None, by one strategy."""
+
+    def whole(side: Side) -> Tensor | None:
+        logits = side.whole()
+        if logits is None:
+            return None
+        return (logits if rows is None else logits[rows.to(logits.device)])[:, :shared]
+
     if settings.strategy == "reference":
-        return reference
-    assert policy is not None
+        return whole(reference)
+    policy_logits = whole(policy)
+    if policy_logits is None and settings.strategy != "greedy":
+        whole(reference)  # takes part in the gathering of the rank that has the logits
+    if policy_logits is None or settings.strategy == "greedy":
+        return policy_logits
     if settings.strategy == "eft":
-        return eft_scores(policy, reference, settings.eft_scale)
-    return aad_scores(policy, reference, settings.alpha)
+        return eft_scores(policy_logits, _there(whole(reference)), settings.eft_scale)
+    if not reference.on_demand:
+        return aad_scores(policy_logits, _there(whole(reference)), settings.alpha)
+    candidates = list_candidates(policy_logits, settings.alpha)
+    if candidates.most == 1:
+        return aad_scores_of_candidates(policy_logits, candidates, settings.alpha)
+    place = candidates.rows if rows is None else rows.to(candidates.rows.device)[candidates.rows]
+    values = [side.columns(place, candidates.tokens) for side in (policy, reference)]
+    return aad_scores_of_candidates(policy_logits, candidates, settings.alpha, *values)
+
+
+def _there(logits: Tensor | None) -> Tensor:
+    assert logits is not None, "one side gathered its logits on this rank, the other did not"
+    return logits

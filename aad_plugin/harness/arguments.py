@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.load import PER_MODEL, typed
 from aad_plugin.options import refuse_unknown
-from aad_plugin.pair import AlignedPair
+from aad_plugin.pair import AlignedPair, check_shortcuts
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
@@ -20,7 +20,16 @@ __all__ = ["LOGLIKELIHOODS", "PairArguments"]
 
 LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
 _REFERENCE_OPTIONS = tuple(f"reference_{name}" for name in PER_MODEL)
-_OWN = ("pair", "pretrained", *PART_NAMES, *SETTING_NAMES, *_REFERENCE_OPTIONS, "loglikelihood", "answers_dir")
+_OWN = (
+    "pair",
+    "pretrained",
+    *PART_NAMES,
+    *SETTING_NAMES,
+    *_REFERENCE_OPTIONS,
+    "loglikelihood",
+    "answers_dir",
+    "shortcuts",
+)
 
 
 @dataclass
@@ -34,6 +43,7 @@ class PairArguments:
         reference_options: revision, dtype, gguf_file of the reference where they differ.
         reference_device: where the reference goes, or None.
         answers_dir: where answers are kept as they arrive; None is the default folder, "none" keeps nothing.
+        shortcuts: see :class:`AlignedPair`.
         hflm: everything that lm-eval's HFLM takes.
     """
 
@@ -43,6 +53,7 @@ class PairArguments:
     reference_options: dict[str, Any] = field(default_factory=dict)
     reference_device: str | None = None
     answers_dir: str | None = None
+    shortcuts: str = "auto"
     hflm: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -64,12 +75,13 @@ class PairArguments:
             typed({name: given[name] for name in ("dtype",) if name in given})  # refuse a misspelt one here
         device = options.pop("device", None)
         answers_dir = rest.pop("answers_dir", None)
+        shortcuts = check_shortcuts(rest.pop("shortcuts", "auto"))
         if source.shares_base and (options or device):
             named = ", ".join(f"reference_{name}" for name in [*options, *(["device"] if device else [])])
             raise ConfigError(
                 f"policy and reference share one base model, so {named} has no meaning here: leave it out"
             )
-        return cls(source, settings, loglikelihood, options, device, answers_dir, rest)
+        return cls(source, settings, loglikelihood, options, device, answers_dir, shortcuts, rest)
 
     @classmethod
     def for_loaded(cls, pair: AlignedPair, model_args: Mapping[str, Any]) -> PairArguments:
@@ -77,7 +89,8 @@ class PairArguments:
         rest = dict(model_args)
         settings, loglikelihood = _decoding(rest, {}, pair.settings)
         answers_dir = rest.pop("answers_dir", None)
-        return cls(pair.source, settings, loglikelihood, answers_dir=answers_dir, hflm=rest)
+        shortcuts = check_shortcuts(rest.pop("shortcuts", pair.shortcuts))
+        return cls(pair.source, settings, loglikelihood, answers_dir=answers_dir, shortcuts=shortcuts, hflm=rest)
 
     def check_unknown(self, config: Any) -> None:
         """Raise ConfigError for a name that neither HFLM, nor from_pretrained, nor the model's configuration knows."""

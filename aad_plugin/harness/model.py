@@ -63,6 +63,7 @@ class AADLM(PairAnswers, HFLM):
         self._probing = False
         if isinstance(pretrained, AlignedPair):
             self._arguments = PairArguments.for_loaded(pretrained, model_args)
+            pretrained.shortcuts = self._arguments.shortcuts
             super().__init__(pretrained=pretrained, tokenizer=pretrained.tokenizer, **self._arguments.hflm)
         else:
             self._arguments = PairArguments.parse(pair, pretrained, model_args)
@@ -121,6 +122,7 @@ class AADLM(PairAnswers, HFLM):
             tokenizer=self.tokenizer,
             reference_tokenizer=self._reference_tokenizer(own["reference"]),
             adapter_revision=options.get("revision"),
+            shortcuts=arguments.shortcuts,
         )
 
     def _reference_tokenizer(self, options: dict[str, Any]) -> Any:

@@ -1,0 +1,88 @@
+"""What a bench says: one row per contestant and batch size, as data and as a table."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from aad_plugin.bench.measure import Timing
+
+__all__ = ["machine", "rows", "table"]
+
+
+def rows(timings: Sequence[Timing], baselines: Sequence[str], naive: str | None) -> list[dict[str, Any]]:
+    """Return one row per timing.
+
+    Args:
+        baselines: names of the contestants whose faster one is the yardstick, per batch size.
+        naive: name of the naive loop, or None where it did not run.
+    Returns:
+        tokens per second (median, lowest, highest round), ``ratio`` to the yardstick and ``ratio_naive``, both medians
+        over rounds of that round's own ratio; ``agreement``: share of an answer's tokens before the first one that
+        differs from the naive loop's, for AAD; ``peak_mib``: memory taken by the call itself.
+    """
+    found = []
+    for timing in timings:
+        same = [other for other in timings if other.contestant.batch == timing.contestant.batch]
+        yardstick = max((t for t in same if t.contestant.name in baselines), key=lambda t: t.speed)
+        loop = next((t for t in same if t.contestant.name == naive), None)
+        found.append(
+            {
+                "name": timing.contestant.name,
+                "batch": timing.contestant.batch,
+                "tokens_per_second": timing.speed,
+                "lowest": min(timing.speeds),
+                "highest": max(timing.speeds),
+                "ratio": _ratio(timing, yardstick),
+                "ratio_naive": _ratio(timing, loop) if loop else None,
+                "agreement": _agreement(timing, loop) if loop and timing.contestant.name.startswith("aad") else None,
+                "peak_mib": timing.peak_mib,
+                "seconds": timing.seconds,
+            }
+        )
+    return found
+
+
+def table(found: Sequence[dict[str, Any]], title: str) -> Table:
+    """Draw the rows for a terminal."""
+    drawn = Table(title=title, title_justify="left")
+    for name in ("batch", "decoding", "tokens/s", "lowest – highest", "÷ greedy", "÷ naive", "as naive", "peak MiB"):
+        drawn.add_column(name, justify="left" if name == "decoding" else "right")
+    for row in found:
+        drawn.add_row(
+            str(row["batch"]), row["name"], f"{row['tokens_per_second']:.1f}",
+            f"{row['lowest']:.1f} – {row['highest']:.1f}", f"{row['ratio']:.2f}",
+            "" if row["ratio_naive"] is None else f"{row['ratio_naive']:.2f}",
+            "" if row["agreement"] is None else f"{row['agreement']:.0%}", f"{row['peak_mib']:.0f}",
+        )  # fmt: skip
+    return drawn
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were made on, and when."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def _ratio(timing: Timing, other: Timing) -> float:
+    pairs = zip(timing.speeds, other.speeds, strict=True)
+    return statistics.median(speed / yardstick for speed, yardstick in pairs)
+
+
+def _agreement(timing: Timing, naive: Timing) -> float:
+    """Share of tokens before the first that differs, over all rows."""
+    equal = (timing.output == naive.output).long().cumprod(-1)
+    return float(equal.float().mean())

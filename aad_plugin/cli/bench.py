@@ -1,0 +1,90 @@
+"""``aad bench``: tokens per second and memory of a pair's strategies, interleaved with what else a user would run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.errors import ConfigError
+from aad_plugin.settings import DecodingSettings
+
+
+def bench(
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+    strategies: Annotated[str, typer.Option(help="Strategies, separated by commas.")] = "greedy,aad",
+    batch_sizes: Annotated[str, typer.Option(help="Prompts decoded together, separated by commas.")] = "1,4,16",
+    max_new_tokens: Annotated[int, typer.Option(help="New tokens per answer; no answer stops earlier.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Timed rounds; every contestant runs once in each.")] = 5,
+    draft: Annotated[int, typer.Option(help="Also with this many prompt-lookup tokens, at batch size 1.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Prompts, one per line; default: the demo task's.")] = None,
+    engine: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
+) -> None:
+    """Measure how fast a pair decodes: ratios to greedy decoding of the merged policy and to the naive two-model loop."""
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    for name in names:
+        DecodingSettings().override(strategy=name)
+    sizes = _sizes(batch_sizes)
+    if rounds < 1 or max_new_tokens < 1 or draft < 0:
+        raise ConfigError("--rounds and --max-new-tokens must be at least 1, --draft at least 0")
+    if engine not in ("hf", "vllm"):
+        raise ConfigError(f"--engine must be hf or vllm, got {engine!r}")
+    prompts = _prompts(file, max(sizes))
+    import torch
+    from rich.console import Console
+
+    from aad_plugin.bench.report import machine, rows, table
+    from aad_plugin.provenance import versions
+
+    if threads:
+        torch.set_num_threads(threads)
+    common: dict[str, Any] = {"max_new_tokens": max_new_tokens, "machine": machine(), "versions": versions()}
+    loaded = load(pair, model_args)
+    from aad_plugin.bench import hf
+    from aad_plugin.bench.measure import interleave
+    from aad_plugin.provenance import describe
+
+    found = rows(
+        interleave(hf.contestants(loaded, prompts, names, sizes, max_new_tokens, draft), rounds), hf.BASELINES, hf.NAIVE
+    )
+    title = f"{pair or model_args}, {loaded.dtype}, {max_new_tokens} tokens, median of {rounds} rounds".replace(
+        "torch.", ""
+    )
+    Console().print(table(found, title))
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        record = {**common, "pair": describe(loaded), "rows": found}
+        json_file.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(f"--batch-sizes must be whole numbers of at least 1, such as 1,4,16, got {text!r}")
+    return sizes
+
+
+def _prompts(file: Path | None, least: int) -> list[str]:
+    if file is None:
+        import aad_plugin.tasks.demo.dialogue as demo
+
+        lines = (Path(str(demo.__file__)).parent / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+        prompts = [json.loads(line)["prompt"] for line in lines]
+    elif not file.is_file():
+        raise ConfigError(f"no prompt file {str(file)!r}")
+    else:
+        prompts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(prompts) < least:
+        raise ConfigError(
+            f"{least} prompts are needed for the largest batch, {file or 'the demo task'} has {len(prompts)}"
+        )
+    return prompts
