@@ -1,14 +1,14 @@
-"""One base model, a batch whose rows use different LoRA adapters: one matrix product per layer for all of them.
+"""One base model, a batch whose rows use different LoRA adapters: one matrix product for all of them.
 
 Owns the routing of rows inside adapted layers. Every adapted weight is laid out with the adapters' B matrices beside it,
 and every input with the rows' A x beside it, so that
 
     [x, A x] · [W, scaling · B]ᵀ  =  W x + scaling · B A x
 
-costs what the base layer costs: A x is computed once for all layers that read the same x, and rows without an adapter
-have zeros there. PEFT's mixed batches (`adapter_names`) gather, project and scatter rows in every layer instead, which
-for a small model takes as long as the model itself; layers that are not plain LoRA over a plain linear layer still go
-that way. Knows nothing of roles, caches or scores.
+costs what the base layer costs; rows without an adapter have zeros there. Layers of one parent that read one tensor (an
+attention's query, key and value) stand below each other and are one product. PEFT's mixed batches (`adapter_names`)
+gather, project and scatter rows in every layer instead, which for a small model takes as long as the model itself; layers
+that are not plain LoRA over a plain linear layer still go that way. Knows nothing of roles, caches or scores.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class AdapterRows:
 
 
 class _Siblings:
-    """Adapted layers of one parent with inputs of one size, such as an attention's query, key and value.
+    """Adapted layers of one parent with inputs of one size.
 
     Args:
         layers: PEFT's LoRA layers. names: the adapters that rows may use.
@@ -83,6 +83,8 @@ class _Siblings:
 
     def __init__(self, layers: list[Any], names: Sequence[str]) -> None:
         self.layers = layers
+        self.bases = [layer.get_base_layer() for layer in layers]
+        self.sizes = [base.out_features for base in self.bases]
         # Where the columns of each adapter's A x of each layer stand, behind the input's own.
         self.columns: dict[tuple[str, int], slice] = {}
         width = 0
@@ -93,29 +95,36 @@ class _Siblings:
                 width += rank
         self.width = -(-width // _ALIGNED) * _ALIGNED
         self._stacks: dict[tuple[str, torch.device], tuple[Tensor, slice]] = {}
+        self._weight: Tensor | None = None
+        self._bias: Tensor | None = None
+        self._places: list[int] = []
         self._read: Tensor | None = None
-        self._wide: Tensor | None = None
-        self._asked = 0
+        self._outputs: tuple[Tensor, ...] = ()
+        self._left = 0
 
-    def widen(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
-        """Return (rows, T, in + width): ``x`` with each row's own A x; computed once for all siblings that read it."""
+    def output(self, place: int, x: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Return (rows, T, out) of one layer; all siblings are computed when the first of them reads ``x``."""
         if x is not self._read:
-            self._read, self._asked = x, 0
-            low = x.new_zeros(*x.shape[:-1], self.width)
-            for name, start, stop in spans:
-                if name != BASE:
-                    stack, place = self._stack(name, x.device)
-                    low[start:stop, ..., place] = x[start:stop].to(stack.dtype) @ stack
-            self._wide = torch.cat([x, low], dim=-1)
-        assert self._wide is not None
-        wide, self._asked = self._wide, self._asked + 1
-        if self._asked == len(self.layers):
+            weight = self._wide_weight()
+            self._outputs = F.linear(self._widen(x, spans), weight, self._bias).split(self.sizes, dim=-1)
+            self._read, self._left = x, len(self.layers)
+        output, self._left = self._outputs[place], self._left - 1
+        if not self._left:
             self.forget()
-        return wide
+        return output
 
     def forget(self) -> None:
         """Let go of what was read."""
-        self._read = self._wide = None
+        self._read, self._outputs = None, ()
+
+    def _widen(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Return (rows, T, in + width): ``x`` with each row's own A x."""
+        low = x.new_zeros(*x.shape[:-1], self.width)
+        for name, start, stop in spans:
+            if name != BASE:
+                stack, place = self._stack(name, x.device)
+                low[start:stop, ..., place] = x[start:stop].to(stack.dtype) @ stack
+        return torch.cat([x, low], dim=-1)
 
     def _stack(self, name: str, device: torch.device) -> tuple[Tensor, slice]:
         """Return an adapter's A matrices of all layers as (in, r) and their place; in PEFT's dtype for them, float32."""
@@ -127,37 +136,43 @@ class _Siblings:
             self._stacks[key] = stack.t(), slice(start, start + len(stack))
         return self._stacks[key]
 
+    def _wide_weight(self) -> Tensor:
+        """Return (sum of out, in + width); the bases' own weights become views of it, so that they are held once."""
+        if self._weight is None or [base.weight.data_ptr() for base in self.bases] != self._places:
+            self._weight = self._lay_out()  # at first, and after the model was moved
+        return self._weight
+
+    def _lay_out(self) -> Tensor:
+        first = self.bases[0].weight
+        inner = first.shape[1]
+        wide = first.new_zeros(sum(self.sizes), inner + self.width)
+        for place, (base, rows) in enumerate(zip(self.bases, wide.split(self.sizes), strict=True)):
+            rows[:, :inner] = base.weight
+            for (name, owner), columns in self.columns.items():
+                if owner == place and name in self.layers[place].lora_B:
+                    up = self.layers[place].lora_B[name].weight.detach() * self.layers[place].scaling[name]
+                    rows[:, inner:][:, columns] = up.to(wide.device)
+            base.weight.data = rows[:, :inner]
+        self._places = [base.weight.data_ptr() for base in self.bases]
+        biases = [base.bias for base in self.bases]
+        if any(bias is not None for bias in biases):
+            zeros = [first.new_zeros(size) for size in self.sizes]
+            self._bias = torch.cat([z if b is None else b.detach() for b, z in zip(biases, zeros, strict=True)])
+        return wide
+
 
 class _WideLayer:
     """Stands for the ``forward`` of one LoRA layer: PEFT's own outside :meth:`AdapterRows.use`."""
 
     def __init__(self, layer: Any, place: int, siblings: _Siblings, rows: AdapterRows) -> None:
-        self.layer = layer
-        self.base = layer.get_base_layer()
+        self.plain = layer.forward
         self.place = place
         self.siblings = siblings
         self.rows = rows
-        self.plain = layer.forward
-        self._weight: Tensor | None = None
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not self.rows.spans:
-            return self.plain(x, *args, **kwargs)
-        return F.linear(self.siblings.widen(x, self.rows.spans), self._wide_weight(), self.base.bias)
-
-    def _wide_weight(self) -> Tensor:
-        """Return (out, in + width); the base's own weight becomes a view of it, so that it is held once."""
-        weight = self.base.weight
-        if self._weight is None or self._weight.data_ptr() != weight.data_ptr():  # at first, and after a move
-            wide = weight.new_zeros(weight.shape[0], weight.shape[1] + self.siblings.width)
-            wide[:, : weight.shape[1]] = weight
-            for (name, place), columns in self.siblings.columns.items():
-                if place == self.place and name in self.layer.lora_B:
-                    scaled = self.layer.lora_B[name].weight.detach() * self.layer.scaling[name]
-                    wide[:, weight.shape[1] :][:, columns] = scaled.to(wide.device)
-            weight.data = wide[:, : weight.shape[1]]
-            self._weight = wide
-        return self._weight
+        spans = self.rows.spans
+        return self.siblings.output(self.place, x, spans) if spans else self.plain(x, *args, **kwargs)
 
 
 def _is_plain(layer: Any, names: Sequence[str]) -> bool:
