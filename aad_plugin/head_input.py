@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class HeadInput:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.head: nn.Module = model.get_output_embeddings()
+        self.head: Any = model.get_output_embeddings()
         self._rows: int | None = None
         self._hidden: Tensor | None = None
         self._output: Tensor | None = None

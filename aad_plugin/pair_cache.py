@@ -90,8 +90,8 @@ class PairCache(Cache):
         removed = abs(tokens_to_remove)
         unread = self._unread["input_ids"].shape[1] if self._unread else 0
         dropped = min(unread, removed)
-        if dropped:
-            self._unread = {name: value[:, : unread - dropped] for name, value in self._unread.items()}
+        kept = unread - dropped
+        self._unread = {name: value[:, :kept] for name, value in self._unread.items()} if kept else {}
         self.caches[0].crop(-removed)
         for cache in self.caches[1:]:
             cache.crop(dropped - removed)

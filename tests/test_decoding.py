@@ -14,8 +14,10 @@ from hypothesis.extra import numpy as hnp
 from aad_plugin.decoding import (
     IMPLAUSIBLE,
     aad_scores,
+    aad_scores_of_candidates,
     check_alpha,
     eft_scores,
+    list_candidates,
     plausible_set,
     require_finite,
     token_advantage,
@@ -140,3 +142,30 @@ def test_non_finite_logits_name_model_step_and_row(value, word):
     logits[2, 0, 1] = value
     with pytest.raises(NonFiniteLogits, match=f"the reference produced {word} logits at step 4 \\(row 2"):
         require_finite(logits, "reference", " at step 4")
+
+
+@settings(deadline=None)
+@given(ROWS, ROWS, ALPHAS)
+def test_scores_of_candidates_are_the_scores_up_to_a_constant_per_row(policy, reference, alpha):
+    policy, reference = torch.from_numpy(policy), torch.from_numpy(reference)
+    found = list_candidates(policy, alpha)
+    at = found.rows, found.tokens
+    sparse = aad_scores_of_candidates(policy, found, alpha, policy[at], reference[at])
+    whole = aad_scores(policy, reference, alpha)
+    plausible = plausible_set(policy, alpha)
+    assert torch.equal(sparse.argmax(-1), whole.argmax(-1))
+    for row in range(len(policy)):
+        gaps = (sparse - whole)[row, plausible[row]]
+        assert gaps.max() - gaps.min() < 1e-4  # float32 differences of numbers up to 60
+        assert torch.allclose(sparse[row, ~plausible[row]], whole[row, ~plausible[row]])
+        assert (sparse[row, plausible[row]] > IMPLAUSIBLE / 2).all()
+
+
+def test_candidates_by_hand():
+    # exp(-2) = 0.135 is above alpha = 0.1 of the best, exp(-3) = 0.05 is below.
+    policy = torch.tensor([[5.0, 2.0, 3.0], [0.0, -9.0, -9.0]])
+    found = list_candidates(policy, 0.1)
+    assert (found.rows.tolist(), found.tokens.tolist(), found.columns.tolist()) == ([0, 0, 1], [0, 2, 0], [0, 1, 0])
+    assert found.most == 2
+    alone = aad_scores_of_candidates(policy[1:], list_candidates(policy[1:], 0.1), 0.1)
+    assert alone.tolist() == [[0.0, IMPLAUSIBLE - 9, IMPLAUSIBLE - 9]]

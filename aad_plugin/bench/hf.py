@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from aad_plugin.pair import AlignedPair
 from aad_plugin.sides import TwoModels
 from aad_plugin.strategies import decode
 
-__all__ = ["BASELINES", "NAIVE", "contestants", "weights_mib"]
+__all__ = ["BASELINES", "NAIVE", "contestants"]
 
 GENERATE, LOOP, NAIVE = "greedy, merged: generate", "greedy, merged: bare loop", "aad: naive two-model loop"
 # What a user would run instead of the pair; the faster of the two is the yardstick.
@@ -43,39 +44,37 @@ def contestants(
     policy, reference = _full_models(pair)
     found = []
     for batch in batches:
-        ids, mask = encode_prompts(pair, prompts[:batch])
-        options: dict[str, Any] = {"max_new_tokens": tokens, "eos_token_id": None}
-
-        def add(name: str, call: Callable[[], Tensor], batch: int = batch) -> None:
-            found.append(Contestant(name, batch, batch * tokens, call))
-
-        def generate(ids: Tensor = ids, mask: Tensor = mask, options: dict[str, Any] = options, **more: Any) -> Tensor:
-            own = {"do_sample": False, "pad_token_id": 0, "attention_mask": mask}
-            return policy.generate(ids, **own, **options, **more)[:, ids.shape[1] :]
-
-        def strategy(
-            name: str, ids: Tensor = ids, mask: Tensor = mask, options: dict[str, Any] = options, **more: Any
-        ) -> Tensor:
-            settings = pair.settings.override(strategy=name)
-            return decode(pair, ids, mask, settings, **options, **more)[:, ids.shape[1] :]
-
-        add(GENERATE, generate)
-        add(LOOP, lambda ids=ids, mask=mask: greedy_loop(policy, ids, mask, tokens))
-        add(NAIVE, lambda ids=ids, mask=mask: naive_loop(policy, reference, ids, mask, tokens, pair.settings.alpha))
+        inputs = encode_prompts(pair, prompts[:batch])
+        asked: dict[str, Any] = {"max_new_tokens": tokens, "eos_token_id": None}
+        generate = partial(_generate, policy, *inputs, pad_token_id=0, do_sample=False, **asked)
+        strategy = partial(_decode, pair, *inputs, **asked)
+        calls: dict[str, Callable[[], Tensor]] = {
+            GENERATE: generate,
+            LOOP: partial(greedy_loop, policy, *inputs, tokens),
+            NAIVE: partial(naive_loop, policy, reference, *inputs, tokens, pair.settings.alpha),
+        }
         for name in strategies:
-            add(name, lambda name=name, one=strategy: one(name))
+            calls[name] = partial(strategy, name)
             settings = pair.settings.override(strategy=name)
             if settings.strategy == "best_of_n":
-                draws = range(settings.n)
-                add(
-                    f"{settings.n} samples, one by one",
-                    lambda one=strategy, d=draws: torch.stack([one("sample", sample=i) for i in d]),
-                )
+                calls[f"{settings.n} samples, one by one"] = partial(_draw, strategy, settings.n)
         if draft and batch == 1:
-            lookup = {"prompt_lookup_num_tokens": draft}
-            add(f"greedy, merged: draft {draft}", lambda one=generate, lookup=lookup: one(**lookup))
-            add(f"aad: draft {draft}", lambda one=strategy, lookup=lookup: one("aad", **lookup))
+            calls[f"greedy, merged: draft {draft}"] = partial(generate, prompt_lookup_num_tokens=draft)
+            calls[f"aad: draft {draft}"] = partial(strategy, "aad", prompt_lookup_num_tokens=draft)
+        found += [Contestant(name, batch, batch * tokens, call) for name, call in calls.items()]
     return found
+
+
+def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
+    return model.generate(ids, attention_mask=mask, **options)[:, ids.shape[1] :]  # type: ignore[operator]
+
+
+def _decode(pair: AlignedPair, ids: Tensor, mask: Tensor, strategy: str, **options: Any) -> Tensor:
+    return decode(pair, ids, mask, pair.settings.override(strategy=strategy), **options)[:, ids.shape[1] :]
+
+
+def _draw(strategy: Callable[..., Tensor], number: int) -> Tensor:
+    return torch.stack([strategy("sample", sample=i) for i in range(number)])
 
 
 def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -91,8 +90,3 @@ def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:
         HeadInput(model)
         models.append(model)
     return models[0], models[1]
-
-
-def weights_mib(model: torch.nn.Module) -> float:
-    """Return the memory of a model's parameters in MiB."""
-    return sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20

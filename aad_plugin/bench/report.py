@@ -84,5 +84,5 @@ def _ratio(timing: Timing, other: Timing) -> float:
 
 def _agreement(timing: Timing, naive: Timing) -> float:
     """Share of tokens before the first that differs, over all rows."""
-    equal = (timing.output == naive.output).long().cumprod(-1)
+    equal = (timing.output.cpu() == naive.output.cpu()).long().cumprod(-1)
     return float(equal.float().mean())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
 
@@ -44,23 +45,43 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    common: dict[str, Any] = {"max_new_tokens": max_new_tokens, "machine": machine(), "versions": versions()}
-    loaded = load(pair, model_args)
-    from aad_plugin.bench import hf
-    from aad_plugin.bench.measure import interleave
-    from aad_plugin.provenance import describe
+    dtype = str(parse_model_args(model_args).get("dtype", "auto"))
+    if engine == "vllm":
+        found, account = _on_vllm(pair, model_args, dtype, prompts, names, sizes, max_new_tokens, rounds)
+    else:
+        loaded = load(pair, model_args)
+        from aad_plugin.bench import hf
+        from aad_plugin.bench.measure import interleave
+        from aad_plugin.provenance import describe
 
-    found = rows(
-        interleave(hf.contestants(loaded, prompts, names, sizes, max_new_tokens, draft), rounds), hf.BASELINES, hf.NAIVE
-    )
-    title = f"{pair or model_args}, {loaded.dtype}, {max_new_tokens} tokens, median of {rounds} rounds".replace(
-        "torch.", ""
-    )
-    Console().print(table(found, title))
+        timings = interleave(hf.contestants(loaded, prompts, names, sizes, max_new_tokens, draft), rounds)
+        found, account, dtype = rows(timings, hf.BASELINES, hf.NAIVE), describe(loaded), str(loaded.sides.policy.dtype)
+    title = f"{pair or model_args}, {engine}, {dtype}, {max_new_tokens} tokens, median of {rounds} rounds"
+    # A file or a pipe has no width of its own: the table is not folded there.
+    Console(width=None if sys.stdout.isatty() else 130).print(table(found, title.replace("torch.", "")))
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        record = {**common, "pair": describe(loaded), "rows": found}
+        record = {
+            "pair": account, "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),
+            "versions": versions(), "rows": found,
+        }  # fmt: skip
         json_file.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _on_vllm(
+    pair: str | None, model_args: str, dtype: str, prompts: list[str], names: list[str], sizes: list[int], tokens: int,
+    rounds: int,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
+    from aad_plugin.cli.engine_options import asked_pair
+
+    asked = asked_pair(pair, model_args, None)
+    from aad_plugin.bench import vllm
+    from aad_plugin.bench.measure import interleave
+    from aad_plugin.bench.report import rows
+
+    dtype = "bfloat16" if dtype == "auto" else dtype
+    timings = interleave(vllm.contestants(asked.source, prompts, names, sizes, tokens, dtype), rounds)
+    return rows(timings, vllm.BASELINES, vllm.NAIVE), {"parts": asked.source.parts(), "dtype": dtype}
 
 
 def _sizes(text: str) -> list[int]:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "eval": ("aad_plugin.cli.eval", "evaluate"),
     "generate": ("aad_plugin.cli.generate", "generate"),
     "serve": ("aad_plugin.cli.serve", "serve"),
+    "run-batch": ("aad_plugin.cli.run_batch", "run_batch"),
     "bench": ("aad_plugin.cli.bench", "bench"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
     "judge": ("aad_plugin.cli.judge", "judge"),
@@ -24,7 +25,11 @@ _COMMANDS = {
 }
 _EXTRA: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 # lm-eval draws its own help; of vllm serve's arguments ours are the first.
-_SETTINGS: dict[str, dict[Any, Any]] = {"eval": {**_EXTRA, "help_option_names": []}, "serve": _EXTRA}
+_SETTINGS: dict[str, dict[Any, Any]] = {
+    "eval": {**_EXTRA, "help_option_names": []},
+    "serve": _EXTRA,
+    "run-batch": _EXTRA,
+}
 
 
 def app() -> typer.Typer:

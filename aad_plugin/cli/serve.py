@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, parse_model_args
-from aad_plugin.errors import ConfigError
-from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
-from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.cli.engine_options import asked_pair
+from aad_plugin.cli.pair_options import ModelArgs
+from aad_plugin.pair_source import PairSource
 
 
 def serve(
@@ -34,34 +33,20 @@ def serve(
     A request's default is AAD's argmax. The strategy comes by model name, or by "vllm_xargs": {"aad_strategy": "eft",
     "aad_eft_scale": 2}. Before it listens, a few prompts are decoded and compared with transformers.
     """
-    given = parse_model_args(model_args)
-    parts = {part: given.pop(part) for part in PART_NAMES if part in given}
-    source = resolve(given.pop("pair", None) or pair, given.pop("pretrained", None), **parts)
-    changes = {key: given.pop(key) for key in SETTING_NAMES if key in given}
-    settings = DecodingSettings().override(**source.settings).override(**changes).override(alpha=alpha)
-    dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
-    if given:
-        raise ConfigError(
-            f"unknown in --model-args: {', '.join(given)}; options of the engine follow the pair, as for vllm serve "
-            "(--max-model-len 4096 …)"
-        )
+    asked = asked_pair(pair, model_args, alpha)
     extra = list(context.args)
-    if "--dtype" in extra:
-        dtype = extra[extra.index("--dtype") + 1]
+    dtype = asked.engine_dtype(extra)
     if plan is not None:
-        return _plan(source, dtype, revision, extra, plan)
-    from aad_plugin.engine.options import engine_pair
-
-    prepared = engine_pair(source, settings, dtype=dtype, reference_revision=revision)
+        return _plan(asked.source, dtype, asked.reference_revision, extra, plan)
+    prepared = asked.prepare(extra)
     from aad_plugin.engine.self_test import expected_tokens
     from aad_plugin.engine.server import serve as run
     from aad_plugin.engine.server import server_arguments
 
     expected = None
     if self_test is not False:
-        expected = expected_tokens(source.arguments(), dtype)
-    own = [] if "--dtype" in extra or dtype == "auto" else ["--dtype", dtype]
-    run(server_arguments(prepared, name, [*own, *extra]), expected, only_test=self_test is True)
+        expected = expected_tokens(asked.source.arguments(), dtype)
+    run(server_arguments(prepared, name, asked.engine_options(extra)), expected, only_test=self_test is True)
 
 
 def _plan(source: PairSource, dtype: str, revision: str | None, extra: list[str], device_gib: float) -> None:

@@ -35,7 +35,7 @@ class Head:
         self.on_demand = (
             isinstance(weight, Tensor) and weight.ndim == 2 and current_platform.is_cpu()
             and getattr(head, "tp_size", 0) == 1 and getattr(head, "bias", None) is None
-            and getattr(processor, "scale", 0) == 1 and processor.soft_cap is None
+            and getattr(processor, "scale", 0) == 1 and getattr(processor, "soft_cap", 0) is None
         )  # fmt: skip
         self._agrees: bool | None = None  # None until seen
         self._hidden: Tensor | None = None

@@ -48,16 +48,15 @@ def score_rows(
     if len(kinds) == 1:
         scores = _scores(policy, reference, kinds[0], shared, None)
     else:
-        parts = []
+        scores = None
         for kind in kinds:
             rows = torch.tensor([row for row, one in enumerate(settings) if one == kind])
-            parts.append((rows, _scores(policy, reference, kind, shared, rows)))
-        if any(part is None for _, part in parts):
-            return None
-        width, device = parts[0][1].shape[-1], parts[0][1].device
-        scores = torch.empty(len(settings), width, dtype=torch.float32, device=device)
-        for rows, part in parts:
-            scores[rows.to(device)] = part.float()
+            part = _scores(policy, reference, kind, shared, rows)
+            if part is None:
+                continue
+            if scores is None:
+                scores = torch.empty(len(settings), part.shape[-1], dtype=torch.float32, device=part.device)
+            scores[rows.to(part.device)] = part.float()
     if scores is None or vocab_size == shared:
         return scores
     return torch.nn.functional.pad(scores, (0, vocab_size - shared), value=BEYOND)

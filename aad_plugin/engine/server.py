@@ -11,21 +11,37 @@ from aad_plugin.engine.options import EnginePair
 from aad_plugin.engine.self_test import TOKENS, compare_tokens
 from aad_plugin.errors import ConfigError
 
-__all__ = ["serve", "server_arguments"]
+__all__ = ["attach", "engine_arguments", "serve", "server_arguments"]
 
 _GRACE_S = 10  # a client that keeps its connection open does not keep the server from ending
 _MIDDLEWARE = "aad_plugin.engine.middleware.AADMiddleware"
 
 
-def server_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[str]:
-    """Return the command line of ``vllm serve`` for a pair; the user's own arguments come last."""
+def engine_arguments(pair: EnginePair, name: str) -> list[str]:
+    """Return vLLM's command-line arguments for a pair, whatever asks the engine."""
     own = pair.arguments
     return [
         "--model", pair.policy, "--tokenizer", pair.tokenizer, "--served-model-name", *model_names(name),
         "--hf-overrides", json.dumps(own["hf_overrides"]), "--worker-extension-cls", own["worker_extension_cls"],
         "--generation-config", own["generation_config"], "--override-generation-config", '{"temperature": 0}',
-        "--middleware", _MIDDLEWARE, *given,
     ]  # fmt: skip
+
+
+def server_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[str]:
+    """Return the command line of ``vllm serve`` for a pair; the user's own arguments come last."""
+    return [*engine_arguments(pair, name), "--middleware", _MIDDLEWARE, *given]
+
+
+async def attach(engine: Any) -> None:
+    """Let requests choose their strategy.
+
+    Raises:
+        ConfigError: this vLLM runner does not allow it.
+    """
+    if not all(await engine.collective_rpc("aad_attach")):
+        raise ConfigError(
+            "this vLLM runner does not show its requests, so strategies cannot be mixed: set VLLM_USE_V2_MODEL_RUNNER=0"
+        )
 
 
 def serve(arguments: Sequence[str], expected: list[dict[str, Any]] | None, *, only_test: bool = False) -> None:
@@ -54,11 +70,7 @@ async def _serve(args: Any, expected: list[dict[str, Any]] | None, only_test: bo
     address, sock = setup_server(args, reuse_port=False)
     try:
         async with build_async_engine_client(args) as engine:
-            if not all(await engine.collective_rpc("aad_attach")):
-                raise ConfigError(
-                    "this vLLM runner does not show its requests, so strategies cannot be mixed: set "
-                    "VLLM_USE_V2_MODEL_RUNNER=0"
-                )
+            await attach(engine)
             if expected is not None:
                 agreed = compare_tokens(expected, await _decode(engine, expected), str(args.dtype))
                 print(f"self-test: {agreed} of {len(expected) * TOKENS} tokens as with transformers", flush=True)

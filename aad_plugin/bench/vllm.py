@@ -1,0 +1,83 @@
+"""The vLLM engine's contestants: a plain engine that holds only the merged policy, the pair's engine, the naive loop.
+
+Both engines stay alive and answer in turn, so that whatever else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from aad_plugin.bench.loops import naive_loop
+from aad_plugin.bench.measure import Contestant
+from aad_plugin.engine.options import engine_pair
+from aad_plugin.pair_source import PairSource
+from aad_plugin.settings import DecodingSettings
+
+__all__ = ["BASELINES", "NAIVE", "contestants"]
+
+PLAIN, NAIVE = "greedy, merged: plain engine", "aad: naive loop, transformers"
+BASELINES = (PLAIN,)
+_CONTEXT = 1024
+
+
+def contestants(
+    source: PairSource,
+    prompts: Sequence[str],
+    strategies: Sequence[str],
+    batches: Sequence[int],
+    tokens: int,
+    dtype: str,
+) -> list[Contestant]:
+    """Start both engines and return every contestant at every number of requests; the naive loop at the largest.
+
+    Args:
+        prompts: at least as many as the largest batch; each a user turn.
+        strategies: aad, greedy, reference or eft. tokens: new tokens per answer, no more and no fewer.
+        dtype: of both engines and the naive loop.
+    """
+    from vllm import LLM
+
+    pair = engine_pair(source, DecodingSettings(), dtype=dtype)
+    common: dict[str, Any] = {
+        "model": pair.policy, "tokenizer": pair.tokenizer, "dtype": dtype, "max_model_len": _CONTEXT,
+        "max_num_seqs": max(batches), "enforce_eager": not torch.cuda.is_available(), "enable_prefix_caching": False,
+    }  # fmt: skip
+    if torch.cuda.is_available():
+        common["gpu_memory_utilization"] = 0.4
+    plain, composite = LLM(**common), LLM(**{**common, **pair.arguments})
+    assert all(composite.collective_rpc("aad_attach"))
+    found = []
+    for batch in batches:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts[:batch]]
+        found.append(Contestant(PLAIN, batch, batch * tokens, _asking(plain, chats, tokens, None)))
+        for name in strategies:
+            found.append(Contestant(name, batch, batch * tokens, _asking(composite, chats, tokens, name)))
+    return [*found, _naive(pair.policy, pair.reference, prompts[: max(batches)], tokens, dtype)]
+
+
+def _asking(llm: Any, chats: list[Any], tokens: int, strategy: str | None) -> Callable[[], torch.Tensor]:
+    from vllm import SamplingParams
+
+    extra = {"aad_strategy": strategy} if strategy else None
+    parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=extra)
+
+    def ask() -> torch.Tensor:
+        outputs = llm.chat(chats, parameters, use_tqdm=False)
+        return torch.tensor([output.outputs[0].token_ids for output in outputs])
+
+    return ask
+
+
+def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dtype: str) -> Contestant:
+    from aad_plugin.answers import encode_prompts
+    from aad_plugin.load import load_pair
+
+    pair = load_pair(policy=policy, reference=reference, dtype=dtype)
+    models = pair.sides.policy_model, pair.sides.reference_model
+    ids, mask = encode_prompts(pair, prompts)
+    call = partial(naive_loop, *models, ids, mask, tokens, pair.settings.alpha)
+    return Contestant(NAIVE, len(prompts), len(prompts) * tokens, call)

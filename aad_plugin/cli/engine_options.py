@@ -1,0 +1,59 @@
+"""Command-line words for a pair on vLLM, shared by `aad serve` and `aad run-batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aad_plugin.cli.pair_options import parse_model_args
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+
+__all__ = ["AskedPair", "asked_pair"]
+
+
+@dataclass(frozen=True)
+class AskedPair:
+    """What a command line says of the pair; the engine's own options follow it as for `vllm serve`."""
+
+    source: PairSource
+    settings: DecodingSettings
+    dtype: str
+    reference_revision: str | None
+
+    def engine_dtype(self, extra: Sequence[str]) -> str:
+        """Return the engine's dtype: --dtype, else model_args' dtype, else "auto"."""
+        return extra[extra.index("--dtype") + 1] if "--dtype" in extra[:-1] else self.dtype
+
+    def engine_options(self, extra: Sequence[str]) -> list[str]:
+        """Return the engine's options with the dtype that model_args named."""
+        return [*([] if "--dtype" in extra or self.dtype == "auto" else ["--dtype", self.dtype]), *extra]
+
+    def prepare(self, extra: Sequence[str]) -> Any:
+        """Return the :class:`aad_plugin.engine.options.EnginePair`; merges adapters on first use."""
+        from aad_plugin.engine.options import engine_pair
+
+        dtype = self.engine_dtype(extra)
+        return engine_pair(self.source, self.settings, dtype=dtype, reference_revision=self.reference_revision)
+
+
+def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedPair:
+    """Read the pair's part of a command line.
+
+    Raises:
+        ConfigError: an unknown name, or a setting out of range.
+    """
+    given = parse_model_args(model_args)
+    parts = {part: given.pop(part) for part in PART_NAMES if part in given}
+    source = resolve(given.pop("pair", None) or pair, given.pop("pretrained", None), **parts)
+    changes = {key: given.pop(key) for key in SETTING_NAMES if key in given}
+    settings = DecodingSettings().override(**source.settings).override(**changes).override(alpha=alpha)
+    asked = AskedPair(source, settings, str(given.pop("dtype", "auto")), given.pop("reference_revision", None))
+    if given:
+        raise ConfigError(
+            f"unknown in --model-args: {', '.join(given)}; options of the engine follow the pair, as for vllm serve "
+            "(--max-model-len 4096 …)"
+        )
+    return asked

@@ -1,0 +1,28 @@
+"""``aad run-batch``: a file of requests answered by a pair, on vLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aad_plugin.cli.engine_options import asked_pair
+from aad_plugin.cli.pair_options import ModelArgs
+
+
+def run_batch(
+    context: typer.Context,
+    input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests in the OpenAI batch schema, JSONL.")],
+    output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where their answers go, JSONL.")],
+    pair: Annotated[str | None, typer.Argument(help="Preset, pair folder or TRL output folder.")] = None,
+    model_args: ModelArgs = "",
+    name: Annotated[str, typer.Option(help="Models are NAME, NAME-greedy, NAME-reference, NAME-eft.")] = "aad",
+    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold of requests that name none.")] = None,
+) -> None:
+    """Answer a file of requests; every further argument is one of `vllm run-batch` (--max-model-len 4096 …)."""
+    asked, extra = asked_pair(pair, model_args, alpha), list(context.args)
+    prepared = asked.prepare(extra)
+    from aad_plugin.engine.batch import run_batch as run
+
+    run(prepared, name, input_file, output_file, asked.engine_options(extra))

@@ -1,0 +1,94 @@
+"""A file of requests in the OpenAI batch schema, answered by a pair through vLLM's own batch runner."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.engine.middleware import check_request
+from aad_plugin.engine.options import EnginePair
+from aad_plugin.engine.server import attach, engine_arguments
+from aad_plugin.errors import AADError, ConfigError
+
+__all__ = ["prepare_batch", "run_batch"]
+
+
+def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: Sequence[str]) -> None:
+    """Answer a file of requests; blocks. Requests that a server would refuse get its 400 in the output file.
+
+    Args:
+        name: models are NAME, NAME-greedy, NAME-reference and NAME-eft, as `aad serve` names them.
+        given: further arguments of `vllm run-batch`.
+    Raises:
+        ConfigError: a line that is no request; nothing is started.
+    """
+    lines, refused = prepare_batch(requests)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.touch()  # an unwritable place is found before the engine starts
+    answers = ""
+    if lines:
+        with tempfile.TemporaryDirectory() as folder:
+            checked, answered = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
+            checked.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            _run([*engine_arguments(pair, name), "-i", str(checked), "-o", str(answered), *given])
+            answers = answered.read_text(encoding="utf-8")
+    if answers and not answers.endswith("\n"):
+        answers += "\n"
+    output.write_text(answers + "".join(json.dumps(row) + "\n" for row in refused), encoding="utf-8")
+
+
+def prepare_batch(requests: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the request lines with their strategies in ``vllm_xargs``, and an output row for each refused one.
+
+    Raises:
+        ConfigError: no such file, or a line that is not a request; names file and line.
+    """
+    if not requests.is_file():
+        raise ConfigError(f"no request file {str(requests)!r}")
+    lines, refused = [], []
+    for number, line in enumerate(requests.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            body, custom_id = row["body"], row["custom_id"]
+            if not isinstance(body, dict):
+                raise TypeError
+        except (ValueError, KeyError, TypeError) as e:
+            raise ConfigError(
+                f"{requests}, line {number}: expected a request of the OpenAI batch schema "
+                '({"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {…}})'
+            ) from e
+        try:
+            lines.append(json.dumps({**row, "body": check_request(body)}))
+        except AADError as e:
+            refused.append(_refusal(custom_id, str(e)))
+    return lines, refused
+
+
+def _refusal(custom_id: str, reason: str) -> dict[str, Any]:
+    error = {"message": reason, "type": "BadRequestError", "param": None, "code": 400}
+    response = {"status_code": 400, "request_id": f"aad-{uuid.uuid4().hex}", "body": {"error": error}}
+    return {"id": f"aad-{uuid.uuid4().hex}", "custom_id": custom_id, "response": response, "error": None}
+
+
+def _run(arguments: list[str]) -> None:
+    import uvloop
+    from vllm.entrypoints.launchers import run_batch as vllm_batch
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    args = vllm_batch.make_arg_parser(FlexibleArgumentParser(prog="aad run-batch")).parse_args(arguments)
+    vllm_batch.validate_run_batch_args(args)
+
+    async def answer() -> None:
+        from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+
+        async with build_async_engine_client(args) as engine:
+            await attach(engine)
+            await vllm_batch.run_batch(engine, args)
+
+    uvloop.run(answer())
