@@ -23,7 +23,7 @@ from aad_plugin.judges.length_control import LengthControlled
 from aad_plugin.judges.sitting import Sitting
 from aad_plugin.judges.statistics import CONFIDENCE
 
-__all__ = ["AlpacaEvalJudge", "official_length_control"]
+__all__ = ["AlpacaEvalJudge", "fit_length_control", "official_length_control"]
 
 _AT_ONCE = 64
 _NUM_INSTRUCTIONS = 805
@@ -115,6 +115,16 @@ def official_length_control(
     Raises:
         ConfigError: not 805 verdicts. BackendMissing: alpaca_eval is not installed. JudgeUnavailable: it failed.
     """
+    return fit_length_control(p, candidate_lengths, baseline_lengths, gamed)[0]
+
+
+def fit_length_control(
+    p: Sequence[float | None], candidate_lengths: Sequence[int], baseline_lengths: Sequence[int], gamed: str | Path
+) -> tuple[LengthControlled, dict[str, float]]:
+    """The same with the regression's weights by AlpacaEval's own column names; p may be None where unjudged.
+
+    A row without a verdict takes no part in the fit and is predicted like the others, as upstream does.
+    """
     if len(p) != _NUM_INSTRUCTIONS:
         raise ConfigError(
             f"AlpacaEval's length control needs verdicts on all {_NUM_INSTRUCTIONS} instructions, got {len(p)}; "
@@ -136,7 +146,8 @@ def official_length_control(
     value, error = found["length_controlled_winrate"] / 100, found["lc_standard_error"] / 100
     half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
     method = "AlpacaEval 2's regression by the alpaca_eval package, its difficulties and regulariser rows; its error"
-    return LengthControlled(value, error, value - half, value + half, method + " leaves out that of the fit")
+    controlled = LengthControlled(value, error, value - half, value + half, method + " leaves out that of the fit")
+    return controlled, found["weights"]
 
 
 class _Worker:

@@ -7,7 +7,9 @@ A process of its own, because importing alpaca_eval changes the root logger and 
 import json
 import os
 import sys
+import tempfile
 import types
+from pathlib import Path
 
 __all__ = ["main", "provide_pkg_resources"]
 
@@ -52,7 +54,7 @@ def _length_control(order: dict, annotators: dict) -> dict:
         glm_winrate.hf_hub_download = lambda **_: order["gamed"]
     rows = pd.DataFrame(
         {
-            "preference": [1 + p for p in order["p"]],
+            "preference": [None if p is None else 1 + p for p in order["p"]],
             "output_1": ["x" * length for length in order["baseline_lengths"]],
             "output_2": ["x" * length for length in order["candidate_lengths"]],
             "generator_1": "baseline",
@@ -60,8 +62,14 @@ def _length_control(order: dict, annotators: dict) -> dict:
             "annotator": "aad_plugin",
         }
     )
-    figures = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None, is_warn_extreme_changes=False)
-    return {name: float(figures[name]) for name in ("length_controlled_winrate", "lc_standard_error")}
+    with tempfile.TemporaryDirectory() as folder:  # its own default is inside site-packages
+        figures = glm_winrate.get_length_controlled_winrate(
+            rows, save_weights_dir=folder, is_warn_extreme_changes=False
+        )
+        saved = pd.read_csv(next(Path(folder).rglob("*.csv")), index_col=0)
+    weights = {name: float(value) for name, value in saved.iloc[0].items()}
+    names = ("length_controlled_winrate", "lc_standard_error")
+    return {name: float(figures[name]) for name in names} | {"weights": weights}
 
 
 def _plain(preference) -> float | None:

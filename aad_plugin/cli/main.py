@@ -23,6 +23,7 @@ _COMMANDS = {
     "judge": ("aad_plugin.cli.judge", "judge"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),
 }
+_GROUPS = {"pairs": "aad_plugin.cli.pairs", "alpaca-eval": "aad_plugin.cli.alpaca_eval"}
 _EXTRA: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 # lm-eval draws its own help; of vllm serve's arguments ours are the first.
 _SETTINGS: dict[str, dict[Any, Any]] = {
@@ -41,7 +42,8 @@ def app() -> typer.Typer:
     for name, (module, function) in _COMMANDS.items():
         settings = _SETTINGS.get(name)
         root.command(name, context_settings=settings)(getattr(importlib.import_module(module), function))
-    root.add_typer(importlib.import_module("aad_plugin.cli.pairs").app, name="pairs")
+    for name, module in _GROUPS.items():
+        root.add_typer(importlib.import_module(module).app, name=name)
     return root
 
 

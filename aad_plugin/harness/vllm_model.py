@@ -121,6 +121,8 @@ class AADVLLM(PairAnswers, VLLM):
             settings = settings.override(strategy="greedy")
         elif not options.get("do_sample"):
             options |= {"temperature": 0.0, "do_sample": False}  # vLLM's own default is 1
+        if "min_new_tokens" in options:
+            options["min_tokens"] = options.pop("min_new_tokens")  # transformers' word, vLLM's word
         kwargs, until, length = VLLM.modify_gen_kwargs(options, eos=eos, default_max_gen_toks=default_max_gen_toks)
         kwargs["extra_args"] = {**extra_args(settings), _ANSWER_ID: mark}
         return kwargs, until, length
