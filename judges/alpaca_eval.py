@@ -12,22 +12,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import BackendMissing, ConfigError, JudgeUnavailable
+from aad_plugin.judges.endpoint import Endpoint
 from aad_plugin.judges.items import Messages, Question, Ruling, as_text, digest
 from aad_plugin.judges.length_control import LengthControlled
 from aad_plugin.judges.sitting import Sitting
 from aad_plugin.judges.statistics import CONFIDENCE
 
-__all__ = ["AlpacaEvalJudge", "fit_length_control", "official_length_control"]
+__all__ = ["ORDERS", "AlpacaEvalJudge", "fit_length_control", "official_length_control"]
 
-_AT_ONCE = 64
 _NUM_INSTRUCTIONS = 805
-_INSTALL = "this needs the alpaca_eval package: pip install 'alpaca_eval==0.6.6' 'scikit-learn<1.10'"
+_INSTALL = "pip install 'aad_plugin[alpaca]'"
+ORDERS = ("both", "seeded")
 
 
 class AlpacaEvalJudge:
@@ -36,15 +37,22 @@ class AlpacaEvalJudge:
     Args:
         name: a folder with a ``configs.yaml``, or the name of an annotator that comes with alpaca_eval. Keys and base
             URLs are alpaca_eval's own matter (OPENAI_API_KEY, OPENAI_CLIENT_CONFIG_PATH).
-        concurrency: alpaca_eval's requests in flight; its default is 5.
+        concurrency: alpaca_eval's requests in flight, and how many a kill can cost; its default is 5.
+        order: "both" asks for each pair in both orders; "seeded" once, in the order alpaca_eval itself draws from the
+            instruction, as its leaderboards do.
     """
 
     kind = "pairwise"
-    both_orders = True
     template_hash = ""
     price = None
 
-    def __init__(self, name: str, *, concurrency: int = 5):
+    def __init__(self, name: str, *, concurrency: int = 5, order: str = "both"):
+        if not (isinstance(concurrency, int) and concurrency >= 1):
+            raise ConfigError(f"concurrency must be a whole number of at least 1, got {concurrency!r}")
+        if order not in ORDERS:
+            raise ConfigError(f"order must be {' or '.join(ORDERS)}, got {order!r}")
+        self.order = order
+        self.both_orders = order == "both"
         folder = Path(name)
         marks: list[Any] = [name]
         if folder.is_dir():
@@ -56,38 +64,72 @@ class AlpacaEvalJudge:
         self.name = f"alpaca_eval:{folder.name}"
         self.annotator = name
         self.concurrency = concurrency
-        self.fingerprint = digest({"kind": "alpaca_eval", "annotator": marks})
+        seeded = {} if self.both_orders else {"order": order}
+        self.fingerprint = digest({"kind": "alpaca_eval", "annotator": marks} | seeded)
 
     def prepare(self, sitting: Sitting) -> None:
         """Nothing to find out: the annotator's configuration says how it asks."""
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
-        """Have every question annotated, 64 at a time, and record p(first better) = 2 - preference."""
+        """Have every question annotated, so many at a time as are in flight, and record p(first better).
+
+        Raises:
+            JudgeUnavailable: alpaca_eval fails on a whole batch and on each of its pairs alone.
+        """
         questions = iter(questions)
         with _Worker({"OPENAI_MAX_CONCURRENCY": str(self.concurrency)}) as worker:
-            while batch := list(islice(questions, _AT_ONCE)):
+            while batch := list(islice(questions, self.concurrency)):
                 started = time.time()
-                pairs = [
-                    {
-                        "instruction": _instruction(q.messages),
-                        "output_1": as_text(q.first),
-                        "output_2": as_text(q.second or ""),
-                    }
-                    for q in batch
-                ]
-                preferences = [None] * len(batch)
-                for rows in _rounds(pairs):
-                    order = {"do": "annotate", "annotator": self.annotator, "pairs": [pairs[row] for row in rows]}
-                    for row, preference in zip(rows, worker.ask(order)["preferences"], strict=True):
-                        preferences[row] = preference
-                seconds = (time.time() - started) / len(batch)
-                for question, preference in zip(batch, preferences, strict=True):
-                    common = {"key": question.key, "model": self.name, "seconds": seconds, "created": time.time()}
-                    if preference is None:
-                        why = "alpaca_eval read no preference"
-                        sitting.record(Ruling(**common, reason="unreadable", detail=why))
-                    else:
-                        sitting.record(Ruling(**common, p=2 - preference, form="alpaca_eval"))
+                for rows in _rounds([self._pair(question) for question in batch]):
+                    for question, found in self._annotated(worker, [batch[row] for row in rows]):
+                        seconds = (time.time() - started) / len(batch)
+                        sitting.record(self._ruling(question, found, seconds))
+
+    def _annotated(
+        self, worker: _Worker, batch: list[Question]
+    ) -> Iterator[tuple[Question, tuple[Any, str] | _Failed]]:
+        """(preference, reply) of each question; of a batch that fails each is tried alone, to know which one it was."""
+        try:
+            yield from zip(batch, self._ask(worker, batch), strict=True)
+            return
+        except _Failed as failed:
+            last = failed
+        alone: list[tuple[Question, tuple[Any, str] | _Failed]] = []
+        for question in batch if len(batch) > 1 else []:
+            try:
+                alone.append((question, self._ask(worker, [question])[0]))
+            except _Failed as failed:
+                alone.append((question, failed))
+        yield from (one for one in alone if not isinstance(one[1], _Failed))
+        if not any(not isinstance(found, _Failed) for _, found in alone):
+            raise last
+        yield from (one for one in alone if isinstance(one[1], _Failed))
+
+    def _ask(self, worker: _Worker, batch: list[Question]) -> list[tuple[Any, str]]:
+        order = {
+            "do": "annotate",
+            "annotator": self.annotator,
+            "randomize": not self.both_orders,
+            "pairs": [self._pair(question) for question in batch],
+        }
+        answer = worker.ask(order)
+        return list(zip(answer["preferences"], answer["completions"], strict=True))
+
+    def _pair(self, question: Question) -> dict[str, str]:
+        """The first text as output_1; with its own order alpaca_eval wants the reference there, our second text."""
+        texts = [as_text(question.first), as_text(question.second or "")]
+        first, second = texts if self.both_orders else texts[::-1]
+        return {"instruction": _instruction(question.messages), "output_1": first, "output_2": second}
+
+    def _ruling(self, question: Question, found: tuple[Any, str] | _Failed, seconds: float) -> Ruling:
+        common: dict[str, Any] = {"key": question.key, "model": self.name, "seconds": seconds, "created": time.time()}
+        if isinstance(found, _Failed):
+            return Ruling(**common, reason="rejected", detail=str(found))
+        preference, reply = found
+        if preference is None:
+            return Ruling(**common, reason="unreadable", detail="alpaca_eval read no preference", reply=reply)
+        p = 2 - preference if self.both_orders else preference - 1
+        return Ruling(**common, p=p, form="alpaca_eval", reply=reply)
 
 
 def _rounds(pairs: Sequence[dict[str, str]]) -> list[list[int]]:
@@ -150,6 +192,10 @@ def fit_length_control(
     return controlled, found["weights"]
 
 
+class _Failed(JudgeUnavailable):
+    """alpaca_eval raised an exception on one order; its process lives on."""
+
+
 class _Worker:
     """The worker process; a context manager."""
 
@@ -157,15 +203,23 @@ class _Worker:
         import os
 
         if importlib.util.find_spec("alpaca_eval") is None:
-            raise BackendMissing(_INSTALL)
+            raise BackendMissing(f"this needs the alpaca_eval package, which is not installed: {_INSTALL}")
         # -P: the worker's own folder holds modules named like the standard library's and like alpaca_eval itself.
         command = [sys.executable, "-P", str(Path(__file__).with_name("alpaca_worker.py"))]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=os.environ | {"IS_ALPACA_EVAL_2": "True"} | environment,
+            env=os.environ | {"IS_ALPACA_EVAL_2": "True", "PYTHONDONTWRITEBYTECODE": "1"} | environment,
         )  # fmt: skip
 
     def __enter__(self) -> _Worker:
+        assert self.process.stdout
+        greeting = json.loads(self.process.stdout.readline() or '{"unimportable": "its process ended"}')
+        if "unimportable" in greeting:
+            self.__exit__()
+            raise BackendMissing(
+                f"the alpaca_eval package is installed, but importing it fails ({greeting['unimportable'][:300]}); "
+                f"{_INSTALL} installs versions that work together"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,7 +241,7 @@ class _Worker:
             raise JudgeUnavailable(f"alpaca_eval ended with exit code {self.process.wait()}; does it run by itself?")
         answer = json.loads(line)
         if "error" in answer:
-            raise JudgeUnavailable(f"alpaca_eval failed: {answer['error'][:300]}")
+            raise _Failed(f"alpaca_eval failed: {Endpoint().clean(answer['error'])[:300]}")
         return answer
 
 

@@ -11,7 +11,7 @@ import tempfile
 import types
 from pathlib import Path
 
-__all__ = ["main", "provide_pkg_resources"]
+__all__ = ["main", "name_the_user", "provide_pkg_resources"]
 
 
 def main() -> None:
@@ -19,6 +19,16 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     provide_pkg_resources()
+    name_the_user()
+    try:
+        import alpaca_eval.annotators
+        import alpaca_eval.metrics  # noqa: F401
+    except Exception as error:  # whatever one of its many dependencies raises
+        answers.write(json.dumps({"unimportable": f"{type(error).__name__}: {error}"}) + "\n")
+        answers.flush()
+        return
+    answers.write(json.dumps({"ready": True}) + "\n")
+    answers.flush()
     annotators: dict = {}
     for line in sys.stdin:
         order = json.loads(line)
@@ -31,18 +41,23 @@ def main() -> None:
 
 
 def _annotate(order: dict, annotators: dict) -> dict:
-    """Preferences 1 (output_1) to 2 (output_2) in the order of pairs; None where alpaca_eval read none."""
+    """Preferences 1 (output_1) to 2 (output_2) in the order of pairs, None where alpaca_eval read none; and replies."""
     from alpaca_eval.annotators import PairwiseAnnotator
 
-    name = order["annotator"]
-    if name not in annotators:
-        # Its cache forgets which model and prompt an annotation came from; ours does not. Both orders are asked by us.
-        annotators[name] = PairwiseAnnotator(annotators_config=name, caching_path=None, is_randomize_output_order=False)
+    key = order["annotator"], order["randomize"]
+    if key not in annotators:
+        # Its cache forgets which model and prompt an annotation came from; ours does not.
+        annotators[key] = PairwiseAnnotator(
+            annotators_config=order["annotator"], caching_path=None, is_randomize_output_order=order["randomize"]
+        )
     found = {}
-    for row in annotators[name].annotate_pairs(order["pairs"]):
-        found[row["instruction"], row["output_1"], row["output_2"]] = row.get("preference")
-    preferences = [found.get((p["instruction"], p["output_1"], p["output_2"])) for p in order["pairs"]]
-    return {"preferences": [_plain(preference) for preference in preferences]}
+    for row in annotators[key].annotate_pairs(order["pairs"]):
+        found[row["instruction"], row["output_1"], row["output_2"]] = row
+    rows = [found.get((p["instruction"], p["output_1"], p["output_2"]), {}) for p in order["pairs"]]
+    return {
+        "preferences": [_plain(row.get("preference")) for row in rows],
+        "completions": [_text(row.get("preference_raw_completion")) for row in rows],
+    }
 
 
 def _length_control(order: dict, annotators: dict) -> dict:
@@ -76,6 +91,23 @@ def _plain(preference) -> float | None:
     if preference is None or preference != preference or not 1 <= preference <= 2:
         return None
     return float(preference)
+
+
+def _text(completion) -> str:
+    """alpaca_eval keeps a reply as the JSON text of an object, as a plain text, or not at all."""
+    if completion is None or completion != completion:
+        return ""
+    return completion if isinstance(completion, str) else json.dumps(completion, default=str)
+
+
+def name_the_user() -> None:
+    """alpaca_eval asks for the user's name when it is imported, which some containers do not have."""
+    import getpass
+
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = "nobody"
 
 
 def provide_pkg_resources() -> None:

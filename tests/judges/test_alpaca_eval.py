@@ -109,10 +109,11 @@ def test_repeated_questions_go_to_alpaca_eval_in_calls_of_their_own(annotator, m
 
         def ask(self, order):
             calls.append([tuple(pair.values()) for pair in order["pairs"]])
-            return {"preferences": [1.0 + len(calls) / 10] * len(order["pairs"])}
+            num = len(order["pairs"])
+            return {"preferences": [1.0 + len(calls) / 10] * num, "completions": [""] * num}
 
     monkeypatch.setattr(alpaca_eval, "_Worker", Worker)
-    (verdict,) = compare(made_up(1), load_judge(f"alpaca_eval:{annotator}"), repeats=2, progress=False)
+    (verdict,) = compare(made_up(1), load_judge(f"alpaca_eval:{annotator}", concurrency=6), repeats=2, progress=False)
     # alpaca_eval answers equal pairs of one call once, so all rounds had the first one's verdict
     assert len(calls) == 3 and all(len(set(call)) == len(call) == 2 for call in calls)
     assert len(verdict.repeats) == 2
