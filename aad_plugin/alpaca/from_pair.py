@@ -54,7 +54,8 @@ class FromPair:
         self.arguments = {**({"pair": named} if named else {}), **arguments, **given, "answers_dir": str(folder)}
         if engine == "hf":
             self.arguments.setdefault("batch_size", batch_size)
-        self.gen_kwargs = {"until": [], "do_sample": False, "max_gen_toks": max_new_tokens}
+        self.max_new_tokens = max_new_tokens
+        self.gen_kwargs: dict[str, Any] = {"until": [], "do_sample": False, "max_gen_toks": max_new_tokens}
         identity = {name: value for name, value in self.arguments.items() if name not in _ELSEWHERE}
         self.asked = {"source": "pair", "engine": engine, "model_args": identity, "max_new_tokens": max_new_tokens}
         self.prompt = PLACEHOLDER
@@ -74,7 +75,7 @@ class FromPair:
         answers = _generate(model, contexts, self.gen_kwargs)
         blank = [row for row, answer in enumerate(answers) if not answer.text.strip()]
         if blank:
-            later = self.gen_kwargs | {"min_new_tokens": min(_LEAST_TOKENS, self.gen_kwargs["max_gen_toks"])}
+            later = self.gen_kwargs | {"min_new_tokens": min(_LEAST_TOKENS, self.max_new_tokens)}
             again = _generate(model, [contexts[row] for row in blank], later)
             for row, answer in zip(blank, again, strict=True):
                 answers[row] = answer
@@ -99,7 +100,7 @@ class FromPair:
 
     def _check_room(self, model: Any, contexts: Sequence[str]) -> None:
         """Refuse what lm-eval would answer after cutting off the prompt's beginning."""
-        budget = self.gen_kwargs["max_gen_toks"]
+        budget = self.max_new_tokens
         for number, context in enumerate(contexts, start=1):
             length = len(model.tok_encode(context))
             if length + budget > model.max_length:

@@ -56,11 +56,11 @@ def _request(path: Path) -> tuple[str, dict[str, Any]]:
     first = arguments.get("gen_args_0") if isinstance(arguments, dict) else None
     if not isinstance(first, dict) or not isinstance(first.get("arg_0"), str):
         return PLACEHOLDER, {}
-    doc = row.get("doc") if isinstance(row.get("doc"), dict) else {}
+    doc: Any = row["doc"] if isinstance(row.get("doc"), dict) else {}
     prompt = next((doc[name] for name in ("prompt", "instruction") if isinstance(doc.get(name), str)), "")
     # A chat template may strip the instruction.
     text = first["arg_0"].replace(prompt.strip(), PLACEHOLDER, 1) if prompt.strip() else ""
-    settings = first.get("arg_1") if isinstance(first.get("arg_1"), dict) else {}
+    settings: Any = first["arg_1"] if isinstance(first.get("arg_1"), dict) else {}
     budget = settings.get("max_gen_toks")
     kwargs = {"max_new_tokens": budget} if isinstance(budget, int) else {}
     return text if PLACEHOLDER in text else PLACEHOLDER, kwargs

@@ -25,11 +25,12 @@ BASELINE = "gpt4_1106_preview"
 NUM_OFFICIAL = 805
 FIELDS = ("dataset", "instruction", "output", "generator")
 _SHOWN = 60
-_DATA = {
+_BASELINE_FILE = "alpaca_eval_gpt4_baseline.json"
+_DATA: dict[str, Any] = {
     "hub": "tatsu-lab/alpaca_eval",
     "revision": "2edc6fad8be6b14ea7230aabfd08188da6b8b814",
-    "files": {"test": ["alpaca_eval_gpt4_baseline.json"]},
-    "local": {"test": ["alpaca_eval_gpt4_baseline.json"]},
+    "files": {"test": [_BASELINE_FILE]},
+    "local": {"test": [_BASELINE_FILE]},
 }
 
 
@@ -156,10 +157,10 @@ def _from_hub() -> list[tuple[str, Mapping[str, Any]]]:
     except ConfigError as error:
         raise ConfigError(
             f"AlpacaEval's instructions cannot be had from the hub ({error.__cause__ or error}); pass --instructions FILE "
-            f"(their alpaca_eval_gpt4_baseline.json), or set {DATA_DIR} to a folder that holds it"
+            f"(their {_BASELINE_FILE}), or set {DATA_DIR} to a folder that holds it"
         ) from error
     if not rows:
-        raise ConfigError(f"the folder in {DATA_DIR} holds no {_DATA['local']['test'][0]}; pass --instructions FILE")
+        raise ConfigError(f"the folder in {DATA_DIR} holds no {_BASELINE_FILE}; pass --instructions FILE")
     return [(f"{_DATA['hub']}, row {number}", row) for number, row in enumerate(rows, start=1)]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aad_plugin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aad_plugin.alpaca.instructions import InstructionSet
 
 __all__ = ["export", "lint"]
 
@@ -33,6 +37,8 @@ def export(
     ] = None,
     pretty_name: Annotated[str, typer.Option(help="The model's name on the website.")] = "",
     link: Annotated[str, typer.Option(help="URL that describes the model.")] = "",
+    model_id: Annotated[str, typer.Option(help="ORGANISATION/MODEL, for every-eval-ever.")] = "",
+    organization: Annotated[str, typer.Option(help="Who ran the evaluation, for every-eval-ever.")] = "",
 ) -> None:
     """Write the files of a pull request to alpaca_eval, or a record of the every_eval_ever project."""
     from aad_plugin.alpaca.export import load_submission, write_submission
@@ -43,7 +49,13 @@ def export(
         raise ConfigError(f"--checkout {checkout} is no clone of alpaca_eval: it has no folder src/alpaca_eval")
     wanted = _wanted(instructions, outputs if partial else None)
     submission = load_submission(outputs, annotations, wanted, gamed=df_gamed)
-    files = write_submission(submission, output, checkout=checkout, pretty_name=pretty_name, link=link)
+    if to == "alpaca-eval":
+        files = write_submission(submission, output, checkout=checkout, pretty_name=pretty_name, link=link)
+    else:
+        from aad_plugin.alpaca.every_eval_ever import write_record
+
+        judging = _judging(annotations.with_name("summary.json"))
+        files = write_record(submission, output, model_id=model_id, organization=organization, judging=judging)
     for path in files:
         typer.echo(path)
 
@@ -66,7 +78,16 @@ def lint(
         raise typer.Exit(3)
 
 
-def _wanted(instructions: Path | None, part: Path | None):  # type: ignore[no-untyped-def]
+def _judging(path: Path) -> dict[str, Any]:
+    """What a judged run of this package says about its judge; nothing where the annotations come from elsewhere."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _wanted(instructions: Path | None, part: Path | None) -> InstructionSet:
     """The instruction set a submission answers; with `part`, AlpacaEval's as far as these outputs answer them."""
     from aad_plugin.alpaca.instructions import InstructionSet, load_instructions
 
