@@ -5,10 +5,13 @@ VENV   ?= .venv
 ENGINE ?= .venv-engine
 BIN     = $(VENV)/bin
 
-.PHONY: demo test test-slow test-engine test-all check format env bench clean
+.PHONY: demo alpaca-example test test-slow test-engine test-all check format env bench clean
 
 demo: env            ## the demo pair through lm-eval: win rates, figures, answers side by side
 	$(BIN)/python -m aad_plugin.demo
+
+alpaca-example: env  ## docs/examples/alpaca_eval: outputs, annotations, submission by a loopback judge
+	$(BIN)/python -m tests.alpaca.example docs/examples/alpaca_eval
 
 test: env            ## CPU, offline, minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

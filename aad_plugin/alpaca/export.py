@@ -175,6 +175,8 @@ def _pull_request(submission: Submission, files: Sequence[Path]) -> str:
     ]
     if submission.controlled is not None:
         lines.append(f"* Length-controlled win rate {row.length_controlled_winrate:.2f}, by the alpaca_eval package")
+    elif submission.wanted.kind == "other":
+        lines.append("* A rehearsal: alpaca_eval takes results on its own 805 instructions only")
     else:
         lines.append("* No length-controlled win rate: it needs AlpacaEval's df_gamed.csv (`--df-gamed`)")
     if submission.account.get("truncated"):

@@ -64,6 +64,9 @@ def _lint_model(layout: Layout, name: str, wanted: InstructionSet) -> list[Findi
         check_name(name)
     except ConfigError as error:
         found.append(Finding("error", "name", f"results/{name}", str(error)))
+    if wanted.kind == "other":
+        text = f"{wanted.label}: a rehearsal, alpaca_eval takes results on its own 805 only"
+        found.append(Finding("warning", "other-instructions", f"results/{name}", text))
     if wanted.kind == "partial":
         found.append(Finding("error", "partial", f"results/{name}", f"{wanted.label} is no leaderboard submission"))
     path = layout.outputs(name)
@@ -96,11 +99,11 @@ def _lint_annotator(
     if any(finding.rule == "annotation-columns" for finding in checked) or not any(map(is_judged, rows)):
         return found
     lengths = [len(text) for text in outputs.values()] or None
-    return [*found, *_lint_leaderboard(layout, name, annotator, rows, lengths)]
+    return [*found, *_lint_leaderboard(layout, name, annotator, rows, lengths, wanted.kind == "official")]
 
 
 def _lint_leaderboard(
-    layout: Layout, name: str, annotator: str, rows: list[dict[str, Any]], lengths: list[int] | None
+    layout: Layout, name: str, annotator: str, rows: list[dict[str, Any]], lengths: list[int] | None, official_set: bool
 ) -> Iterator[Finding]:
     path = layout.leaderboard(annotator)
     place = _place(layout, path)
@@ -118,16 +121,18 @@ def _lint_leaderboard(
         if not _equal(cells[column], value):
             text = f"{name}: {column} is {cells[column] or 'empty'}, the annotations give {value}"
             yield Finding("error", "leaderboard", place, text)
-    yield from _lint_length_control(layout, name, annotator, cells, rows[0]["generator_1"])
+    yield from _lint_length_control(layout, name, annotator, cells, rows[0]["generator_1"], official_set)
 
 
 def _lint_length_control(
-    layout: Layout, name: str, annotator: str, cells: Mapping[str, str], baseline: str
+    layout: Layout, name: str, annotator: str, cells: Mapping[str, str], baseline: str, official_set: bool
 ) -> Iterator[Finding]:
     place = _place(layout, layout.leaderboard(annotator))
     path = layout.weights(annotator, baseline)
     controlled, raw = _number(cells["length_controlled_winrate"]), _number(cells["win_rate"])
     if controlled is None:
+        if not official_set:
+            return
         level = "error" if annotator == OFFICIAL_ANNOTATOR else "warning"
         text = f"{name}: no length-controlled win rate; export with --df-gamed FILE computes it"
         yield Finding(level, "length-control", place, text)

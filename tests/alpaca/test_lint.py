@@ -14,6 +14,7 @@ from aad_plugin.alpaca.leaderboard import COLUMNS, is_extreme, read_csv
 from aad_plugin.alpaca.lint import lint
 from aad_plugin.alpaca.outputs import check_outputs
 from aad_plugin.errors import ConfigError
+from tests.alpaca.made import outputs, references, write
 from tests.alpaca.submissions import JUDGE, NAME, change_rows, files, good, published
 from tests.public_data import DATA, needs_public_data
 
@@ -239,6 +240,33 @@ def test_upstreams_own_published_verdicts_pass_the_row_rules(tmp_path):
 def test_the_extreme_rule_is_upstreams():
     # 10 % raw: max(10 + 22.5, 20) = 32.5; 90 % raw: max(92.5, 100) = 100
     assert is_extreme(10, 32.6) and not is_extreme(10, 32.4) and not is_extreme(90, 99.9)
+
+
+def test_a_rehearsal_on_other_instructions_passes_and_is_called_so(aad, own_set, tmp_path):
+    rows = outputs("mine")
+    made = write(tmp_path / "model_outputs.json", rows)
+    judged = [
+        {"instruction": r["instruction"], "output_1": ref["output"], "generator_1": "plain", "output_2": r["output"],
+         "generator_2": "mine", "annotator": JUDGE, "preference": 1 + n / 20}
+        for n, (r, ref) in enumerate(zip(rows, references(), strict=True))
+    ]  # fmt: skip
+    given = [
+        "--instructions",
+        own_set,
+        "--output",
+        tmp_path / "pr",
+        "--pretty-name",
+        "M",
+        "--link",
+        "https://example.org",
+    ]
+    annotations = write(tmp_path / "annotations.json", judged)
+    assert aad("export", "--outputs", made, "--annotations", annotations, *given).exit_code == 0
+    done = aad("lint", tmp_path / "pr", "--instructions", own_set)
+    assert done.exit_code == 0 and done.stdout.splitlines()[-1] == "0 errors, 1 warnings"
+    assert "[other-instructions] results/mine: not AlpacaEval's instructions: 12 others: a rehearsal" in done.stdout
+    assert "A rehearsal: alpaca_eval takes results on its own 805" in (tmp_path / "pr" / "PULL_REQUEST.md").read_text()
+    assert aad("lint", tmp_path / "pr").exit_code == 3  # they are not AlpacaEval's
 
 
 def test_nothing_to_lint_is_said(aad, tmp_path, made):
