@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.errors import BackendMissing, ConfigError, JudgeUnavailable
+from aad_plugin.errors import BackendMissing, ConfigError, JudgeUnavailable, nearest
 from aad_plugin.judges.endpoint import Endpoint
 from aad_plugin.judges.items import Messages, Question, Ruling, as_text, digest
 from aad_plugin.judges.length_control import LengthControlled
@@ -61,6 +61,8 @@ class AlpacaEvalJudge:
             files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".txt"))
             marks = [folder.name, *((path.name, path.read_text(encoding="utf-8")) for path in files)]
             name = str(folder.resolve())
+        else:
+            _check_known(name)
         self.name = f"alpaca_eval:{folder.name}"
         self.annotator = name
         self.concurrency = concurrency
@@ -130,6 +132,18 @@ class AlpacaEvalJudge:
             return Ruling(**common, reason="unreadable", detail="alpaca_eval read no preference", reply=reply)
         p = 2 - preference if self.both_orders else preference - 1
         return Ruling(**common, p=p, form="alpaca_eval", reply=reply)
+
+
+def _check_known(name: str) -> None:
+    """Refuse an annotator that the installed package has not; without the package the worker says what is missing."""
+    spec = importlib.util.find_spec("alpaca_eval")
+    configs = Path(spec.origin).parent / "evaluators_configs" if spec and spec.origin else None
+    if configs and configs.is_dir() and not (configs / name / "configs.yaml").is_file():
+        known = [path.parent.name for path in configs.glob("*/configs.yaml")]
+        raise ConfigError(
+            f"alpaca_eval has no annotator {name!r}{nearest(name, known)}; expected the name of one of its "
+            "evaluators_configs, or a folder with a configs.yaml"
+        )
 
 
 def _rounds(pairs: Sequence[dict[str, str]]) -> list[list[int]]:

@@ -6,7 +6,9 @@ only what is left.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +73,7 @@ def pair_up(
 
 
 def annotate(pairs: Pairs, judge: Judge, folder: Path, **how: Any) -> list[Verdict]:
-    """Judge all pairs and write ``annotations.json``; blocks on the judge.
+    """Judge all pairs and, once all were asked, write ``annotations.json``; blocks on the judge.
 
     Args:
         folder: for the store and the annotations of one model by one judge. how: as for `compare` (transport, max_cost).
@@ -88,6 +90,8 @@ def annotate(pairs: Pairs, judge: Judge, folder: Path, **how: Any) -> list[Verdi
         for number, (row, reference) in enumerate(zip(pairs.outputs, pairs.references, strict=True))
     ]
     verdicts = compare(items, judge, folder, **how)
+    if any(verdict.reason == "not_asked" for verdict in verdicts):
+        return verdicts
     name = annotator_name(judge)
     rows = [
         {
@@ -128,9 +132,6 @@ def evaluator_folder(name: str) -> str:
 
 def summary_of(pairs: Pairs, verdicts: Sequence[Verdict], **data: Any) -> Summary:
     """Figures of the verdicts; a part of AlpacaEval gets no length-controlled rate."""
-    import dataclasses
-    import math
-
     summary = summarize(verdicts, **data)
     if pairs.wanted.kind != "partial":
         return summary

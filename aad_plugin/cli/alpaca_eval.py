@@ -8,8 +8,6 @@ from aad_plugin.cli.alpaca_generate import generate
 from aad_plugin.cli.alpaca_judged import annotate, evaluators, leaderboard
 from aad_plugin.cli.alpaca_submit import export, lint
 
-__all__ = ["app"]
-
 app = typer.Typer(
     help="AlpacaEval: outputs, annotations, leaderboard rows, submissions.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -60,6 +60,12 @@ def annotate(
     verdicts = work.annotate(pairs, loaded, output, transport=transport, max_cost=max_cost)
     summary = work.summary_of(pairs, verdicts)
     _write(output, verdicts, summary, options.cleaner([loaded]))
+    if summary.partial:
+        typer.echo(
+            f"{summary.n_not_asked} rows were not asked yet; annotations.json is written by the run that finishes them",
+            err=True,
+        )
+        raise typer.Exit(2)
     name = work.annotator_name(loaded)
     typer.echo(f"{output / 'annotations.json'}: {pairs.name} on {pairs.wanted.label}\njudge {judge_label(name)}")
     if summary.too_many_unjudged(max_unjudged):

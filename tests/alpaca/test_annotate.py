@@ -88,6 +88,24 @@ def test_a_judge_that_fails_midway_keeps_what_it_said(aad, given, tmp_path, loop
     assert len(rows_of(tmp_path)) == NUM and again == 2 * NUM - 10 + 1
 
 
+def test_a_run_by_request_file_writes_annotations_when_it_is_finished(aad, given, tmp_path, loopback):
+    url, state = loopback()
+    how = ours(url, "--form", "logprobs")
+    done = aad(*given, *how, "--transport", "file")
+    assert (
+        done.exit_code == 2 and "12 rows were not asked yet; annotations.json is written by the run that" in done.stderr
+    )
+    assert not (tmp_path / "judged" / "annotations.json").exists() and not state.seen
+    requests = (tmp_path / "judged" / "requests.jsonl").read_text().splitlines()
+    bodies = {line["custom_id"]: line["body"] for line in map(json.loads, requests)}
+    replies = [
+        {"custom_id": key, "response": {"status_code": 200, "body": state.completion(body)}}
+        for key, body in bodies.items()
+    ]
+    (tmp_path / "judged" / "results.jsonl").write_text("".join(json.dumps(reply) + "\n" for reply in replies))
+    assert aad(*given, *how, "--transport", "file").exit_code == 0 and len(rows_of(tmp_path)) == NUM
+
+
 def test_unjudged_rows_are_null_and_the_exit_code_2(aad, given, tmp_path, loopback):
     url, state = loopback()
     state.fails = [(400, {"error": {"message": "no", "code": "x"}})] * 2
@@ -198,6 +216,10 @@ def test_the_official_judges_name_is_not_to_be_had(aad, given):
         ([], "pass --annotator .* or --judge .*; got neither"),
         (["--judge", "reward:demo", "--annotator", "x"], "got both"),
         (["--judge", "nonsense"], "a judge is named kind:name"),
+        (
+            ["--annotator", "weighted_alpaca_eval_gpt4_turbi"],
+            "no annotator .*did you mean 'weighted_alpaca_eval_gpt4_turbo'",
+        ),
         (["--judge", "openai:x", "--temperature", "-1"], "temperature must be a number of at least 0"),
     ],
 )
