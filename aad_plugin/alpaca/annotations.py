@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.alpaca.findings import Finding
-from aad_plugin.alpaca.instructions import BASELINE, InstructionSet, text_mark
+from aad_plugin.alpaca.instructions import BASELINE, InstructionSet, is_text, text_mark
 from aad_plugin.alpaca.outputs import LEAST_ROWS
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.inputs import json_rows
@@ -82,7 +82,7 @@ def _wrong_column(row: Mapping[str, Any]) -> str:
     if missing:
         return f"expected the columns {', '.join(COLUMNS)}, {', '.join(missing)} missing"
     for column in _TEXTS:
-        if not isinstance(row[column], str):
+        if not is_text(row[column]):
             return f"{column} must be a text, got {json.dumps(row[column])[:60]}"
     value = row["preference"]
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -27,7 +27,7 @@ class FromPair:
         settings: strategy, alpha, …; None values are the pair's own. max_new_tokens: budget per answer.
         batch_size: of "hf". folder: answers are kept below it as they arrive.
     Raises:
-        ConfigError: an unknown engine or setting; the weights are loaded by `answer`.
+        ConfigError: an unknown engine or setting; the weights are loaded by `answer`. BackendMissing: no vLLM.
     """
 
     def __init__(
@@ -46,6 +46,10 @@ class FromPair:
         for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
+        if engine == "vllm":
+            from aad_plugin.engine.options import check_vllm
+
+            check_vllm()
         given = {name: value for name, value in settings.items() if value is not None}
         DecodingSettings().override(**given)  # a typo is refused before any weight is loaded
         self.engine = engine

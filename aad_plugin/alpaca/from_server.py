@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.alpaca.instructions import is_text
 from aad_plugin.alpaca.sources import PLACEHOLDER, Answered
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.endpoint import Endpoint
@@ -100,6 +101,8 @@ def _read(reply: Reply) -> Answered:
         return Answered("", None, "the reply is no chat completion")
     if not isinstance(text, str | None):
         return Answered("", None, f"expected text as the message's content, got {type(text).__name__}")
+    if text and not is_text(text):
+        return Answered("", None, "the answer holds half a surrogate pair, which is no character")
     if finish == "content_filter":
         return Answered("", None, "the server's content filter stopped the answer")
     if not (text or "").strip():

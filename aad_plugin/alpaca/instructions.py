@@ -19,7 +19,16 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.inputs import check_text, json_rows
 
-__all__ = ["BASELINE", "FIELDS", "NUM_OFFICIAL", "Instruction", "InstructionSet", "load_instructions", "text_mark"]
+__all__ = [
+    "BASELINE",
+    "FIELDS",
+    "NUM_OFFICIAL",
+    "Instruction",
+    "InstructionSet",
+    "is_text",
+    "load_instructions",
+    "text_mark",
+]
 
 BASELINE = "gpt4_1106_preview"
 NUM_OFFICIAL = 805
@@ -100,6 +109,15 @@ class InstructionSet:
 def text_mark(text: str) -> str:
     """First 16 hex digits of the SHA-256 of a text, exactly as it stands."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value from JSON is a text; half a surrogate pair, which JSON can write, is none."""
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        return False
+    return isinstance(value, str)
 
 
 def load_instructions(source: str | Path | None, *, partial: bool = False) -> InstructionSet:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.alpaca.findings import Finding
-from aad_plugin.alpaca.instructions import FIELDS, NUM_OFFICIAL, InstructionSet, text_mark
+from aad_plugin.alpaca.instructions import FIELDS, NUM_OFFICIAL, InstructionSet, is_text, text_mark
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.inputs import json_rows
 
@@ -95,7 +95,7 @@ def _check_fields(rows: Sequence[Mapping[str, Any]], place: str) -> Iterator[Fin
             yield Finding("error", "fields", place, text)
             return
         for field in FIELDS:
-            if not isinstance(row[field], str):
+            if not is_text(row[field]):
                 text = f"row {number}: {field} must be a text, got {json.dumps(row[field])[:_SHOWN]}"
                 yield Finding("error", "not-text", place, text)
                 return

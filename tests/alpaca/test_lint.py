@@ -106,6 +106,10 @@ def not_text(copy):
     change_rows(copy.outputs(NAME), lambda rows: [rows[0] | {"output": 7}, *rows[1:]])
 
 
+def half_a_character(copy):
+    change_rows(copy.outputs(NAME), lambda rows: [rows[0] | {"output": "half \ud800"}, *rows[1:]])
+
+
 def other_generator(copy):
     change_rows(copy.outputs(NAME), lambda rows: [rows[0] | {"generator": "other"}, *rows[1:]])
 
@@ -196,6 +200,7 @@ FAULTS = [
     (too_few, "[rows-missing] results/{n}/model_outputs.json: expected 805 instructions, 105 are missing"),
     (a_fifth_field, "[fields] results/{n}/model_outputs.json: row 1 must hold exactly dataset, instruction, output, "),
     (not_text, "[not-text] results/{n}/model_outputs.json: row 1: output must be a text, got 7"),
+    (half_a_character, "[not-text] results/{n}/model_outputs.json: row 1: output must be a text, got \"half \\ud800\""),
     (other_generator, "[generator] results/{n}/model_outputs.json: generator must be '{n}' in every row, got 'other' in 1"),
     (wrong_dataset, "[dataset] results/{n}/model_outputs.json: dataset must be 'helpful_base', got 'koala'"),
     (torn, "[json] results/{n}/model_outputs.json: "),
