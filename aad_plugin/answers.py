@@ -17,7 +17,7 @@ from aad_plugin.pair import AlignedPair
 from aad_plugin.pickers import picker_for
 from aad_plugin.strategies import decode
 
-__all__ = ["answer", "encode_prompts"]
+__all__ = ["Prompt", "answer", "check_room", "encode_prompts"]
 
 Prompt = str | Sequence[dict[str, str]]
 
@@ -57,7 +57,7 @@ def answer(
     chosen = pair.settings.override(strategy=strategy, **settings)
     texts = [_render(pair.tokenizer, prompt, chat, number) for number, prompt in enumerate(prompts)]
     encoded = [pair.tokenizer(text, add_special_tokens=not templated)["input_ids"] for text, templated in texts]
-    _check_room(pair, encoded, max_new_tokens)
+    check_room(pair, encoded, max_new_tokens)
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     picker = picker_for(chosen)
     answers = [""] * len(encoded)
@@ -105,16 +105,17 @@ def _render(tokenizer: Any, prompt: Prompt, chat: bool | None, number: int) -> t
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), True
 
 
-def _check_room(pair: AlignedPair, encoded: list[list[int]], max_new_tokens: int) -> None:
-    if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+def check_room(pair: AlignedPair, encoded: list[list[int]], new_tokens: int, what: str = "new ones") -> None:
+    """Raise ConfigError unless every prompt has tokens and leaves room in the context for ``new_tokens`` more."""
+    if new_tokens < 1:
+        raise ConfigError(f"max_new_tokens must be at least 1, got {new_tokens}")
     context = pair.config.max_position_embeddings
     for number, ids in enumerate(encoded):
         if not ids:
             raise ConfigError(f"prompt {number + 1} encodes to no token: expected text to answer")
-        if context and len(ids) + max_new_tokens > context:
+        if context and len(ids) + new_tokens > context:
             raise ConfigError(
-                f"prompt {number + 1} has {len(ids)} tokens; with {max_new_tokens} new ones it exceeds the context of "
+                f"prompt {number + 1} has {len(ids)} tokens; with {new_tokens} {what} it exceeds the context of "
                 f"{context}: shorten it or lower max_new_tokens"
             )
 

@@ -29,6 +29,7 @@ from aad_plugin.decoding import (
     require_finite,
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.explain.recorder import TokenRecorder
 from aad_plugin.pair_cache import PairCache
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
@@ -153,7 +154,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         roles = _roles(settings)
         self._check_cache(past_key_values, roles)
         inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
-        if call is not None and settings.strategy == "aad" and self.shortcuts != "none" and logits_to_keep:
+        if call is not None and call.takes_shortcuts(settings, self.shortcuts) and logits_to_keep:
             scores = self._candidate_scores(call, settings.alpha, input_ids, past_key_values, logits_to_keep, inputs)
             return CausalLMOutputWithPast(logits=scores, past_key_values=past_key_values)
         rows = self.sides.logits(roles, input_ids, past_key_values, logits_to_keep, **inputs)
@@ -162,7 +163,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             step = call.step(past_key_values, input_ids.shape[1])
             for role, row in zip(roles, rows, strict=True):
                 require_finite(row[:, -1:], role, step)
-        return CausalLMOutputWithPast(logits=_score(settings, rows), past_key_values=past_key_values)
+        scores = _score(settings, rows)
+        if call is not None and call.recorder is not None:
+            call.recorder.show(dict(zip(roles, rows, strict=True)), scores, settings.strategy)
+        return CausalLMOutputWithPast(logits=scores, past_key_values=past_key_values)
 
     def _candidate_scores(
         self, call: _Call, alpha: float, input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Any]
@@ -211,12 +215,15 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     # ---------------------------------------------------------------- generate
 
-    def generate(self, *args: Any, strategy: str | None = None, **kwargs: Any) -> Any:
+    def generate(
+        self, *args: Any, strategy: str | None = None, recorder: TokenRecorder | None = None, **kwargs: Any
+    ) -> Any:
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
             strategy: aad, greedy, reference or eft; alpha and eft_scale may be given likewise. ``sample`` and
                 ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
+            recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
         """
@@ -231,7 +238,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             raise ConfigError("a pair decodes token ids: its two models have embeddings of their own (pass input_ids)")
         if kwargs.get("cache_implementation") == "paged":
             self.generate_batch()
-        with self._call(settings):
+        with self._call(settings, recorder):
             return super().generate(*args, **kwargs)
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
@@ -267,9 +274,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         return None
 
     @contextlib.contextmanager
-    def _call(self, settings: DecodingSettings) -> Iterator[None]:
+    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[None]:
         # A stack, since an assisted call may draft with this very pair under another strategy.
-        self._calls.append(_Call(settings))
+        self._calls.append(_Call(settings, recorder))
         try:
             yield
         finally:
@@ -353,11 +360,16 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
 
 class _Call:
-    """One running ``generate`` call: its settings and how many tokens the prompt had."""
+    """One running ``generate`` call: its settings, who reads its steps, and how many tokens the prompt had."""
 
-    def __init__(self, settings: DecodingSettings) -> None:
+    def __init__(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> None:
         self.settings = settings
+        self.recorder = recorder
         self._prompt: int | None = None
+
+    def takes_shortcuts(self, settings: DecodingSettings, shortcuts: str) -> bool:
+        """Whether a step may leave out what only a recorder would see."""
+        return settings.strategy == "aad" and shortcuts != "none" and self.recorder is None
 
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.explain.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair import AlignedPair
 from aad_plugin.sampling import KeyedSampler, prompt_key
 from aad_plugin.settings import DecodingSettings
@@ -73,6 +74,7 @@ def decode(
     sample: int = 0,
     picker: Picker | None = None,
     prompts: Sequence[Any] = (),
+    on_readings: Callable[[list[Reading]], None] | None = None,
     **generate_options: Any,
 ) -> Tensor:
     """Decode one batch.
@@ -84,6 +86,7 @@ def decode(
         sample: number of the first sample drawn per prompt, part of the noise's key.
         picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
         prompts: (B) prompts as the picker wants them.
+        on_readings: is given what was read at each step, one reading per prompt; of best_of_n's answers, the picked one's.
         **generate_options: for ``generate`` (max_new_tokens or max_length, pad_token_id …).
     Returns:
         (B, P + new) int64, right-padded.
@@ -96,19 +99,34 @@ def decode(
         raise ConfigError(
             "one answer per prompt is decoded: leave num_return_sequences out (lm-eval tasks have repeats)"
         )
-    run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options)
+    if on_readings is not None:
+        check_traceable(generate_options)
+    run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None)
+    tokens, origins = _answers(run, sample, picker, prompts)
+    if on_readings is not None:
+        on_readings(run.readings(origins))
+    return tokens
+
+
+def _answers(run: _Run, sample: int, picker: Picker | None, prompts: Sequence[Any]) -> tuple[Tensor, list[_Drawn]]:
+    """Return (B, P + new) tokens and, per prompt, the call its answer comes from."""
+    settings, num = run.settings, len(run.input_ids)
     if not settings.samples:
-        return run.generate(settings.strategy)
-    keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids, attention_mask, strict=True)]
+        call = run.once()
+        return call.tokens, [call] * num
+    rows = zip(run.input_ids, run.attention_mask, strict=True)
+    keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in rows]
     if settings.strategy == "sample":
-        return run.draw(keys, range(sample, sample + 1))[0].tokens
+        (drawn,) = run.draw(keys, range(sample, sample + 1))
+        return drawn.tokens, [drawn] * num
     first = sample * settings.n
-    groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), _MAX_ROWS // len(keys))]
+    groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), _MAX_ROWS // num)]
     candidates = [candidate for group in groups for candidate in group]
     winners = torch.stack([run.rewards(drawn, picker, prompts) for drawn in candidates]).argmax(0)
     width = max(drawn.tokens.shape[1] for drawn in candidates)
     padded = torch.stack([_pad_right(drawn.tokens, width, run.pad_token_id) for drawn in candidates])
-    return padded[winners.to(padded.device), torch.arange(len(keys), device=padded.device)]
+    picked = padded[winners.to(padded.device), torch.arange(num, device=padded.device)]
+    return picked, [candidates[number] for number in winners.tolist()]
 
 
 @dataclass(frozen=True)
@@ -117,12 +135,15 @@ class _Drawn:
 
     Attributes:
         tokens: (B, P + new) int64. lengths: (B,) answer tokens, the end included.
-        policy_logprobs: (B, new) float32 of the drawn tokens, known from drawing them.
+        policy_logprobs: (B, new) float32 of the drawn tokens, known from drawing them; empty where nothing was drawn.
+        recorder: read the call's steps, where a trace is wanted. rows: (B) this answer's rows of the call.
     """
 
     tokens: Tensor
     lengths: Tensor
     policy_logprobs: Tensor
+    recorder: TokenRecorder | None
+    rows: Sequence[int]
 
 
 class _Run:
@@ -136,8 +157,11 @@ class _Run:
         settings: DecodingSettings,
         stop: list[str],
         options: dict[str, Any],
+        *,
+        traced: bool = False,
     ) -> None:
         self.pair = pair
+        self.traced = traced
         self.input_ids = input_ids
         self.attention_mask = attention_mask
         self.settings = settings
@@ -158,19 +182,44 @@ class _Run:
 
     def generate(self, strategy: str, copies: int = 1, **extra: Any) -> Tensor:
         """Run ``generate`` on ``copies`` adjacent copies of each prompt."""
-        self.stopper = None
+        self.stopper = self.recorder = None
+        criteria = StoppingCriteriaList()
         if self.stop:
             beams = self.options.get("num_beams") or 1
             self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length, rows_move=beams > 1)
-            extra["stopping_criteria"] = StoppingCriteriaList([self.stopper])
+            criteria.append(self.stopper)
+        if self.traced:
+            self.recorder = TokenRecorder(self.settings.alpha)
+            criteria.append(self.recorder)
         parameters = {"alpha": self.settings.alpha, "eft_scale": self.settings.eft_scale}
         return self.pair.generate(
             input_ids=self.input_ids.repeat_interleave(copies, 0),
             attention_mask=self.attention_mask.repeat_interleave(copies, 0),
             strategy=strategy,
+            recorder=self.recorder,
+            stopping_criteria=criteria,
             **parameters,
             **{"pad_token_id": self.pad_token_id, **self.options, **extra},
         )
+
+    def once(self) -> _Drawn:
+        """Decode every prompt once, token by token."""
+        tokens = self.generate(self.settings.strategy)
+        lengths = self._lengths(tokens) if self.traced else torch.zeros(0)
+        return _Drawn(tokens, lengths, torch.zeros(0), self.recorder, range(len(tokens)))
+
+    def readings(self, origins: Sequence[_Drawn]) -> list[Reading]:
+        """Return what was read at the steps of each prompt's answer, given the call it comes from."""
+        found: dict[int, Reading] = {}
+        for recorder in {id(call.recorder): call.recorder for call in origins}.values():
+            assert recorder is not None
+            own = [number for number, call in enumerate(origins) if call.recorder is recorder]
+            tokens = torch.stack([origins[number].tokens[number] for number in own])
+            lengths = [int(origins[number].lengths[number]) for number in own]
+            rows = [origins[number].rows[number] for number in own]
+            readings = recorder.readings(self.pair, rows, tokens, self.attention_mask[own], lengths)
+            found.update(zip(own, readings, strict=True))
+        return [found[number] for number in range(len(origins))]
 
     def draw(self, keys: list[str], numbers: range) -> list[_Drawn]:
         """Draw one answer per prompt for each sample number."""
@@ -178,8 +227,13 @@ class _Run:
         rows = [(key, number) for key in keys for number in numbers]
         sampler = KeyedSampler(rows, self.prompt_length, temperature=s.temperature, top_p=s.top_p, seed=s.seed)
         tokens = self.generate("greedy", len(numbers), logits_processor=LogitsProcessorList([sampler]))
-        columns = (tokens, self._lengths(tokens), torch.stack(sampler.logprobs, dim=1))
-        return [_Drawn(*(column[i :: len(numbers)] for column in columns)) for i in range(len(numbers))]
+        lengths, logprobs = self._lengths(tokens), torch.stack(sampler.logprobs, dim=1)
+        calls = []
+        for i in range(len(numbers)):
+            own = slice(i, None, len(numbers))
+            rows = range(len(tokens))[own]
+            calls.append(_Drawn(tokens[own], lengths[own], logprobs[own], self.recorder, rows))
+        return calls
 
     def rewards(self, drawn: _Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
         """Return (B,) float64 scores of one answer per prompt."""

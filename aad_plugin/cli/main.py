@@ -16,6 +16,7 @@ __all__ = ["app", "run"]
 _COMMANDS = {
     "eval": ("aad_plugin.cli.eval", "evaluate"),
     "generate": ("aad_plugin.cli.generate", "generate"),
+    "explain": ("aad_plugin.cli.explain", "explain"),
     "serve": ("aad_plugin.cli.serve", "serve"),
     "run-batch": ("aad_plugin.cli.run_batch", "run_batch"),
     "bench": ("aad_plugin.cli.bench", "bench"),

@@ -1,0 +1,68 @@
+"""``aad explain``: one answer token by token, as decoded or as given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.errors import ConfigError
+from aad_plugin.settings import DecodingSettings
+
+
+def explain(
+    prompt: Annotated[str, typer.Argument(help="The prompt, a user turn.")],
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+    strategy: Annotated[
+        str | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; default the pair's.")
+    ] = None,
+    answer: Annotated[Path | None, typer.Option(help="Score the text in this file instead of decoding one.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
+    eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Budget of the answer in tokens.")] = 256,
+    chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
+) -> None:
+    """Say why each token of an answer was chosen: policy, reference, advantage, and where it departs from greedy."""
+    text = _read(answer) if answer else None
+    if text is not None and strategy is not None:
+        raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
+    given = {"alpha": alpha, "eft_scale": eft_scale, "seed": seed}
+    DecodingSettings().override(**given, strategy=strategy)  # refuse a typo before any weight is loaded
+    from aad_plugin.report.page import check_writable
+
+    for path in (html, json_file):
+        if path:
+            check_writable(path)
+    from rich.console import Console
+
+    from aad_plugin.explain.explaining import explain as decode_and_read
+    from aad_plugin.explain.explaining import explain_answer
+    from aad_plugin.explain.views import print_explanation, write_explanation
+
+    loaded = load(pair, model_args, **given)
+    if text is None:
+        found = decode_and_read(loaded, prompt, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat)
+    else:
+        found = explain_answer(loaded, prompt, text, chat=chat)
+    print_explanation(found, Console(highlight=False, markup=False))
+    if json_file:
+        json_file.write_text(json.dumps(found.to_json(), ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
+    if html:
+        write_explanation(found, html)
+    for path in (html, json_file):
+        if path:
+            typer.echo(f"written to {path}", err=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot read the answer {path}: {getattr(e, 'strerror', None) or e}") from e

@@ -1,0 +1,114 @@
+"""Explain answers of a loaded pair: decode and read every step, or read an answer that somebody else wrote.
+
+explain(AlignedPair.from_pretrained("demo"), "How do I keep bread fresh?", max_new_tokens=64).reward
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from aad_plugin.answers import Prompt, answer, check_room, encode_prompts
+from aad_plugin.errors import ConfigError
+from aad_plugin.explain.recorder import Reading, read_answer
+from aad_plugin.explain.records import Explanation
+from aad_plugin.explain.texts import steps_of
+from aad_plugin.pair import AlignedPair
+from aad_plugin.pickers import picker_for
+from aad_plugin.settings import DecodingSettings
+from aad_plugin.strategies import decode
+
+__all__ = ["explain", "explain_answer"]
+
+
+def explain(
+    pair: AlignedPair,
+    prompt: Prompt,
+    *,
+    strategy: str | None = None,
+    max_new_tokens: int = 256,
+    chat: bool | None = None,
+    beside_greedy: bool = True,
+    **settings: Any,
+) -> Explanation:
+    """Answer one prompt and say at every step what both models found.
+
+    Args:
+        prompt, strategy, max_new_tokens, chat, settings: as for :func:`aad_plugin.answer`.
+        beside_greedy: also decode the policy's greedy answer.
+    Returns:
+        the answer :func:`aad_plugin.answer` gives, with its steps; the figures of aad, eft, greedy, sample and
+        best_of_n are those the tokens were chosen by (what the strategy did not read of the reference is asked once
+        afterwards), those of ``reference`` are read again.
+    Raises:
+        ConfigError: as :func:`aad_plugin.answer`.
+    """
+    chosen = pair.settings.override(strategy=strategy, **settings)
+    ids, mask = encode_prompts(pair, [prompt], chat)
+    check_room(pair, [ids[0].tolist()], max_new_tokens)
+    readings: list[Reading] = []
+    decode(
+        pair,
+        ids,
+        mask,
+        chosen,
+        picker=picker_for(chosen),
+        prompts=[prompt],
+        on_readings=readings.extend,
+        max_new_tokens=max_new_tokens,
+    )
+    steps = steps_of(readings[0], pair.tokenizer)
+    text = "".join(step.chosen.text for step in steps if not step.special)
+    greedy = text if chosen.strategy == "greedy" else None
+    if beside_greedy and greedy is None:
+        (greedy,) = answer(pair, [prompt], strategy="greedy", max_new_tokens=max_new_tokens, chat=chat)
+    truncated = len(steps) == max_new_tokens and steps[-1].chosen.id not in _end_tokens(pair)
+    return Explanation(
+        prompt=_shown(prompt),
+        answer=text,
+        settings=_settings(chosen),
+        steps=steps,
+        truncated=truncated,
+        greedy=greedy if beside_greedy else None,
+    )
+
+
+def explain_answer(
+    pair: AlignedPair, prompt: Prompt, text: str, *, chat: bool | None = None, alpha: float | None = None
+) -> Explanation:
+    """Score any text as an answer to a prompt, token by token; nothing is decoded.
+
+    Args:
+        text: the answer; it is tokenised after the prompt, without an end token.
+        alpha: of the plausible sets; default: the pair's.
+    Raises:
+        ConfigError: no text, or prompt and text exceed the context.
+    """
+    ids, mask = encode_prompts(pair, [prompt], chat)
+    tokens = pair.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not tokens:
+        raise ConfigError("the answer is empty: expected text to score")
+    check_room(pair, [ids[0].tolist()], len(tokens), what="those of the answer")
+    chosen = pair.settings.override(alpha=alpha)
+    whole = torch.cat([ids, torch.tensor([tokens], device=ids.device)], dim=1)
+    (reading,) = read_answer(pair, whole, mask, chosen.alpha)
+    settings = {"strategy": None, "alpha": chosen.alpha}
+    return Explanation(_shown(prompt), text, settings, steps_of(reading, pair.tokenizer), given=True)
+
+
+def _settings(chosen: DecodingSettings) -> dict[str, Any]:
+    return {**chosen.relevant(), "alpha": chosen.alpha}
+
+
+def _end_tokens(pair: AlignedPair) -> Sequence[int]:
+    ends = pair.generation_config.eos_token_id
+    return [ends] if isinstance(ends, int) else ends or []
+
+
+def _shown(prompt: Prompt) -> str:
+    """The prompt as text: a chat turn by turn."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)

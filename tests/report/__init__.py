@@ -1,0 +1,1 @@
+"""Report page, plots and gate."""
