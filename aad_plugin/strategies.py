@@ -231,8 +231,8 @@ class _Run:
         calls = []
         for i in range(len(numbers)):
             own = slice(i, None, len(numbers))
-            rows = range(len(tokens))[own]
-            calls.append(_Drawn(tokens[own], lengths[own], logprobs[own], self.recorder, rows))
+            numbers_of = range(len(tokens))[own]
+            calls.append(_Drawn(tokens[own], lengths[own], logprobs[own], self.recorder, numbers_of))
         return calls
 
     def rewards(self, drawn: _Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:

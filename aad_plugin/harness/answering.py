@@ -26,6 +26,7 @@ from aad_plugin.harness.answer_store import (
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.cache import keyed_cache_hook, never_store
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
+from aad_plugin.harness.tracing import RunTracer
 from aad_plugin.harness.turns import FOLLOW_UPS, answer_in_turns
 from aad_plugin.settings import DecodingSettings
 
@@ -39,9 +40,11 @@ class PairAnswers:
 
     settings: DecodingSettings
     cache_hook: CacheHook
+    tokenizer: Any
     rank: int
     world_size: int
     _arguments: PairArguments
+    _tracer: RunTracer | None = None
 
     def model_account(self) -> dict[str, Any]:
         """Return what tells this model from another: parts, revisions, dtypes, weights, versions; no settings."""
@@ -54,6 +57,8 @@ class PairAnswers:
                 never_store(self.cache_hook, request.args)
         fingerprint = DecodingSettings().fingerprint(model=self.model_account())
         store = AnswerStore(answers_folder(self._arguments.answers_dir, fingerprint), self.rank)
+        if self._arguments.trace and self._tracer is None:
+            self._tracer = RunTracer(self._arguments.trace, fingerprint, self.model_account(), self.rank)
 
         def answer(turn: list[Instance]) -> list[str]:
             return self._answer(turn, store, disable_tqdm)
@@ -64,12 +69,16 @@ class PairAnswers:
     def _answer(self, requests: list[Instance], store: AnswerStore, disable_tqdm: bool) -> list[str]:
         """Answer what the store does not know yet, keeping each answer as it arrives."""
         keys = [self._key(*request.args) for request in requests]
-        open_rows = [row for row, key in enumerate(keys) if key is None or store.find(key) is None]
+        open_rows = [row for row, key in enumerate(keys) if key is None or not self._is_known(key, store)]
+        if self._tracer is not None:
+            self._tracer.expect(keys, requests)
         hook, self.cache_hook = self.cache_hook, _Keeping(self.cache_hook, self._keep(store))
         try:
             fresh = self._decode([requests[row] for row in open_rows], disable_tqdm) if open_rows else []
         finally:
             self.cache_hook = hook
+            if self._tracer is not None:
+                self._tracer.finish()
         answers = dict(zip(open_rows, fresh, strict=True))
         for row, key in enumerate(keys):
             if row not in answers:
@@ -86,6 +95,10 @@ class PairAnswers:
             logger.info("%d more stood in %s from an earlier run (answers_dir=none asks again)", kept, store.folder)
         return [answers[row] for row in range(len(requests))]
 
+    def _is_known(self, key: str, store: AnswerStore) -> bool:
+        """Whether an answer need not be decoded: it was kept, and so was its trace where one is wanted."""
+        return store.find(key) is not None and (self._tracer is None or self._tracer.has(key))
+
     def _decode(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:
         """Answer requests of one turn; the host's own ``generate_until``."""
         return super().generate_until(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
@@ -93,7 +106,10 @@ class PairAnswers:
     def _keep(self, store: AnswerStore) -> Callable[[str, dict[str, Any], str], None]:
         def keep(context: str, gen_kwargs: dict[str, Any], answer: str) -> None:
             if key := self._key(context, gen_kwargs):
-                store.add(key, Stored(answer, is_truncated(context, self._split(gen_kwargs)[0])))
+                settings, sample, _ = self._split(gen_kwargs)
+                if self._tracer is not None:
+                    self._tracer.arrived(key, context, settings, sample, answer, self.tokenizer)
+                store.add(key, Stored(answer, is_truncated(context, settings)))
 
         return keep
 

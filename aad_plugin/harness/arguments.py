@@ -29,6 +29,7 @@ _OWN = (
     "loglikelihood",
     "answers_dir",
     "shortcuts",
+    "trace",
 )
 
 
@@ -44,6 +45,7 @@ class PairArguments:
         reference_device: where the reference goes, or None.
         answers_dir: where answers are kept as they arrive; None is the default folder, "none" keeps nothing.
         shortcuts: see :class:`AlignedPair`.
+        trace: folder for what was read at every token of every answer; None traces nothing.
         hflm: everything that lm-eval's HFLM takes.
     """
 
@@ -54,6 +56,7 @@ class PairArguments:
     reference_device: str | None = None
     answers_dir: str | None = None
     shortcuts: str = "auto"
+    trace: str | None = None
     hflm: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -74,29 +77,39 @@ class PairArguments:
         for given in (rest, options):
             typed({name: given[name] for name in ("dtype",) if name in given})  # refuse a misspelt one here
         device = options.pop("device", None)
-        answers_dir = rest.pop("answers_dir", None)
+        answers_dir, trace = rest.pop("answers_dir", None), _folder(rest.pop("trace", None))
         shortcuts = check_shortcuts(rest.pop("shortcuts", "auto"))
         if source.shares_base and (options or device):
             named = ", ".join(f"reference_{name}" for name in [*options, *(["device"] if device else [])])
             raise ConfigError(
                 f"policy and reference share one base model, so {named} has no meaning here: leave it out"
             )
-        return cls(source, settings, loglikelihood, options, device, answers_dir, shortcuts, rest)
+        kept = {"answers_dir": answers_dir, "shortcuts": shortcuts, "trace": trace}
+        return cls(source, settings, loglikelihood, options, device, **kept, hflm=rest)
 
     @classmethod
     def for_loaded(cls, pair: AlignedPair, model_args: Mapping[str, Any]) -> PairArguments:
         """Arguments around a pair in memory; decoding settings given here override the pair's own."""
         rest = dict(model_args)
         settings, loglikelihood = _decoding(rest, {}, pair.settings)
-        answers_dir = rest.pop("answers_dir", None)
+        kept = {"answers_dir": rest.pop("answers_dir", None), "trace": _folder(rest.pop("trace", None))}
         shortcuts = check_shortcuts(rest.pop("shortcuts", pair.shortcuts))
-        return cls(pair.source, settings, loglikelihood, answers_dir=answers_dir, shortcuts=shortcuts, hflm=rest)
+        return cls(pair.source, settings, loglikelihood, shortcuts=shortcuts, **kept, hflm=rest)
 
     def check_unknown(self, config: Any) -> None:
         """Raise ConfigError for a name that neither HFLM, nor from_pretrained, nor the model's configuration knows."""
         hflm = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
         # A pair's own names are listed for the suggestion; parse() has taken them out of `hflm` already.
         refuse_unknown(self.hflm, [*_OWN, *hflm], config)
+
+
+def _folder(trace: Any) -> str | None:
+    """The folder of traces; lm-eval reads ``trace=`` and ``trace=none`` as nothing, ``trace=true`` names none."""
+    if trace is None or (isinstance(trace, str) and trace.lower() in ("", "none")):
+        return None
+    if not isinstance(trace, str):
+        raise ConfigError(f"trace is the folder where traces go, got {trace!r} (for example trace=runs/trace)")
+    return trace
 
 
 def _decoding(

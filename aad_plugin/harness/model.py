@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.explain.recorder import Reading
 from aad_plugin.harness.answer_store import record_end
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
@@ -45,7 +46,7 @@ class AADLM(PairAnswers, HFLM):
         **model_args: a pair (pair=… | policy=… reference=… | reference=… adapter=… | base=… reference_adapter=…
             adapter=…), decoding settings (strategy, alpha, n, picker, eft_scale, temperature, top_p, seed),
             ``loglikelihood`` (policy | reference | implicit_reward), reference_device / _dtype / _revision /
-            _gguf_file, and every argument of ``HFLM``.
+            _gguf_file, ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
     Raises:
         AADError: a mistake in the arguments; one line says what was expected.
     """
@@ -152,6 +153,7 @@ class AADLM(PairAnswers, HFLM):
         if not bool(mask.any(-1).all()):
             raise ConfigError("a prompt is empty: expected text to answer (is the task's doc_to_text empty?)")
         prompts = [self._chats.get(text, text) for text in self._contexts]
+        readings: list[Reading] = []
         with self._autocast():
             tokens = decode(
                 self.model,
@@ -162,10 +164,13 @@ class AADLM(PairAnswers, HFLM):
                 sample=sample,
                 picker=picker_for(settings),
                 prompts=prompts,
+                on_readings=None if self._tracer is None else readings.extend,
                 max_length=max_length,
                 pad_token_id=self.tokenizer.pad_token_id,
                 **options,
             )
+        if self._tracer is not None:
+            self._tracer.decoded(self._contexts, settings, sample, readings)
         self._record_ends(tokens[:, context.shape[1] :], stop, settings)
         return tokens
 

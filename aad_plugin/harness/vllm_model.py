@@ -57,6 +57,8 @@ class AADVLLM(PairAnswers, VLLM):
         self._pair = engine_pair(
             arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), reference_revision=revision
         )
+        if arguments.trace:
+            raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")
         if "gguf_file" in options:
             raise ConfigError("gguf_file is for --model aad; vLLM takes the .gguf file itself as a checkpoint")
         self._asked: dict[str, tuple[Instance, str | None]] = {}
