@@ -137,6 +137,7 @@ class Verdict:
         models, system_fingerprints: as the replies named them, without doubles.
         cost: what the replies cost, in the currency of the judge's price; None without a price.
         members: for a jury, p by judge.
+        rulings: keys in ``store.jsonl`` of the rulings it was joined from, first round only; there stand the judge's words.
     """
 
     id: str
@@ -161,6 +162,7 @@ class Verdict:
     seconds: float = 0.0
     cost: float | None = None
     members: dict[str, float | None] | None = None
+    rulings: tuple[str, ...] = ()
 
     @property
     def judged(self) -> bool:

@@ -59,6 +59,7 @@ def jury_verdicts(by_judge: Mapping[str, Sequence[Verdict]]) -> list[Verdict]:
                 seconds=sum(v.seconds for v in verdicts),
                 cost=sum(costs) if costs else None,
                 members=members,
+                rulings=tuple(key for v in verdicts for key in v.rulings),
             )
         )
     return joined

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import (
@@ -125,7 +126,7 @@ def _keys(item: Item, texts: tuple[Reply | None, Reply | None], judge: Judge, nu
 
 def _verdict(case: _Case, judge: Judge, store: Store) -> Verdict:
     item, (first, second) = case.item, case.texts
-    known = {
+    known: dict[str, Any] = {
         "id": item.id,
         "prompt": prompt_hash(item.prompt),
         "judge": judge.name,
@@ -138,6 +139,7 @@ def _verdict(case: _Case, judge: Judge, store: Store) -> Verdict:
         return Verdict(**known, reason=case.reason, detail="the answer ends inside its thinking")
     if not case.keys:
         return Verdict(**known, p=0.5)
+    known["rulings"] = case.keys[0]
     found = [[store.find(key) for key in keys] for keys in case.keys]
     known |= _provenance([ruling for one_round in found for ruling in one_round if ruling])
     billed = [ruling for keys in case.keys for key in keys for ruling in store.superseded(key)]

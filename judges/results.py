@@ -18,9 +18,9 @@ from aad_plugin.judges.inputs import json_rows
 from aad_plugin.judges.items import Verdict, prompt_hash
 from aad_plugin.judges.summary import Summary
 
-__all__ = ["print_summary", "read_difficulties", "read_verdicts", "versions", "write_results"]
+__all__ = ["print_summary", "read_difficulties", "read_verdicts", "verdict_of", "versions", "write_results"]
 
-_TUPLES = ("orders", "repeats", "models", "system_fingerprints")
+_TUPLES = ("orders", "repeats", "models", "system_fingerprints", "rulings")
 _FIELDS = {field.name for field in dataclasses.fields(Verdict)}
 
 
@@ -51,7 +51,7 @@ def read_verdicts(path: str | Path) -> list[Verdict]:
     verdicts = []
     for number, (place, entry) in enumerate(json_rows(Path(path))):
         try:
-            verdicts.append(_annotation(entry, number) if "generator_2" in entry else _verdict(entry))
+            verdicts.append(_annotation(entry, number) if "generator_2" in entry else verdict_of(entry))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{place} is no verdict: {type(error).__name__} {error}") from error
     if not verdicts:
@@ -149,7 +149,12 @@ def _shown(value: Any) -> str:
     return ", ".join(_shown(inner) for inner in value) if isinstance(value, list | tuple) else str(value)
 
 
-def _verdict(entry: Mapping[str, Any]) -> Verdict:
+def verdict_of(entry: Mapping[str, Any]) -> Verdict:
+    """The verdict of one line of ``verdicts.jsonl``.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
     known = {name: tuple(value) if name in _TUPLES else value for name, value in entry.items() if name in _FIELDS}
     verdict = Verdict(**known)
     for name, value in (("id", verdict.id), ("prompt", verdict.prompt), ("judge", verdict.judge)):

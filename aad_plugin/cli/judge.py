@@ -92,7 +92,8 @@ def judge(
     Exit code 0: judged. 1: stopped by an error (what was judged before is kept). 2: too many items are unjudged.
     """
     how = options.shared(locals())
-    finish = partial(_finish, output=output, seed=seed)
+    sides = {"candidate": candidate, "baseline": baseline} if candidate else {}
+    finish = partial(_finish, output=output, seed=seed, sides=sides)
     data_of = partial(read.data_of, labels=labels, difficulties=difficulties, gamed=gamed, prompt_field=prompt_field)
     if from_file is not None:
         verdicts = read.verdicts_of(from_file)
@@ -157,6 +158,7 @@ def _finish(
     *,
     output: Path | None,
     seed: int,
+    sides: dict[str, str],
     clean: Callable[[str], str] = str,
 ) -> Any:
     """Write and print the summary; return it."""
@@ -166,7 +168,8 @@ def _finish(
     summary = summarize(verdicts, seed=seed, **data)
     if output is not None:
         command = clean(" ".join(["aad", *sys.argv[1:]]))
-        write_results(output, verdicts, {**summary.to_json(), "seed": seed, "versions": versions(), "command": command})
+        about = {**sides, "seed": seed, "versions": versions(), "command": command}
+        write_results(output, verdicts, {**summary.to_json(), **about})
     print_summary(summary)
     return summary
 

@@ -15,6 +15,7 @@ __all__ = ["app", "run"]
 # Subcommand → (module, function). Modules import heavy packages inside their functions.
 _COMMANDS = {
     "eval": ("aad_plugin.cli.eval", "evaluate"),
+    "report": ("aad_plugin.cli.report", "report"),
     "generate": ("aad_plugin.cli.generate", "generate"),
     "explain": ("aad_plugin.cli.explain", "explain"),
     "serve": ("aad_plugin.cli.serve", "serve"),

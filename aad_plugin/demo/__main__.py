@@ -54,8 +54,8 @@ def show(folder: Path) -> None:
         "aad / rival, characters",
         title="Win rates",
     )
-    for file in sorted(folder.glob("summary_vs_*.json")):
-        table.add_row(file.stem.removeprefix("summary_vs_"), *_cells(json.loads(file.read_text(encoding="utf-8"))))
+    for file in sorted(folder.glob("vs_*/summary.json")):
+        table.add_row(file.parent.name.removeprefix("vs_"), *_cells(json.loads(file.read_text(encoding="utf-8"))))
     console.print(table)
     rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows[:: max(1, len(rows) // SHOWN)][:SHOWN]:

@@ -151,14 +151,15 @@ class JudgedRun:
     def _against(self, opponent: str, rows: Sequence[Row], judge: Any) -> list[Verdict]:
         """Judge the candidate against one opponent and keep its figures; verdicts of one document are one cluster."""
         from aad_plugin.judges import compare, summarize
+        from aad_plugin.judges.results import write_results
 
         assert self.folder is not None
         asked = [(row["id"], turn, item) for row in rows for turn, item in _comparisons(row, self.answers[0], opponent)]
         verdicts = compare([item for _, _, item in asked], judge, output_dir=self.folder / f"vs_{opponent}")
         verdicts = [dataclasses.replace(v, prompt=row) for v, (row, _, _) in zip(verdicts, asked, strict=True)]
         summary = summarize(verdicts)
-        text = json.dumps(summary.to_json(), indent=2)
-        (self.folder / f"summary_vs_{opponent}.json").write_text(text + "\n", encoding="utf-8")
+        sides = {"candidate": self.answers[0], "baseline": opponent}
+        write_results(self.folder / f"vs_{opponent}", verdicts, {**summary.to_json(), **sides})
         self._keep(f"win_rate_vs_{opponent}", summary)
         if self.turns > 1:
             for turn in range(1, self.turns + 1):

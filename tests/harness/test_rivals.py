@@ -13,6 +13,8 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.harness.rivals import is_degenerate
+from aad_plugin.judges.results import read_verdicts
+from aad_plugin.judges.store import Store
 from tests.toys import PAD, VOCAB, byte_tokenizer
 
 TASK = "aad_demo_dialogue"
@@ -56,8 +58,13 @@ def test_a_judged_run(checkpoints, tmp_path, reward_model):
     for rival in ("greedy", "best_of_2"):
         assert 0 <= metrics[f"win_rate_vs_{rival},none"] <= 1
         assert metrics[f"win_rate_vs_{rival}_stderr,none"] > 0
-        (summary,) = tmp_path.glob(f"{TASK}/*/summary_vs_{rival}.json")
+        (summary,) = tmp_path.glob(f"{TASK}/*/vs_{rival}/summary.json")
         assert json.loads(summary.read_text())["win_rate"] == metrics[f"win_rate_vs_{rival},none"]
+        verdicts = read_verdicts(summary.with_name("verdicts.jsonl"))
+        assert [verdict.id for verdict in verdicts] == [row["id"] for row in answers]
+        stored = Store.peek(summary.parent)
+        for verdict in verdicts:
+            assert all(stored.find(key) for key in verdict.rulings)
     for strategy in ("aad", "greedy", "best_of_2"):
         lengths = [len(row["outputs"][strategy]) for row in answers]
         assert metrics[f"length_{strategy},none"] == pytest.approx(sum(lengths) / 6)
@@ -86,7 +93,7 @@ def test_predict_only_judges_nothing(checkpoints, tmp_path, caplog):
     results = run(checkpoints, tmp_path, {"judge": "reward:/nowhere"}, predict_only=True)
     assert len(results["samples"][TASK]) == 6
     assert len(rows(tmp_path)) == 6 and "aad judge --candidate" in caplog.text
-    assert not list(tmp_path.glob("**/summary_vs_*"))
+    assert not list(tmp_path.glob("**/vs_*"))
 
 
 @pytest.mark.parametrize(

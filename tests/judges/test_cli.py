@@ -50,7 +50,9 @@ def test_judge_writes_verdicts_summary_and_table(files, tmp_path, loopback):
     again = aad("judge", "--from", out / "verdicts.jsonl", "--output", tmp_path / "again")
     assert again.exit_code == 0 and sum(state.seen.values()) == asked
     rebuilt = summary_of(tmp_path / "again")
-    assert all(rebuilt[name] == value for name, value in summary.items() if name not in ("command", "versions"))
+    assert files[1].endswith(summary["candidate"]) and summary["baseline"]
+    others = ("command", "versions", "candidate", "baseline")
+    assert all(rebuilt[name] == value for name, value in summary.items() if name not in others)
 
 
 def test_too_many_unjudged_exit_with_2_and_files_written(files, tmp_path, loopback):

@@ -1,0 +1,107 @@
+// Charts and tables of the report: win rates and metrics with their intervals.
+"use strict";
+
+aad.label = (...parts) => parts.filter(Boolean).join(" · ");
+
+// Horizontal intervals with their names above them, so that a phone's width does for both.
+aad.intervals = (rows, { width, domain, rule, format, colours, title }) => {
+  const marks = [];
+  if (rule !== undefined) marks.push(Plot.ruleX([rule], { strokeDasharray: "4 3" }));
+  const shown = rows.filter((r) => r.value !== null && isFinite(r.value));
+  marks.push(
+    Plot.ruleY(shown.filter((r) => r.low !== null), { y: "key", x1: "low", x2: "high", stroke: "run", strokeWidth: 2.5 }),
+    Plot.dot(shown, { y: "key", x: "value", fill: "run", r: 5 }),
+    Plot.text(shown, { y: "key", text: (r) => r.label, frameAnchor: "left", dy: -14, textAnchor: "start", fill: "currentColor", fontSize: 12 }),
+    Plot.text(shown, { y: "key", text: (r) => format(r), frameAnchor: "right", dy: -14, textAnchor: "end", fill: "currentColor", fontSize: 12 }),
+  );
+  return Plot.plot({
+    width, height: 40 + 44 * shown.length, marginLeft: 12, marginRight: 12, marginTop: 16, ariaLabel: title, style: { background: "none", fontFamily: "inherit" },
+    x: { domain, label: title, grid: true, nice: true, ticks: 5 }, y: { axis: null, domain: shown.map((r) => r.key), padding: 0.3 },
+    color: { domain: colours, scheme: "Observable10" }, marks,
+  });
+};
+
+aad.drawFigures = (data) => {
+  const runs = data.runs.map((run) => run.name);
+  const named = (run) => runs.length > 1 ? run : null;
+  const tasks = new Set([...data.wins, ...data.figures].map((row) => row.task));
+  const of = (task) => tasks.size > 1 ? task : null; // a name that all rows share says nothing
+  const legend = () => runs.length > 1 ? Plot.legend({ color: { domain: runs, scheme: "Observable10" } }) : "";
+  const wins = data.wins.map((w, i) => ({ key: String(i), run: w.run, value: w.rate, low: w.low, high: w.high,
+    label: aad.visible(aad.label(of(w.task), `${w.candidate} vs ${w.rival}`, named(w.run))) }));
+  const byMetric = new Map();
+  data.figures.forEach((f, i) => {
+    const rows = byMetric.get(f.metric) || [];
+    rows.push({ key: String(i), run: f.run, value: f.value, low: f.error === null ? null : f.value - 1.96 * f.error,
+      high: f.error === null ? null : f.value + 1.96 * f.error, label: aad.visible(aad.label(of(f.task), f.answer || f.task, named(f.run))) });
+    byMetric.set(f.metric, rows);
+  });
+  const first = ["reward", "grade", "length", "truncated", "accuracy", "macro_f1", "compliance_safe", "refusal_unsafe", "degenerate"];
+  // Shares lie between 0 and 1, and so do their intervals; a metric that is the same everywhere needs no picture.
+  const shares = /^(truncated|degenerate|accuracy|acc|macro_f1|f1|precision|recall|unparsed|compliance|refusal|exact_match)/;
+  for (const [metric, rows] of byMetric) if (shares.test(metric)) for (const r of rows) if (r.low !== null) { r.low = Math.max(0, r.low); r.high = Math.min(1, r.high); }
+  const varies = (rows) => rows.some((r) => r.value !== rows[0].value || (r.low !== null && r.low !== r.high));
+  const charted = [...byMetric.keys()].filter((metric) => varies(byMetric.get(metric))).sort((a, b) => (first.indexOf(a) + 1 || 99) - (first.indexOf(b) + 1 || 99)).slice(0, 8);
+  const draw = () => {
+    const box = document.getElementById("win-chart");
+    const width = Math.max(260, Math.min(1160, box.clientWidth));
+    box.replaceChildren(wins.length ? legend() : "", wins.length ? aad.intervals(wins, { width, domain: [0, 1], rule: 0.5, colours: runs,
+      title: "win rate", format: (r) => aad.pct(r.value) + (r.low === null || width < 600 ? "" : ` [${aad.pct(r.low)}, ${aad.pct(r.high)}]`) }) :
+      aad.el("p", { class: "quiet" }, "No verdicts in these runs."));
+    const charts = document.getElementById("figure-charts");
+    const column = Math.max(260, Math.min(600, charts.clientWidth, charts.clientWidth > 800 ? charts.clientWidth / 2 - 16 : 600));
+    charts.replaceChildren(...charted.map((metric) => aad.el("div", { class: "chart" }, aad.el("h3", {}, aad.visible(metric)), aad.intervals(byMetric.get(metric), { width: column,
+      colours: runs, title: metric, format: (r) => aad.num(r.value, Math.abs(r.value) >= 100 ? 0 : 3) }))));
+  };
+  draw();
+  let pending = 0;
+  let last = innerWidth;
+  addEventListener("resize", () => { if (innerWidth !== last) { last = innerWidth; clearTimeout(pending); pending = setTimeout(draw, 150); } });
+  aad.winTable(data, runs);
+  aad.figureTable(data, runs);
+};
+
+aad.textCell = (cell) => { const node = document.createElement("span"); node.dir = "auto"; node.textContent = aad.visible(cell.getValue() ?? "–"); return node; };
+aad.numberCell = (format) => (cell) => document.createTextNode(format(cell.getValue()));
+aad.textColumn = (title, field, extra) => ({ title, field, formatter: aad.textCell, headerSortTristate: true, ...extra });
+aad.numberColumn = (title, field, format, extra) => ({ title, field, formatter: aad.numberCell(format), sorter: "number", sorterParams: { alignEmptyValues: "bottom" },
+  hozAlign: "right", headerHozAlign: "right", headerSortTristate: true, ...extra });
+
+aad.winTable = (data, runs) => {
+  if (!data.wins.length) return;
+  const range = (low, high) => low === null ? "" : ` [${aad.pct(low)}, ${aad.pct(high)}]`;
+  const rows = data.wins.map((w) => ({ ...w, against: `${w.candidate} vs ${w.rival}`, shownRate: aad.pct(w.rate) + range(w.low, w.high) + (w.approximate ? " ±1.96 se" : ""),
+    shownLc: aad.pct(w.lc_rate) + range(w.lc_low, w.lc_high), counts: w.wins === null ? "–" : `${w.wins} / ${w.losses} / ${w.ties}`,
+    open: (Object.entries(w.unjudged).map(([why, many]) => `${many} ${why}`).join(", ") || "0") + (w.not_asked ? `, ${w.not_asked} not asked` : "") + (w.complete ? "" : "; verdict file incomplete"),
+    named: (w.judge || "–") + (w.drift ? " (changed within the run)" : ""), bill: w.prompt_tokens ? `${w.prompt_tokens} in, ${w.completion_tokens} out` + (w.cost === null ? "" : `, cost ${aad.num(w.cost, 4)}`) : "–" }));
+  const by = (field) => ({ sorter: (a, b, ra, rb) => (ra.getData()[field] ?? -1) - (rb.getData()[field] ?? -1) });
+  const columns = [aad.textColumn("task", "task"), aad.textColumn("comparison", "against"), aad.textColumn("win rate [95 %]", "shownRate", by("rate")),
+    aad.textColumn("at matched length", "shownLc", by("lc_rate")), aad.numberColumn("n", "n", (v) => v ?? "–"), aad.textColumn("won / lost / tied", "counts", by("wins")),
+    aad.numberColumn("consistency", "consistency", (v) => aad.pct(v)), aad.numberColumn("first", "first_rate", (v) => aad.pct(v)),
+    aad.textColumn("unjudged", "open"), aad.textColumn("judge", "named"), aad.textColumn("judge tokens", "bill", by("prompt_tokens"))];
+  if (runs.length > 1) columns.unshift(aad.textColumn("run", "run"));
+  new Tabulator("#win-table", { data: rows, columns, layout: "fitData" });
+};
+
+// One row per metric, one column per answer and run.
+aad.figureTable = (data, runs) => {
+  if (!data.figures.length) return;
+  const columns = new Map();
+  const rows = new Map();
+  for (const f of data.figures) {
+    const column = aad.label(f.answer || "value", runs.length > 1 ? f.run : null);
+    if (!columns.has(column)) columns.set(column, "c" + columns.size);
+    const key = JSON.stringify([f.task, f.metric]);
+    const row = rows.get(key) || { task: f.task, metric: f.metric + (f.better === "lower" ? " (less is better)" : "") };
+    row[columns.get(column)] = f.value;
+    row[columns.get(column) + "e"] = f.error;
+    rows.set(key, row);
+  }
+  const shown = (field) => (cell) => {
+    const row = cell.getRow().getData();
+    const digits = Math.abs(row[field]) >= 100 ? 0 : 3;
+    return document.createTextNode(aad.num(row[field], digits) + (row[field + "e"] === null || row[field + "e"] === undefined ? "" : ` ± ${aad.num(row[field + "e"], digits || 1)}`));
+  };
+  new Tabulator("#figure-table", { data: [...rows.values()], layout: "fitData", maxHeight: 480,
+    columns: [aad.textColumn("task", "task"), aad.textColumn("metric", "metric"), ...[...columns].map(([title, field]) => ({ ...aad.numberColumn(aad.visible(title).replace(/[<&]/g, "·"), field), formatter: shown(field) }))] });
+};

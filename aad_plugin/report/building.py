@@ -1,0 +1,64 @@
+"""Build the report page of one or several runs.
+
+build_report(["runs/today"], Path("report.html"))
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.report.content import page_content
+from aad_plugin.report.page import check_writable, write_page
+from aad_plugin.report.runs import Run, read_run
+
+__all__ = ["MAX_TRACES", "build_report", "read_runs"]
+
+MAX_TRACES = 400
+"""Answers whose tokens are embedded; some 10 kB each at 250 tokens."""
+_STYLES = ["vendor/tabulator.min.css", "base.css", "report.css"]
+_SCRIPTS = [
+    "vendor/d3.min.js",
+    "vendor/plot.min.js",
+    "vendor/tabulator.min.js",
+    "tokens.js",
+    "figures.js",
+    "detail.js",
+    "report.js",
+]
+
+
+def read_runs(specs: Sequence[str]) -> list[Run]:
+    """Read runs, see :func:`read_run`; names that come twice are numbered."""
+    runs = [read_run(spec) for spec in specs]
+    counts = Counter(run.name for run in runs)
+    for number, run in enumerate(runs, 1):
+        if counts[run.name] > 1:
+            run.name = f"{run.name} ({number})"
+    return runs
+
+
+def build_report(
+    specs: Sequence[str], output: Path, *, title: str = "", max_traces: int = MAX_TRACES, progress: bool = False
+) -> list[Run]:
+    """Write the page.
+
+    Args:
+        specs: runs, as :func:`read_run` takes them.
+        title: default: the runs' names. max_traces: answers whose tokens are embedded.
+    Returns:
+        the runs, with their problems: what could not be read or does not belong.
+    Raises:
+        ConfigError: a folder without a run, an output that cannot be written.
+    """
+    if not specs:
+        raise ConfigError("no run: give the folder of lm-eval's results or of a judged run")
+    check_writable(output)
+    runs = read_runs(specs)
+    content = page_content(
+        runs, title=title or " · ".join(run.name for run in runs), max_traces=max_traces, progress=progress
+    )
+    write_page(output, "report.html", content, styles=_STYLES, scripts=_SCRIPTS)
+    return runs

@@ -1,0 +1,222 @@
+"""Documents and their answers, read from lm-eval's samples or from a judged run's answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.explain.trace_files import AnswerTrace, text_hash
+from aad_plugin.judges.inputs import prompt_of
+from aad_plugin.judges.items import Messages, as_messages, prompt_hash
+from aad_plugin.judges.samples import in_turns, sample_answers
+
+__all__ = ["AnswerText", "Document", "read_answers_file", "read_lines", "read_samples"]
+
+
+@dataclass
+class AnswerText:
+    """One answer. texts: one reply per turn. truncated: ran into its budget; None where unknown."""
+
+    texts: tuple[str, ...]
+    truncated: bool | None = None
+    rendered_hash: str = ""
+
+    @property
+    def text(self) -> str:
+        """The answer as one text."""
+        return (
+            self.texts[0]
+            if len(self.texts) == 1
+            else "\n\n".join(f"[turn {i}]\n{t}" for i, t in enumerate(self.texts, 1))
+        )
+
+    def trace_among(self, traces: Mapping[str, Sequence[AnswerTrace]], task: str) -> AnswerTrace | None:
+        """The trace of the (first) reply: of the same text, after the same rendered prompt or for the same task."""
+        found = traces.get(text_hash(self.texts[0]), ())
+        for trace in found:
+            if self.rendered_hash in ("", trace.prompt_hash) and (self.rendered_hash or trace.task == task):
+                return trace
+        return None
+
+
+@dataclass
+class Document:
+    """One document of a task and what was answered.
+
+    Args:
+        key: what two runs share: lm-eval's hash of the document, or its id. id: for people.
+        prompt: as the user put it. prompt_hash: of the user's turns, as verdicts carry it.
+        rendered_hash: lm-eval's hash of the prompt as the model saw it; empty without samples.
+        target: the gold answer, where there is one. values: metric (with its filter) -> number of this document.
+    """
+
+    key: str
+    id: str
+    prompt: str | Messages
+    prompt_hash: str
+    rendered_hash: str = ""
+    target: str = ""
+    answers: dict[str, AnswerText] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt as one text."""
+        turns = as_messages(self.prompt)
+        if len(turns) == 1:
+            return turns[0]["content"]
+        return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+    def same_answers(self, other: Document) -> bool:
+        """Whether the answers under names that both have are the same."""
+        shared = set(self.answers) & set(other.answers)
+        return bool(shared) and all(self.answers[name].texts == other.answers[name].texts for name in shared)
+
+
+def read_samples(path: Path, problems: list[str]) -> dict[str, Document]:
+    """Read lm-eval's samples; rows of several filters are one document.
+
+    Args:
+        problems: gets one line for what cannot be read; the rest is returned.
+    """
+    documents: dict[str, Document] = {}
+    for place, row in read_lines(path, problems):
+        try:
+            document = _document(row, place)
+        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+            problems.append(f"{place} is no sample of lm-eval ({type(error).__name__}: {error}): left out")
+            continue
+        held = documents.setdefault(document.key, document)
+        held.values |= document.values
+    return documents
+
+
+def read_answers_file(path: Path, problems: list[str]) -> dict[str, Document]:
+    """Read a judged run's ``answers.jsonl``; arguments as above."""
+    documents = {}
+    for place, row in read_lines(path, problems):
+        try:
+            prompt, key = prompt_of(row, place), str(row["id"])
+            truncated = row.get("truncated") or {}
+            answers = {name: AnswerText(_texts(texts), truncated.get(name)) for name, texts in row["outputs"].items()}
+            documents[key] = Document(key, key, prompt, prompt_hash(prompt), answers=answers)
+        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+            problems.append(f"{place} holds no answers ({type(error).__name__}: {error}): left out")
+    return documents
+
+
+def read_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("file, line n", object); a line that is none is named among the problems and left out."""
+    number = 0
+    try:
+        with _opened(path) as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                place = f"{path}, line {number}"
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    problems.append(f"{place} is not JSON ({error}): left out")
+                    continue
+                if isinstance(row, dict):
+                    yield place, row
+                else:
+                    problems.append(f"{place} must be an object, got {type(row).__name__}: left out")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        problems.append(f"cannot read {path} after line {number}: {error}")
+
+
+def _opened(path: Path) -> Any:
+    import gzip
+
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8")
+
+
+def _document(row: Mapping[str, Any], place: str) -> Document:
+    doc = row["doc"] if isinstance(row["doc"], dict) else {"doc": row["doc"]}
+    rendered = _rendered(row)
+    judged = row.get("judged", row.get("bypass"))
+    if isinstance(judged, dict) and "answers" in judged:  # a task of this package
+        prompt = judged["prompt"]
+        truncated = judged.get("truncated") or {}
+        answers = {name: AnswerText(_texts(texts), truncated.get(name)) for name, texts in judged["answers"].items()}
+    else:
+        prompt = _prompt(doc, rendered, place)
+        answers = _answers(row, doc, prompt, place)
+    for answer in answers.values():
+        answer.rendered_hash = row.get("prompt_hash", "")
+    number = row.get("doc_id")
+    chosen = row.get("filter", "none")
+    values = {}
+    for name in row.get("metrics", ()):
+        value = row.get(name)
+        if isinstance(value, int | float) and math.isfinite(value):
+            values[f"{name},{chosen}"] = float(value)
+    return Document(
+        key=str(row.get("doc_hash") or number),
+        id=str(doc.get("id", number)),
+        prompt=prompt,
+        prompt_hash=prompt_hash(prompt),
+        rendered_hash=row.get("prompt_hash", ""),
+        target=str(row.get("target", "") or ""),
+        answers=answers,
+        values=values,
+    )
+
+
+def _answers(
+    row: Mapping[str, Any], doc: Mapping[str, Any], prompt: str | Messages, place: str
+) -> dict[str, AnswerText]:
+    found = {}
+    choices = []
+    for number, (name, answer) in enumerate(sample_answers(row, place)):
+        if isinstance(answer, str):
+            _, texts = in_turns(doc, prompt, answer)
+            found[name or ("model" if len(row["resps"]) == 1 else f"answer {number + 1}")] = AnswerText(_texts(texts))
+        elif isinstance(row["resps"][number], list) and row["resps"][number]:
+            choices.append((_score(row["resps"][number]), _continuation(row, number)))
+    if choices and not found:
+        found["model"] = AnswerText((max(choices)[1],))  # log-likelihoods: the continuation that scored best
+    return found
+
+
+def _score(response: Any) -> float:
+    """The log-likelihood in lm-eval's nested lists, which it writes as texts or numbers."""
+    while isinstance(response, list):
+        response = response[0]
+    return float(response)
+
+
+def _continuation(row: Mapping[str, Any], number: int) -> str:
+    arguments = row.get("arguments")
+    one = arguments.get(f"gen_args_{number}", {}) if isinstance(arguments, dict) else {}
+    return str(one.get("arg_1", f"choice {number + 1}"))
+
+
+def _rendered(row: Mapping[str, Any]) -> str:
+    arguments = row.get("arguments")
+    if isinstance(arguments, dict):
+        return str(arguments.get("gen_args_0", {}).get("arg_0", ""))
+    return str(arguments[0][0]) if isinstance(arguments, list) and arguments else ""
+
+
+def _prompt(doc: Mapping[str, Any], rendered: str, place: str) -> str | Messages:
+    """The user's words where the document has them under a usual name, else what the model saw."""
+    try:
+        return prompt_of(doc, place)
+    except ConfigError:
+        return rendered or json.dumps(doc, ensure_ascii=False)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"an answer is a text or one text per turn, got {value!r}")
+    return texts

@@ -1,0 +1,241 @@
+"""A run as files left it: which results, samples, judged folders and traces belong together.
+
+Owns finding and joining. A run is a folder (or several joined by commas), in which everything below is looked at:
+
+    results_*.json, samples_<task>_*.jsonl      lm-eval's
+    <task>/<time>/answers.jsonl, vs_<rival>/    a judged run of this package's tasks
+    verdicts.jsonl with summary.json            `aad judge --output`
+    *.parquet                                   traces
+
+Of several results for one task the newest counts. What cannot be read is said in one line and left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder
+from aad_plugin.report.documents import Document, read_answers_file, read_samples
+from aad_plugin.report.verdict_folders import Comparison, read_comparison
+
+__all__ = ["Run", "TaskRun", "read_run"]
+
+
+@dataclass
+class TaskRun:
+    """One task of a run.
+
+    Args:
+        metrics: lm-eval's name with its filter (``acc,none``) -> (value, standard error or None).
+        higher_is_better: metric without filter -> direction, where it has one. version, num_fewshot: lm-eval's.
+        documents: by lm-eval's hash of the document, or by its id where there are no samples.
+        comparisons: what judges said.
+        date: when, for choosing the newest.
+    """
+
+    task: str
+    metrics: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    higher_is_better: dict[str, bool] = field(default_factory=dict)
+    version: Any = None
+    num_fewshot: Any = None
+    documents: dict[str, Document] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    date: str = ""
+    samples: Path | None = None
+
+
+@dataclass
+class Run:
+    """Everything found of one run.
+
+    Args:
+        model: lm-eval's name of it. config: the ``config`` of its newest results file.
+        problems: one line each: what could not be read, or does not belong.
+        traces: folders with traces. traced: (task, document key, answer name) -> where its trace is.
+    """
+
+    name: str
+    model: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, TaskRun] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    traced: dict[tuple[str, str, str], tuple[TraceFolder, AnswerTrace]] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        """Data type of the weights, as far as the results say."""
+        own = self.config.get("aad", {}).get("dtype")
+        if isinstance(own, dict):
+            return " / ".join(sorted({str(value).removeprefix("torch.") for value in own.values()}))
+        return str(own or self.config.get("model_dtype") or "unknown").removeprefix("torch.")
+
+
+def read_run(spec: str) -> Run:
+    """Read one run.
+
+    Args:
+        spec: FOLDER, or NAME=FOLDER[,FOLDER…] to name it and to join what lies in several places.
+    Raises:
+        ConfigError: no such folder, or no results, samples or verdicts in it.
+    """
+    name, folders = _split(spec)
+    run = Run(name)
+    files = sorted({path for folder in folders for path in folder.rglob("*") if path.is_file()})
+    for path in files:
+        if path.name.startswith("results_") and path.suffix == ".json":
+            _read_results(run, path)
+    for path in files:
+        if path.name.startswith("samples_") and ".jsonl" in path.suffixes:
+            _read_samples(run, path)
+    _read_judged(run, files)
+    if not run.tasks:
+        raise ConfigError(
+            f"no results in {', '.join(map(str, folders))}: expected lm-eval's results_*.json or samples_*.jsonl, a judged "
+            "run's answers.jsonl or `aad judge`'s verdicts.jsonl" + _first(run.problems)
+        )
+    _join_traces(run, sorted({path.parent for path in files if path.suffix == ".parquet"}))
+    return run
+
+
+def _split(spec: str) -> tuple[str, list[Path]]:
+    name, folders = "", [Path(spec)]
+    if not Path(spec).exists():
+        name, equals, rest = spec.partition("=")
+        folders = [Path(part) for part in (rest if equals else spec).split(",")]
+        name = name if equals else ""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"no folder {str(folder)!r}: a run is FOLDER or NAME=FOLDER[,FOLDER…]")
+    return name or folders[0].resolve().name, folders
+
+
+def _read_results(run: Run, path: Path) -> None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        results = dict(content["results"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        run.problems.append(f"{path} is no lm-eval results file ({type(error).__name__}: {error}): left out")
+        return
+    date = path.stem.removeprefix("results_")
+    for task, figures in results.items():
+        held = run.tasks.get(task)
+        if (held is not None and held.date >= date) or task in content.get("groups", {}):
+            continue
+        run.tasks[task] = TaskRun(
+            task,
+            metrics=_metrics(figures),
+            higher_is_better=content.get("higher_is_better", {}).get(task) or {},
+            version=content.get("versions", {}).get(task),
+            num_fewshot=content.get("n-shot", {}).get(task),
+            date=date,
+        )
+        run.model = str(content.get("model_name") or run.model)
+        run.config = content.get("config") or {}
+
+
+def _metrics(figures: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
+    found = {}
+    for name, value in figures.items():
+        metric, comma, chosen = name.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        error = figures.get(f"{metric}_stderr,{chosen}")
+        found[name] = (float(value), float(error) if isinstance(error, int | float) else None)
+    return found
+
+
+def _read_samples(run: Run, path: Path) -> None:
+    task, _, date = path.name.partition(".")[0].removeprefix("samples_").rpartition("_")
+    held = run.tasks.setdefault(task, TaskRun(task, date=date))
+    if held.samples is not None and held.samples.name > path.name:
+        return
+    held.samples = path
+    held.documents = read_samples(path, run.problems)
+
+
+def _read_judged(run: Run, files: Iterable[Path]) -> None:
+    folders = {path.parent for path in files if path.name == "answers.jsonl"}
+    by_task: dict[str, list[Path]] = {}
+    for folder in sorted(folders):  # <task>/<time>
+        by_task.setdefault(folder.parent.name, []).append(folder)
+    for task, found in by_task.items():
+        _take_judged(run, run.tasks.setdefault(task, TaskRun(task)), found)
+    inside = {inner for folder in folders for inner in (folder, *folder.iterdir())}
+    for path in files:
+        if path.name == "verdicts.jsonl" and path.parent not in inside:
+            _take_verdicts(run, path.parent)
+
+
+def _take_judged(run: Run, task: TaskRun, folders: list[Path]) -> None:
+    """Take the newest judged folder that is about this run's answers."""
+    for folder in reversed(folders):
+        documents = read_answers_file(folder / "answers.jsonl", run.problems)
+        if not documents:
+            continue
+        by_id = {document.id: document for document in task.documents.values()}
+        if not task.documents:
+            task.documents = documents
+        elif not any(one.id in by_id and one.same_answers(by_id[one.id]) for one in documents.values()):
+            run.problems.append(f"{folder} was judged on other answers than the samples of {task.task}: left out")
+            continue
+        task.comparisons = [
+            comparison
+            for inner in sorted(folder.glob("vs_*"), key=lambda inner: _place(inner, documents))
+            if (comparison := read_comparison(inner, run.problems, inner.name.removeprefix("vs_")))
+        ]
+        return
+
+
+def _place(folder: Path, documents: dict[str, Document]) -> tuple[int, str]:
+    """Where a rival stands among the answers; those that have none of their own come last."""
+    names = list(next(iter(documents.values())).answers)
+    rival = folder.name.removeprefix("vs_")
+    return (names.index(rival) if rival in names else len(names), rival)
+
+
+def _take_verdicts(run: Run, folder: Path) -> None:
+    """Join `aad judge`'s verdicts with the task whose prompts they are about."""
+    comparison = read_comparison(folder, run.problems)
+    if comparison is None:
+        return
+    hashes = {verdict.prompt for verdict in comparison.verdicts}
+    for task in run.tasks.values():
+        about = [document for document in task.documents.values() if document.prompt_hash in hashes]
+        if about:
+            if comparison.candidate not in about[0].answers and len(about[0].answers) == 1:
+                (comparison.candidate,) = about[0].answers  # a file with one answer per row names no strategy
+            task.comparisons.append(comparison)
+            return
+    name = folder.name
+    run.tasks.setdefault(name, TaskRun(name)).comparisons.append(comparison)
+    if any(task.documents for task in run.tasks.values()):
+        run.problems.append(f"{folder} holds verdicts on none of this run's prompts: shown without answers")
+
+
+def _join_traces(run: Run, folders: Iterable[Path]) -> None:
+    for path in folders:
+        try:
+            folder = TraceFolder(path)
+        except ConfigError as error:
+            run.problems.append(f"{error}: left out")
+            continue
+        by_answer: dict[str, list[AnswerTrace]] = {}
+        for trace in folder:
+            by_answer.setdefault(trace.answer_hash, []).append(trace)
+        before = len(run.traced)
+        for task in run.tasks.values():
+            for key, document in task.documents.items():
+                for name, answer in document.answers.items():
+                    if (own := answer.trace_among(by_answer, task.task)) is not None:
+                        run.traced[task.task, key, name] = (folder, own)
+        if len(run.traced) == before:
+            run.problems.append(f"{path} holds traces of another run: none is about an answer of this one; left out")
+
+
+def _first(problems: list[str]) -> str:
+    return f"; {problems[0]}" if problems else ""

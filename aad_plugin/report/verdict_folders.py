@@ -1,0 +1,134 @@
+"""What judges said of one comparison: verdicts, their figures, and the judge's words from the store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.results import verdict_of
+from aad_plugin.judges.summary import summarize
+from aad_plugin.report.documents import Document, read_lines
+
+__all__ = ["Comparison", "Words", "read_comparison"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """One reply of a judge: its text (empty for judges that only score), and p(the text shown first is better)."""
+
+    text: str
+    p: float | None
+    reason: str | None
+    model: str
+
+
+@dataclass
+class Comparison:
+    """Verdicts on one candidate's answers, against a rival's or (pointwise) by themselves.
+
+    Args:
+        candidate, rival: names of the answers; rival is empty for a pointwise judge.
+        figures: as `Summary.to_json` gives them.
+        complete: whether all verdicts could be read; if not, the figures are of those that could.
+        words: ruling key -> the judge's reply.
+    """
+
+    candidate: str
+    rival: str
+    figures: dict[str, Any]
+    verdicts: list[Verdict] = field(default_factory=list)
+    complete: bool = True
+    words: dict[str, Words] = field(default_factory=dict)
+
+    @property
+    def judge(self) -> str:
+        """The judge's name."""
+        return str(self.figures.get("judge") or "")
+
+    def by_document(self, documents: Mapping[str, Document]) -> dict[str, list[Verdict]]:
+        """Document key -> its verdicts (one per turn where turns were judged)."""
+        keys = {document.id: key for key, document in documents.items()}
+        keys |= {document.prompt_hash: key for key, document in documents.items()}
+        found: dict[str, list[Verdict]] = {}
+        for verdict in self.verdicts:
+            # A judged run puts the document's id where `aad judge` puts the hash of the prompt.
+            key = keys.get(verdict.prompt)
+            if key is not None:
+                found.setdefault(key, []).append(verdict)
+        return found
+
+
+def read_comparison(folder: Path, problems: list[str], rival: str | None = None) -> Comparison | None:
+    """Read ``verdicts.jsonl``, ``summary.json`` and ``store.jsonl`` of one folder.
+
+    Args:
+        problems: gets one line for what cannot be read. rival: its name where the folder tells.
+    Returns:
+        None where there is neither a verdict nor a summary.
+    """
+    summary = _summary(folder / "summary.json", problems)
+    before = len(problems)
+    verdicts = _verdicts(folder / "verdicts.jsonl", problems)
+    complete = len(problems) == before
+    if not verdicts and not summary:
+        return None
+    if verdicts and (not complete or not summary):
+        summary = {**summary, **summarize(verdicts).to_json()}
+    candidate = _side(summary.get("candidate"), "candidate")
+    return Comparison(
+        candidate=candidate,
+        rival=rival or (_side(summary["baseline"], "baseline") if summary.get("baseline") else ""),
+        figures=summary,
+        verdicts=verdicts,
+        complete=complete,
+        words=_words(folder / "store.jsonl", {key for verdict in verdicts for key in verdict.rulings}),
+    )
+
+
+def _side(spec: Any, default: str) -> str:
+    """The name of an answer from what `aad judge` was given: of FILE#strategy the strategy, of FILE its name."""
+    text = str(spec or default)
+    strategy = text.rpartition("#")[2]
+    return Path(strategy).name.partition(".")[0] if strategy == text else strategy
+
+
+def _summary(path: Path, problems: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{path} is not JSON ({error}): its figures are computed again")
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _verdicts(path: Path, problems: list[str]) -> list[Verdict]:
+    if not path.is_file():
+        return []
+    found = []
+    for place, row in read_lines(path, problems):
+        try:
+            found.append(verdict_of(row))
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{place} is no verdict ({type(error).__name__}: {error}): left out")
+    return found
+
+
+def _words(path: Path, keys: set[str]) -> dict[str, Words]:
+    """The judge's replies; a torn line of the store is what its own reader skips too."""
+    if not keys or not path.is_file():
+        return {}
+    found: dict[str, Words] = {}
+    for _, row in read_lines(path, []):
+        key = row.get("key")
+        if key in keys and (row.get("reason") is None or key not in found):
+            p = row.get("p")
+            number = float(p) if isinstance(p, int | float) and math.isfinite(p) else None
+            found[key] = Words(str(row.get("reply", "")), number, row.get("reason"), str(row.get("model", "")))
+    return found
