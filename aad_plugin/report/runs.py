@@ -183,8 +183,9 @@ def _take_judged(run: Run, task: TaskRun, folders: list[Path]) -> None:
         elif not any(one.id in by_id and one.same_answers(by_id[one.id]) for one in documents.values()):
             run.problems.append(f"{folder} was judged on other answers than the samples of {task.task}: left out")
             continue
+        names = list(next(iter(documents.values())).answers)
         task.comparisons = [
-            comparison
+            comparison.of_one_of(names)
             for inner in sorted(folder.glob("vs_*"), key=lambda inner: _place(inner, documents))
             if (comparison := read_comparison(inner, run.problems, inner.name.removeprefix("vs_")))
         ]
@@ -207,9 +208,7 @@ def _take_verdicts(run: Run, folder: Path) -> None:
     for task in run.tasks.values():
         about = [document for document in task.documents.values() if document.prompt_hash in hashes]
         if about:
-            if comparison.candidate not in about[0].answers and len(about[0].answers) == 1:
-                (comparison.candidate,) = about[0].answers  # a file with one answer per row names no strategy
-            task.comparisons.append(comparison)
+            task.comparisons.append(comparison.of_one_of(list(about[0].answers)))
             return
     name = folder.name
     run.tasks.setdefault(name, TaskRun(name)).comparisons.append(comparison)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ class Comparison:
     def judge(self) -> str:
         """The judge's name."""
         return str(self.figures.get("judge") or "")
+
+    def of_one_of(self, names: Sequence[str]) -> Comparison:
+        """Name the candidate as the answers are named: where no file said which, it is the first."""
+        if self.candidate not in names:
+            self.candidate = names[0]
+        return self
 
     def by_document(self, documents: Mapping[str, Document]) -> dict[str, list[Verdict]]:
         """Document key -> its verdicts (one per turn where turns were judged)."""

@@ -1,0 +1,315 @@
+"""The gate finds what was planted, keeps quiet where nothing was, and says why it cannot compare."""
+
+from __future__ import annotations
+
+import json
+import random
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from aad_plugin.cli.main import app
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.statistics import paired_difference
+from aad_plugin.report.documents import Document
+from aad_plugin.report.gate import check_gate
+from aad_plugin.report.gate_file import Gate, Rule, read_gate
+from aad_plugin.report.runs import Run, TaskRun
+from aad_plugin.report.verdict_folders import Comparison
+from tests.report.planted import texts, write_run
+
+N = 500
+
+
+class Model:
+    """A model under test: every document has its own chance of a right label and its own mean verdict."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.right = rng.beta(3.2, 0.8, N)
+        self.verdict = rng.beta(2, 2, N)
+
+    def run(self, seed: int, drop: float = 0.0) -> Run:
+        """One run of it; a planted drop takes so much off every chance and every verdict."""
+        rng = np.random.default_rng([seed, 1])
+        labels = rng.random(N) < self.right - drop
+        verdicts = np.clip(self.verdict - drop + rng.normal(0, 0.1, N), 0, 1)
+        task = TaskRun("planted", higher_is_better={"accuracy": True}, version=1)
+        for i in range(N):
+            values = {"accuracy,none": float(labels[i]), "length_aad,none": 7.0}
+            task.documents[str(i)] = Document(str(i), str(i), "q", f"prompt {i // 2}", values=values)
+            task.documents[str(i)].prompt_hash = f"prompt {i}"
+        judged = [Verdict(str(i), f"prompt {i}", "judge", p=float(p)) for i, p in enumerate(verdicts)]
+        task.comparisons.append(Comparison("aad", "greedy", {"judge": "judge"}, judged))
+        return Run(f"run {seed}", tasks={"planted": task})
+
+
+def test_a_planted_drop_of_five_points_is_found():
+    """25 of 500 right labels turned wrong, and verdicts 0.05 lower, between two runs that otherwise decode alike."""
+    model = Model(0)
+    old, new = model.run(1), model.run(1)
+    right = [one for one in new.tasks["planted"].documents.values() if one.values["accuracy,none"] == 1.0]
+    for document in right[:25]:
+        document.values["accuracy,none"] = 0.0
+    new.tasks["planted"].comparisons = model.run(2, drop=0.05).tasks["planted"].comparisons
+    result = check_gate(old, new, Gate())
+    found = {one.metric: one for one in result.compared}
+    assert {name: one.outcome for name, one in found.items()} == dict.fromkeys(found, "regression")
+    assert found["accuracy"].test == "McNemar" and found["win_rate_vs_greedy"].test == "bootstrap"
+    assert found["accuracy"].difference == pytest.approx(-0.05)
+    assert found["win_rate_vs_greedy"].difference == pytest.approx(-0.05, abs=0.02)
+    assert result.exit_code == 1
+    assert check_gate(new, old, Gate()).exit_code == 0  # the other way it is better
+
+
+def simulate(pairs: int, drop: float) -> dict[str, float]:
+    """Share of pairs of runs with different seeds in which the gate alarms, at all and by metric."""
+    alarms = {"any": 0, "accuracy": 0, "win_rate_vs_greedy": 0}
+    for pair in range(pairs):
+        model = Model(pair)
+        result = check_gate(model.run(1000 + 2 * pair), model.run(1001 + 2 * pair, drop), Gate())
+        alarms["any"] += result.exit_code == 1
+        for one in result.regressions:
+            alarms[one.metric] += 1
+    return {name: many / pairs for name, many in alarms.items()}
+
+
+@pytest.mark.slow
+def test_false_alarms_and_power_over_two_hundred_pairs():
+    """Labels of a sampled answer change from seed to seed, which hides a drop: there 500 documents are not enough."""
+    quiet, found = simulate(200, 0.0), simulate(200, 0.05)
+    print(f"false alarms {quiet}; a planted drop of 5 points is found {found}")
+    assert quiet["any"] <= 0.05 and found["any"] >= 0.95
+
+
+def test_mcnemar_by_hand():
+    """10 documents changed, 9 for the worse: p = (C(10,9) + C(10,10)) / 2^10 = 11 / 1024."""
+    old = _labels([1] * 9 + [0] + [1] * 10)
+    new = _labels([0] * 9 + [1] + [1] * 10)
+    (one,) = check_gate(old, new, Gate()).compared
+    assert one.test == "McNemar" and one.p == pytest.approx(11 / 1024)
+    assert (one.old, one.new, one.outcome) == (0.95, 0.55, "regression")
+
+
+def test_holm_shares_the_level_out():
+    """p = 11/1024 = 0.0107 passes alone at 0.025, but not as one of three: 3 · 0.0107 = 0.032."""
+    worse = [0] * 9 + [1] + [1] * 10, [1] * 9 + [0] + [1] * 10
+    old = _labels(worse[1], b=[1] * 20, c=[1] * 20)
+    new = _labels(worse[0], b=[1] * 20, c=[1] * 20)
+    result = check_gate(old, new, Gate())
+    assert result.exit_code == 0 and min(one.p_holm for one in result.compared) == pytest.approx(33 / 1024)
+
+
+def test_a_small_sure_drop_may_be_allowed():
+    model = Model(3)
+    rules = (Rule(metric="win_rate_vs_greedy", smallest_drop=0.2),)
+    result = check_gate(model.run(1), model.run(2, drop=0.05), Gate(rules=rules))
+    assert result.compared[0].p_holm < 0.01 and result.exit_code == 0
+
+
+def test_less_may_be_better():
+    old, new = _labels([0] * 20), _labels([1] * 20)
+    result = check_gate(old, new, Gate(rules=(Rule(metric="a", direction="lower"),)))
+    assert result.exit_code == 1 and result.compared[0].difference == 1.0
+
+
+def test_documents_with_one_prompt_are_one_cluster():
+    """40 equal rows of 4 prompts say no more than 4 rows: a sign test of 4."""
+    estimate = paired_difference([-0.1] * 40, [i // 10 for i in range(40)])
+    assert estimate.p_below == pytest.approx(0.5**4)
+    rng = np.random.default_rng(0)
+    noise = np.repeat(rng.normal(-0.1, 1, 8), 50)
+    assert paired_difference(noise, np.repeat(np.arange(8), 50).tolist()).p_below > 0.1
+    assert paired_difference(noise).p_below < 0.1 or noise.mean() > 0
+
+
+def test_the_bootstrap_is_near_the_t_test():
+    from scipy import stats
+
+    values = np.random.default_rng(5).normal(-0.05, 1, 400)
+    found = paired_difference(values)
+    assert found.p_below == pytest.approx(stats.ttest_1samp(values, 0, alternative="less").pvalue, abs=0.01)
+    assert found.low < found.value < found.high
+
+
+def _labels(a: list[int], **others: list[int]) -> Run:
+    columns = {"a": a, **others}
+    task = TaskRun("t", higher_is_better=dict.fromkeys(columns, True))
+    for i in range(len(a)):
+        values = {f"{name},none": float(column[i]) for name, column in columns.items()}
+        task.documents[str(i)] = Document(str(i), str(i), f"q{i}", f"h{i}", values=values)
+    return Run("run", tasks={"t": task})
+
+
+# ------------------------------------------------------------------ files and the command
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Runs that differ in one thing each."""
+    root = tmp_path_factory.mktemp("gate")
+    rng = random.Random(0)
+    answers = texts(40, 60)
+    right = [{"accuracy_aad": float(rng.random() < 0.9)} for _ in answers]
+    wrong = [{"accuracy_aad": float(i % 3 == 0)} for i in range(40)]
+    common = {
+        "labels": right,
+        "direction": {"accuracy_aad": True},
+        "p_of": lambda r, n: 0.9 * (37 * n % 100) / 100 + 0.1 * r.random(),
+    }
+    write_run(root / "old", answers, **common)
+    write_run(root / "new", answers, **common, seed=2)
+    write_run(root / "worse", answers, **{**common, "labels": wrong})
+    write_run(root / "version", answers, **common, version=2.0)
+    write_run(root / "dtype", answers, **common, dtype="torch.float32")
+    write_run(root / "judge", answers, **common, judge="openai:other")
+    prompts = [f"Question {i}: what is {i} plus {i}? Please." for i in range(40)]
+    write_run(root / "prompts", answers, **common, prompts=prompts)
+    write_run(root / "fewer", answers[:30], **{**common, "labels": right[:30]})
+    write_run(root / "unjudged", answers, **{**common, "p_of": None})
+    for name, text in GATES.items():
+        (root / f"{name}.yaml").write_text(text)
+    return root
+
+
+GATES = {
+    "all": "",
+    "allow": "allow: [dtype, judge, version]",
+    "none": "gates: [{task: other}]",
+    "unknown": "levle: 0.1",
+    "level": "level: 2",
+    "list": "gates: {task: x}",
+    "allowed": "allow: [dytpe]",
+    "length": "gates: [{metric: length_aad}]",
+    "direction": "gates: [{metric: length_aad, direction: up}]",
+    "drop": "gates: [{smallest_drop: -1}]",
+    "torn": "gates: [",
+}
+
+
+def compare(folders, new: str, gate: str = "all", *more: str):
+    arguments = [
+        "report",
+        "--compare",
+        str(folders / "old"),
+        str(folders / new),
+        "--gate",
+        str(folders / f"{gate}.yaml"),
+    ]
+    return CliRunner().invoke(app(), [*arguments, *more])
+
+
+def test_the_command_is_quiet_and_ends_with_0(folders):
+    done = compare(folders, "new")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "new against old: no regression in 2 metrics (level 0.025, Holm)"
+
+
+def test_the_command_names_a_regression_in_all_three_forms(folders, tmp_path):
+    done = compare(folders, "worse", "all", "--json", str(tmp_path / "g.json"), "--junit", str(tmp_path / "g.xml"))
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1] == "worse against old: 1 of 2 metrics got worse (level 0.025, Holm)"
+    assert "REGRESSION" in next(line for line in done.stdout.splitlines() if "accuracy_aad" in line)
+    content = json.loads((tmp_path / "g.json").read_text())
+    assert content["exit_code"] == 1 and {one["metric"] for one in content["compared"]} == {
+        "accuracy_aad",
+        "win_rate_vs_greedy",
+    }
+    suite = ElementTree.parse(tmp_path / "g.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
+    failure = suite.find(".//testcase[@name='accuracy_aad']/failure")
+    assert failure is not None and "accuracy_aad went from" in failure.get("message", "")
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("version", "not comparable: planted: version: 1.0 in old, 2.0 in version"),
+        ("dtype", "not comparable: *: dtype: bfloat16 in old, float32 in dtype"),
+        ("judge", "not comparable: planted: judge: win_rate_vs_greedy: openai:planted "),
+        ("prompts", "not comparable: planted: documents: 40 only in old, 40 only in prompts, for example doc-"),
+        ("fewer", "not comparable: planted: documents: 10 only in old, 0 only in fewer, for example doc-000"),
+        ("unjudged", "not comparable: planted: metric: win_rate_vs_greedy is missing in unjudged"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_and_ends_with_3(folders, tmp_path, new, said):
+    done = compare(folders, new, "all", "--junit", str(tmp_path / "g.xml"))
+    assert done.exit_code == 3 and said in done.stdout
+    assert ElementTree.parse(tmp_path / "g.xml").getroot().get("errors") == "1"
+
+
+def test_another_rendering_of_the_same_documents_is_another_prompt(folders, tmp_path):
+    import shutil
+
+    shutil.copytree(folders / "new", tmp_path / "template")
+    (samples,) = tmp_path.glob("template/out/*/samples_*")
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    samples.write_text("".join(json.dumps({**row, "prompt_hash": row["prompt_hash"][::-1]}) + "\n" for row in rows))
+    done = compare(folders, str(tmp_path / "template"))
+    assert done.exit_code == 3
+    assert "planted: prompts: 40 of 40 documents were asked by another prompt" in done.stdout
+
+
+def test_accepted_differences_are_compared(folders):
+    for new in ("version", "dtype", "judge"):
+        assert compare(folders, new, "allow").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("none", "the gate covers no metric with values per document in old; there are planted: accuracy_aad"),
+        ("unknown", "unknown entry 'levle' (did you mean 'level'?); there are level, allow, gates"),
+        ("level", "level must lie in (0, 0.5], got 2.0"),
+        ("list", "gates must be a list of task, metric, direction, smallest_drop, got {'task': 'x'}"),
+        ("allowed", "got 'dytpe' (did you mean 'dtype'?)"),
+        ("length", "lm-eval does not say whether more of length_aad is better: give the gate a direction"),
+        ("direction", "direction must be higher or lower, got 'up'"),
+        ("drop", "smallest_drop must be at least 0, got -1.0"),
+        ("torn", "is not YAML: while parsing"),
+        ("missing", "cannot read the gate file"),
+    ],
+)
+def test_mistakes_end_with_2_in_one_line(folders, gate, said):
+    done = compare(folders, "new", gate)
+    assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--compare", "{root}/old", "{root}/new"], 2, "--compare needs --gate FILE"),
+        (["--compare", "{root}/old", "{root}/none", "--gate", "{root}/all.yaml"], 2, "no folder"),
+        (
+            ["{root}/old", "--compare", "{root}/old", "{root}/new", "--gate", "{root}/all.yaml"],
+            2,
+            "takes both runs itself",
+        ),
+        (
+            ["--compare", "{root}/old", "{root}/new", "--gate", "{root}/all.yaml", "--json", "{root}"],
+            2,
+            "it is a folder",
+        ),
+        (["--compare", "{root}/old"], 2, "requires 2 arguments"),
+    ],
+)
+def test_a_wrong_call_ends_with_2(folders, arguments, code, said):
+    done = CliRunner().invoke(app(), ["report", *(one.format(root=folders) for one in arguments)])
+    assert done.exit_code == code and said in done.stderr
+
+
+def test_the_gates_options_belong_to_a_comparison(folders):
+    done = CliRunner().invoke(app(), ["report", str(folders / "old"), "--gate", "x.yaml"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == "--gate belongs to a comparison: pass --compare OLD NEW"
+
+
+def test_a_gate_file_reads_as_documented(tmp_path):
+    path = tmp_path / "gate.yaml"
+    path.write_text(
+        "level: 0.01\nallow: [dtype]\ngates:\n- {task: 'aad_*', metric: accuracy_aad, smallest_drop: 0.01}\n"
+    )
+    assert read_gate(path) == Gate(0.01, ("dtype",), (Rule("aad_*", "accuracy_aad", "", 0.01),))
