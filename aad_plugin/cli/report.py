@@ -26,6 +26,7 @@ def report(
     max_traces: Annotated[
         int, typer.Option(help="Answers whose tokens go into the page, lost ones first.", min=0)
     ] = 400,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG and PNG, for a paper.")] = None,
     compare: Compare = None,
     gate: Annotated[Path | None, typer.Option(help="YAML: which metrics must not drop; see docs/report.md.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="The gate's findings as JSON.")] = None,
@@ -39,28 +40,38 @@ def report(
         for name, value in (("--gate", gate), ("--json", json_file), ("--junit", junit)):
             if value is not None:
                 raise ConfigError(f"{name} belongs to a comparison: pass --compare OLD NEW")
-        _page(runs or [], output, title, max_traces)
+        _page(runs or [], output, plots, title, max_traces)
         return
     try:
         if runs:
             raise ConfigError(f"--compare takes both runs itself, got {runs[0]!r} besides")
         result = _compare(compare, gate, json_file, junit)
-        if output is not None:
-            _page(list(compare), output, title, max_traces)
+        if output is not None or plots is not None:
+            _page(list(compare), output, plots, title, max_traces)
     except AADError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
     raise typer.Exit(result.exit_code)
 
 
-def _page(runs: list[str], output: Path | None, title: str, max_traces: int) -> None:
-    if output is None:
-        raise ConfigError("nothing to write: pass --output report.html")
-    from aad_plugin.report.building import build_report
+def _page(runs: list[str], output: Path | None, plots: Path | None, title: str, max_traces: int) -> None:
+    if output is None and plots is None:
+        raise ConfigError("nothing to write: pass --output report.html or --plots FOLDER")
+    from aad_plugin.report.building import build_report, read_runs
+    from aad_plugin.report.page import check_writable
+    from aad_plugin.report.plots import check_plots, write_plots
 
-    found = build_report(runs, output, title=title, max_traces=max_traces, progress=True)
+    if output is not None:
+        check_writable(output)
+    if plots is not None:
+        check_plots(plots)
+    found = read_runs(runs)
     _warn(found)
-    typer.echo(f"written to {output}", err=True)
+    if output is not None:
+        build_report(found, output, title=title, max_traces=max_traces, progress=True)
+        typer.echo(f"written to {output}", err=True)
+    if plots is not None:
+        typer.echo(f"{len(write_plots(found, plots))} files written to {plots}", err=True)
 
 
 def _compare(compare: tuple[str, str], gate: Path | None, json_file: Path | None, junit: Path | None) -> Any:

@@ -1,6 +1,6 @@
 """Build the report page of one or several runs.
 
-build_report(["runs/today"], Path("report.html"))
+build_report(read_runs(["runs/today"]), Path("report.html"))
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.report.content import page_content
-from aad_plugin.report.page import check_writable, write_page
+from aad_plugin.report.page import write_page
 from aad_plugin.report.runs import Run, read_run
 
 __all__ = ["MAX_TRACES", "build_report", "read_runs"]
@@ -31,7 +31,13 @@ _SCRIPTS = [
 
 
 def read_runs(specs: Sequence[str]) -> list[Run]:
-    """Read runs, see :func:`read_run`; names that come twice are numbered."""
+    """Read runs, see :func:`read_run`; names that come twice are numbered.
+
+    Raises:
+        ConfigError: no run, or a folder without one.
+    """
+    if not specs:
+        raise ConfigError("no run: give the folder of lm-eval's results or of a judged run")
     runs = [read_run(spec) for spec in specs]
     counts = Counter(run.name for run in runs)
     for number, run in enumerate(runs, 1):
@@ -41,24 +47,17 @@ def read_runs(specs: Sequence[str]) -> list[Run]:
 
 
 def build_report(
-    specs: Sequence[str], output: Path, *, title: str = "", max_traces: int = MAX_TRACES, progress: bool = False
-) -> list[Run]:
+    runs: Sequence[Run], output: Path, *, title: str = "", max_traces: int = MAX_TRACES, progress: bool = False
+) -> None:
     """Write the page.
 
     Args:
-        specs: runs, as :func:`read_run` takes them.
         title: default: the runs' names. max_traces: answers whose tokens are embedded.
-    Returns:
-        the runs, with their problems: what could not be read or does not belong.
+        progress: draw a bar on stderr.
     Raises:
-        ConfigError: a folder without a run, an output that cannot be written.
+        ConfigError: the output cannot be written.
     """
-    if not specs:
-        raise ConfigError("no run: give the folder of lm-eval's results or of a judged run")
-    check_writable(output)
-    runs = read_runs(specs)
     content = page_content(
         runs, title=title or " · ".join(run.name for run in runs), max_traces=max_traces, progress=progress
     )
     write_page(output, "report.html", content, styles=_STYLES, scripts=_SCRIPTS)
-    return runs
