@@ -15,7 +15,7 @@
   aad.drawFigures(data);
 
   // ---------------------------------------------------------------- rows of the browser
-  const state = { search: "", task: "", comparison: 0, outcome: "", only: new Set(), cursor: -1, open: false };
+  const state = { search: "", task: "", comparison: 0, outcome: "", only: new Set(), current: null };
   const choices = []; // what to compare: one entry per pair of names, per run
   data.comparisons.forEach((c, i) => {
     const label = aad.label(data.runs.length > 1 ? c.run : null, c.rival ? `${c.candidate} vs ${c.rival}` : c.candidate, c.rival ? null : c.judge);
@@ -85,9 +85,7 @@
     [...state.only].every((field) => row[field]) && (!state.search || haystack(row.i).includes(state.search));
   let ready = false;
   const filter = () => {
-    if (!ready) return;
-    state.cursor = -1;
-    table.setFilter(matches);
+    if (ready) table.setFilter(matches);
   };
   const count = () => {
     const many = table.getDataCount("active");
@@ -95,7 +93,7 @@
   };
   table.on("tableBuilt", () => { ready = true; count(); document.body.dataset.ready = "true"; filter(); });
   table.on("dataFiltered", () => setTimeout(count, 0));
-  table.on("rowClick", (event, row) => { moveTo(position(row)); open(); });
+  table.on("rowClick", (event, row) => { moveTo(() => active().findIndex((one) => one.getIndex() === row.getIndex())); open(); });
 
   let waiting = 0;
   byId("search").addEventListener("input", (event) => { clearTimeout(waiting); waiting = setTimeout(() => { state.search = event.target.value.trim().toLowerCase(); filter(); }, 150); });
@@ -111,28 +109,30 @@
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
 
   // ---------------------------------------------------------------- cursor, dialog, keys
+  // The cursor is a document, so that it stays with it whatever is sorted or filtered; its place is looked up.
   const active = () => table.getRows("active");
-  const position = (row) => active().findIndex((one) => one === row || one.getIndex() === row.getIndex());
-  const moveTo = (at) => {
+  const place = (all) => all.findIndex((row) => row.getIndex() === state.current);
+  const moveTo = (find) => {
     const all = active();
     if (!all.length) return;
+    const row = all[Math.max(0, Math.min(all.length - 1, find(place(all))))];
+    state.current = row.getIndex();
     document.querySelectorAll("#browser .cursor").forEach((node) => node.classList.remove("cursor"));
-    state.cursor = Math.max(0, Math.min(all.length - 1, at));
-    const row = all[state.cursor];
-    return table.scrollToRow(row, "nearest", false).catch(() => {}).then(() => row.getElement().classList.add("cursor"));
+    table.scrollToRow(row, "nearest", false).catch(() => {}).then(() => { if (row.getIndex() === state.current) row.getElement().classList.add("cursor"); });
   };
   const dialog = byId("detail");
   const open = () => {
     const all = active();
-    if (state.cursor < 0 || state.cursor >= all.length) return;
-    const doc = data.docs[all[state.cursor].getData().i];
+    const at = place(all);
+    if (at < 0) return;
+    const doc = data.docs[state.current];
     const choice = choices[state.comparison];
-    byId("detail-title").textContent = aad.visible(`${doc.t} · ${doc.i} (${state.cursor + 1} of ${all.length})`);
+    byId("detail-title").textContent = aad.visible(`${doc.t} · ${doc.i} (${at + 1} of ${all.length})`);
     byId("detail-body").replaceChildren(...aad.detail(data, doc, [choice.candidate, choice.rival], state.search));
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
   };
-  const step = (by) => { moveTo(state.cursor + by); open(); };
+  const step = (by) => { moveTo((at) => at + by); open(); };
   byId("next").addEventListener("click", () => step(1));
   byId("previous").addEventListener("click", () => step(-1));
   byId("close").addEventListener("click", () => dialog.close());
@@ -140,10 +140,10 @@
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   byId("browser").addEventListener("keydown", (event) => {
     const moves = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 };
-    if (event.key in moves) { event.preventDefault(); moveTo(state.cursor + moves[event.key]); }
-    else if (event.key === "Home") { event.preventDefault(); moveTo(0); }
-    else if (event.key === "End") { event.preventDefault(); moveTo(Infinity); }
-    else if (event.key === "Enter" && state.cursor >= 0) { event.preventDefault(); open(); }
+    if (event.key in moves) { event.preventDefault(); moveTo((at) => at + moves[event.key]); }
+    else if (event.key === "Home") { event.preventDefault(); moveTo(() => 0); }
+    else if (event.key === "End") { event.preventDefault(); moveTo(() => Infinity); }
+    else if (event.key === "Enter") { event.preventDefault(); open(); }
   });
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
