@@ -47,8 +47,8 @@ def main(num: int = 16, rounds: int = 3) -> None:
         best = {mode: min(values) for mode, values in seconds.items()}
         print(
             f"{strategy}: {best['none']:.2f} s without, {best['traced']:.2f} s with a trace "
-            f"({best['traced'] / best['none'] - 1:+.1%}), {best['auto']:.2f} s with shortcuts; {size / num / 1000:.1f} kB per "
-            f"answer; same answers: {answers['traced'] == answers['none']}",
+            f"({best['traced'] / best['none'] - 1:+.1%}), {best['auto']:.2f} s with shortcuts; "
+            f"{size / num / 1000:.1f} kB per answer; same answers: {answers['traced'] == answers['none']}",
             flush=True,
         )
 
