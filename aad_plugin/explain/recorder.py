@@ -168,11 +168,18 @@ def _rows(
     size = max(1, _MAX_LOGITS // (num * pair.vocab_size * len(roles)))
     for first in range(0, start + length - 1, size):
         last = min(first + size, start + length - 1)
+        keep = max(1, last - max(first, start - 1))  # the head is spared the prompt
         logits = pair.sides.logits(
-            roles, tokens[:, first:last], cache, 0, attention_mask=mask[:, :last], position_ids=positions[:, first:last]
+            roles,
+            tokens[:, first:last],
+            cache,
+            keep,
+            attention_mask=mask[:, :last],
+            position_ids=positions[:, first:last],
         )
         for position in range(max(first, start - 1), last):
-            yield {role: row[:, position - first, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}
+            at = position - (last - keep)
+            yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}
 
 
 def _by_row(steps: Sequence[_Step], lengths: Sequence[int]) -> list[Reading]:
