@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder
 from aad_plugin.explain.views import compact_steps
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.refusals import is_refusal
@@ -85,17 +86,34 @@ class _Traces:
         if len(wanted) > limit:
             lost = {key for run in runs for key in _lost(run)}
             wanted.sort(key=lambda one: (one[0].name, *one[1][:2]) not in lost)
-        self._wanted = {(run.name, *key) for run, key in wanted[:limit]}
+        self._steps = _read_steps(wanted[:limit])
 
     def place(self, run: Run, key: tuple[str, str, str]) -> int:
         """Return the number of an answer's tokens in the page, taking them in, or −1."""
-        if (run.name, *key) not in self._wanted:
+        text = self._steps.get((run.name, *key))
+        if text is None:
             return -1
-        folder, trace = run.traced[key]
-        rows = compact_steps(folder.steps(trace), _MAX_PLAUSIBLE)
-        # As a text of its own, so that the page parses only what is opened.
-        self.texts.append(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))
+        self.texts.append(text)
         return len(self.texts) - 1
+
+
+def _read_steps(wanted: Sequence[tuple[Run, tuple[str, str, str]]]) -> dict[tuple[str, str, str, str], str]:
+    """The steps of answers as JSON texts of their own, so that the page parses only what is opened.
+
+    Folder by folder and in their order, so that every file of traces is read once.
+    """
+    by_folder: dict[int, tuple[TraceFolder, dict[AnswerTrace, list[tuple[str, str, str, str]]]]] = {}
+    for run, key in wanted:
+        folder, trace = run.traced[key]
+        by_folder.setdefault(id(folder), (folder, {}))[1].setdefault(trace, []).append((run.name, *key))
+    found = {}
+    for folder, traces in by_folder.values():
+        for trace in folder:
+            if trace in traces:
+                rows = compact_steps(folder.steps(trace), _MAX_PLAUSIBLE)
+                text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+                found.update(dict.fromkeys(traces[trace], text))
+    return found
 
 
 def _lost(run: Run) -> set[tuple[str, str, str]]:
