@@ -141,9 +141,7 @@ def _documents(
                         (task.task, document.id, document.prompt_hash), _entry(task.task, document)
                     )
                     for name, answer in document.answers.items():
-                        place = (
-                            traces.place(run, (task.task, key, name)) if (task.task, key, name) in run.traced else -1
-                        )
+                        place = traces.place(run, (task.task, key, name))
                         entry["a"].append([number, name, answer.text, _flags(document, name, answer), place])
                     entry["m"] += _values(number, document.values)
                     for row, (owner, of, one) in enumerate(comparisons):
