@@ -50,7 +50,7 @@ def test_judge_writes_verdicts_summary_and_table(files, tmp_path, loopback):
     again = aad("judge", "--from", out / "verdicts.jsonl", "--output", tmp_path / "again")
     assert again.exit_code == 0 and sum(state.seen.values()) == asked
     rebuilt = summary_of(tmp_path / "again")
-    assert files[1].endswith(summary["candidate"]) and summary["baseline"]
+    assert (summary["candidate"], summary["baseline"]) == (str(files[1]), str(files[3]))
     others = ("command", "versions", "candidate", "baseline")
     assert all(rebuilt[name] == value for name, value in summary.items() if name not in others)
 
