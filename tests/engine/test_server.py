@@ -144,8 +144,8 @@ def test_alpaca_evals_own_decoder(address, client, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     prompts = [f"<|im_start|>user\n{question}\n<|im_end|>" for question in QUESTIONS[:3]]
     found = openai_completions(
-        prompts, model_name="aad", max_tokens=24, num_procs=1, temperature=0.0, is_chatml_prompt=True,
-        client_kwargs={"base_url": address}, tokens_to_favor=None, tokens_to_avoid=None,
+        prompts, model_name="aad", max_tokens=24, num_procs=1, temperature=0.0, requires_chatml=True,
+        openai_api_base=address, openai_api_keys=["none"], openai_organization_ids=[None],
     )  # fmt: skip
     assert found["completions"] == [ask(client, question) for question in QUESTIONS[:3]]
 
