@@ -79,10 +79,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
         source: what the pair was loaded from; written by :meth:`save_pretrained`.
-        shortcuts: what ``generate`` may leave out of the reference's work without changing a token of AAD: "auto",
-            "none", "candidates" (the reference's head at plausible tokens only) or "lazy" (besides, of two checkpoints the
-            reference reads nothing until a step has more than one plausible token). "auto" is "lazy" for two checkpoints
-            and "candidates" for one base, whose sides share a forward.
+        shortcuts: what ``generate`` may leave out of the reference's work without changing a token of AAD in float32:
+            "auto", "none", "candidates" (the reference's head at plausible tokens only) or "lazy" (besides, of two
+            checkpoints the reference reads nothing until a step has more than one plausible token). "auto" is "lazy" for
+            two checkpoints and "candidates" for one base, whose sides share a forward.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
