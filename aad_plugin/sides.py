@@ -200,9 +200,7 @@ class OneBase(nn.Module):
         **inputs: Tensor | None,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits; both roles come out of one forward."""
-        logits = self._read(roles, input_ids, cache, logits_to_keep, inputs)
-        self._head.compare(logits)
-        return list(logits.split(len(input_ids)))
+        return list(self._read(roles, input_ids, cache, logits_to_keep, inputs).split(len(input_ids)))
 
     def plausible(
         self,
@@ -220,7 +218,6 @@ class OneBase(nn.Module):
         with self._head.project(projected):
             logits = self._read(("policy", "reference"), input_ids, cache, keep, inputs)
         hidden = self._head.take(keep)
-        self._head.compare(logits)
         policy_logits = logits[:batch].flatten(0, 1)
         candidates = find(policy_logits)
         policy_values = self._head.values(hidden[:batch], policy_logits, candidates)
@@ -240,7 +237,9 @@ class OneBase(nn.Module):
         # The policy alone takes PEFT's ordinary path: bit for bit what `--model hf` with `peft=` computes.
         names = [] if roles == ("policy",) else [self._adapter_of[role] for role in roles]
         with self._rows.use(names, batch):
-            return _run(self.policy, input_ids, cache, keep, **given)
+            logits = _run(self.policy, input_ids, cache, keep, **given)
+        self._head.compare(logits)
+        return logits
 
     def _check_mixable(self, names: list[str]) -> None:
         from peft import LoraConfig
