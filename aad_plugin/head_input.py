@@ -91,7 +91,8 @@ class HeadInput:
         if self._rows is not None:
             self._hidden = hidden
             hidden = hidden[: self._rows]
-        return (hidden.contiguous(), *args[1:])
+        # A single row counts as contiguous whatever its strides say, and is expanded all the same: they are made anew.
+        return (hidden.contiguous().flatten().view(hidden.shape), *args[1:])
 
     def _after(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         if self._is_last is None:
