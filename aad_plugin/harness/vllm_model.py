@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from importlib.util import find_spec
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
@@ -16,7 +17,7 @@ from lm_eval.models.utils import postprocess_generated_text
 from aad_plugin.engine.checkpoints import checkpoint_mark
 from aad_plugin.engine.options import engine_pair
 from aad_plugin.engine.requests import extra_args
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import BackendMissing, ConfigError
 from aad_plugin.harness.answer_store import AnswerStore, Stored, record_end
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
@@ -61,6 +62,8 @@ class AADVLLM(PairAnswers, VLLM):
             raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")
         if "gguf_file" in options:
             raise ConfigError("gguf_file is for --model aad; vLLM takes the .gguf file itself as a checkpoint")
+        if int(options.get("data_parallel_size", 1)) > 1 and find_spec("ray") is None:
+            raise BackendMissing("data_parallel_size needs Ray for its replicas: pip install ray")
         self._asked: dict[str, tuple[Instance, str | None]] = {}
         self._store: AnswerStore | None = None
         self._chosen: str | None = None
