@@ -87,7 +87,8 @@ def refuse_overlap(**sets: PromptSet) -> None:
                 shown = json.dumps(shared[0][-1]["content"], ensure_ascii=False)[:60]
                 raise ConfigError(
                     f"--{name.replace('_', '-')} and --{other_name.replace('_', '-')} share {len(shared)} "
-                    f"prompts, first: {shown}; what is measured on prompts that were trained on says nothing: take them out of one"
+                    f"prompts, first: {shown}; what is measured on prompts that were trained on says nothing: take them "
+                    "out of one"
                 )
 
 

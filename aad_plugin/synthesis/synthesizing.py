@@ -201,7 +201,7 @@ def _with_scores(candidates: Sequence[Candidate], recipe: Recipe) -> list[Candid
     model = RewardModel.load(recipe.margin_judge.removeprefix("reward:"))
     chosen = model.score([(c.prompt, c.chosen) for c in candidates])
     rejected = model.score([(c.prompt, c.rejected) for c in candidates])
-    return [replace(c, scores=scores) for c, *scores in zip(candidates, chosen, rejected, strict=True)]
+    return [replace(c, scores=(a, b)) for c, a, b in zip(candidates, chosen, rejected, strict=True)]
 
 
 def _lengths(kept: Sequence[Candidate]) -> dict[str, float]:
