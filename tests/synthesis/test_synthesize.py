@@ -22,8 +22,10 @@ BUDGET = "12"
 def command(aad, checkpoints, prompt_file):
     def run(output, *more, kind="reference_plus_lora"):
         named = ",".join(f"{name}={value}" for name, value in checkpoints.model_args(kind).items())
-        return aad("synthesize", "--model-args", f"{named},dtype=float32,device=cpu", "--prompts", prompt_file,
-                   "--output", output, "--max-new-tokens", BUDGET, "--batch-size", "4", "--keep-truncated", *more)  # fmt: skip
+        return aad(
+            "synthesize", "--model-args", f"{named},dtype=float32,device=cpu", "--prompts", prompt_file, "--output", output,
+            "--max-new-tokens", BUDGET, "--batch-size", "4", "--keep-truncated", *more,
+        )  # fmt: skip
 
     return run
 
