@@ -170,3 +170,20 @@ def test_an_adapter_of_another_base(checkpoints, tmp_path):
     byte_tokenizer().save_pretrained(other)
     with pytest.raises(ConfigError, match=r"adapter .* does not fit base"):
         load_pair(reference=str(other), adapter=str(checkpoints.adapter))
+
+
+def test_a_base_that_is_not_the_adapters(checkpoints, tmp_path, caplog):
+    """Same shapes, other numbers: PEFT loads it without a word, and every log-ratio would be of the wrong model."""
+    import shutil
+
+    with pytest.raises(ConfigError) as caught:
+        resolve(reference=str(checkpoints.reference), adapter=str(checkpoints.adapter))
+    assert str(caught.value) == (
+        f"adapter {checkpoints.adapter} was trained on {checkpoints.base}, reference={checkpoints.reference} holds other "
+        f"weights: pass reference={checkpoints.base}"
+    )
+    moved = shutil.copytree(checkpoints.base, tmp_path / "moved")
+    assert resolve(reference=str(moved), adapter=str(checkpoints.adapter)).base == str(moved)
+    assert not caplog.records
+    resolve(reference="owner/other", adapter=str(checkpoints.adapter))
+    assert "was trained on" in caplog.text and "is it the same model?" in caplog.text

@@ -72,6 +72,7 @@ def merge_adapter(base: str, adapter: str, dtype: str, target: Path) -> Path:
 def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     import torch
     from peft import PeftModel
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -89,6 +90,6 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
         partial.rename(target)
     except BaseException as e:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(e, OSError):
-            raise ConfigError(f"cannot write {target}: {e.strerror or e}") from e
+        if isinstance(e, (OSError, SafetensorError)):
+            raise ConfigError(f"cannot write {target}: {e}") from e
         raise

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -157,3 +160,40 @@ def test_mistakes_are_refused_before_anything_is_loaded(command, tmp_path, monke
 def test_a_prompt_without_room_is_named(command, checkpoints, prompt_file, tmp_path):
     prompt_file.write_text(json.dumps({"prompt": "a" * 600}) + "\n")
     assert "prompt 1 has 6" in str(command(tmp_path / "out").exception)
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_give_the_undisturbed_pairs(checkpoints, prompt_file, tmp_path):
+    """In bfloat16, where another batch would round otherwise."""
+    named = ",".join(f"{name}={value}" for name, value in checkpoints.model_args("reference_plus_lora").items())
+
+    def command(output):
+        given = [
+            "--model-args",
+            f"{named},dtype=bfloat16,device=cpu",
+            "--prompts",
+            str(prompt_file),
+            "--output",
+            str(output),
+        ]
+        line = [sys.executable, "-c", "from aad_plugin.cli.main import run; run()", "synthesize", *given]
+        return [*line, "--max-new-tokens", "100", "--batch-size", "2", "--keep-truncated"]
+
+    assert subprocess.run(command(tmp_path / "whole"), capture_output=True).returncode == 0
+    kills = 0
+    for answers in (2, 8, 12):
+        process = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and kept(tmp_path / "cut") < answers:
+            time.sleep(0.002)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills and not (tmp_path / "cut" / "preferences.jsonl").exists()
+    assert subprocess.run(command(tmp_path / "cut"), capture_output=True).returncode == 0
+    assert (tmp_path / "cut" / "preferences.jsonl").read_bytes() == (
+        tmp_path / "whole" / "preferences.jsonl"
+    ).read_bytes()
+
+
+def kept(folder):
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("answers/*/*.jsonl"))
