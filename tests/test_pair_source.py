@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,13 +164,20 @@ def test_reference_options_need_a_model_of_their_own(checkpoints):
 
 
 def test_an_adapter_of_another_base(checkpoints, tmp_path):
+    """Its configuration names a base that is not here, so the loader is the first to see that the shapes differ."""
+    import shutil
+
     from tests.toys import toy_model
+
+    adapter = Path(shutil.copytree(checkpoints.adapter, tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/gpt2"}))
 
     other = tmp_path / "gpt2"
     toy_model("gpt2", 0).save_pretrained(other)
     byte_tokenizer().save_pretrained(other)
     with pytest.raises(ConfigError, match=r"adapter .* does not fit base"):
-        load_pair(reference=str(other), adapter=str(checkpoints.adapter))
+        load_pair(reference=str(other), adapter=str(adapter))
 
 
 def test_a_base_that_is_not_the_adapters(checkpoints, tmp_path, caplog):
