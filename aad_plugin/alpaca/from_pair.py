@@ -9,14 +9,13 @@ from typing import Any
 from aad_plugin.alpaca.sources import PLACEHOLDER, Answered
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.answer_store import Stored
-from aad_plugin.harness.asking import ask, check_engine, check_room, load_model, render
+from aad_plugin.harness.asking import ask, check_engine, check_room, identity, load_model, render
 from aad_plugin.settings import DecodingSettings
 
 __all__ = ["FromPair"]
 
 # An answer that ends before it begins is asked for once more, with its end put off by this many tokens.
 _LEAST_TOKENS = 8
-_ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
 
 
 class FromPair:
@@ -56,8 +55,12 @@ class FromPair:
             self.arguments.setdefault("batch_size", batch_size)
         self.max_new_tokens = max_new_tokens
         self.gen_kwargs: dict[str, Any] = {"until": [], "do_sample": False, "max_gen_toks": max_new_tokens}
-        identity = {name: value for name, value in self.arguments.items() if name not in _ELSEWHERE}
-        self.asked = {"source": "pair", "engine": engine, "model_args": identity, "max_new_tokens": max_new_tokens}
+        self.asked = {
+            "source": "pair",
+            "engine": engine,
+            "model_args": identity(self.arguments),
+            "max_new_tokens": max_new_tokens,
+        }
         self.prompt = PLACEHOLDER
         self.completions_kwargs: dict[str, Any] = {"max_new_tokens": max_new_tokens}
 

@@ -78,6 +78,8 @@ def iterate(
 def _words(text: str) -> tuple[str, ...]:
     words = tuple(shlex.split(text))
     for word in words:
+        if word.split("=")[0] == "--hub_token":
+            raise ConfigError("--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment")
         if word.split("=")[0] in ("--config", "--model_name_or_path", "--dataset_name", "--output_dir"):
             raise ConfigError(f"--trl: {word} is set by aad iterate itself; leave it out")
     return words

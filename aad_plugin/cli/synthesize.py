@@ -12,7 +12,7 @@ from aad_plugin.cli.pair_options import ModelArgs, PairName, parse_model_args
 
 def synthesize(
     prompts: Annotated[
-        str, typer.Option(help="File (.txt, .jsonl, .json) or dataset (hub id or folder, #split) of prompts.")
+        str, typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or dataset (hub id or folder, #split).")
     ],
     output: Annotated[Path, typer.Option(help="Folder for pairs, card and kept answers.")],
     pair: PairName = None,

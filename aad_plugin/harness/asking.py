@@ -12,9 +12,10 @@ from typing import Any
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.answer_store import Stored, is_truncated
 
-__all__ = ["ENGINES", "ask", "check_engine", "check_room", "load_model", "render"]
+__all__ = ["ENGINES", "ask", "check_engine", "check_room", "identity", "load_model", "render"]
 
 ENGINES = ("hf", "vllm")
+_ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
 _ALIASES = {"transformers": "hf"}
 
 
@@ -49,6 +50,11 @@ def load_model(engine: str, arguments: Mapping[str, Any]) -> Any:
     from aad_plugin.harness.model import AADLM
 
     return AADLM(**{"device": "cuda" if torch.cuda.is_available() else "cpu", **arguments})
+
+
+def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of model_args those that decide what is answered: fit to be written down."""
+    return {name: value for name, value in arguments.items() if name not in _ELSEWHERE}
 
 
 def render(model: Any, prompt: str | Sequence[Mapping[str, str]]) -> str:

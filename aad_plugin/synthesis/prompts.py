@@ -12,7 +12,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.inputs import PROMPT_FIELDS, check_text, json_rows, prompt_of
 
-__all__ = ["PromptSet", "prompt_key", "read_prompts", "refuse_overlap"]
+__all__ = ["PromptSet", "prompt_key", "prompt_rows", "read_prompts", "refuse_overlap"]
 
 Messages = list[dict[str, str]]
 
@@ -47,16 +47,16 @@ def read_prompts(source: str, field: str | None = None) -> PromptSet:
     """Read prompts.
 
     Args:
-        source: a .txt file (a prompt per line), a JSON-lines or .json file of objects, or a dataset, by hub id or folder,
-            with ``#split`` (default: train). A prompt is a string or chat messages, under a usual name; of a preference set
-            without one, what comes before the chosen answer.
+        source: a .txt file (a prompt per line), a .jsonl, .json, .csv or .parquet file of rows, or a dataset, by hub id or
+            folder, with ``#split`` (default: train). A prompt is a string or chat messages, under a usual name; of a
+            preference set without one, what comes before the chosen answer.
         field: the column that holds the prompt.
     Raises:
         ConfigError: nothing there, a row without text (file and line), a download that broke off.
     """
     seen: dict[str, Messages] = {}
     rows = 0
-    for place, prompt in _prompts(source, field):
+    for place, prompt in prompt_rows(source, field):
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
         if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
             raise ConfigError(
@@ -92,28 +92,40 @@ def refuse_overlap(**sets: PromptSet) -> None:
                 )
 
 
-def _prompts(source: str, field: str | None) -> Iterator[tuple[str, Any]]:
-    path = Path(source).expanduser()
-    if path.is_file() and path.suffix not in (".json", ".jsonl", ".gz"):
-        yield from _lines(path)
-        return
-    rows = json_rows(path) if path.is_file() else _dataset_rows(source)
-    for place, row in rows:
+def prompt_rows(source: str, field: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield ("file, line n", prompt) of every row, unchecked and as often as it stands there; arguments as above."""
+    for place, row in _rows(source):
         chosen = row.get("chosen")
         if field is None and isinstance(chosen, list) and not any(name in row for name in PROMPT_FIELDS):
             yield place, [turn for turn in chosen[:-1] if isinstance(turn, dict)]
         else:
-            yield place, prompt_of(row, place, field)
+            yield place, prompt_of(row, place, field or ("prompt" if "prompt" in row else None))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def _rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return _dataset_rows(source)
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind in ("json", "jsonl"):
+        return json_rows(path)
+    if kind in ("csv", "parquet"):
+        from aad_plugin.tasks.data import rows
+
+        return ((f"{path}, row {number}", row) for number, row in enumerate(rows(path), start=1))
+    if path.suffix not in ("", ".txt", ".md"):
+        raise ConfigError(f"cannot read {path}: expected .txt with a prompt per line, .jsonl, .json, .csv or .parquet")
+    return _lines(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield f"{path}, line {number}", line.strip()
+            yield f"{path}, line {number}", {"prompt": line.strip()}
 
 
 def _dataset_rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:

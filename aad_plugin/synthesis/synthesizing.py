@@ -15,7 +15,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.answer_store import Stored
-from aad_plugin.harness.asking import check_engine, check_room, load_model, render
+from aad_plugin.harness.asking import check_engine, check_room, identity, load_model, render
 from aad_plugin.harness.whole_batches import answer_in_batches, open_store
 from aad_plugin.run_folder import read_account, refuse_other_run, write_text
 from aad_plugin.settings import DecodingSettings
@@ -27,7 +27,6 @@ __all__ = ["ACCOUNT", "REJECTED", "Recipe", "Synthesized", "synthesize"]
 
 ACCOUNT = "synthesis.json"
 REJECTED = ("sample", "greedy")
-_ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ def synthesize(
     asked = _asked(prompts, recipe, model_args, engine)
     path = folder / ACCOUNT
     there = read_account(path)
-    if there:
+    # Of a run that failed before its first answer nothing is left to protect.
+    if there.get("complete") or any(folder.glob("answers/*/*.jsonl")):
         refuse_other_run(folder, there, {"asked": asked}, {"asked": "pairs made otherwise"})
         if there.get("complete"):
             return _read(folder, there)
@@ -127,7 +127,7 @@ def synthesize(
 def _asked(prompts: PromptSet, recipe: Recipe, model_args: dict[str, Any], engine: str) -> dict[str, Any]:
     """What decides the pairs."""
     return {
-        "model_args": {name: value for name, value in model_args.items() if name not in _ELSEWHERE},
+        "model_args": identity(model_args),
         "engine": engine,
         "prompts": prompts.place,
         "digest": prompts.digest,

@@ -16,14 +16,14 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.harness.asking import identity
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.run_folder import read_account, refuse_other_run, write_text
 from aad_plugin.synthesis.prompts import PromptSet, refuse_overlap
@@ -32,7 +32,7 @@ from aad_plugin.training.evaluation import Evaluation, Scorer, evaluate, load_sc
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds_table import Round, write_tables
-from aad_plugin.training.trl_command import check_trl, end_orphans, last_checkpoint, log_history, run_trl
+from aad_plugin.training.trl_command import check_options, check_trl, end_orphans, last_checkpoint, log_history, run_trl
 
 __all__ = ["ACCOUNT", "Plan", "iterate"]
 
@@ -74,7 +74,8 @@ class Plan:
     def asked(self, model_args: dict[str, Any]) -> dict[str, Any]:
         """What decides the outcome, rounds left out: more of them may be asked later."""
         return {
-            "model_args": model_args,
+            "model_args": identity(model_args),
+            "synthesis": asdict(self.recipe),
             "prompts": self.prompts.digest,
             "held_out_prompts": self.held_out.digest,
             "oracle_prompts": self.oracle_prompts.digest,
@@ -101,10 +102,12 @@ def iterate(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
     with _owned(folder):
         path = folder / ACCOUNT
         asked = plan.asked(model_args)
-        if there := read_account(path):
+        there = read_account(path)
+        if there and any(folder.glob("round-*/answers/*/*.jsonl")):  # else there is nothing to protect
             refuse_other_run(folder, there, asked, dict.fromkeys(asked, "rounds of another kind"))
         write_text(path, json.dumps(asked, indent=2, default=str) + "\n")
         end_orphans(folder)
+        check_options("dpo", ["--config", str(plan.training), "--output_dir", str(folder), *plan.trl_arguments])
         _warn(plan)
         return _rounds(folder, plan, model_args)
 
@@ -114,7 +117,7 @@ def _rounds(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
     done = [Round(0, _evaluated(folder / "round-0", plan, model_args, scorers))]
     best, current = done[0], model_args
     for number in range(1, plan.rounds + 1):
-        began, home = time.time(), folder / f"round-{number}"
+        home = folder / f"round-{number}"
         made = synthesize(
             home / "synthesis", plan.prompts, plan.recipe,
             model_args=current, engine=plan.engine, batch_size=plan.batch_size,
@@ -122,7 +125,7 @@ def _rounds(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
         _free()
         current = _trained(folder, home, plan, current, made.dataset)
         found = Round(number, _evaluated(home, plan, current, scorers), made.kept, made.dropped,
-                      log_history(home / "policy"), time.time() - began)  # fmt: skip
+                      log_history(home / "policy"))  # fmt: skip
         done.append(found)
         if found.evaluation.held_out.mean <= best.evaluation.held_out.mean:
             done[-1] = found = replace(found, stopped=number < plan.rounds)

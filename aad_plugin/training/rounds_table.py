@@ -22,8 +22,7 @@ class Round:
     """One round. Round 0 is the pair as given.
 
     Args:
-        pairs: trained on. dropped: by filter. log: TRL's. seconds: of this run's work on it. stopped: rounds ended here
-            although more were asked.
+        pairs: trained on. dropped: by filter. log: TRL's. stopped: rounds ended here although more were asked.
     """
 
     number: int
@@ -31,7 +30,6 @@ class Round:
     pairs: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
     stopped: bool = False
 
 
@@ -55,7 +53,6 @@ def row_of(rounds: Sequence[Round], number: int) -> dict[str, Any]:
         "oracle_se": oracle.standard_error,
         "oracle_n": len(oracle.scores),
         "characters": oracle.characters,
-        "seconds": round(this.seconds),
     }
     for name, other in (("previous", before), ("start", first)):
         row |= _against(f"win_rate_over_{name}", oracle, other.evaluation.oracle, number)

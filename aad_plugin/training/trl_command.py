@@ -15,12 +15,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.errors import AADError, BackendMissing
+from aad_plugin.errors import AADError, BackendMissing, ConfigError
 
-__all__ = ["FOLDER_MARK", "TrainingFailed", "check_trl", "end_orphans", "last_checkpoint", "log_history", "run_trl"]
+__all__ = [
+    "FOLDER_MARK",
+    "TrainingFailed",
+    "check_options",
+    "check_trl",
+    "end_orphans",
+    "last_checkpoint",
+    "log_history",
+    "run_trl",
+]
 
 FOLDER_MARK = "AAD_RUN_FOLDER"
 _GRACE_S = 10
+# In a process of its own: reading TRL's options claims devices. What a command line holds besides is accelerate's.
+_PARSE = """
+import importlib, json, sys, yaml
+command, *words = sys.argv[1:]
+parser = importlib.import_module(f"trl.scripts.{command}").make_parser(prog=f"trl {command}")
+recipe = yaml.safe_load(open(words[words.index("--config") + 1])) if "--config" in words else {}
+*_, left = parser.parse_args_and_config(words, return_remaining_strings=True)
+print(json.dumps([name for name in recipe if f"--{name}" in left]))
+"""
 
 
 class TrainingFailed(AADError):
@@ -72,6 +90,25 @@ def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, 
             f"trl {command} ended with status {status}: {_cause(log)}; its words are in {log}. "
             + (f"The next run goes on from {there}" if there else "It had not reached its first checkpoint")
         )
+
+
+def check_options(command: str, arguments: Sequence[str]) -> None:
+    """Have TRL's own parser read the options before anything is computed for them; some seconds.
+
+    Args:
+        command, arguments: as for `run_trl`.
+    Raises:
+        ConfigError: an option TRL does not know in the recipe, a value it does not take, or one this machine cannot do.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _PARSE, command, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        reason = [line for line in done.stderr.splitlines() if line.strip()][-1].strip()
+        raise ConfigError(f"trl {command} does not take these options: {reason}")
+    unknown = json.loads(done.stdout.splitlines()[-1])
+    if unknown:
+        raise ConfigError(f"trl {command} does not know {', '.join(unknown)}, which the recipe holds")
 
 
 def last_checkpoint(output: Path) -> Path | None:

@@ -39,6 +39,17 @@ def test_objects_with_usual_names_and_chats(tmp_path):
     assert list(read_prompts(path).prompts) == [user("Do it"), chat, user("Which?")]
 
 
+def test_tables_and_other_formats(tmp_path):
+    (tmp_path / "p.csv").write_text("id,prompt\n1,How?\n2, \n")
+    with pytest.raises(ConfigError, match=r'p\.csv, row 2: expected a prompt with text, got " "'):
+        read_prompts(str(tmp_path / "p.csv"))
+    (tmp_path / "p.xlsx").write_bytes(b"PK")
+    with pytest.raises(
+        ConfigError, match=r"p\.xlsx: expected \.txt with a prompt per line, \.jsonl, \.json, \.csv or \.parquet"
+    ):
+        read_prompts(str(tmp_path / "p.xlsx"))
+
+
 def test_a_dataset_folder_with_a_split_and_a_named_column(tmp_path):
     (tmp_path / "set").mkdir()
     write(tmp_path / "set" / "test.jsonl", {"q": "One?"}, {"q": "Two?"})

@@ -14,6 +14,7 @@ import pytest
 from aad_plugin.answers import answer
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness import whole_batches
+from aad_plugin.harness.asking import identity
 from aad_plugin.load import load_pair
 from aad_plugin.preferences import read_preferences
 from tests.synthesis.conftest import NUM
@@ -73,6 +74,18 @@ def test_a_finished_folder_is_not_asked_again_and_belongs_to_its_words(command, 
         str(other)
         == f'{tmp_path / "out"} holds pairs made otherwise: rejected is "sample", not "greedy"; pass another --output'
     )
+
+
+def test_a_folder_without_an_answer_may_be_asked_otherwise(command, tmp_path, monkeypatch):
+    """A first try that failed must not claim the folder."""
+    with monkeypatch.context() as patched:
+        patched.setattr("aad_plugin.synthesis.synthesizing.load_model", None)
+        assert command(tmp_path / "out", "--rejected", "greedy").exception
+    assert command(tmp_path / "out").exit_code == 0
+
+
+def test_no_secret_is_written_down():
+    assert identity({"pair": "demo", "token": "secret", "batch_size": 4}) == {"pair": "demo"}
 
 
 def test_a_run_that_stopped_anywhere_ends_with_the_same_pairs(command, tmp_path, monkeypatch):

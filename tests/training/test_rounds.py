@@ -20,6 +20,12 @@ from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.rounds_table import Round, row_of, write_tables
 
 
+@pytest.fixture(autouse=True)
+def parsed_elsewhere(monkeypatch):
+    """TRL's parser takes seconds to start; ``test_trl_command.py`` asks it."""
+    monkeypatch.setattr(rounds, "check_options", lambda *_: None)
+
+
 def evaluation(held_out, oracle):
     return Evaluation(Answers(["x"] * len(held_out), held_out), Answers(["four"] * len(oracle), oracle))
 
@@ -63,6 +69,10 @@ def test_rounds_stop_where_the_picker_sees_no_gain(words, aad, tmp_path, monkeyp
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--oracle", "implicit"], "--oracle must be reward:<model>, got 'implicit'"),
         (["--trl", "--output_dir x"], "--trl: --output_dir is set by aad iterate itself; leave it out"),
+        (
+            ["--trl", "--hub_token x"],
+            "--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment",
+        ),
         (["--recipe", "/no/such.yaml"], "no recipe file '/no/such.yaml'"),
     ],
 )
@@ -90,10 +100,13 @@ def test_one_run_at_a_time_and_one_kind_of_run_per_folder(aad, words, tmp_path, 
         error = aad("iterate", *words).exception
         assert str(error).startswith(f"another aad iterate is at work in {tmp_path / 'out'}: wait for it")
     assert aad("iterate", *words).exit_code == 0
+    assert aad("iterate", *words, "--trl", "--beta 0.4").exit_code == 0, "nothing was computed yet"
+    (tmp_path / "out" / "round-0" / "answers" / "x").mkdir(parents=True)
+    (tmp_path / "out" / "round-0" / "answers" / "x" / "rank0.jsonl").touch()
     error = aad("iterate", *words, "--trl", "--beta 0.5").exception
     assert isinstance(error, ConfigError)
     assert str(error) == (
-        f'{tmp_path / "out"} holds rounds of another kind: [], not ["--beta", "0.5"]; pass another --output'
+        f'{tmp_path / "out"} holds rounds of another kind: ["--beta", "0.4"], not ["--beta", "0.5"]; pass another --output'
     )
 
 

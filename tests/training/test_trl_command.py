@@ -12,7 +12,14 @@ import pytest
 from aad_plugin.errors import BackendMissing, ConfigError
 from aad_plugin.training import trl_command
 from aad_plugin.training.recipes import read_recipe, recipe_names, recipe_path
-from aad_plugin.training.trl_command import FOLDER_MARK, TrainingFailed, end_orphans, last_checkpoint, run_trl
+from aad_plugin.training.trl_command import (
+    FOLDER_MARK,
+    TrainingFailed,
+    check_options,
+    end_orphans,
+    last_checkpoint,
+    run_trl,
+)
 
 
 def checkpoint(folder, step, state):
@@ -74,15 +81,28 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipe_names())
 def test_trl_knows_every_option_of_a_recipe(name, tmp_path):
-    """TRL's own parser; what it does not know it would hand to accelerate."""
-    import importlib
-
-    script = importlib.import_module(f"trl.scripts.{name.partition('_')[0]}")
     cpu = [] if name.endswith("_demo") else ["--use_cpu", "--bf16", "false"]
-    *_, left = script.make_parser().parse_args_and_config(
-        ["--config", str(recipe_path(name)), "--output_dir", str(tmp_path), *cpu], return_remaining_strings=True
-    )
-    assert left == []
+    check_options(name.partition("_")[0], ["--config", str(recipe_path(name)), "--output_dir", str(tmp_path), *cpu])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "more", "message"),
+    [
+        ("beta: 0.1\nbetta: 0.2", [], "trl dpo does not know betta, which the recipe holds"),
+        ("beta: 0.1", ["--max_steps", "many"], "argument --max_steps: invalid int value: 'many'"),
+        ("beta: 0.1", ["--num_processes", "2"], None),  # accelerate's
+    ],
+)
+def test_options_are_read_before_anything_is_computed(recipe, more, message, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(recipe)
+    given = ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false", *more]
+    if message is None:
+        check_options("dpo", given)
+        return
+    with pytest.raises(ConfigError, match=message):
+        check_options("dpo", given)
 
 
 @pytest.mark.slow
