@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
@@ -59,11 +60,15 @@ class Ambiguity:
 
 @dataclass(frozen=True)
 class PreferenceAccuracy:
-    """Share of pairs whose chosen answer has the larger implicit reward, with its 95 % interval; the same for length."""
+    """Share of pairs whose chosen answer has the larger implicit reward, with its 95 % interval; the same for length.
+
+    Margins, chosen minus rejected, in nats: their mean and quartiles.
+    """
 
     accuracy: float
     interval: tuple[float, float]
     mean_margin: float
+    quartiles: tuple[float, float, float]
     length_accuracy: float
     n: int
 
@@ -130,11 +135,13 @@ def preference_accuracy(
         margins.append(chosen - rejected)
         longer.append(len(item.chosen) > len(item.rejected))
     wins = sum(margin > 0 for margin in margins)
+    low, middle, high = (float(value) for value in np.quantile(margins, (0.25, 0.5, 0.75)))
     interval = binomtest(wins, len(margins)).proportion_ci(0.95, method="wilson")
     return PreferenceAccuracy(
         wins / len(margins),
         (interval.low, interval.high),
         math.fsum(margins) / len(margins),
+        (low, middle, high),
         sum(longer) / len(longer),
         len(margins),
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.adapter_base import check_adapter_base
 from aad_plugin.errors import ConfigError, ReferenceUnknown, nearest
 from aad_plugin.presets import PRESETS
 
@@ -116,6 +117,9 @@ def _from_parts(given: dict[str, str]) -> PairSource:
                     "adapter=<DPO adapter>, or base=… reference_adapter=… adapter=…"
                 )
         return PairSource(policy=given["policy"], reference=given["reference"])
+    for name in ("adapter", "reference_adapter"):
+        if name in given and (option := next((o for o in ("base", "reference") if o in given), None)):
+            check_adapter_base(given[name], given[option], option)
     if names == {"reference", "adapter"}:
         return PairSource(base=given["reference"], adapter=given["adapter"])
     if names == {"base", "adapter", "reference_adapter"}:

@@ -33,7 +33,11 @@ def read_preferences(path: str | Path) -> list[Preference]:
     if not source.is_file():
         raise ConfigError(f"no preference file {str(path)!r}; expected JSONL with prompt, chosen and rejected")
     found = []
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = source.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot read {source}: {e}") from e
+    for number, line in enumerate(lines, 1):
         if line.strip():
             found.append(_preference(line, f"{source}, line {number}"))
     if not found:
@@ -52,7 +56,7 @@ def _preference(line: str, where: str) -> Preference:
         prompt = chosen[:-1]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     answers = [_last_text(value) for value in (chosen, rejected)]
-    if not messages or not all(answers):
+    if not (_last_text(messages) and all(answers)):
         raise ConfigError(f"{where}: prompt, chosen and rejected must hold text")
     if answers[0] == answers[1]:
         raise ConfigError(f"{where}: chosen and rejected are equal")
@@ -60,6 +64,7 @@ def _preference(line: str, where: str) -> Preference:
 
 
 def _last_text(value: Any) -> str:
-    if isinstance(value, list) and value:
-        value = value[-1].get("content", "")
+    """A text without white space at its ends: the value itself, or its last message's; "" where there is none."""
+    if isinstance(value, list):
+        value = value[-1].get("content") if value and isinstance(value[-1], dict) else None
     return value.strip() if isinstance(value, str) else ""

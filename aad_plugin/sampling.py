@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-__all__ = ["KeyedSampler", "prompt_key", "uniform"]
+__all__ = ["KeyedSampler", "draw_seed", "prompt_key", "uniform"]
 
 _FIRST_NUCLEUS = 256
 
@@ -27,6 +27,16 @@ def uniform(seed: int, key: str, sample: int, step: int) -> float:
     """Return the number in [0, 1) that decides one token: 53 bits of a hash of its arguments."""
     digest = hashlib.blake2b(f"{seed}|{key}|{sample}|{step}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def draw_seed(seed: int, prompt: str, sample: int) -> int:
+    """Return a seed in [0, 2**63) for hosts that draw a whole answer by a generator of its own.
+
+    Args:
+        prompt: as text. sample: number of the answer to it.
+    """
+    digest = hashlib.blake2b(f"{seed}|{sample}|{prompt}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 class KeyedSampler(LogitsProcessor):

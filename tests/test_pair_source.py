@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,10 +164,34 @@ def test_reference_options_need_a_model_of_their_own(checkpoints):
 
 
 def test_an_adapter_of_another_base(checkpoints, tmp_path):
+    """Its configuration names a base that is not here, so the loader is the first to see that the shapes differ."""
+    import shutil
+
     from tests.toys import toy_model
+
+    adapter = Path(shutil.copytree(checkpoints.adapter, tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/gpt2"}))
 
     other = tmp_path / "gpt2"
     toy_model("gpt2", 0).save_pretrained(other)
     byte_tokenizer().save_pretrained(other)
     with pytest.raises(ConfigError, match=r"adapter .* does not fit base"):
-        load_pair(reference=str(other), adapter=str(checkpoints.adapter))
+        load_pair(reference=str(other), adapter=str(adapter))
+
+
+def test_a_base_that_is_not_the_adapters(checkpoints, tmp_path, caplog):
+    """Same shapes, other numbers: PEFT loads it without a word, and every log-ratio would be of the wrong model."""
+    import shutil
+
+    with pytest.raises(ConfigError) as caught:
+        resolve(reference=str(checkpoints.reference), adapter=str(checkpoints.adapter))
+    assert str(caught.value) == (
+        f"adapter {checkpoints.adapter} was trained on {checkpoints.base}, reference={checkpoints.reference} holds other "
+        f"weights: pass reference={checkpoints.base}"
+    )
+    moved = shutil.copytree(checkpoints.base, tmp_path / "moved")
+    assert resolve(reference=str(moved), adapter=str(checkpoints.adapter)).base == str(moved)
+    assert not caplog.records
+    resolve(reference="owner/other", adapter=str(checkpoints.adapter))
+    assert "was trained on" in caplog.text and "is it the same model?" in caplog.text

@@ -19,9 +19,10 @@ from aad_plugin.alpaca.annotations import OFFICIAL_ANNOTATOR, read_annotations
 from aad_plugin.alpaca.evaluator_configs import EVALUATORS
 from aad_plugin.alpaca.findings import refuse_errors
 from aad_plugin.alpaca.instructions import Instruction, InstructionSet, text_mark
-from aad_plugin.alpaca.outputs import check_outputs, write_text
+from aad_plugin.alpaca.outputs import check_outputs
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Comparison, Judge, Summary, Verdict, compare, summarize
+from aad_plugin.run_folder import write_text
 
 __all__ = ["Pairs", "annotate", "annotator_name", "evaluator_folder", "pair_up", "summary_of"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from aad_plugin.alpaca.annotations import OFFICIAL_ANNOTATOR, is_judged
 from aad_plugin.alpaca.export import Submission, judge_label
-from aad_plugin.alpaca.outputs import write_text
 from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.run_folder import write_text
 
 __all__ = ["SCHEMA_VERSION", "validate", "write_record"]
 

@@ -19,9 +19,10 @@ from aad_plugin.alpaca.instructions import FIELDS, InstructionSet, text_mark
 from aad_plugin.alpaca.layout import Layout
 from aad_plugin.alpaca.leaderboard import COLUMNS, WEIGHT_COLUMNS, Row, read_csv, row_of, write_csv
 from aad_plugin.alpaca.length_control import Controlled, length_control
-from aad_plugin.alpaca.outputs import check_name, check_outputs, read_outputs, write_text
+from aad_plugin.alpaca.outputs import check_name, check_outputs, read_outputs
 from aad_plugin.alpaca.sources import PLACEHOLDER
 from aad_plugin.errors import ConfigError
+from aad_plugin.run_folder import write_text
 
 __all__ = ["Submission", "judge_label", "load_submission", "write_submission"]
 

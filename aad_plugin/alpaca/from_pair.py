@@ -8,14 +8,14 @@ from typing import Any
 
 from aad_plugin.alpaca.sources import PLACEHOLDER, Answered
 from aad_plugin.errors import ConfigError
+from aad_plugin.harness.answer_store import Stored
+from aad_plugin.harness.asking import ask, check_engine, check_room, identity, load_model, render
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["ENGINES", "FromPair"]
+__all__ = ["FromPair"]
 
-ENGINES = ("hf", "vllm")
 # An answer that ends before it begins is asked for once more, with its end put off by this many tokens.
 _LEAST_TOKENS = 8
-_ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
 
 
 class FromPair:
@@ -41,15 +41,10 @@ class FromPair:
         batch_size: int,
         folder: Path,
     ):
-        if engine not in ENGINES:
-            raise ConfigError(f"engine must be hf or vllm, got {engine!r}")
+        engine = check_engine(engine)
         for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
-        if engine == "vllm":
-            from aad_plugin.engine.options import check_vllm
-
-            check_vllm()
         given = {name: value for name, value in settings.items() if value is not None}
         DecodingSettings().override(**given)  # a typo is refused before any weight is loaded
         self.engine = engine
@@ -60,8 +55,12 @@ class FromPair:
             self.arguments.setdefault("batch_size", batch_size)
         self.max_new_tokens = max_new_tokens
         self.gen_kwargs: dict[str, Any] = {"until": [], "do_sample": False, "max_gen_toks": max_new_tokens}
-        identity = {name: value for name, value in self.arguments.items() if name not in _ELSEWHERE}
-        self.asked = {"source": "pair", "engine": engine, "model_args": identity, "max_new_tokens": max_new_tokens}
+        self.asked = {
+            "source": "pair",
+            "engine": engine,
+            "model_args": identity(self.arguments),
+            "max_new_tokens": max_new_tokens,
+        }
         self.prompt = PLACEHOLDER
         self.completions_kwargs: dict[str, Any] = {"max_new_tokens": max_new_tokens}
 
@@ -71,60 +70,23 @@ class FromPair:
         Raises:
             ConfigError: an instruction leaves no room in the context.
         """
-        model = self._load()
-        contexts = [self._render(model, instruction) for instruction in instructions]
-        self._check_room(model, contexts)
-        self.prompt = self._render(model, PLACEHOLDER)
+        model = load_model(self.engine, self.arguments)
+        contexts = [render(model, instruction) for instruction in instructions]
+        check_room(model, contexts, self.max_new_tokens, "instruction")
+        self.prompt = render(model, PLACEHOLDER)
         self.completions_kwargs |= _describe(model)
-        answers = _generate(model, contexts, self.gen_kwargs)
+        answers = _answered(ask(model, contexts, self.gen_kwargs))
         blank = [row for row, answer in enumerate(answers) if not answer.text.strip()]
         if blank:
             later = self.gen_kwargs | {"min_new_tokens": min(_LEAST_TOKENS, self.max_new_tokens)}
-            again = _generate(model, [contexts[row] for row in blank], later)
+            again = _answered(ask(model, [contexts[row] for row in blank], later))
             for row, answer in zip(blank, again, strict=True):
                 answers[row] = answer
         return answers
 
-    def _load(self) -> Any:
-        if self.engine == "vllm":
-            from aad_plugin.harness.vllm_model import AADVLLM
 
-            return AADVLLM(**self.arguments)
-        import torch
-
-        from aad_plugin.harness.model import AADLM
-
-        return AADLM(**{"device": "cuda" if torch.cuda.is_available() else "cpu", **self.arguments})
-
-    def _render(self, model: Any, instruction: str) -> str:
-        """The prompt; without a chat template the instruction alone, to be continued."""
-        if not model.tokenizer.chat_template:
-            return f"{instruction}\n\n"
-        return model.apply_chat_template([{"role": "user", "content": instruction}])
-
-    def _check_room(self, model: Any, contexts: Sequence[str]) -> None:
-        """Refuse what lm-eval would answer after cutting off the prompt's beginning."""
-        budget = self.max_new_tokens
-        for number, context in enumerate(contexts, start=1):
-            length = len(model.tok_encode(context))
-            if length + budget > model.max_length:
-                raise ConfigError(
-                    f"instruction {number} has {length} tokens; with {budget} new ones it exceeds the context of "
-                    f"{model.max_length}: lower --max-new-tokens, or pass a larger max_length in --model-args"
-                )
-
-
-def _generate(model: Any, contexts: Sequence[str], gen_kwargs: dict[str, Any]) -> list[Answered]:
-    from lm_eval.api.instance import Instance
-
-    from aad_plugin.harness.answer_store import is_truncated
-
-    requests = [
-        Instance(request_type="generate_until", doc={}, arguments=(context, dict(gen_kwargs)), idx=0)
-        for context in contexts
-    ]
-    texts = model.generate_until(requests)
-    return [Answered(text, is_truncated(c, gen_kwargs)) for c, text in zip(contexts, texts, strict=True)]
+def _answered(stored: Sequence[Stored]) -> list[Answered]:
+    return [Answered(answer.answer, answer.truncated) for answer in stored]
 
 
 def _describe(model: Any) -> dict[str, Any]:

@@ -12,18 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aad_plugin import run_folder
 from aad_plugin.alpaca.findings import refuse_errors
 from aad_plugin.alpaca.instructions import InstructionSet
-from aad_plugin.alpaca.outputs import check_name, check_outputs, write_text
+from aad_plugin.alpaca.outputs import check_name, check_outputs
 from aad_plugin.alpaca.sources import Answered, Source
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.judges.thinking import answer_after_thinking
+from aad_plugin.run_folder import refuse_other_run, write_text
 
 __all__ = ["ACCOUNT", "Generated", "claim", "generate", "read_account"]
 
 ACCOUNT = "generation.json"
 _SHOWN = 60
-_CHANGED = {"name": "another name", "instructions": "a changed instruction set", "asked": "another source or setting"}
+_CHANGED = {
+    "name": "outputs of another name",
+    "instructions": "outputs of a changed instruction set",
+    "asked": "outputs of another source or setting",
+}
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,7 @@ def claim(folder: Path, name: str, instructions: InstructionSet, asked: dict[str
     there = read_account(folder)
     # Of a run that failed before its first answer nothing is left to protect.
     if there.get("complete") or any(folder.glob("answers/*/*.jsonl")):
-        for what, value in mine.items():
-            if there.get(what) != json.loads(json.dumps(value, default=str)):
-                shown = _difference(there.get(what), value)
-                raise ConfigError(f"{folder} holds outputs of {_CHANGED[what]}: {shown}; pass another --output")
+        refuse_other_run(folder, there, mine, _CHANGED)
         return there
     account: dict[str, Any] = mine | {"set": instructions.label, "kind": instructions.kind, "complete": False}
     write_text(path, json.dumps(account, indent=2, default=str) + "\n")
@@ -59,21 +62,8 @@ def claim(folder: Path, name: str, instructions: InstructionSet, asked: dict[str
 
 
 def read_account(folder: Path) -> dict[str, Any]:
-    """``generation.json`` of a folder; empty where there is none.
-
-    Raises:
-        ConfigError: the file is not what `claim` writes.
-    """
-    path = folder / ACCOUNT
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold an object, got {type(content).__name__}")
-    return content
+    """``generation.json`` of a folder; empty where there is none."""
+    return run_folder.read_account(folder / ACCOUNT)
 
 
 def generate(
@@ -138,14 +128,3 @@ def _lost(instructions: InstructionSet, outputs: Sequence[tuple[str | None, str]
         f"{outputs[first][1]}. The other answers are kept; run the same command again to ask for these once more, or pass "
         "--partial to leave them out, labelled so"
     )
-
-
-def _difference(there: Any, mine: Any) -> str:
-    """The first value that differs, as "there, not here"."""
-    if isinstance(there, dict) and isinstance(mine, dict):
-        for key in [*there, *mine]:
-            now = json.loads(json.dumps(mine.get(key), default=str))
-            if there.get(key) != now:
-                inner = _difference(there.get(key), now)
-                return inner if isinstance(now, dict) and isinstance(there.get(key), dict) else f"{key} is {inner}"
-    return f"{json.dumps(there)[:_SHOWN]}, not {json.dumps(mine, default=str)[:_SHOWN]}"

@@ -7,7 +7,6 @@ output and generator; no output is empty.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from aad_plugin.alpaca.instructions import FIELDS, NUM_OFFICIAL, InstructionSet,
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.inputs import json_rows
 
-__all__ = ["LEAST_ROWS", "check_name", "check_outputs", "read_outputs", "write_text"]
+__all__ = ["LEAST_ROWS", "check_name", "check_outputs", "read_outputs"]
 
 LEAST_ROWS = 800  # upstream means to let five examples be missing
 _SHOWN = 60
@@ -47,21 +46,6 @@ def read_outputs(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a file, or of a folder's ``model_outputs.json``; unchecked, see `check_outputs`."""
     path = Path(path)
     return [row for _, row in json_rows(path / "model_outputs.json" if path.is_dir() else path)]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ConfigError: the disk or the folder does not take it.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def check_outputs(

@@ -11,6 +11,7 @@ import typer
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
+from aad_plugin.synthesis.prompts import prompt_rows
 
 
 def generate(
@@ -18,7 +19,7 @@ def generate(
     pair: PairName = None,
     model_args: ModelArgs = "",
     file: Annotated[
-        Path | None, typer.Option(help="Prompts from a file: one per line, or JSONL with prompt or instruction.")
+        str | None, typer.Option(help="Prompts from a file (.txt, .jsonl, .json, .csv, .parquet) or a dataset.")
     ] = None,
     strategy: Annotated[
         list[str] | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; may be repeated.")
@@ -36,7 +37,7 @@ def generate(
     output: Annotated[Path | None, typer.Option(help="Write JSONL {prompt, outputs: {strategy: text}} here.")] = None,
 ) -> None:
     """Answer prompts with an aligned pair."""
-    questions = [*(prompts or []), *(_read(file) if file else [])]
+    questions = [*(prompts or []), *([prompt for _, prompt in prompt_rows(file)] if file else [])]
     if not questions:
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --file')
     if output and output.is_dir():
@@ -72,22 +73,3 @@ def _show(rows: list[dict[str, Any]], output: Path | None) -> None:
             typer.echo(f"\n> {row['prompt']}")
         for name, text in row["outputs"].items():
             typer.echo(f"\n[{name}]\n{text}" if len(row["outputs"]) > 1 else text)
-
-
-def _read(path: Path) -> list[str]:
-    if not path.is_file():
-        raise ConfigError(f"no prompt file {str(path)!r}")
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"{path} is not UTF-8 text: {e.reason} at byte {e.start}") from e
-    if path.suffix != ".jsonl":
-        return lines
-    prompts = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            prompts.append(row["prompt"] if "prompt" in row else row["instruction"])
-        except (ValueError, KeyError, TypeError) as e:
-            raise ConfigError(f"{path}, line {number}: expected a JSON object with prompt or instruction") from e
-    return prompts

@@ -21,6 +21,8 @@ _COMMANDS = {
     "serve": ("aad_plugin.cli.serve", "serve"),
     "run-batch": ("aad_plugin.cli.run_batch", "run_batch"),
     "bench": ("aad_plugin.cli.bench", "bench"),
+    "iterate": ("aad_plugin.cli.iterate", "iterate"),
+    "synthesize": ("aad_plugin.cli.synthesize", "synthesize"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
     "judge": ("aad_plugin.cli.judge", "judge"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),

@@ -67,10 +67,11 @@ def check(
     if pairs:
         found = preference_accuracy(loaded, pairs)
         low, high = found.interval
+        quartiles = ", ".join(f"{value:.2f}" for value in found.quartiles)
         table.add_row(
             "implicit reward",
-            f"accuracy {found.accuracy:.3f} [{low:.3f}, {high:.3f}] on {found.n} pairs, mean margin "
-            f"{found.mean_margin:.2f} nats; the longer answer is the chosen one in {found.length_accuracy:.3f}",
+            f"accuracy {found.accuracy:.3f} [{low:.3f}, {high:.3f}] on {found.n} pairs; margin {found.mean_margin:.2f} "
+            f"nats in the mean, quartiles {quartiles}; the longer answer is the chosen one in {found.length_accuracy:.3f}",
         )
         if found.near_chance:
             warning = (

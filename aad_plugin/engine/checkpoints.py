@@ -16,7 +16,7 @@ from aad_plugin.demo.assets import cache_dir
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair_source import PairSource
 
-__all__ = ["checkpoint_mark", "full_checkpoints"]
+__all__ = ["checkpoint_mark", "full_checkpoints", "merge_adapter"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,17 @@ def _merged(base: str, adapter: str, dtype: str) -> Path:
     mark = [checkpoint_mark(base), checkpoint_mark(adapter), base, adapter, dtype]
     name = hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
     target = cache_dir() / "merged" / name
+    return merge_adapter(base, adapter, dtype, target)
+
+
+def merge_adapter(base: str, adapter: str, dtype: str, target: Path) -> Path:
+    """Write base + adapter as one checkpoint with its tokenizer, unless it is there; whole or not at all.
+
+    Args:
+        dtype: of the written weights; "auto" is the base's own. Merging is done in float32.
+    Raises:
+        ConfigError: the adapter does not fit the base, or the disk does not take it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
@@ -61,6 +72,7 @@ def _merged(base: str, adapter: str, dtype: str) -> Path:
 def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     import torch
     from peft import PeftModel
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -76,6 +88,8 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
         home = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else base
         AutoTokenizer.from_pretrained(home).save_pretrained(partial)
         partial.rename(target)
-    except BaseException:
+    except BaseException as e:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(e, (OSError, SafetensorError)):
+            raise ConfigError(f"cannot write {target}: {e}") from e
         raise

@@ -25,6 +25,7 @@ from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.vllm_host import VLLM
 from aad_plugin.pickers import picker_for
 from aad_plugin.provenance import versions
+from aad_plugin.sampling import draw_seed
 from aad_plugin.settings import DecodingSettings
 
 __all__ = ["AADVLLM"]
@@ -32,6 +33,7 @@ __all__ = ["AADVLLM"]
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 _ANSWER_ID = "answer_id"
+_DRAW_SEED = "draw_seed"
 
 
 class AADVLLM(PairAnswers, VLLM):
@@ -110,7 +112,9 @@ class AADVLLM(PairAnswers, VLLM):
         mark = str(len(self._asked))
         marked = copy.copy(request)
         changes = {"strategy": "sample", "sample": sample} if settings.strategy == "best_of_n" else {}
-        marked.arguments = (context, {**gen_kwargs, **changes, _ANSWER_ID: mark})
+        # Noise belongs to the question here, too: batches, their order and a resumed run then draw the same answers.
+        own = {_DRAW_SEED: draw_seed(settings.seed, context, sample)} if settings.samples else {}
+        marked.arguments = (context, {**gen_kwargs, **changes, **own, _ANSWER_ID: mark})
         self._asked[mark] = (request, key)
         return marked
 
@@ -119,7 +123,7 @@ class AADVLLM(PairAnswers, VLLM):
     ) -> tuple[dict[str, Any], list[str], int]:
         """Translate one request: its strategy goes along as ``extra_args``, sampling settings as vLLM's own."""
         plain = dict(gen_kwargs)
-        mark = plain.pop(_ANSWER_ID, None)
+        mark, seed = plain.pop(_ANSWER_ID, None), plain.pop(_DRAW_SEED, None)
         settings, _, options = self._split(plain)
         if settings.strategy == "sample":
             options |= {"temperature": settings.temperature, "top_p": settings.top_p, "do_sample": True}
@@ -129,6 +133,8 @@ class AADVLLM(PairAnswers, VLLM):
         if "min_new_tokens" in options:
             options["min_tokens"] = options.pop("min_new_tokens")  # transformers' word, vLLM's word
         kwargs, until, length = VLLM.modify_gen_kwargs(options, eos=eos, default_max_gen_toks=default_max_gen_toks)
+        if seed is not None:
+            kwargs["seed"] = seed
         kwargs["extra_args"] = {**extra_args(settings), _ANSWER_ID: mark}
         return kwargs, until, length
 

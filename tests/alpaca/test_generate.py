@@ -131,13 +131,13 @@ def test_an_instruction_without_room_is_named_before_anything_is_decoded(aad, ch
 
 def test_a_blank_answer_is_asked_for_once_more(monkeypatch, tmp_path):
     from aad_plugin.alpaca import from_pair
-    from aad_plugin.alpaca.sources import Answered
+    from aad_plugin.harness.answer_store import Stored
 
     asked = []
 
     def answer(_, contexts, gen_kwargs):
         asked.append((list(contexts), gen_kwargs.get("min_new_tokens")))
-        return [Answered(" \n" if context == "two" and len(asked) == 1 else context) for context in contexts]
+        return [Stored(" \n" if context == "two" and len(asked) == 1 else context, False) for context in contexts]
 
     class Model:
         class tokenizer:
@@ -151,11 +151,11 @@ def test_a_blank_answer_is_asked_for_once_more(monkeypatch, tmp_path):
         tok_encode = staticmethod(list)
         model_account = staticmethod(lambda: {"pair": "p"})
 
-    monkeypatch.setattr(from_pair, "_generate", answer)
+    monkeypatch.setattr(from_pair, "ask", answer)
+    monkeypatch.setattr(from_pair, "load_model", lambda *_: Model)
     source = from_pair.FromPair(
         "demo", engine="hf", model_args={}, settings={}, max_new_tokens=20, batch_size=1, folder=tmp_path
     )
-    monkeypatch.setattr(source, "_load", Model)
     assert [a.text for a in source.answer(["one", "two"])] == ["one", "two"]
     assert asked == [(["one", "two"], None), (["two"], 8)]
 

@@ -22,7 +22,7 @@ def test_both_engines_answer_alike(demo_model, monkeypatch, tmp_path):
     texts = [instruction(number) for number in range(4)]
     ours = source("hf").answer(texts)
     served = source("vllm")
-    monkeypatch.setattr(served, "_load", lambda: demo_model)
+    monkeypatch.setattr(from_pair, "load_model", lambda *_: demo_model)
     assert served.answer(texts) == ours and all(answer.truncated for answer in ours)
     assert served.completions_kwargs["model_name"] == "demo" and from_pair.PLACEHOLDER in served.prompt
     # a blank answer's second request: vLLM's word for the least number of tokens

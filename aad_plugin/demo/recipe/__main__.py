@@ -1,24 +1,30 @@
 """Make the demo pair again, in stages that go on where they were stopped. Needs ``aad_plugin[train]``; two CPU cores do.
 
-python -m aad_plugin.demo.recipe dpo reward report --work runs/demo --out runs/demo/out
-    trains on the shipped preference pairs (``preferences/``) and measures
+python -m aad_plugin.demo.recipe sets dpo reward report --work runs/demo
+    trains both adapters by TRL's command line on the shipped preference pairs (``preferences/``) and measures them
 python -m aad_plugin.demo.recipe sample pairs --work runs/demo
-    samples new answers and builds new pairs, which the later stages then take instead of the shipped ones
+    before it: samples new answers of the base and builds new pairs, which the later stages then take
+
+Inputs: the base model (``aad_plugin.demo.assets``: wheel, version and sha256), ``prompts.json``, ``preferences/*.jsonl``,
+and the recipes ``dpo_demo`` and ``reward_demo`` of ``aad_plugin/training/recipes``. Seeds are fixed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shlex
 from pathlib import Path
 
 from aad_plugin.demo.assets import base_model_path
 from aad_plugin.demo.recipe import measure, pairs, sampling, training
 
-STAGES = ("sample", "pairs", "dpo", "reward", "report")
+STAGES = ("sample", "pairs", "sets", "dpo", "reward", "report")
 PREFERENCES = Path(__file__).parent / "preferences"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the stages named on the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m aad_plugin.demo.recipe",
@@ -26,19 +32,22 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"])
-    parser.add_argument("--work", type=Path, required=True, help="folder for answers, pairs and checkpoints")
-    parser.add_argument("--out", type=Path, help="where policy/, reward/ and figures.json go; default: WORK/out")
+    parser.add_argument("--work", type=Path, required=True, help="folder for answers, pairs, checkpoints and results")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    options = parser.parse_args()
+    parser.add_argument("--share", type=float, default=1.0, help="of the training pairs that sets writes, in (0, 1]")
+    parser.add_argument("--trl", default="", help='more options of trl, for dpo and reward: "--max_steps 12"')
+    options = parser.parse_args(arguments)
     import torch
 
     torch.set_num_threads(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     for stage in STAGES if "all" in options.stages else options.stages:
-        _run(stage, base_model_path(), options.work, options.out or options.work / "out")
+        _run(stage, base_model_path(), options.work, options.share, shlex.split(options.trl))
 
 
-def _run(stage: str, base: Path, work: Path, out: Path) -> None:
+def _run(stage: str, base: Path, work: Path, share: float, trl: list[str]) -> None:
+    out = work / "out"
     if stage == "sample":
         for split in sampling.PLAN:
             sampling.sample_answers(base, split, work / f"answers_{split}.jsonl")
@@ -47,21 +56,29 @@ def _run(stage: str, base: Path, work: Path, out: Path) -> None:
         for split in sampling.PLAN:
             answers = sampling.load_answers(work / f"answers_{split}.jsonl")
             pairs.save_pairs(pairs.build_pairs(split, answers, count_tokens), work / "preferences" / f"{split}.jsonl")
-    elif stage == "dpo":
-        training.train_policy(base, _training_pairs(work, "policy"), work / "dpo", out / "policy")
-    elif stage == "reward":
-        training.train_reward(base, _training_pairs(work, "reward"), work / "reward", out / "reward")
+    elif stage == "sets":
+        for split in sampling.PLAN:
+            training.write_sets(_pairs(work, split), work / "sets" / split, share=share if split == "policy" else 1.0)
+    elif stage in ("dpo", "reward"):
+        split = "policy" if stage == "dpo" else stage
+        training.export_adapter(training.train(split, base, work, trl), out / split)
     else:
-        measure.write_figures(base, {split: _pairs(work, split) for split in sampling.PLAN}, out)
+        _report(base, work, out)
+
+
+def _report(base: Path, work: Path, out: Path) -> None:
+    from aad_plugin.judges.reward import RewardModel
+    from aad_plugin.load import load_pair
+
+    pair = load_pair(reference=str(base), adapter=str(work / "policy"), dtype="bfloat16")
+    model = RewardModel.load(str(work / "reward"))
+    found = measure.figures(pair, model, {split: _pairs(work, split) for split in sampling.PLAN})
+    (out / "figures.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _pairs(work: Path, split: str) -> list[pairs.Pair]:
     own = work / "preferences" / f"{split}.jsonl"
     return pairs.load_pairs(own if own.exists() else PREFERENCES / own.name)
-
-
-def _training_pairs(work: Path, split: str) -> list[pairs.Pair]:
-    return [p for p in _pairs(work, split) if not p.held_out]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""``aad iterate``: rounds of synthetic pairs, TRL's DPO and evaluation."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.cli.pair_options import ModelArgs, PairName, parse_model_args
+from aad_plugin.errors import ConfigError
+
+
+def _synthesis(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Synthesis, as in aad synthesize")
+
+
+def iterate(
+    prompts: Annotated[str, typer.Option(help="Prompts that pairs are made of: file or dataset.")],
+    held_out_prompts: Annotated[str, typer.Option(help="Prompts for the picker, which stops the rounds.")],
+    oracle_prompts: Annotated[str, typer.Option(help="Prompts for the oracle, which is only reported.")],
+    oracle: Annotated[str, typer.Option(help="reward:<model>; decides nothing.")],
+    output: Annotated[Path, typer.Option(help="Folder for pairs, policies, answers and tables.")],
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+    rounds: Annotated[int, typer.Option(help="At most so many; ends earlier where the picker sees no gain.")] = 1,
+    picker: Annotated[str, typer.Option(help="implicit (of the pair given, frozen) or reward:<model>.")] = "implicit",
+    recipe: Annotated[str, typer.Option(help="Training recipe: dpo, dpo_demo, or a .yaml file for trl dpo.")] = "dpo",
+    trl: Annotated[str, typer.Option("--trl", help='More options of trl dpo: "--max_steps 40 --beta 0.2".')] = "",
+    engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
+    batch_size: Annotated[int, typer.Option(help="Prompts decoded together, with --engine hf.")] = 8,
+    prompt_field: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens, also when evaluating.")] = 256,
+    rejected: Annotated[str, _synthesis("sample or greedy, of the policy.")] = "sample",
+    alpha: Annotated[float | None, _synthesis("Plausibility threshold of AAD in (0, 1]; default 0.1.")] = None,
+    temperature: Annotated[float | None, _synthesis("Of the sample; default 1.")] = None,
+    top_p: Annotated[float | None, _synthesis("Nucleus of the sample; default 0.95.")] = None,
+    seed: Annotated[int | None, _synthesis("Seed of the sample; default 1234.")] = None,
+    min_tokens: Annotated[int, _synthesis("Filter: least tokens of either answer.")] = 1,
+    keep_truncated: Annotated[bool, _synthesis("Keep pairs with an answer that ran into its budget.")] = False,
+    margin_judge: Annotated[str | None, _synthesis("Filter: reward:<model> that compares the answers.")] = None,
+    min_margin: Annotated[float, _synthesis("Filter: least reward margin, with --margin-judge.")] = 0.0,
+) -> None:
+    """Make pairs, train the policy on them by TRL, evaluate, again; a killed run goes on where it stopped."""
+    from aad_plugin.training.trl_command import check_trl
+
+    check_trl()
+    from aad_plugin.harness.asking import check_engine
+    from aad_plugin.synthesis.filters import Limits
+    from aad_plugin.synthesis.prompts import read_prompts
+    from aad_plugin.synthesis.synthesizing import Recipe
+    from aad_plugin.training.recipes import recipe_path
+    from aad_plugin.training.rounds import Plan
+    from aad_plugin.training.rounds import iterate as run_rounds
+
+    limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
+    settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
+    plan = Plan(
+        prompts=read_prompts(prompts, prompt_field),
+        held_out=read_prompts(held_out_prompts, prompt_field),
+        oracle_prompts=read_prompts(oracle_prompts, prompt_field),
+        recipe=Recipe(rejected, settings, max_new_tokens, limits, margin_judge),
+        training=recipe_path(recipe),
+        oracle=oracle,
+        picker=picker,
+        trl_arguments=_words(trl),
+        rounds=rounds,
+        engine=check_engine(engine),
+        batch_size=batch_size,
+    )
+    arguments = parse_model_args(model_args)
+    run_rounds(output, plan, {"pair": pair, **arguments} if pair else arguments)
+    typer.echo((output / "rounds.md").read_text(encoding="utf-8"))
+    typer.echo(f"every round's pair, its data and its answers: {output}")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(shlex.split(text))
+    for word in words:
+        if word.split("=")[0] == "--hub_token":
+            raise ConfigError("--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment")
+        if word.split("=")[0] in ("--config", "--model_name_or_path", "--dataset_name", "--output_dir"):
+            raise ConfigError(f"--trl: {word} is set by aad iterate itself; leave it out")
+    return words

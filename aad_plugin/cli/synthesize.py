@@ -1,0 +1,52 @@
+"""``aad synthesize``: preference pairs out of prompts, chosen = AAD, rejected = the policy's own answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aad_plugin.cli.pair_options import ModelArgs, PairName, parse_model_args
+
+
+def synthesize(
+    prompts: Annotated[
+        str, typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or dataset (hub id or folder, #split).")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for pairs, card and kept answers.")],
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+    rejected: Annotated[str, typer.Option(help="sample (nucleus, the paper's) or greedy, of the policy.")] = "sample",
+    engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
+    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Prompts decoded together, with --engine hf.")] = 8,
+    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold of AAD in (0, 1]; default 0.1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the sample; default 1.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus of the sample; default 0.95.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sample; default 1234.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
+    prompt_field: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    min_tokens: Annotated[int, typer.Option(help="Filter: least tokens of either answer.")] = 1,
+    keep_truncated: Annotated[
+        bool, typer.Option("--keep-truncated", help="Keep pairs with an answer that ran into its budget.")
+    ] = False,
+    margin_judge: Annotated[str | None, typer.Option(help="Filter: reward:<model> that compares the answers.")] = None,
+    min_margin: Annotated[float, typer.Option(help="Filter: least reward margin, with --margin-judge.")] = 0.0,
+) -> None:
+    """Make preference pairs for another round of DPO; a killed run goes on where it stopped."""
+    from aad_plugin.synthesis import synthesizing
+    from aad_plugin.synthesis.filters import Limits
+    from aad_plugin.synthesis.prompts import read_prompts
+
+    limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
+    settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
+    recipe = synthesizing.Recipe(rejected, settings, max_new_tokens, limits, margin_judge)
+    arguments = parse_model_args(model_args)
+    if pair:
+        arguments = {"pair": pair, **arguments}
+    asked = read_prompts(prompts, prompt_field).first(limit)
+    done = synthesizing.synthesize(output, asked, recipe, model_args=arguments, engine=engine, batch_size=batch_size)
+    dropped = ", ".join(f"{name} {count}" for name, count in done.dropped.items())
+    typer.echo(f"{done.kept} pairs of {len(asked)} prompts (left out: {dropped})")
+    typer.echo(f"{done.jsonl}\n{done.dataset}: trl dpo --dataset_name {done.dataset} …")

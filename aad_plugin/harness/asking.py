@@ -1,0 +1,92 @@
+"""Ask a pair outside of lm-eval's tasks: its lm-eval model on transformers or on vLLM, called directly.
+
+Owns loading by engine, rendering of a prompt, the check that it fits, and one call per setting. What is kept of the
+answers is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.harness.answer_store import Stored, is_truncated
+
+__all__ = ["ENGINES", "ask", "check_engine", "check_room", "identity", "load_model", "render"]
+
+ENGINES = ("hf", "vllm")
+_ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
+_ALIASES = {"transformers": "hf"}
+
+
+def check_engine(engine: str) -> str:
+    """Return the engine's short name ("hf" or "vllm"; "transformers" is "hf").
+
+    Raises:
+        ConfigError: another word. BackendMissing: vLLM is not installed.
+    """
+    name = _ALIASES.get(engine, engine)
+    if name not in ENGINES:
+        raise ConfigError(f"engine must be hf or vllm, got {engine!r}{nearest(engine, [*ENGINES, *_ALIASES])}")
+    if name == "vllm":
+        from aad_plugin.engine.options import check_vllm
+
+        check_vllm()
+    return name
+
+
+def load_model(engine: str, arguments: Mapping[str, Any]) -> Any:
+    """Load a pair as :class:`AADLM` or :class:`AADVLLM`; minutes for large weights.
+
+    Args:
+        engine: from `check_engine`. arguments: as model_args of ``--model aad`` or ``--model aad-vllm``.
+    """
+    if engine == "vllm":
+        from aad_plugin.harness.vllm_model import AADVLLM
+
+        return AADVLLM(**arguments)
+    import torch
+
+    from aad_plugin.harness.model import AADLM
+
+    return AADLM(**{"device": "cuda" if torch.cuda.is_available() else "cpu", **arguments})
+
+
+def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of model_args those that decide what is answered: fit to be written down."""
+    return {name: value for name, value in arguments.items() if name not in _ELSEWHERE}
+
+
+def render(model: Any, prompt: str | Sequence[Mapping[str, str]]) -> str:
+    """The text the model reads: by its chat template; without one, the turns as paragraphs to be continued."""
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+    if not model.tokenizer.chat_template:
+        return "".join(f"{turn['content']}\n\n" for turn in turns)
+    return model.apply_chat_template(turns)
+
+
+def check_room(model: Any, contexts: Sequence[str], budget: int, what: str = "prompt") -> None:
+    """Refuse what lm-eval would answer after cutting off the prompt's beginning.
+
+    Args:
+        contexts: from `render`. budget: new tokens per answer. what: one of them in a user's words.
+    """
+    for number, context in enumerate(contexts, start=1):
+        length = len(model.tok_encode(context))
+        if length + budget > model.max_length:
+            raise ConfigError(
+                f"{what} {number} has {length} tokens; with {budget} new ones it exceeds the context of "
+                f"{model.max_length}: lower --max-new-tokens, or pass a larger max_length in --model-args"
+            )
+
+
+def ask(model: Any, contexts: Sequence[str], gen_kwargs: Mapping[str, Any], *, progress: bool = True) -> list[Stored]:
+    """Answer rendered prompts in one call, all under the same settings."""
+    from lm_eval.api.instance import Instance
+
+    requests = [
+        Instance(request_type="generate_until", doc={}, arguments=(context, dict(gen_kwargs)), idx=0)
+        for context in contexts
+    ]
+    texts = model.generate_until(requests, disable_tqdm=not progress)
+    return [Stored(text, is_truncated(context, gen_kwargs)) for context, text in zip(contexts, texts, strict=True)]

@@ -1,0 +1,77 @@
+"""Synthetic pairs on disk: TRL's conversational preference format as JSON lines, and as a dataset folder with its card.
+
+OUTPUT/preferences.jsonl          one pair per line
+OUTPUT/dataset/README.md          the card; data/train-00000-of-00001.parquet beside it
+                                  what ``load_dataset`` and ``trl dpo --dataset_name`` read, ready to be published
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.run_folder import write_text
+from aad_plugin.synthesis.filters import REASONS, Candidate
+
+__all__ = ["DATASET", "JSONL", "row_of", "write_dataset"]
+
+JSONL = "preferences.jsonl"
+DATASET = "dataset"
+_PARQUET = Path("data") / "train-00000-of-00001.parquet"
+
+
+def row_of(candidate: Candidate) -> dict[str, Any]:
+    """One pair in TRL's conversational preference format, with lengths in tokens and, where asked for, rewards."""
+    row: dict[str, Any] = {
+        "prompt": candidate.prompt,
+        "chosen": [{"role": "assistant", "content": candidate.chosen}],
+        "rejected": [{"role": "assistant", "content": candidate.rejected}],
+        "chosen_tokens": candidate.tokens[0],
+        "rejected_tokens": candidate.tokens[1],
+    }
+    if candidate.scores is not None:
+        row |= {"score_chosen": candidate.scores[0], "score_rejected": candidate.scores[1]}
+    return row
+
+
+def write_dataset(folder: Path, kept: Sequence[Candidate], account: Mapping[str, Any]) -> None:
+    """Write both forms and the card; each file whole or not at all.
+
+    Args:
+        account: what `synthesize` says about the run.
+    Raises:
+        ConfigError: the disk does not take it.
+    """
+    rows = [row_of(candidate) for candidate in kept]
+    write_text(folder / JSONL, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _write_parquet(folder / DATASET / _PARQUET, rows)
+    write_text(folder / DATASET / "README.md", _card(account))
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _card(account: Mapping[str, Any]) -> str:
+    import jinja2
+
+    text = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text)
+    dtype = account["model"].get("dtype")
+    dtypes = dtype if isinstance(dtype, str) else ", ".join(sorted(set((dtype or {}).values())))
+    return template.render(**account, data_file=_PARQUET.as_posix(), dtype=dtypes, reasons=REASONS)

@@ -1,0 +1,141 @@
+"""What a round's policy says by ordinary (greedy) decoding, and what picker and oracle make of it.
+
+The picker scores held-out prompts and decides when to stop; the oracle scores other prompts, is only reported, and decides
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.harness.asking import check_room, load_model, render
+from aad_plugin.harness.whole_batches import answer_in_batches, open_store
+from aad_plugin.judges.statistics import Estimate, mean_with_interval
+from aad_plugin.run_folder import read_account, write_text
+from aad_plugin.synthesis.prompts import PromptSet
+
+__all__ = ["Answers", "Evaluation", "Scorer", "evaluate", "load_scorer", "win_rate"]
+
+# Scores answers: prompts and answers, one number each, larger is better.
+Scorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Greedy answers to one set of prompts with one model's scores of them, in the order of the prompts."""
+
+    texts: list[str]
+    scores: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Mean score."""
+        return math.fsum(self.scores) / len(self.scores)
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, over prompts; NaN for one prompt."""
+        num = len(self.scores)
+        spread = math.fsum((score - self.mean) ** 2 for score in self.scores)
+        return math.sqrt(spread / (num - 1) / num) if num > 1 else math.nan
+
+    @property
+    def characters(self) -> float:
+        """Mean length of an answer."""
+        return sum(map(len, self.texts)) / len(self.texts)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One policy: ``held_out`` scored by the picker, ``oracle`` by the oracle."""
+
+    held_out: Answers
+    oracle: Answers
+
+
+def load_scorer(name: str, start: dict[str, Any]) -> Scorer:
+    """Load a picker or an oracle.
+
+    Args:
+        name: "reward:<model>", or "implicit": Σ log π_policy − log π_reference of the pair the rounds start from.
+        start: that pair's model_args.
+    Raises:
+        ConfigError: another word, or no such model.
+    """
+    if name.startswith("reward:") and len(name) > len("reward:"):
+        from aad_plugin.judges.reward import RewardModel
+
+        model = RewardModel.load(name.removeprefix("reward:"))
+        return lambda prompts, answers: model.score(list(zip(prompts, answers, strict=True)))
+    if name != "implicit":
+        raise ConfigError(f"a picker is implicit or reward:<model>, an oracle reward:<model>; got {name!r}")
+    from aad_plugin.load import load_pair
+    from aad_plugin.pair_check import implicit_rewards
+
+    options = dict(start)
+    pair = load_pair(options.pop("pair", None), **options)
+    return lambda prompts, answers: [
+        implicit_rewards(pair, list(prompt), [answer])[0] for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def evaluate(
+    folder: Path,
+    model_args: dict[str, Any],
+    held_out: PromptSet,
+    oracle: PromptSet,
+    scorers: tuple[Scorer, Scorer],
+    *,
+    engine: str,
+    batch_size: int,
+    max_new_tokens: int,
+) -> Evaluation:
+    """Answer both sets of prompts greedily and score them; kept in ``evaluation.json``, blocks on the models.
+
+    Args:
+        folder: of the round. model_args: the pair. scorers: picker and oracle, see `load_scorer`.
+    """
+    path = folder / "evaluation.json"
+    if there := read_account(path):
+        return Evaluation(Answers(**there["held_out"]), Answers(**there["oracle"]))
+    texts = _greedy(folder, model_args, (held_out, oracle), engine, batch_size, max_new_tokens)
+    scored = [
+        Answers(mine, scorer(prompts.prompts, mine))
+        for prompts, mine, scorer in zip((held_out, oracle), texts, scorers, strict=True)
+    ]
+    found = Evaluation(*scored)
+    write_text(path, json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n")
+    return found
+
+
+def win_rate(new: Answers, old: Answers) -> Estimate:
+    """Mean p(new better) over prompts with its 95 % interval; p = sigmoid of the rewards' difference, as in a judge."""
+    return mean_with_interval([_sigmoid(a - b) for a, b in zip(new.scores, old.scores, strict=True)])
+
+
+def _greedy(
+    folder: Path, model_args: dict[str, Any], sets: Sequence[PromptSet], engine: str, batch_size: int, budget: int
+) -> list[list[str]]:
+    model = load_model(
+        engine, {**model_args, "answers_dir": "none", **({"batch_size": batch_size} if engine == "hf" else {})}
+    )
+    store = open_store(model, folder / "answers")
+    gen_kwargs = {"until": [], "do_sample": False, "max_gen_toks": budget, "strategy": "greedy"}
+    texts = []
+    for label, prompts in zip(("held-out prompts", "oracle's prompts"), sets, strict=True):
+        contexts = [render(model, prompt) for prompt in prompts.prompts]
+        check_room(model, contexts, budget)
+        answers = answer_in_batches(model, contexts, gen_kwargs, store, batch_size=batch_size, label=f"{label}: greedy")
+        texts.append([answer.answer.strip() for answer in answers])
+    return texts
+
+
+def _sigmoid(value: float) -> float:
+    # The branch keeps exp() from overflowing.
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

@@ -1,0 +1,39 @@
+"""The prompts a reward model was trained on, where that can be known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from aad_plugin.synthesis.prompts import prompt_key
+
+__all__ = ["training_prompts", "warn_of_known_prompts"]
+
+logger = logging.getLogger(__name__)
+
+
+def training_prompts(spec: str) -> list[str] | None:
+    """The prompts of a reward model's training, as texts; None where nothing tells.
+
+    Args:
+        spec: "reward:<model>". The demo's are in this package; other models do not carry theirs.
+    """
+    if spec != "reward:demo":
+        return None
+    from aad_plugin.demo.recipe.prompts import load_prompts
+
+    return [prompt.text for prompt in load_prompts("reward") if not prompt.held_out]
+
+
+def warn_of_known_prompts(spec: str, prompts: Sequence[Sequence[dict[str, str]]]) -> int:
+    """Warn where an oracle was trained on prompts it is asked to score; returns how many."""
+    trained = training_prompts(spec)
+    if not trained:
+        return 0
+    known = {prompt_key([{"role": "user", "content": text}]) for text in trained}
+    shared = sum(prompt_key(prompt) in known for prompt in prompts)
+    if shared:
+        logger.warning(
+            "%s was trained on %d of these prompts: its scores of them are no held-out measure", spec, shared
+        )
+    return shared

@@ -1,0 +1,159 @@
+"""TRL's command line as a child process: shown while it runs, logged, resumed from its last whole checkpoint.
+
+A killed parent leaves its trainer behind (two processes deep: ``trl`` starts ``accelerate launch``). Children therefore
+carry the name of the run's folder in their environment, and the next run of that folder ends them by that mark.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import AADError, BackendMissing, ConfigError
+
+__all__ = [
+    "FOLDER_MARK",
+    "TrainingFailed",
+    "check_options",
+    "check_trl",
+    "end_orphans",
+    "last_checkpoint",
+    "log_history",
+    "run_trl",
+]
+
+FOLDER_MARK = "AAD_RUN_FOLDER"
+_GRACE_S = 10
+# In a process of its own: reading TRL's options claims devices. What a command line holds besides is accelerate's.
+_PARSE = """
+import importlib, json, sys, yaml
+command, *words = sys.argv[1:]
+parser = importlib.import_module(f"trl.scripts.{command}").make_parser(prog=f"trl {command}")
+recipe = yaml.safe_load(open(words[words.index("--config") + 1])) if "--config" in words else {}
+*_, left = parser.parse_args_and_config(words, return_remaining_strings=True)
+print(json.dumps([name for name in recipe if f"--{name}" in left]))
+"""
+
+
+class TrainingFailed(AADError):
+    """TRL ended with an error; its log has the cause, its checkpoints are kept."""
+
+
+def check_trl() -> None:
+    """Raise BackendMissing where TRL is not installed."""
+    if importlib.util.find_spec("trl") is None:
+        raise BackendMissing("training needs TRL, which is not installed: pip install 'aad_plugin[train]'")
+
+
+def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, mark: Path) -> None:
+    """Run ``trl COMMAND``; blocks until it ends, passes its output on to stderr.
+
+    Args:
+        command: dpo, sft, reward, … arguments: as on a shell, without output and resume options.
+        output: TRL's output folder; training goes on from the last whole checkpoint in it.
+        log: what TRL prints is appended here. mark: the run's folder, for `end_orphans`.
+    Raises:
+        BackendMissing: no TRL. TrainingFailed: it did not end well; names the log and what the next run goes on from.
+    """
+    check_trl()
+    line = [sys.executable, "-m", "trl.cli.main", command, *arguments, "--output_dir", str(output)]
+    start = last_checkpoint(output)
+    if start is not None:
+        line += ["--resume_from_checkpoint", str(start)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as kept:
+        kept.write(f"\n$ {' '.join(line)}\n".encode())
+        process = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, FOLDER_MARK: str(mark.resolve())},
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            while chunk := os.read(process.stdout.fileno(), 4096):
+                kept.write(chunk)
+                kept.flush()
+                sys.stderr.buffer.write(chunk)
+                sys.stderr.flush()
+            status = process.wait()
+        except BaseException:
+            end_orphans(mark)
+            raise
+    if status:
+        there = last_checkpoint(output)
+        raise TrainingFailed(
+            f"trl {command} ended with status {status}: {_cause(log)}; its words are in {log}. "
+            + (f"The next run goes on from {there}" if there else "It had not reached its first checkpoint")
+        )
+
+
+def check_options(command: str, arguments: Sequence[str]) -> None:
+    """Have TRL's own parser read the options before anything is computed for them; some seconds.
+
+    Args:
+        command, arguments: as for `run_trl`.
+    Raises:
+        ConfigError: an option TRL does not know in the recipe, a value it does not take, or one this machine cannot do.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _PARSE, command, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        reason = [line for line in done.stderr.splitlines() if line.strip()][-1].strip()
+        raise ConfigError(f"trl {command} does not take these options: {reason}")
+    unknown = json.loads(done.stdout.splitlines()[-1])
+    if unknown:
+        raise ConfigError(f"trl {command} does not know {', '.join(unknown)}, which the recipe holds")
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """TRL's newest checkpoint that was written whole: the trainer's state, written last, can be read."""
+    numbered = [
+        (int(path.name.removeprefix("checkpoint-")), path)
+        for path in output.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit() and _state(path)
+    ]
+    return max(numbered)[1] if numbered else None
+
+
+def log_history(output: Path) -> list[dict[str, Any]]:
+    """What the trainer logged up to its last checkpoint: loss, rewards/accuracies, rewards/margins by step."""
+    checkpoint = last_checkpoint(output)
+    return _state(checkpoint).get("log_history", []) if checkpoint else []
+
+
+def end_orphans(mark: Path) -> None:
+    """End the trainers that an earlier run of this folder left behind; call while holding the folder's lock."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(FOLDER_MARK) == str(mark.resolve()):
+                found.append(process)
+        except psutil.Error:  # ended meanwhile, or another user's
+            continue
+    for process in found:
+        process.terminate()
+    for process in psutil.wait_procs(found, timeout=_GRACE_S)[1]:
+        process.kill()
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _cause(log: Path) -> str:
+    """The last line that names an exception, or the last line."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    # accelerate's own traceback about its child comes after the child's.
+    errors = [line for line in lines if ("Error" in line or "error:" in line) and "CalledProcessError" not in line]
+    return (errors or lines)[-1][:300]

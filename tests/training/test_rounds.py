@@ -1,0 +1,175 @@
+"""Rounds: what is refused, when they stop, what the table says; with real TRL, what a kill costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair_source import resolve
+from aad_plugin.training import rounds
+from aad_plugin.training.evaluation import Answers, Evaluation, win_rate
+from aad_plugin.training.oracle_prompts import warn_of_known_prompts
+from aad_plugin.training.rounds_table import Round, row_of, write_tables
+
+
+@pytest.fixture(autouse=True)
+def parsed_elsewhere(monkeypatch):
+    """TRL's parser takes seconds to start; ``test_trl_command.py`` asks it."""
+    monkeypatch.setattr(rounds, "check_options", lambda *_: None)
+
+
+def evaluation(held_out, oracle):
+    return Evaluation(Answers(["x"] * len(held_out), held_out), Answers(["four"] * len(oracle), oracle))
+
+
+def test_the_rate_is_the_mean_probability_and_the_share_counts_prompts(tmp_path):
+    # differences 0, 2, −2, 2: p = 0.5, 0.8808, 0.1192, 0.8808 → mean 0.5952; shares (0.5 + 1 + 0 + 1) / 4 = 0.625
+    old, new = evaluation([0.0] * 4, [1.0] * 4), evaluation([1.0] * 4, [1.0, 3.0, -1.0, 3.0])
+    done = [Round(0, old), Round(1, new, 5, {"identical": 2}, [{"step": 3, "loss": 0.7}, {"step": 6, "loss": 0.5}])]
+    row = row_of(done, 1)
+    assert row["win_rate_over_start"] == pytest.approx(0.5952, abs=1e-4)
+    assert row["win_rate_over_start_low"] < row["win_rate_over_start"] < row["win_rate_over_start_high"]
+    assert (row["share_better_than_start"], row["steps"], row["dropped"], row["last_loss"]) == (0.625, 6, 2, 0.5)
+    assert win_rate(new.oracle, old.oracle).value == row["win_rate_over_previous"]
+    write_tables(tmp_path, done, "implicit", "reward:x", done[1])
+    table = (tmp_path / "rounds.md").read_text()
+    assert "| 1 (picked) | 5 (2) | 6, 0.700 → 0.500 | 1.000 | 1.500 ± 0.957 | 0.595 [" in table
+    assert json.loads((tmp_path / "rounds.json").read_text())["picked"] == 1
+    assert (tmp_path / "rounds.csv").read_text().count("\n") == 3
+
+
+def test_rounds_stop_where_the_picker_sees_no_gain(words, aad, tmp_path, monkeypatch, caplog):
+    """Round 1 is better by the picker, round 2 is not, though the oracle would like it: the oracle decides nothing."""
+    found = iter([evaluation([0.0], [0.0]), evaluation([1.0], [0.0]), evaluation([1.0], [9.0])])
+
+    class Made:
+        dataset, kept, dropped = tmp_path, 4, {"identical": 0}
+
+    monkeypatch.setattr(rounds, "load_scorer", lambda *_: None)
+    monkeypatch.setattr(rounds, "synthesize", lambda *_, **__: Made)
+    monkeypatch.setattr(rounds, "evaluate", lambda *_, **__: next(found))
+    monkeypatch.setattr(rounds, "_trained", lambda *_: {})
+    result = aad("iterate", *words, "--rounds", "5")
+    assert result.exit_code == 0, result.exception
+    assert "Stopped after round 2: on the held-out prompts the picker prefers round 1." in result.output
+    assert [row["round"] for row in json.loads((tmp_path / "out" / "rounds.json").read_text())["rounds"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--oracle", "implicit"], "--oracle must be reward:<model>, got 'implicit'"),
+        (["--trl", "--output_dir x"], "--trl: --output_dir is set by aad iterate itself; leave it out"),
+        (
+            ["--trl", "--hub_token x"],
+            "--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment",
+        ),
+        (["--recipe", "/no/such.yaml"], "no recipe file '/no/such.yaml'"),
+    ],
+)
+def test_mistakes_are_refused_first(aad, words, more, message):
+    assert str(aad("iterate", *words, *more).exception) == message
+
+
+def test_prompts_must_not_stand_in_two_sets(aad, words, tmp_path):
+    error = aad("iterate", *words, "--held-out-prompts", tmp_path / "prompts.jsonl").exception
+    assert str(error).startswith("--prompts and --held-out-prompts share 6 prompts, first: ")
+
+
+def test_a_picker_by_another_name(aad, words):
+    error = aad("iterate", *words, "--picker", "length").exception
+    assert str(error) == "a picker is implicit or reward:<model>, an oracle reward:<model>; got 'length'"
+
+
+def test_one_run_at_a_time_and_one_kind_of_run_per_folder(aad, words, tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    monkeypatch.setattr(rounds, "_rounds", lambda *_: write_tables(tmp_path / "out", [Round(0, evaluation([0], [0]))],
+                                                                   "p", "o", Round(0, evaluation([0], [0]))))  # fmt: skip
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):
+        error = aad("iterate", *words).exception
+        assert str(error).startswith(f"another aad iterate is at work in {tmp_path / 'out'}: wait for it")
+    assert aad("iterate", *words).exit_code == 0
+    assert aad("iterate", *words, "--trl", "--beta 0.4").exit_code == 0, "nothing was computed yet"
+    (tmp_path / "out" / "round-0" / "answers" / "x").mkdir(parents=True)
+    (tmp_path / "out" / "round-0" / "answers" / "x" / "rank0.jsonl").touch()
+    error = aad("iterate", *words, "--trl", "--beta 0.5").exception
+    assert isinstance(error, ConfigError)
+    assert str(error) == (
+        f'{tmp_path / "out"} holds rounds of another kind: ["--beta", "0.4"], not ["--beta", "0.5"]; pass another --output'
+    )
+
+
+def test_an_oracle_that_was_trained_on_the_prompts_is_named(caplog):
+    from aad_plugin.demo.recipe.prompts import load_prompts
+
+    trained = next(prompt.text for prompt in load_prompts("reward") if not prompt.held_out)
+    prompts = [[{"role": "user", "content": text}] for text in (trained, "Something nobody asked yet")]
+    assert warn_of_known_prompts("reward:demo", prompts) == 1
+    assert "reward:demo was trained on 1 of these prompts" in caplog.text
+    assert warn_of_known_prompts("reward:/some/folder", prompts) == 0
+
+
+def command(words, *more):
+    return [sys.executable, "-c", "from aad_plugin.cli.main import run; run()", "iterate", *words, *more]
+
+
+@pytest.mark.slow
+def test_rounds_with_trl_keep_pairs_that_load_and_resume_without_work(words, tmp_path):
+    done = subprocess.run(command(words, "--rounds", "2", "--picker", words[words.index("--oracle") + 1]),
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "is the oracle itself" in done.stderr and "(the same model: no independent measure)" in done.stdout
+    out = tmp_path / "out"
+    first = resolve(str(out / "round-1" / "policy"))
+    assert first.base == str(out / "round-1" / "start") and first.reference_adapter is None
+    again = subprocess.run(command(words, "--rounds", "2", "--picker", words[words.index("--oracle") + 1]),
+                           capture_output=True, text=True)  # fmt: skip
+    assert again.returncode == 0 and "train_runtime" not in again.stderr
+    figures = [[{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(text)["rounds"]]
+               for text in [(out / "rounds.json").read_text()]]  # fmt: skip
+    assert figures[0][1]["steps"] == 6
+
+
+@pytest.mark.slow
+def test_kill_9_while_trl_trains_goes_on_from_its_last_checkpoint(words, tmp_path):
+    """The same pairs, and the very same adapter as without the kill."""
+    from safetensors.torch import load_file
+
+    steps = ["--trl", "--max_steps 40"]
+    undisturbed = [*words, *steps]
+    undisturbed[undisturbed.index("--output") + 1] = str(tmp_path / "whole")
+    assert subprocess.run(command(undisturbed), capture_output=True).returncode == 0
+
+    process = subprocess.Popen(command(words, *steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    policy = tmp_path / "out" / "round-1" / "policy"
+    while process.poll() is None and not (policy / "checkpoint-6" / "trainer_state.json").is_file():
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(command(words, *steps), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    log = (tmp_path / "out" / "round-1" / "training.log").read_text()
+    assert log.count("\n$ ") == 2 and "--resume_from_checkpoint" in log.split("\n$ ")[2].splitlines()[0]
+    for name in ("preferences.jsonl",):
+        assert same(tmp_path, Path("round-1") / "synthesis" / name)
+    one, two = (
+        load_file(tmp_path / run / "round-1" / "policy" / "adapter_model.safetensors") for run in ("whole", "out")
+    )
+    assert all(one[name].equal(two[name]) for name in one)
+    assert same(tmp_path, Path("round-1") / "evaluation.json")
+
+
+def same(root, name):
+    return (root / "whole" / name).read_bytes() == (root / "out" / name).read_bytes()

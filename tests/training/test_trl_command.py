@@ -1,0 +1,118 @@
+"""What surrounds TRL's process: checkpoints to go on from, trainers left behind by a kill, the missing package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.training import trl_command
+from aad_plugin.training.recipes import read_recipe, recipe_names, recipe_path
+from aad_plugin.training.trl_command import (
+    FOLDER_MARK,
+    TrainingFailed,
+    check_options,
+    end_orphans,
+    last_checkpoint,
+    run_trl,
+)
+
+
+def checkpoint(folder, step, state):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "trainer_state.json").write_text(state)
+    return path
+
+
+def test_training_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    whole = checkpoint(tmp_path, 9, json.dumps({"log_history": [{"loss": 0.5}]}))
+    checkpoint(tmp_path, 10, '{"log_hist')  # torn by a kill
+    (tmp_path / "checkpoint-11").mkdir()  # its weights were being written
+    assert last_checkpoint(tmp_path) == whole
+    assert trl_command.log_history(tmp_path) == [{"loss": 0.5}]
+
+
+def test_a_trainer_left_behind_is_ended_and_no_other_process(tmp_path):
+    def sleeper(folder):
+        line = [sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"]
+        process = subprocess.Popen(line, env={**os.environ, FOLDER_MARK: str(folder)}, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        return process
+
+    mine, other = sleeper(tmp_path / "mine"), sleeper(tmp_path / "mine-too")
+    try:
+        end_orphans(tmp_path / "mine")
+        mine.wait(timeout=20)
+        assert other.poll() is None
+    finally:
+        for process in (mine, other):
+            process.kill()
+            process.wait()
+
+
+def test_without_trl_the_extra_is_named(monkeypatch, aad, words):
+    monkeypatch.setattr(trl_command.importlib.util, "find_spec", lambda name: None)
+    error = aad("iterate", *words).exception
+    assert isinstance(error, BackendMissing)
+    assert str(error) == "training needs TRL, which is not installed: pip install 'aad_plugin[train]'"
+
+
+def test_recipes_are_found_by_name_and_by_path(tmp_path):
+    assert recipe_names() == ["dpo", "dpo_demo", "reward", "reward_demo", "sft"]
+    paper = read_recipe(recipe_path("dpo"))
+    assert (paper["beta"], paper["lora_r"], paper["num_train_epochs"]) == (0.1, 64, 2)
+    own = tmp_path / "own.yaml"
+    own.write_text("- beta")
+    with pytest.raises(ConfigError, match=r"own\.yaml must be a mapping of TRL's options, got list"):
+        read_recipe(recipe_path(str(own)))
+    with pytest.raises(ConfigError) as caught:
+        recipe_path("dpo_dmo")
+    assert str(caught.value) == (
+        "no recipe 'dpo_dmo' (did you mean 'dpo_demo'?); expected dpo, dpo_demo, reward, reward_demo, sft or a .yaml file"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipe_names())
+def test_trl_knows_every_option_of_a_recipe(name, tmp_path):
+    cpu = [] if name.endswith("_demo") else ["--use_cpu", "--bf16", "false"]
+    check_options(name.partition("_")[0], ["--config", str(recipe_path(name)), "--output_dir", str(tmp_path), *cpu])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "more", "message"),
+    [
+        ("beta: 0.1\nbetta: 0.2", [], "trl dpo does not know betta, which the recipe holds"),
+        ("beta: 0.1", ["--max_steps", "many"], "argument --max_steps: invalid int value: 'many'"),
+        ("beta: 0.1", ["--num_processes", "2"], None),  # accelerate's
+    ],
+)
+def test_options_are_read_before_anything_is_computed(recipe, more, message, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(recipe)
+    given = ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false", *more]
+    if message is None:
+        check_options("dpo", given)
+        return
+    with pytest.raises(ConfigError, match=message):
+        check_options("dpo", given)
+
+
+@pytest.mark.slow
+def test_a_failing_trainer_is_one_line_with_its_cause_and_its_log(checkpoints, tmp_path):
+    with pytest.raises(TrainingFailed) as caught:
+        run_trl(
+            "dpo", ["--model_name_or_path", str(checkpoints.base), "--dataset_name", str(tmp_path / "no_such_set"),
+                    "--use_cpu", "--bf16", "false"],
+            output=tmp_path / "out", log=tmp_path / "training.log", mark=tmp_path,
+        )  # fmt: skip
+    message = str(caught.value)
+    assert message.startswith("trl dpo ended with status 1: ") and "no_such_set" in message
+    assert message.endswith(f"its words are in {tmp_path / 'training.log'}. It had not reached its first checkpoint")
