@@ -21,6 +21,7 @@ _COMMANDS = {
     "serve": ("aad_plugin.cli.serve", "serve"),
     "run-batch": ("aad_plugin.cli.run_batch", "run_batch"),
     "bench": ("aad_plugin.cli.bench", "bench"),
+    "study": ("aad_plugin.cli.study", "study"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
     "judge": ("aad_plugin.cli.judge", "judge"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),
