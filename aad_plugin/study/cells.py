@@ -123,6 +123,6 @@ _NAMES = {"reference": "greedy reference", "greedy": "greedy policy", "aad": "AA
 
 
 def _way(plan: StudyPlan, strategy: str, **changes: float) -> Decoding:
-    settings = DecodingSettings(strategy=strategy, **{"alpha": plan.alpha, "eft_scale": plan.eft_scale, **changes})
+    settings = DecodingSettings(strategy=strategy, alpha=plan.alpha, eft_scale=plan.eft_scale).override(**changes)
     shown = {"aad": f", alpha {settings.alpha:g}", "eft": f", scale {settings.eft_scale:g}"}.get(strategy, "")
     return Decoding(_NAMES[strategy] + shown, settings)

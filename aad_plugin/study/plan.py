@@ -79,7 +79,7 @@ class StudyPlan:
 
     def _check_settings(self) -> None:
         """Every value of the grids goes through the settings' own ranges."""
-        common = {"picker": self.picker, "temperature": self.temperature, "top_p": self.top_p}
+        common: dict[str, Any] = {"picker": self.picker, "temperature": self.temperature, "top_p": self.top_p}
         for alpha in (self.alpha, *self.alphas):
             DecodingSettings(alpha=alpha, **common)
         for scale in (self.eft_scale, *self.eft_scales):
@@ -114,11 +114,11 @@ def keep_plan(folder: Path, plan: StudyPlan, models: dict[str, Any]) -> None:
                         "settings to go on with it, or pass another --output"
                     )
         return
-    part = path.with_name(f".{FILE}.{os.getpid()}")
+    half = path.with_name(f".{FILE}.{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(mine, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        half.write_text(json.dumps(mine, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        half.replace(path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; pass another --output") from error
 
@@ -133,7 +133,9 @@ def read_plan(folder: Path) -> tuple[StudyPlan, dict[str, Any]]:
     if not path.is_file():
         raise ConfigError(f"{folder} holds no study: expected {FILE} there (aad study --output {folder} … makes one)")
     content = _read(path)
-    plan = {name: tuple(value) if isinstance(value, list) else value for name, value in content["plan"].items()}
+    plan: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content["plan"].items()
+    }
     return StudyPlan(**plan), content["models"]
 
 

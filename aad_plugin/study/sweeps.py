@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aad_plugin.judges.statistics import Difference, paired_difference
 from aad_plugin.study.cells import Decoding, sweep_cells
+from aad_plugin.study.intervals import Interval, mean_interval
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Rows
@@ -28,7 +28,7 @@ class Point:
     name: str
     n: int
     reward: float
-    difference: Difference
+    difference: Interval
     tokens: float
 
 
@@ -48,7 +48,7 @@ def sweep(reader: Reader, strategy: str) -> list[Point]:
         if value is None or greedy is None or not np.isfinite(rewards - greedy).all():
             continue
         tokens = float(reader.costs(lambda answer: answer.tokens, way, dev).mean())
-        difference = paired_difference(rewards - greedy)
+        difference = mean_interval(rewards - greedy)
         points.append(Point(value, way.name, len(dev), float(rewards.mean()), difference, tokens))
     return sorted(points, key=lambda point: point.value)
 
