@@ -9,6 +9,7 @@ import typer
 
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
 from aad_plugin.errors import ConfigError
+from aad_plugin.settings import SETTING_NAMES
 
 
 def study(
@@ -54,6 +55,11 @@ def study(
     from aad_plugin.study.plan import StudyPlan, keep_plan
     from aad_plugin.study.prompts import draw_splits, read_prompts
 
+    asked = parse_model_args(model_args)
+    if own := [name for name in asked if name in SETTING_NAMES]:
+        raise ConfigError(
+            f"a study sets the decoding itself: leave {own[0]} out of --model-args (see aad study --help)"
+        )
     if num_prompts < 2 or num_dev < 0:
         raise ConfigError(f"--num-prompts must be at least 2 and --num-dev at least 0, got {num_prompts} and {num_dev}")
     table, dev = draw_splits(read_prompts(prompts), num_prompts, num_dev, split_seed)
@@ -71,7 +77,6 @@ def study(
     from aad_plugin.study.running import run_study
     from aad_plugin.study.scoring import Scorer
 
-    asked = parse_model_args(model_args)
     loaded = load(pair, model_args)
     wrong = load_wrong_reference(loaded, wrong_reference) if wrong_reference else None
     keep_plan(output, plan, account(plan, loaded, wrong))

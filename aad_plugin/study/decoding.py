@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList
 
 from aad_plugin.answers import check_room, encode_prompts
-from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.errors import AADError, ConfigError, NonFiniteLogits
 from aad_plugin.pair import AlignedPair
 from aad_plugin.sampling import KeyedSampler, prompt_key
 from aad_plugin.sides import TwoModels
@@ -90,7 +90,7 @@ class Decoder:
         if batch.decoding.settings.samples:
             drawn = draw(pair, ids, mask, batch.decoding.settings, batch.numbers, max_new_tokens=self.max_new_tokens)
             cost = meter.lap()
-            implicit = [implicit_rewards(pair, mask, one).tolist() for one in drawn]
+            implicit = [_finite(implicit_rewards(pair, mask, one)) for one in drawn]
             read = meter.lap()
             cost |= {"picker_passes": read["reference_passes"], "picker_seconds": read["seconds"]}
             answers = [(one.tokens, one.lengths) for one in drawn]
@@ -127,6 +127,12 @@ class Decoder:
         pair = self.pairs[reference]
         assert pair is not None, "a cell with the wrong reference needs one"
         return pair
+
+
+def _finite(rewards: Tensor) -> list[float]:
+    if not rewards.isfinite().all():
+        raise NonFiniteLogits("the reference gave NaN or ±inf for a sampled answer: its implicit reward is no number")
+    return rewards.tolist()
 
 
 class _Meter:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.report.plots import WIDTH_INCHES, figure_style, plain_text, save_figure
+from aad_plugin.report.plots import WIDTH_INCHES, check_plots, figure_style, plain_text, save_figure
 from aad_plugin.study.arms import Arm
 from aad_plugin.study.best_of_n import CurvePoint
 from aad_plugin.study.comparisons import papers_rows
@@ -25,8 +25,9 @@ def write_study_plots(results: Results, folder: Path) -> list[Path]:
     """Write the plots there are figures for; returns the files.
 
     Raises:
-        ConfigError: the disk does not take them.
+        ConfigError: the disk does not take them. BackendMissing: no matplotlib.
     """
+    check_plots(folder)
     drawings: list[tuple[str, Callable[[Any], None]]] = []
     if results.arms:
         drawings.append(("reward_vs_passes", lambda axes: _passes(axes, results.arms)))

@@ -41,6 +41,8 @@ def refused(tmp_path, inputs, **options):
         ({"samples": 1}, "the best_of_N curve needs at least 2 samples per prompt, got 1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"model_args": "pair=demo,alpha=0.2"}, "a study sets the decoding itself: leave alpha out of --model-args (see "
+         "aad study --help)"),
         ({"num_beams": -1}, "num_beams must be at least 0, got -1"),
         ({"wrong_reference": "/no/such/model"}, None),
     ],
