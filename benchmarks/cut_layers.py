@@ -1,6 +1,6 @@
 """Write a checkpoint without its last decoder layers: a damaged reference for ``aad study --wrong-reference``.
 
-    python benchmarks/cut_layers.py demo 24 runs/demo-24-layers
+python benchmarks/cut_layers.py demo 24 runs/demo-24-layers
 """
 
 from __future__ import annotations
