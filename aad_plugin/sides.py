@@ -9,6 +9,7 @@ Owns which weights see which rows and which cache. Knows nothing of scores, stra
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,10 +64,13 @@ class TwoModels(nn.Module):
 
     Args:
         policy, reference: causal language models in eval mode; they may stand on different devices.
+    Attributes:
+        passes: rows read per role since loading, one per row and forward.
     """
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel) -> None:
         super().__init__()
+        self.passes: Counter[str] = Counter()
         self.policy_model = policy
         self.reference_model = reference
         heads = {id(model): HeadInput(model) for model in (policy, reference)}
@@ -140,6 +144,7 @@ class TwoModels(nn.Module):
 
     def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
         model = self._model(role)
+        self.passes[role] += len(inputs["input_ids"])  # type: ignore[arg-type]
         given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
         logits = _run(model, given.pop("input_ids"), cache, keep, **given)
         head = self._policy_head if role == "policy" else self._reference_head
@@ -166,6 +171,8 @@ class OneBase(nn.Module):
         model: a PeftModel in eval mode with unmerged LoRA adapters.
         policy_adapter: name of the adapter that makes the policy.
         reference_adapter: name of the adapter that makes the reference; None = the base alone.
+    Attributes:
+        passes: rows read per role since loading, one per row and forward; a forward of both sides is one of each.
     Raises:
         ConfigError: the adapters cannot serve rows of one batch side by side (not LoRA, DoRA, merged).
     """
@@ -174,6 +181,7 @@ class OneBase(nn.Module):
 
     def __init__(self, model: Any, policy_adapter: str, reference_adapter: str | None = None) -> None:
         super().__init__()
+        self.passes: Counter[str] = Counter()
         self.model = model
         self._adapter_of = {"policy": policy_adapter, "reference": reference_adapter or BASE}
         self._check_mixable([name for name in (policy_adapter, reference_adapter) if name])
@@ -230,6 +238,7 @@ class OneBase(nn.Module):
         """Return (B, K, V) logits of the policy, or of both roles one after the other as (2B, K, V)."""
         given = {name: value for name, value in inputs.items() if value is not None}
         batch = len(input_ids)
+        self.passes.update(dict.fromkeys(roles, batch))
         if len(roles) == 2:
             input_ids = input_ids.repeat(2, 1)
             given = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in given.items()}

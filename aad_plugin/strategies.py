@@ -20,7 +20,7 @@ from aad_plugin.pair import AlignedPair
 from aad_plugin.sampling import KeyedSampler, prompt_key
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["Picker", "StopSequences", "decode"]
+__all__ = ["Drawn", "Picker", "StopSequences", "answer_lengths", "decode", "draw", "implicit_rewards"]
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
 _MAX_ROWS = 64
@@ -108,7 +108,59 @@ def decode(
     return tokens
 
 
-def _answers(run: _Run, sample: int, picker: Picker | None, prompts: Sequence[Any]) -> tuple[Tensor, list[_Drawn]]:
+def draw(
+    pair: AlignedPair,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    settings: DecodingSettings,
+    numbers: range,
+    **generate_options: Any,
+) -> list[Drawn]:
+    """Draw answers of the policy, one per prompt and sample number; ``best_of_n`` picks among numbers 0 to n − 1.
+
+    Args:
+        input_ids, attention_mask: (B, P) int64, left-padded.
+        settings: temperature, top_p and seed are read. numbers: sample numbers, all drawn in one call.
+        **generate_options: as for :func:`decode`.
+    """
+    rows = zip(input_ids, attention_mask, strict=True)
+    keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in rows]
+    return _Run(pair, input_ids, attention_mask, settings, [], generate_options).draw(keys, numbers)
+
+
+def implicit_rewards(pair: AlignedPair, attention_mask: Tensor, drawn: Drawn) -> Tensor:
+    """Return (B,) float64 Σ log π_policy − log π_reference over each drawn answer, its end included.
+
+    Only the reference reads the answers again.
+
+    Args:
+        attention_mask: (B, P) int64 of the prompts.
+    """
+    tokens, prompt_length = drawn.tokens, attention_mask.shape[1]
+    positions = torch.arange(tokens.shape[1] - prompt_length, device=tokens.device)
+    answer_mask = positions < drawn.lengths.to(tokens.device)[:, None]
+    sums = []
+    for rows in _chunks(range(len(tokens)), _SCORED_ROWS):
+        part = slice(rows.start, rows.stop)
+        mask = torch.cat([attention_mask[part], answer_mask[part].to(attention_mask.dtype)], dim=1)
+        (reference,) = pair.answer_logprobs(tokens[part], mask, prompt_length, ("reference",))
+        sums.append(((drawn.policy_logprobs[part] - reference).double() * answer_mask[part]).sum(-1))
+    return torch.cat(sums).cpu()
+
+
+def answer_lengths(tokens: Tensor, prompt_length: int, ends: Sequence[int]) -> Tensor:
+    """Return (B,) int64 numbers of answer tokens, the end included, of (B, P + new) tokens.
+
+    Args:
+        prompt_length: tokens before the answer. ends: ids that end one.
+    """
+    answer = tokens[:, prompt_length:]
+    ended = torch.isin(answer, torch.tensor(ends, device=answer.device, dtype=answer.dtype))
+    steps = torch.arange(1, answer.shape[1] + 1, device=answer.device)
+    return torch.where(ended, steps, answer.shape[1]).amin(-1).cpu()
+
+
+def _answers(run: _Run, sample: int, picker: Picker | None, prompts: Sequence[Any]) -> tuple[Tensor, list[Drawn]]:
     """Return (B, P + new) tokens and, per prompt, the call its answer comes from."""
     settings, num = run.settings, len(run.input_ids)
     if not settings.samples:
@@ -130,7 +182,7 @@ def _answers(run: _Run, sample: int, picker: Picker | None, prompts: Sequence[An
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """One answer per prompt.
 
     Attributes:
@@ -202,13 +254,13 @@ class _Run:
             **{"pad_token_id": self.pad_token_id, **self.options, **extra},
         )
 
-    def once(self) -> _Drawn:
+    def once(self) -> Drawn:
         """Decode every prompt once, token by token."""
         tokens = self.generate(self.settings.strategy)
         lengths = self._lengths(tokens) if self.traced else torch.zeros(0)
-        return _Drawn(tokens, lengths, torch.zeros(0), self.recorder, range(len(tokens)))
+        return Drawn(tokens, lengths, torch.zeros(0), self.recorder, range(len(tokens)))
 
-    def readings(self, origins: Sequence[_Drawn]) -> list[Reading]:
+    def readings(self, origins: Sequence[Drawn]) -> list[Reading]:
         """Return what was read at the steps of each prompt's answer, given the call it comes from."""
         found: dict[int, Reading] = {}
         for recorder in {id(call.recorder): call.recorder for call in origins}.values():
@@ -221,7 +273,7 @@ class _Run:
             found.update(zip(own, readings, strict=True))
         return [found[number] for number in range(len(origins))]
 
-    def draw(self, keys: list[str], numbers: range) -> list[_Drawn]:
+    def draw(self, keys: list[str], numbers: range) -> list[Drawn]:
         """Draw one answer per prompt for each sample number."""
         s = self.settings
         rows = [(key, number) for key in keys for number in numbers]
@@ -232,13 +284,13 @@ class _Run:
         for i in range(len(numbers)):
             own = slice(i, None, len(numbers))
             numbers_of = range(len(tokens))[own]
-            calls.append(_Drawn(tokens[own], lengths[own], logprobs[own], self.recorder, numbers_of))
+            calls.append(Drawn(tokens[own], lengths[own], logprobs[own], self.recorder, numbers_of))
         return calls
 
-    def rewards(self, drawn: _Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
+    def rewards(self, drawn: Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
         """Return (B,) float64 scores of one answer per prompt."""
         if self.settings.picker == "implicit":
-            return self._implicit_rewards(drawn)
+            return implicit_rewards(self.pair, self.attention_mask, drawn)
         if picker is None:
             raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")
         rows = zip(drawn.tokens, drawn.lengths.tolist(), strict=True)
@@ -246,24 +298,8 @@ class _Run:
         texts = self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return torch.tensor(list(picker(prompts, texts)), dtype=torch.float64)
 
-    def _implicit_rewards(self, drawn: _Drawn) -> Tensor:
-        """Σ log π_policy − log π_reference over each answer, its end included; only the reference reads it again."""
-        tokens, lengths = drawn.tokens, drawn.lengths
-        positions = torch.arange(tokens.shape[1] - self.prompt_length, device=tokens.device)
-        answer_mask = positions < lengths.to(tokens.device)[:, None]
-        sums = []
-        for rows in _chunks(range(len(tokens)), _SCORED_ROWS):
-            part = slice(rows.start, rows.stop)
-            mask = torch.cat([self.attention_mask[part], answer_mask[part].to(self.attention_mask.dtype)], dim=1)
-            (reference,) = self.pair.answer_logprobs(tokens[part], mask, self.prompt_length, ("reference",))
-            sums.append(((drawn.policy_logprobs[part] - reference).double() * answer_mask[part]).sum(-1))
-        return torch.cat(sums).cpu()
-
     def _lengths(self, tokens: Tensor) -> Tensor:
-        answer = tokens[:, self.prompt_length :]
-        ended = torch.isin(answer, torch.tensor(self.eos, device=answer.device, dtype=answer.dtype))
-        steps = torch.arange(1, answer.shape[1] + 1, device=answer.device)
-        lengths = torch.where(ended, steps, answer.shape[1]).amin(-1).cpu()
+        lengths = answer_lengths(tokens, self.prompt_length, self.eos)
         return lengths if self.stopper is None else torch.minimum(lengths, self.stopper.lengths)  # type: ignore[arg-type]
 
 

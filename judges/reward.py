@@ -22,7 +22,7 @@ from aad_plugin.judges.local_models import check_model_options, model_mark
 if TYPE_CHECKING:
     from aad_plugin.judges.sitting import Sitting
 
-__all__ = ["RewardJudge", "RewardModel"]
+__all__ = ["RewardJudge", "RewardModel", "reward_mark"]
 
 _QUESTIONS_AT_ONCE = 32
 
@@ -125,7 +125,7 @@ class RewardJudge:
         self.name = f"reward:{name}"
         self.batch_size = batch_size
         self.reward_model = RewardModel.load(name, device=device, dtype=dtype)
-        self.fingerprint = digest({"kind": "reward", "model": name, **model_mark(dtype, *_parts(name))})
+        self.fingerprint = digest(reward_mark(name, dtype))
 
     def prepare(self, sitting: Sitting) -> None:
         """Nothing to find out: a reward model always answers in one way."""
@@ -141,6 +141,11 @@ class RewardJudge:
             for row, question in enumerate(chunk):
                 first, second = scores[2 * row : 2 * row + 2]
                 sitting.record(_ruling(question, first, second, self.name, seconds))
+
+
+def reward_mark(spec: str, dtype: str = "auto") -> dict[str, Any]:
+    """Return what tells a reward model from another: its name, dtype and hashes of its files; see `RewardModel.load`."""
+    return {"kind": "reward", "model": spec, **model_mark(dtype, *_parts(spec))}
 
 
 def _ruling(question: Question, first: float, second: float, model: str, seconds: float) -> Ruling:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "bench": ("aad_plugin.cli.bench", "bench"),
     "iterate": ("aad_plugin.cli.iterate", "iterate"),
     "synthesize": ("aad_plugin.cli.synthesize", "synthesize"),
+    "study": ("aad_plugin.cli.study", "study"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
     "judge": ("aad_plugin.cli.judge", "judge"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),

@@ -12,10 +12,10 @@ from aad_plugin.errors import BackendMissing, ConfigError
 from aad_plugin.report.figures import Figure, figures_of, win_rates_of
 from aad_plugin.report.runs import Run
 
-__all__ = ["check_plots", "write_plots"]
+__all__ = ["WIDTH_INCHES", "check_plots", "figure_style", "plain_text", "save_figure", "write_plots"]
 
 _Z95 = 1.959964
-_WIDTH_INCHES = 5.5  # a text column of most proceedings
+WIDTH_INCHES = 5.5  # a text column of most proceedings
 _Row = tuple[str, str, float, float, float]  # label, run, value, low, high
 
 
@@ -64,16 +64,13 @@ def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 
 def _draw(path: Path, title: str, rows: Sequence[_Row]) -> list[Path]:
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     labels = list(dict.fromkeys(label for label, *_ in rows))
     runs = list(dict.fromkeys(run for _, run, *_ in rows))
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "aad", "font.size": 9}):
-        canvas = Canvas(
-            figsize=(_WIDTH_INCHES, 0.9 + 0.3 * len(labels) * max(1, len(runs) * 0.6)), layout="constrained"
-        )
+    with figure_style():
+        canvas = Canvas(figsize=(WIDTH_INCHES, 0.9 + 0.3 * len(labels) * max(1, len(runs) * 0.6)), layout="constrained")
         FigureCanvasAgg(canvas)
         axes: Any = canvas.add_subplot()
         if path.name == "win_rates":
@@ -84,19 +81,37 @@ def _draw(path: Path, title: str, rows: Sequence[_Row]) -> list[Path]:
             places = [labels.index(row[0]) + (number - (len(runs) - 1) / 2) * 0.6 / len(runs) for row in own]
             errors = [[row[2] - row[3] for row in own], [row[4] - row[2] for row in own]]
             style = {"fmt": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2}
-            axes.errorbar([row[2] for row in own], places, xerr=errors, label=_plain(run), **style)
-        axes.set_yticks(range(len(labels)), [_plain(label) for label in labels])
+            axes.errorbar([row[2] for row in own], places, xerr=errors, label=plain_text(run), **style)
+        axes.set_yticks(range(len(labels)), [plain_text(label) for label in labels])
         axes.invert_yaxis()
-        axes.set_xlabel(_plain(title))
+        axes.set_xlabel(plain_text(title))
         axes.spines[["top", "right"]].set_visible(False)
         if len(runs) > 1:
             axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-        written = [path.with_suffix(".svg"), path.with_suffix(".png")]
-        try:
-            for file in written:
-                canvas.savefig(file, dpi=300, metadata={"Date": None} if file.suffix == ".svg" else None)
-        except OSError as error:
-            raise ConfigError(f"cannot write {file}: {error.strerror or error}") from error
+        return save_figure(canvas, path)
+
+
+def figure_style() -> Any:
+    """Return a context in which figures are drawn: SVG text stays text, and the same figure gives the same file."""
+    from matplotlib import rc_context
+
+    return rc_context({"svg.fonttype": "none", "svg.hashsalt": "aad", "font.size": 9})
+
+
+def save_figure(canvas: Any, path: Path) -> list[Path]:
+    """Write a matplotlib figure as SVG and as PNG at 300 dpi, inside :func:`figure_style`.
+
+    Args:
+        path: without suffix.
+    Raises:
+        ConfigError: the disk does not take them.
+    """
+    written = [path.with_suffix(".svg"), path.with_suffix(".png")]
+    try:
+        for file in written:
+            canvas.savefig(file, dpi=300, metadata={"Date": None} if file.suffix == ".svg" else None)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from error
     return written
 
 
@@ -114,6 +129,6 @@ def _file_name(metric: str) -> str:
     return re.sub(r"\W+", "_", metric).strip("_") or "metric"
 
 
-def _plain(text: str) -> str:
-    """Dollar signs would start a formula."""
+def plain_text(text: str) -> str:
+    """Return text that matplotlib draws as it stands. Dollar signs would start a formula."""
     return text.replace("$", r"\$")

@@ -1,0 +1,117 @@
+"""``aad study``: the paper's experiments on any pair, as tables and plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+from aad_plugin.errors import ConfigError
+from aad_plugin.settings import SETTING_NAMES
+
+
+def study(
+    output: Annotated[Path, typer.Option(help="Folder of the study; the same command goes on with it.")],
+    pair: PairName = None,
+    model_args: ModelArgs = "",
+    prompts: Annotated[
+        Path | None, typer.Option(help=".txt (one per line), .jsonl or .json with prompt, instruction or messages.")
+    ] = None,
+    oracle: Annotated[str | None, typer.Option(help="Who scores: reward:<folder, hub id or demo>.")] = None,
+    picker: Annotated[str, typer.Option(help="Who picks in best_of_N: implicit or reward:<model>.")] = "implicit",
+    num_prompts: Annotated[int, typer.Option(help="Prompts of the table.")] = 200,
+    num_dev: Annotated[int, typer.Option(help="Other prompts, for the sweeps; 0 leaves them out.")] = 50,
+    num_curve: Annotated[int, typer.Option(help="Table prompts of the best_of_N curve; 0 leaves it out.")] = 40,
+    num_extra: Annotated[
+        int | None, typer.Option(help="Table prompts of the rows beside the paper's five; default: all.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Samples per prompt of the curve: its largest N.")] = 50,
+    seeds: Annotated[str, typer.Option(help="Seeds of sampled rows, at least three.")] = "1,2,3",
+    alpha: Annotated[float, typer.Option(help="Of the table's AAD.")] = 0.1,
+    eft_scale: Annotated[float, typer.Option(help="Of the table's EFT.")] = 1.5,
+    alphas: Annotated[str, typer.Option(help="Swept on the dev split.")] = "0.01,0.05,0.1,0.2,0.5",
+    eft_scales: Annotated[str, typer.Option(help="Swept on the dev split.")] = "1.25,1.5,2,4,8",
+    num_beams: Annotated[int, typer.Option(help="Of AAD's beam search; 0 leaves it out.")] = 4,
+    wrong_reference: Annotated[
+        str | None, typer.Option(help="A checkpoint that is not the policy's reference, for one more row.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Rows decoded together.")] = 32,
+    split_seed: Annotated[int, typer.Option(help="Of the draw into table and dev split.")] = 0,
+    trained_on: Annotated[
+        list[Path] | None,
+        typer.Option(help="Prompts or preferences a model here was trained on; shared ones are told."),
+    ] = None,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Only redo tables and plots.")] = False,
+) -> None:
+    """Compare greedy, best_of_N, EFT and AAD by an oracle's reward; killed at any instant it goes on where it was."""
+    if tables_only:
+        _write(output)
+        return
+    if prompts is None or oracle is None:
+        raise ConfigError("a study needs --prompts FILE and --oracle reward:<model> (or --tables-only)")
+    from aad_plugin.study.plan import StudyPlan, keep_plan
+    from aad_plugin.study.prompts import draw_splits, read_prompts
+
+    asked = parse_model_args(model_args)
+    if own := [name for name in asked if name in SETTING_NAMES]:
+        raise ConfigError(
+            f"a study sets the decoding itself: leave {own[0]} out of --model-args (see aad study --help)"
+        )
+    if num_prompts < 2 or num_dev < 0:
+        raise ConfigError(f"--num-prompts must be at least 2 and --num-dev at least 0, got {num_prompts} and {num_dev}")
+    table, dev = draw_splits(read_prompts(prompts), num_prompts, num_dev, split_seed)
+    plan = StudyPlan(
+        table=table, dev=dev, oracle=oracle, picker=picker, num_curve=num_curve, samples=samples,
+        num_extra=num_prompts if num_extra is None else num_extra, seeds=_numbers("--seeds", seeds, int),
+        alpha=alpha, eft_scale=eft_scale, alphas=_numbers("--alphas", alphas, float),
+        eft_scales=_numbers("--eft-scales", eft_scales, float), num_beams=num_beams, wrong_reference=wrong_reference,
+        max_new_tokens=max_new_tokens, batch_size=batch_size,
+    )  # fmt: skip
+    _check_plots(output)
+    _warn(plan, pair, trained_on or [])
+    from aad_plugin.study.decoding import Decoder, load_wrong_reference
+    from aad_plugin.study.models import account
+    from aad_plugin.study.running import run_study
+    from aad_plugin.study.scoring import Scorer
+
+    loaded = load(pair, model_args)
+    wrong = load_wrong_reference(loaded, wrong_reference) if wrong_reference else None
+    keep_plan(output, plan, account(plan, loaded, wrong))
+    decoder = Decoder(loaded, wrong, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    scorers = [Scorer(spec, device=asked.get("device")) for spec in plan.scorers]
+    run_study(output, plan, decoder, scorers)
+    _write(output)
+
+
+def _check_plots(output: Path) -> None:
+    from aad_plugin.report.plots import check_plots
+
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output} is a file, expected a folder")
+    check_plots(output)
+
+
+def _warn(plan: Any, pair: str | None, trained_on: list[Path]) -> None:
+    from aad_plugin.study.known_prompts import training_overlaps
+
+    names = {"oracle": plan.oracle, "picker": plan.picker, "pair": pair}
+    for warning in training_overlaps([*plan.table, *plan.dev], names, trained_on):
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _write(output: Path) -> None:
+    from aad_plugin.study.writing import write_study
+
+    for path in write_study(output):
+        typer.echo(path)
+
+
+def _numbers(option: str, text: str, kind: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        example = "1,2,3" if kind is int else "0.1,0.2"
+        raise ConfigError(f"{option} must be numbers separated by commas, such as {example}, got {text!r}") from None

@@ -1,0 +1,47 @@
+"""Was a model of the study trained on the study's own prompts? Warned of where that can be known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+from aad_plugin.study.prompts import Prompt, prompt_mark, read_prompts
+
+__all__ = ["training_overlaps"]
+
+_DEMO = {"oracle": "reward", "picker": "reward", "pair": "policy"}
+
+
+def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], trained_on: Iterable[Path]) -> list[str]:
+    """Return one warning per model or file whose training prompts are among the study's.
+
+    Args:
+        names: what plays "oracle", "picker" and "pair"; of the demo's models the training prompts are known.
+        trained_on: files of prompts or preferences that any of them was trained on.
+    Raises:
+        ConfigError: a file that holds no prompts.
+    """
+    known = {role: _demo_prompts(_DEMO[role]) for role, name in names.items() if name in ("demo", "reward:demo")}
+    sources = [(f"the {role} ({names[role]}) was trained on", marks) for role, marks in known.items()]
+    sources += [(f"{path} holds", {prompt_mark(p) for p in read_prompts(path)}) for path in trained_on]
+    warnings = []
+    for what, marks in sources:
+        shared = [prompt for prompt in prompts if prompt_mark(prompt) in marks]
+        if shared:
+            warnings.append(
+                f"{what} {len(shared)} of the study's {len(prompts)} prompts, first {_shown(shared[0])}: its rewards there "
+                "are no test; take them out of --prompts"
+            )
+    return warnings
+
+
+def _demo_prompts(name: str) -> set[str]:
+    text = resources.files("aad_plugin.demo.recipe").joinpath(f"preferences/{name}.jsonl").read_text(encoding="utf-8")
+    return {prompt_mark(json.loads(line)["prompt"]) for line in text.splitlines()}
+
+
+def _shown(prompt: Prompt) -> str:
+    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    return json.dumps(text, ensure_ascii=False)[:80]

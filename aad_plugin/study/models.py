@@ -1,0 +1,24 @@
+"""An account of the models a study runs, which a resumed run must find again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aad_plugin.judges.items import digest
+from aad_plugin.judges.reward import reward_mark
+from aad_plugin.pair import AlignedPair
+from aad_plugin.provenance import describe, weights_mark
+from aad_plugin.study.plan import StudyPlan
+
+__all__ = ["account"]
+
+
+def account(plan: StudyPlan, pair: AlignedPair, wrong: AlignedPair | None) -> dict[str, Any]:
+    """Return what tells this study's models from others, and the versions that decode; JSON-able."""
+    found = describe(pair)
+    found.pop("settings")  # the plan has its own
+    for spec in plan.scorers:
+        found[spec] = digest(reward_mark(spec.removeprefix("reward:")))[:16]
+    if wrong is not None:
+        found["wrong_reference"] = weights_mark(wrong)
+    return found

@@ -1,0 +1,153 @@
+"""What a study has found so far: decoded batches and scores, in one append-only file that survives kill -9.
+
+A line is one batch, written by one call: a batch is there whole or not at all, so a resumed run decodes the very
+batches an undisturbed one would have, which keeps 16-bit answers the same, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from aad_plugin.errors import AADError, ConfigError
+
+__all__ = ["FILE", "Answer", "AnswerKey", "Rows", "StudyStopped"]
+
+FILE = "rows.jsonl"
+
+# decoding's mark, prompt's mark, sample number
+AnswerKey = tuple[str, str, int]
+
+
+class StudyStopped(AADError):
+    """The study cannot go on; what was decoded and scored is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer and its share of what its batch took.
+
+    Attributes:
+        tokens: of the answer, its end included. ended: whether it did. implicit: Σ log π_policy/π_reference of a sample.
+        policy_passes, reference_passes: rows read while decoding. picker_passes: the reference's, for `implicit`.
+        seconds, cpu_seconds: wall clock, and processor time of all threads. picker_seconds: wall clock for `implicit`.
+    """
+
+    text: str
+    tokens: int
+    ended: bool
+    implicit: float | None
+    policy_passes: float
+    reference_passes: float
+    picker_passes: float
+    seconds: float
+    cpu_seconds: float
+    picker_seconds: float
+
+
+class Rows:
+    """Answers and scores of one study.
+
+    Args:
+        folder: holds rows.jsonl. A context manager for writing: locks the folder; without entering it only reads.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / FILE
+        self.answers: dict[AnswerKey, Answer] = {}
+        self.scores: dict[tuple[str, str], float] = {}
+        self.score_seconds: dict[str, float] = {}
+        self._file: int | None = None
+        self._lock = FileLock(folder / "rows.lock")
+        self.read()
+
+    def __enter__(self) -> Rows:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            torn = self.read()
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            if torn:
+                os.write(self._file, b"\n")
+        except Timeout as error:
+            raise ConfigError(
+                f"another study is running in {self.path.parent}; wait, or pass another --output"
+            ) from error
+        except OSError as error:
+            self.__exit__()
+            raise self._unwritable(error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._lock.release()
+
+    def read(self) -> bool:
+        """Take in what is on disk; return whether the last line is torn."""
+        self.score_seconds.clear()
+        if not self.path.is_file():
+            return False
+        content = self.path.read_bytes()
+        for line in content.splitlines():
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                continue  # the line a kill has torn
+        return bool(content) and not content.endswith(b"\n")
+
+    def has(self, keys: Iterable[AnswerKey]) -> bool:
+        """Whether all these answers are there."""
+        return all(key in self.answers for key in keys)
+
+    def add_answers(
+        self, decoding: str, name: str, entries: Sequence[Mapping[str, Any]], cost: Mapping[str, float]
+    ) -> None:
+        """Append one batch; blocks on local disk.
+
+        Args:
+            decoding: mark of how it was decoded. name: the same for readers of the file.
+            entries: per answer prompt (mark), number, text, tokens, ended, implicit.
+            cost: of the whole batch, the remaining fields of `Answer`.
+        Raises:
+            StudyStopped: the disk is full or fails.
+        """
+        self._append({"type": "answers", "decoding": decoding, "name": name, "rows": list(entries), "cost": dict(cost)})
+
+    def add_scores(self, scorer: str, name: str, scores: Mapping[str, float], seconds: float) -> None:
+        """Append scores by answer mark; raises as `add_answers`."""
+        self._append({"type": "scores", "scorer": scorer, "name": name, "scores": dict(scores), "seconds": seconds})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        assert self._file is not None, "enter the context to write"
+        line = memoryview(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry["type"] == "scores":
+            self.score_seconds[entry["scorer"]] = self.score_seconds.get(entry["scorer"], 0.0) + entry["seconds"]
+            self.scores.update({(entry["scorer"], mark): float(value) for mark, value in entry["scores"].items()})
+            return
+        share = {name: value / len(entry["rows"]) for name, value in entry["cost"].items()}
+        for row in entry["rows"]:
+            key = (entry["decoding"], row["prompt"], row["number"])
+            own = {name: row[name] for name in ("text", "tokens", "ended", "implicit")}
+            self.answers[key] = Answer(**own, **share)
+
+    def _unwritable(self, error: OSError) -> StudyStopped:
+        return StudyStopped(
+            f"cannot write {self.path}: {error.strerror or error}; {len(self.answers)} answers and {len(self.scores)} "
+            "scores are kept there; make room and run the same command again"
+        )
