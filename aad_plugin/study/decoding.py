@@ -87,6 +87,7 @@ class Decoder:
         pair = self._pair(batch.decoding.reference)
         ids, mask = encode_prompts(pair, batch.prompts)
         meter = _Meter(pair)
+        implicit: list[list[Any]]
         if batch.decoding.settings.samples:
             drawn = draw(pair, ids, mask, batch.decoding.settings, batch.numbers, max_new_tokens=self.max_new_tokens)
             cost = meter.lap()
