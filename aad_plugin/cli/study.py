@@ -17,7 +17,8 @@ def study(
     pair: PairName = None,
     model_args: ModelArgs = "",
     prompts: Annotated[
-        Path | None, typer.Option(help=".txt (one per line), .jsonl or .json with prompt, instruction or messages.")
+        str | None,
+        typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or data set, hub id or folder, #split."),
     ] = None,
     oracle: Annotated[str | None, typer.Option(help="Who scores: reward:<folder, hub id or demo>.")] = None,
     picker: Annotated[str, typer.Option(help="Who picks in best_of_N: implicit or reward:<model>.")] = "implicit",

@@ -25,7 +25,7 @@ def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], t
     """
     known = {role: _demo_prompts(_DEMO[role]) for role, name in names.items() if name in ("demo", "reward:demo")}
     sources = [(f"the {role} ({names[role]}) was trained on", marks) for role, marks in known.items()]
-    sources += [(f"{path} holds", {prompt_mark(p) for p in read_prompts(path)}) for path in trained_on]
+    sources += [(f"{path} holds", {prompt_mark(p) for p in read_prompts(str(path))}) for path in trained_on]
     warnings = []
     for what, marks in sources:
         shared = [prompt for prompt in prompts if prompt_mark(prompt) in marks]

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import check_text, json_rows, prompt_of
+from aad_plugin.judges.inputs import check_text
 from aad_plugin.judges.items import as_messages, digest
+from aad_plugin.synthesis.prompts import prompt_rows
 
 __all__ = ["Prompt", "draw_splits", "prompt_mark", "read_prompts"]
 
 Prompt = str | list[dict[str, str]]
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """Read prompts: .txt (one per line), JSON lines or a JSON list of objects with prompt, instruction or messages.
+def read_prompts(source: str) -> list[Prompt]:
+    """Read prompts.
 
+    Args:
+        source: a file or a data set, as :func:`aad_plugin.synthesis.prompts.prompt_rows` reads them.
     Returns:
         distinct prompts in file order; of a conversation, the turns up to the user's last one.
     Raises:
-        ConfigError: no such file, a malformed line or a prompt without text (file and line), no prompts at all.
+        ConfigError: nothing there, a malformed line or a prompt without text (file and line), no prompts at all.
     """
-    if not path.is_file():
-        raise ConfigError(f"no prompt file {str(path)!r}: expected .txt, .jsonl or .json")
     found: dict[str, Prompt] = {}
-    for place, prompt in _places(path):
-        turns = as_messages(prompt)
+    for place, prompt in prompt_rows(source):
+        turns = [dict(turn) for turn in as_messages(prompt)]
         if not turns or not str(turns[-1].get("content", "")).strip():
             raise ConfigError(f"{place}: this prompt has no text; every row needs some to answer")
         check_text(place, *(str(turn["content"]) for turn in turns))
-        found.setdefault(prompt_mark(prompt), prompt)
+        found.setdefault(prompt_mark(prompt), prompt if isinstance(prompt, str) else turns)
     if not found:
-        raise ConfigError(f"{path} holds no prompts")
+        raise ConfigError(f"{source} holds no prompts")
     return list(found.values())
 
 
@@ -59,18 +59,3 @@ def draw_splits(
         )
     drawn = random.Random(f"study split {seed}").sample(range(len(prompts)), num_table + num_dev)
     return tuple(prompts[i] for i in drawn[:num_table]), tuple(prompts[i] for i in drawn[num_table:])
-
-
-def _places(path: Path) -> Iterator[tuple[str, Prompt]]:
-    if path.name.removesuffix(".gz").endswith((".json", ".jsonl")):
-        for place, entry in json_rows(path):
-            prompt = prompt_of(entry, place)
-            yield place, prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
-        return
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line.strip()

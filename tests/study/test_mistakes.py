@@ -72,7 +72,7 @@ def test_options(tmp_path, inputs, options, message):
 def test_prompt_files(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError) as caught:
-        read_prompts(tmp_path / name)
+        read_prompts(str(tmp_path / name))
     assert message in str(caught.value) and str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -81,14 +81,14 @@ def test_prompt_files_that_are_fine(tmp_path):
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     rows = [{"prompt": "x"}, {"instruction": "y", "output": "z"}, {"prompt": " x "}, {"messages": turns}]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_prompts(tmp_path / "p.jsonl") == ["x", "y", turns]
+    assert read_prompts(str(tmp_path / "p.jsonl")) == ["x", "y", turns]
     (tmp_path / "p.json").write_text(json.dumps(rows[:2]))
-    assert read_prompts(tmp_path / "p.json") == ["x", "y"]
+    assert read_prompts(str(tmp_path / "p.json")) == ["x", "y"]
 
 
 def test_a_missing_prompt_file_and_a_file_for_output(tmp_path, inputs):
     missing = tmp_path / "none.txt"
-    assert refused(tmp_path, inputs, prompts=missing) == f"no prompt file '{missing}': expected .txt, .jsonl or .json"
+    assert refused(tmp_path, inputs, prompts=missing) == f"no prompt file or dataset folder '{missing}' here"
     (tmp_path / "file").write_text("x")
     done = aad(*arguments(tmp_path / "file", **inputs.options()))
     assert str(done.exception) == f"--output {tmp_path / 'file'} is a file, expected a folder"
