@@ -20,6 +20,7 @@ __all__ = ["FILE", "StudyPlan", "keep_plan", "read_plan"]
 
 FILE = "plan.json"
 _SHOWN = 60
+_PLACES = ("parts",)  # where the models lie: a moved folder is the same pair, its weights are marked
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def keep_plan(folder: Path, plan: StudyPlan, models: dict[str, Any]) -> None:
         for part in ("plan", "models"):
             for name in dict.fromkeys([*there[part], *mine[part]]):
                 old, new = there[part].get(name), mine[part].get(name)
-                if old != new:
+                if old != new and name not in _PLACES:
                     raise ConfigError(
                         f"{folder} holds another study: {name} is {_short(old)} there, {_short(new)} here; give the same "
                         "settings to go on with it, or pass another --output"

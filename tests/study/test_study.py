@@ -17,6 +17,7 @@ from aad_plugin.study import writing
 from aad_plugin.study.arms import build_arms
 from aad_plugin.study.cells import Cell, extra_cells, samples_of, sweep_cells, table_cells
 from aad_plugin.study.decoding import Decoder
+from aad_plugin.study.plan import keep_plan
 from aad_plugin.study.rows import FILE, Rows, StudyStopped
 from tests.pairs import toy_pair
 from tests.study.conftest import aad, arguments, figures, kept
@@ -215,6 +216,16 @@ def test_another_study_in_the_folder_is_refused(finished):
         f"{finished.folder} holds another study: alpha is 0.1 there, 0.2 here; give the same settings to go on with it, or "
         "pass another --output"
     )
+
+
+def test_a_pair_that_moved_is_the_same_study(finished, tmp_path):
+    # Was: resuming from another checkout was refused, as the adapter's path had changed.
+    content = json.loads((finished.folder / "plan.json").read_text())
+    models = {**content["models"], "parts": {"policy": "/elsewhere"}}
+    (tmp_path / "plan.json").write_text(json.dumps({**content, "models": models}))
+    keep_plan(tmp_path, finished.plan, content["models"])
+    with pytest.raises(ConfigError, match=r"weights is .* there"):
+        keep_plan(tmp_path, finished.plan, {**content["models"], "weights": "other"})
 
 
 def test_another_run_in_the_folder_is_refused(finished):
