@@ -20,7 +20,7 @@ from aad_plugin.judges.statistics import Estimate, mean_with_interval
 from aad_plugin.run_folder import read_account, write_text
 from aad_plugin.synthesis.prompts import PromptSet
 
-__all__ = ["Answers", "Evaluation", "Scorer", "evaluate", "load_scorer", "win_rate"]
+__all__ = ["Answers", "Evaluation", "Scorer", "better", "evaluate", "load_scorer", "win_rate"]
 
 # Scores answers: prompts and answers, one number each, larger is better.
 Scorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
@@ -116,7 +116,12 @@ def evaluate(
 
 def win_rate(new: Answers, old: Answers) -> Estimate:
     """Mean p(new better) over prompts with its 95 % interval; p = sigmoid of the rewards' difference, as in a judge."""
-    return mean_with_interval([_sigmoid(a - b) for a, b in zip(new.scores, old.scores, strict=True)])
+    return mean_with_interval(better(new, old))
+
+
+def better(new: Answers, old: Answers) -> list[float]:
+    """p(new better) for every prompt, in (0, 1)."""
+    return [_sigmoid(a - b) for a, b in zip(new.scores, old.scores, strict=True)]
 
 
 def _greedy(

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.judges.length_control import length_controlled
 from aad_plugin.judges.statistics import Estimate
 from aad_plugin.run_folder import write_text
-from aad_plugin.training.evaluation import Answers, Evaluation, win_rate
+from aad_plugin.training.evaluation import Answers, Evaluation, better, win_rate
 
 __all__ = ["Round", "row_of", "write_tables"]
 
@@ -56,6 +57,7 @@ def row_of(rounds: Sequence[Round], number: int) -> dict[str, Any]:
     }
     for name, other in (("previous", before), ("start", first)):
         row |= _against(f"win_rate_over_{name}", oracle, other.evaluation.oracle, number)
+        row |= _at_matched_length(f"win_rate_over_{name}_at_matched_length", oracle, other.evaluation.oracle, number)
         row[f"share_better_than_{name}"] = _share(oracle, other.evaluation.oracle) if number else None
     row |= _against("picker_win_rate_over_previous", held_out, before.evaluation.held_out, number)
     return row
@@ -79,6 +81,14 @@ def _against(name: str, new: Answers, old: Answers, number: int) -> dict[str, fl
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
+def _at_matched_length(name: str, new: Answers, old: Answers, number: int) -> dict[str, float | None]:
+    if not number:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    lengths = [list(map(len, answers.texts)) for answers in (new, old)]
+    found = length_controlled(better(new, old), *lengths)
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
 def _share(new: Answers, old: Answers) -> float:
     """Share of prompts with the larger score; a tie counts one half."""
     wins = [(a > b) + 0.5 * (a == b) for a, b in zip(new.scores, old.scores, strict=True)]
@@ -93,8 +103,8 @@ def _markdown(rows: list[dict[str, Any]], picker: str, oracle: str, best: Round,
         "interval over prompts.",
         "",
         "| round | pairs (left out) | steps, loss | picker | oracle ± se | over the round before | over round 0 "
-        "| better than round 0 | characters |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| at matched length | better than round 0 | characters |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         first = row["round"] == 0
@@ -106,6 +116,7 @@ def _markdown(rows: list[dict[str, Any]], picker: str, oracle: str, best: Round,
             f"{row['oracle_mean']:.3f} ± {row['oracle_se']:.3f}",
             "-" if first else _interval(row, "win_rate_over_previous"),
             "-" if first else _interval(row, "win_rate_over_start"),
+            "-" if first else _interval(row, "win_rate_over_start_at_matched_length"),
             "-" if first else f"{row['share_better_than_start']:.3f}",
             f"{row['characters']:.0f}",
         ]

@@ -90,7 +90,7 @@ def test_trl_knows_every_option_of_a_recipe(name, tmp_path):
     ("recipe", "more", "message"),
     [
         ("beta: 0.1\nbetta: 0.2", [], "trl dpo does not know betta, which the recipe holds"),
-        ("beta: 0.1", ["--max_steps", "many"], "argument --max_steps: invalid int value: 'many'"),
+        ("beta: 0.1", ["--max_steps", "many"], "trl dpo does not take these options: .* invalid int value: 'many'"),
         ("beta: 0.1", ["--num_processes", "2"], None),  # accelerate's
     ],
 )
