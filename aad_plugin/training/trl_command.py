@@ -69,21 +69,21 @@ def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, 
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as kept:
         kept.write(f"\n$ {' '.join(line)}\n".encode())
-        process = subprocess.Popen(
+        with subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**os.environ, FOLDER_MARK: str(mark.resolve())},
-        )  # fmt: skip
-        assert process.stdout is not None
-        try:
-            while chunk := os.read(process.stdout.fileno(), 4096):
-                kept.write(chunk)
-                kept.flush()
-                sys.stderr.buffer.write(chunk)
-                sys.stderr.flush()
-            status = process.wait()
-        except BaseException:
-            end_orphans(mark)
-            raise
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            try:
+                while chunk := os.read(process.stdout.fileno(), 4096):
+                    kept.write(chunk)
+                    kept.flush()
+                    sys.stderr.buffer.write(chunk)
+                    sys.stderr.flush()
+            except BaseException:
+                end_orphans(mark)
+                raise
+        status = process.returncode
     if status:
         there = last_checkpoint(output)
         raise TrainingFailed(
