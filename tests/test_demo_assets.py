@@ -409,7 +409,7 @@ def test_figures_show_a_judge_that_beats_length():
 
 @pytest.mark.slow
 def test_figures_are_what_the_shipped_models_reach():
-    """bf16 kernels differ between machines, and a figure may move by a few pairs; the stated ones are the first scorer's."""
+    """bf16 kernels differ between machines, and a figure may move by a few pairs; stated: the first scorer's."""
     from aad_plugin.judges.reward import RewardModel
     from aad_plugin.load import load_pair
 
