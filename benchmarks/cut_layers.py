@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def main(source: str, layers: str, target: str) -> None:
+    """Write the first `layers` decoder layers of `source` (demo, a folder or a hub id), head and tokenizer to `target`."""
     if source == "demo":
         from aad_plugin.demo.assets import base_model_path
 

@@ -409,16 +409,16 @@ def test_figures_show_a_judge_that_beats_length():
 
 @pytest.mark.slow
 def test_figures_are_what_the_shipped_models_reach():
-    """bf16 kernels differ between machines, and a figure may move by a few pairs; stated: the first scorer's."""
+    """Margins are so small that bf16 turns 2 or 3 of the policy's 37 pairs, by the kernels: float32 here."""
     from aad_plugin.judges.reward import RewardModel
     from aad_plugin.load import load_pair
 
     pairs = {split: load_pairs(PREFERENCES / f"{split}.jsonl") for split in SPLITS}
-    measured = measure.figures(load_pair("demo", dtype="bfloat16"), RewardModel.load("demo"), pairs)
+    measured = measure.figures(load_pair("demo", dtype="float32"), RewardModel.load("demo"), pairs)
     stated = json.loads((Path(assets.__file__).parent / "figures.json").read_text())
     for model in SPLITS:
         found, told = measured[model]["held_out"]["all"], stated[model]["held_out"]["all"]
-        assert found["pairs"] == told["pairs"] and found["accuracy"] >= told["accuracy"] - 0.06
+        assert found["pairs"] == told["pairs"] and found["accuracy"] == pytest.approx(told["accuracy"], abs=0.06)
 
 
 @pytest.mark.slow
