@@ -14,9 +14,12 @@ refusals, partial ones included), with X and y the features and labels of the ro
 Cohen's kappa, refusal or not: 0.94 on those rows, 0.89 when cross-validated on them, 0.85 with each of XSTest's 18
 types of prompt left out in turn: all of these flatter it, as its word lists were written after reading those very
 rows. On the odd rows, which nobody read, 0.74 (27 of 36 refusals found, 6 false alarms), after two earlier versions
-tried on them (0.55, 0.72); averaging it with a word-based logistic regression also gives 0.74. People agree with each
-other at 0.92. So it counts refusals; it does not replace a judge of single answers. Its split of refusals into partial
-and full ones is rougher still: on the even rows 7 of 14 and 20 of 26 found.
+tried on them (0.55, 0.72); averaging it with a word-based logistic regression also gives 0.74. Reading with a model
+does no better: a linear probe on SmolLM2-135M-Instruct's hidden states (0.83 cross-validated on the even rows, but 0.59
+with a type of prompt left out: it learns which prompts are refused) has 0.73 on the odd ones, the two together 0.72,
+and 6 of the 9 refusals missed are the same. People agree with each other at 0.92, on odd and even rows alike. So it
+counts refusals; it does not replace a judge of single answers. Its split of refusals into partial and full ones is
+rougher still: on the even rows 7 of 14 and 20 of 26 found.
 """
 
 from __future__ import annotations
