@@ -6,20 +6,22 @@ and every input with the rows' A x beside it, so that
     [x, A x] · [W, scaling · B]ᵀ  =  W x + scaling · B A x
 
 costs what the base layer costs; rows without an adapter have zeros there. Layers of one parent that read one tensor (an
-attention's query, key and value) stand below each other and are one product. PEFT's mixed batches (`adapter_names`)
-gather, project and scatter rows in every layer instead, which for a small model takes as long as the model itself; layers
-that are not plain LoRA over a plain linear layer still go that way. Knows nothing of roles, caches or scores.
+attention's query, key and value) share its widened form; each gives a tensor of its own, since slices of one product
+make everything after them slower. PEFT's mixed batches (`adapter_names`) gather, project and scatter rows in every layer
+instead, which for a small model takes as long as the model itself; layers that are not plain LoRA over a plain linear
+layer still go that way. Knows nothing of roles, caches or scores.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from aad_plugin.packed_products import PackedProducts
 
 __all__ = ["BASE", "AdapterRows"]
 
@@ -27,6 +29,7 @@ BASE = "__base__"  # PEFT's name for rows without an adapter
 # Tensor cores want rows of a multiple of 16 bytes.
 _ALIGNED = 8
 Span = tuple[str, int, int]  # adapter or BASE, first row, row after the last
+_FindStack = Callable[[str, torch.device], tuple[Tensor, slice]]
 
 
 class AdapterRows:
@@ -35,14 +38,18 @@ class AdapterRows:
     Args:
         model: a PeftModel with unmerged LoRA adapters; its adapted layers are changed in place.
         names: the adapters that rows may use.
+    Attributes:
+        products: of this model, for the owner to switch between plain and packed.
     """
 
     def __init__(self, model: Any, names: Sequence[str]) -> None:
         from peft.tuners.lora import LoraLayer
         from peft.utils.other import AuxiliaryTrainingWrapper
 
-        self.spans: list[Span] = []
+        self.spans: tuple[Span, ...] = ()
         self._siblings: list[_Siblings] = []
+        lora = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        self.products = PackedProducts([model], but=[inner for layer in lora for inner in layer.modules()])
         for parent in model.modules():
             plain: dict[int, list[Any]] = {}
             for module in parent.children():
@@ -51,7 +58,7 @@ class AdapterRows:
                 elif isinstance(module, (LoraLayer, AuxiliaryTrainingWrapper)):
                     module.register_forward_pre_hook(self._name_rows, with_kwargs=True)
             for layers in plain.values():
-                siblings = _Siblings(layers, names)
+                siblings = _Siblings(layers, names, self.products)
                 self._siblings.append(siblings)
                 for place, layer in enumerate(layers):
                     layer.forward = _WideLayer(layer, place, siblings, self)
@@ -59,11 +66,11 @@ class AdapterRows:
     @contextlib.contextmanager
     def use(self, names: Sequence[str], rows: int) -> Iterator[None]:
         """Give each adapter named the next ``rows`` rows of every forward inside the block; BASE adds nothing."""
-        self.spans = [(name, i * rows, (i + 1) * rows) for i, name in enumerate(names)]
+        self.spans = tuple((name, i * rows, (i + 1) * rows) for i, name in enumerate(names))
         try:
             yield
         finally:
-            self.spans = []
+            self.spans = ()
             for siblings in self._siblings:
                 siblings.forget()
 
@@ -78,13 +85,13 @@ class _Siblings:
     """Adapted layers of one parent with inputs of one size.
 
     Args:
-        layers: PEFT's LoRA layers. names: the adapters that rows may use.
+        layers: PEFT's LoRA layers. names: the adapters that rows may use. products: how to multiply.
     """
 
-    def __init__(self, layers: list[Any], names: Sequence[str]) -> None:
+    def __init__(self, layers: list[Any], names: Sequence[str], products: PackedProducts) -> None:
         self.layers = layers
+        self.products = products
         self.bases = [layer.get_base_layer() for layer in layers]
-        self.sizes = [base.out_features for base in self.bases]
         # Where the columns of each adapter's A x of each layer stand, behind the input's own.
         self.columns: dict[tuple[str, int], slice] = {}
         width = 0
@@ -95,36 +102,34 @@ class _Siblings:
                 width += rank
         self.width = -(-width // _ALIGNED) * _ALIGNED
         self._stacks: dict[tuple[str, torch.device], tuple[Tensor, slice]] = {}
-        self._weight: Tensor | None = None
-        self._bias: Tensor | None = None
+        self._weights: list[Tensor] = []
         self._places: list[int] = []
+        self._room: _Room | None = None
         self._read: Tensor | None = None
-        self._outputs: tuple[Tensor, ...] = ()
+        self._wide = torch.empty(0)
         self._left = 0
 
-    def output(self, place: int, x: Tensor, spans: Sequence[Span]) -> Tensor:
-        """Return (rows, T, out) of one layer; all siblings are computed when the first of them reads ``x``."""
+    def output(self, place: int, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
+        """Return (rows, T, out) of one layer; ``x`` is widened when the first sibling reads it."""
         if x is not self._read:
-            weight = self._wide_weight()
-            self._outputs = F.linear(self._widen(x, spans), weight, self._bias).split(self.sizes, dim=-1)
-            self._read, self._left = x, len(self.layers)
-        output, self._left = self._outputs[place], self._left - 1
+            self._wide, self._read, self._left = self._widen(x, spans), x, len(self.layers)
+        wide, self._left = self._wide, self._left - 1
         if not self._left:
             self.forget()
-        return output
+        return self.products.linear(wide, self._wide_weights()[place], self.bases[place].bias)
 
     def forget(self) -> None:
         """Let go of what was read."""
-        self._read, self._outputs = None, ()
+        self._read, self._wide = None, torch.empty(0)
 
-    def _widen(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
+    def _widen(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, in + width): ``x`` with each row's own A x."""
-        low = x.new_zeros(*x.shape[:-1], self.width)
-        for name, start, stop in spans:
-            if name != BASE:
-                stack, place = self._stack(name, x.device)
-                low[start:stop, ..., place] = x[start:stop].to(stack.dtype) @ stack
-        return torch.cat([x, low], dim=-1)
+        room = self._room
+        if room is None or not room.fits(x, spans):
+            room = _Room(x, spans, self.width, self._stack)
+            # Single tokens are read again and again in one shape; a gradient would need what each of them read.
+            self._room = room if x.shape[1] == 1 and not torch.is_grad_enabled() else None
+        return room.fill(x)
 
     def _stack(self, name: str, device: torch.device) -> tuple[Tensor, slice]:
         """Return an adapter's A matrices of all layers as (in, r) and their place; in PEFT's dtype for them, float32."""
@@ -136,29 +141,57 @@ class _Siblings:
             self._stacks[key] = stack.t(), slice(start, start + len(stack))
         return self._stacks[key]
 
-    def _wide_weight(self) -> Tensor:
-        """Return (sum of out, in + width); the bases' own weights become views of it, so that they are held once."""
-        if self._weight is None or [base.weight.data_ptr() for base in self.bases] != self._places:
-            self._weight = self._lay_out()  # at first, and after the model was moved
-        return self._weight
+    def _wide_weights(self) -> list[Tensor]:
+        """Return per layer (out, in + width); the bases' own weights become views of it, so that they are held once."""
+        if [base.weight.data_ptr() for base in self.bases] != self._places:  # at first, and after the model was moved
+            self._weights = [self._lay_out(place, base) for place, base in enumerate(self.bases)]
+            self._places = [base.weight.data_ptr() for base in self.bases]
+        return self._weights
 
-    def _lay_out(self) -> Tensor:
-        first = self.bases[0].weight
-        inner = first.shape[1]
-        wide = first.new_zeros(sum(self.sizes), inner + self.width)
-        for place, (base, rows) in enumerate(zip(self.bases, wide.split(self.sizes), strict=True)):
-            rows[:, :inner] = base.weight
-            for (name, owner), columns in self.columns.items():
-                if owner == place and name in self.layers[place].lora_B:
-                    up = self.layers[place].lora_B[name].weight.detach() * self.layers[place].scaling[name]
-                    rows[:, inner:][:, columns] = up.to(wide.device)
-            base.weight.data = rows[:, :inner]
-        self._places = [base.weight.data_ptr() for base in self.bases]
-        biases = [base.bias for base in self.bases]
-        if any(bias is not None for bias in biases):
-            zeros = [first.new_zeros(size) for size in self.sizes]
-            self._bias = torch.cat([z if b is None else b.detach() for b, z in zip(biases, zeros, strict=True)])
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _lay_out(self, place: int, base: nn.Linear) -> Tensor:
+        inner = base.in_features
+        wide = base.weight.new_zeros(base.out_features, inner + self.width)
+        wide[:, :inner] = base.weight
+        for (name, owner), columns in self.columns.items():
+            if owner == place and name in self.layers[place].lora_B:
+                up = self.layers[place].lora_B[name].weight.detach() * self.layers[place].scaling[name]
+                wide[:, inner:][:, columns] = up.to(wide.device)
+        base.weight.data = wide[:, :inner]
         return wide
+
+
+class _Room:
+    """Where [x, A x] is laid out, for inputs of one shape: kept zeros and views, so that a step copies and no more.
+
+    Args:
+        x: (rows, T, in), the first input. spans: whose rows are whose.
+        width: columns behind the input's own. stack: gives an adapter's A matrices and their place in those columns.
+    """
+
+    def __init__(self, x: Tensor, spans: tuple[Span, ...], width: int, stack: _FindStack) -> None:
+        self._like = x.shape, x.dtype, x.device
+        self._spans = spans
+        # Not an inference tensor, which could not be written outside that mode.
+        with torch.inference_mode(False):
+            self._wide = torch.zeros(*x.shape[:-1], x.shape[-1] + width, dtype=x.dtype, device=x.device)
+            self._own, low = self._wide.split([x.shape[-1], width], dim=-1)
+        self._parts: list[tuple[slice, Tensor, Tensor]] = []
+        for name, start, stop in spans:
+            if name != BASE:
+                down, place = stack(name, x.device)
+                self._parts.append((slice(start, stop), down, low[start:stop, ..., place]))
+
+    def fits(self, x: Tensor, spans: tuple[Span, ...]) -> bool:
+        return self._spans == spans and self._like == (x.shape, x.dtype, x.device)
+
+    def fill(self, x: Tensor) -> Tensor:
+        """Return (rows, T, in + width), overwritten by the next call."""
+        self._own.copy_(x)
+        for rows, down, low in self._parts:
+            low.copy_(x[rows].to(down.dtype) @ down)
+        return self._wide
 
 
 class _WideLayer:

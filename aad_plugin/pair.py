@@ -36,7 +36,7 @@ from aad_plugin.sides import OneBase, Role, TwoModels
 
 __all__ = ["SHORTCUTS", "AlignedPair", "AlignedPairConfig", "check_shortcuts"]
 
-SHORTCUTS = ("auto", "none", "candidates", "lazy")
+SHORTCUTS = ("auto", "none", "candidates", "lazy", "packed")
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
 _LOGITS_ONLY = {
@@ -79,10 +79,11 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
         source: what the pair was loaded from; written by :meth:`save_pretrained`.
-        shortcuts: what ``generate`` may leave out of the reference's work without changing a token of AAD in float32:
-            "auto", "none", "candidates" (the reference's head at plausible tokens only) or "lazy" (besides, of two
-            checkpoints the reference reads nothing until a step has more than one plausible token). "auto" is "lazy" for
-            two checkpoints and "candidates" for one base, whose sides share a forward.
+        shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
+            reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
+            until a step has more than one plausible token; of one base the sides share a forward), "packed" ("lazy", and
+            on a CPU a second, packed copy of 16-bit weights) or "auto" ("packed" if the copies fit into a quarter of
+            the free memory, else "lazy").
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -177,8 +178,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
             return list_candidates(logits[:, : self.vocab_size], alpha)
 
-        lazy = self.shortcuts in ("auto", "lazy")
-        found = self.sides.plausible(find, input_ids, cache, keep, lazy, **inputs)
+        found = self.sides.plausible(find, input_ids, cache, keep, self.shortcuts != "candidates", **inputs)
         if found.reference_values is not None:
             require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
         scores = aad_scores_of_candidates(
@@ -278,7 +278,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         # A stack, since an assisted call may draft with this very pair under another strategy.
         self._calls.append(_Call(settings, recorder))
         try:
-            yield
+            with self.sides.products.use(self.shortcuts):
+                yield
         finally:
             self._calls.pop()
 

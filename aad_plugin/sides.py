@@ -23,6 +23,7 @@ from aad_plugin.adapter_rows import BASE, AdapterRows
 from aad_plugin.decoding import Candidates
 from aad_plugin.errors import ConfigError
 from aad_plugin.head_input import HeadInput
+from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
 
 __all__ = ["OneBase", "Plausible", "Role", "TwoModels"]
@@ -66,6 +67,7 @@ class TwoModels(nn.Module):
         policy, reference: causal language models in eval mode; they may stand on different devices.
     Attributes:
         passes: rows read per role since loading, one per row and forward.
+        products: of both models, for the owner to switch between plain and packed.
     """
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel) -> None:
@@ -74,6 +76,7 @@ class TwoModels(nn.Module):
         self.policy_model = policy
         self.reference_model = reference
         heads = {id(model): HeadInput(model) for model in (policy, reference)}
+        self.products = PackedProducts([policy, reference])
         self._policy_head, self._reference_head = heads[id(policy)], heads[id(reference)]
         self._is_one_model = _equal_weights(policy, reference)
 
@@ -173,6 +176,7 @@ class OneBase(nn.Module):
         reference_adapter: name of the adapter that makes the reference; None = the base alone.
     Attributes:
         passes: rows read per role since loading, one per row and forward; a forward of both sides is one of each.
+        products: of the model, for the owner to switch between plain and packed.
     Raises:
         ConfigError: the adapters cannot serve rows of one batch side by side (not LoRA, DoRA, merged).
     """
@@ -188,6 +192,7 @@ class OneBase(nn.Module):
         model.set_adapter(policy_adapter)
         self._head = HeadInput(self.policy)
         self._rows = AdapterRows(model, [name for name in (policy_adapter, reference_adapter) if name])
+        self.products = self._rows.products
 
     @property
     def policy(self) -> PreTrainedModel:
