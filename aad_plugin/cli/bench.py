@@ -36,7 +36,7 @@ def bench(
         raise ConfigError("--rounds and --max-new-tokens must be at least 1, --draft at least 0")
     if engine not in ("hf", "vllm"):
         raise ConfigError(f"--engine must be hf or vllm, got {engine!r}")
-    prompts = _prompts(file, max(sizes))
+    prompts = read_prompts(file, max(sizes))
     import torch
     from rich.console import Console
 
@@ -94,7 +94,8 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def _prompts(file: Path | None, least: int) -> list[str]:
+def read_prompts(file: Path | None, least: int) -> list[str]:
+    """Return the lines of a file, or the demo task's prompts; ConfigError for fewer than ``least``."""
     if file is None:
         import aad_plugin.tasks.demo.dialogue as demo
 

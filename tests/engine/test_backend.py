@@ -61,6 +61,18 @@ def test_loglikelihoods_are_those_of_transformers(run, demo_model):
         assert np.allclose(found, wanted, atol=2e-3), choice
 
 
+def test_two_replicas_answer_as_one(run, demo_model, tmp_path, monkeypatch):
+    from aad_plugin.harness.vllm_model import AADVLLM
+
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # replicas on one machine share its cores
+    replicas = AADVLLM(pair="demo", data_parallel_size=2, **ENGINE)
+    found = []
+    for number, model in enumerate((replicas, demo_model)):
+        monkeypatch.setenv("AAD_OUTPUT_DIR", str(tmp_path / str(number)))  # no answer is taken from the other's
+        found.append(answers(run(model, gen_kwargs="strategy=aad")))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
