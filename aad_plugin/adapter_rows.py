@@ -175,8 +175,9 @@ class _Room:
         self._spans = spans
         # Not an inference tensor, which could not be written outside that mode.
         with torch.inference_mode(False):
-            self._wide = torch.zeros(*x.shape[:-1], x.shape[-1] + width, dtype=x.dtype, device=x.device)
+            self._wide = torch.empty(*x.shape[:-1], x.shape[-1] + width, dtype=x.dtype, device=x.device)
             self._own, low = self._wide.split([x.shape[-1], width], dim=-1)
+            low.zero_()
         self._parts: list[tuple[slice, Tensor, Tensor]] = []
         for name, start, stop in spans:
             if name != BASE:
