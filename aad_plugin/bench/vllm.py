@@ -76,7 +76,8 @@ def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dty
     from aad_plugin.answers import encode_prompts
     from aad_plugin.load import load_pair
 
-    pair = load_pair(policy=policy, reference=reference, dtype=dtype)
+    device = "cuda" if torch.cuda.is_available() else None
+    pair = load_pair(policy=policy, reference=reference, dtype=dtype, device=device)
     models = pair.sides.policy_model, pair.sides.reference_model
     ids, mask = encode_prompts(pair, prompts)
     call = partial(naive_loop, *models, ids, mask, tokens, pair.settings.alpha)

@@ -5,7 +5,7 @@ prefill, prefix caching and preemption keep them in step. The second checkpoint 
 
     hf_overrides = {"architectures": ["AADForCausalLM"], "aad": {"reference": PATH, "strategy": "aad", "alpha": 0.1}}
 
-Knows nothing of requests: `rows`, set by the worker extension, says which row wants which strategy.
+Knows nothing of requests: `rows`, set by what the runner allows, says which row wants which strategy.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from vllm.model_executor.models.utils import (
 from aad_plugin.engine.checks import check_engine, check_parts
 from aad_plugin.engine.heads import Head
 from aad_plugin.engine.row_scores import score_rows
+from aad_plugin.engine.rows import Rows
 from aad_plugin.settings import DecodingSettings
 
 __all__ = ["AADForCausalLM"]
@@ -58,7 +59,7 @@ class AADForCausalLM(nn.Module):
         self.default = DecodingSettings(
             **{name: own[name] for name in ("strategy", "alpha", "eft_scale") if name in own}
         )
-        self.rows: Any = _NoRows()
+        self.rows = Rows(self)  # until a runner's own take their place
         configs = _configs(model_config, own)
         self.vocab_size, self.shared = check_parts(configs["policy"], configs["reference"], own)
         self.policy = _part(vllm_config, configs["policy"], maybe_prefix(prefix, "policy"))
@@ -102,19 +103,15 @@ class AADForCausalLM(nn.Module):
         self.rows.scored(scores, settings)
         return scores
 
+    def get_model_state_cls(self) -> type:
+        """What vLLM's second model runner tells of requests and batches."""
+        from aad_plugin.engine.model_state import PairState
+
+        return PairState
+
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load both checkpoints; vLLM refuses a parameter that no checkpoint fills."""
         return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
-
-
-class _NoRows:
-    """Before the worker extension is attached: every row by the default."""
-
-    def __call__(self, number: int) -> None:
-        return None
-
-    def scored(self, scores: Tensor, settings: list[DecodingSettings]) -> None:
-        return None
 
 
 def _configs(model_config: Any, own: dict[str, Any]) -> dict[str, Any]:

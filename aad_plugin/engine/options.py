@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
+
+import torch
 
 from aad_plugin.engine.checkpoints import full_checkpoints
 from aad_plugin.engine.plugin import ARCHITECTURE
@@ -47,6 +50,9 @@ def engine_pair(
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
+    if torch.version.cuda is not None:
+        # Whoever asked torch for a GPU before (lm-eval does) can fork no process that uses one.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from transformers import AutoTokenizer
 
     policy, reference = full_checkpoints(source, dtype)

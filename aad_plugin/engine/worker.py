@@ -2,25 +2,20 @@
 
 ``worker_extension_cls="aad_plugin.engine.worker.AADWorkerExtension"``; after the engine has started,
 ``collective_rpc("aad_attach")`` connects the model with the runner. vLLM's first model runner keeps its requests in the
-order of the rows it asks scores for; the second one does not show them, and there the strategy is fixed at start.
+order of the rows it asks scores for; the second one tells the model's own state (`aad_plugin.engine.model_state`).
 """
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from aad_plugin.decoding import IMPLAUSIBLE
-from aad_plugin.engine.requests import settings_of
-from aad_plugin.errors import AADError
+from aad_plugin.engine.rows import Rows, constrained
 from aad_plugin.settings import DecodingSettings
 
 __all__ = ["AADWorkerExtension"]
-
-
-logger = logging.getLogger(__name__)
 
 
 class AADWorkerExtension:
@@ -31,48 +26,31 @@ class AADWorkerExtension:
     def aad_attach(self) -> bool:
         """Let requests choose their strategy; return whether this runner allows it."""
         runner = self.model_runner
+        if getattr(runner, "model_state", None) is not None:
+            return hasattr(runner.model_state, "rows")
         if not hasattr(runner, "input_batch") or not hasattr(runner, "requests"):
             return False
-        runner.model.rows = _Rows(runner, runner.model)
+        model = runner.get_model()  # runner.model may be a wrapper that replays CUDA graphs
+        model.rows = _FirstRunnerRows(runner, model)
         return True
 
     def aad_emptied(self) -> int:
         """Return at how many steps later stages (a grammar, banned tokens) left AAD no plausible token."""
-        return self.model_runner.model.rows.emptied
+        return self.model_runner.get_model().rows.emptied
 
     def aad_set(self, settings: dict[str, Any]) -> None:
         """Change the settings of requests that name none."""
-        model = self.model_runner.model
+        model = self.model_runner.get_model()
         model.default = model.default.override(**settings)
 
 
-class _Rows:
-    """(number of rows) -> the settings of each, in the order of the batch."""
+class _FirstRunnerRows(Rows):
+    """Reads the batch that the runner keeps."""
 
     def __init__(self, runner: Any, model: Any) -> None:
+        super().__init__(model)
         self.runner = runner
-        self.model = model
-        self.emptied = 0
-        self._last: dict[str, tuple[Tensor, int]] = {}  # request -> its row of scores, and its tokens so far
-
-    def scored(self, scores: Tensor, settings: list[DecodingSettings]) -> None:
-        """Remember a step's scores until its tokens are known."""
-        ids = self.runner.input_batch.req_ids
-        if len(ids) != len(scores):
-            return
-        self._last = {
-            name: (scores[row], len(self.runner.requests[name].output_token_ids))
-            for row, name in enumerate(ids)
-            if settings[row].strategy == "aad"
-        }
-
-    def _count_emptied(self) -> None:
-        for name, (scores, before) in self._last.items():
-            request = self.runner.requests.get(name)
-            tokens = request.output_token_ids if request is not None else []
-            if len(tokens) == before + 1 and tokens[-1] >= 0:
-                self.emptied += int(scores[tokens[-1]] <= IMPLAUSIBLE / 2)
-        self._last = {}
+        self._last: tuple[Tensor, dict[str, tuple[int, int]]] | None = None  # scores; request -> row, tokens so far
 
     def __call__(self, number: int) -> list[DecodingSettings] | None:
         self._count_emptied()
@@ -82,13 +60,39 @@ class _Rows:
         found = []
         for name in ids:
             parameters = self.runner.requests[name].sampling_params
-            found.append(self._settings(parameters.extra_args if parameters else None))
+            found.append(self.settings(parameters.extra_args if parameters else None))
         return found
 
-    def _settings(self, given: dict[str, Any] | None) -> DecodingSettings:
-        """The server refuses a bad request before it gets here; an error here would end the engine for all."""
-        try:
-            return settings_of(given, self.model.default)
-        except AADError as error:
-            logger.error("a request is decoded by the default: %s", error)
-            return self.model.default
+    def scored(self, scores: Tensor, settings: list[DecodingSettings]) -> None:
+        ids = self.runner.input_batch.req_ids
+        if len(ids) != len(scores):
+            return
+        requests = self.runner.requests
+        watched = {
+            name: (row, len(requests[name].output_token_ids))
+            for row, name in enumerate(ids)
+            if settings[row].strategy == "aad" and constrained(requests[name].sampling_params)
+        }
+        self._last = (scores, watched) if watched else None
+
+    def _count_emptied(self) -> None:
+        """Count the step before, whose tokens are known by now: to the host, or with async scheduling to the device."""
+        if self._last is None:
+            return
+        (scores, watched), self._last = self._last, None
+        sampled = getattr(self.runner.input_batch, "prev_sampled_token_ids", None)
+        places = getattr(self.runner.input_batch, "prev_req_id_to_index", None) or {}
+        rows, tokens = [], []
+        for name, (row, before) in watched.items():
+            if sampled is not None:
+                if name in places:
+                    rows.append(row)
+                    tokens.append(places[name])
+            elif name in self.runner.requests:
+                found = self.runner.requests[name].output_token_ids
+                if len(found) == before + 1:
+                    rows.append(row)
+                    tokens.append(found[-1])
+        if rows:
+            chosen = torch.tensor(tokens)
+            self.count(scores, rows, chosen if sampled is None else sampled[chosen.to(sampled.device), 0].long())

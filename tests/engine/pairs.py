@@ -34,10 +34,11 @@ class DiskPair:
     reference_logits: Logits
 
     def engine_arguments(self, **own: Any) -> dict[str, Any]:
-        """Arguments of vLLM's LLM for this pair in float32 on CPU."""
+        """Arguments of vLLM's LLM for this pair in float32; on a GPU a cache of 1 GiB, not most of the device."""
+        small = {"kv_cache_memory_bytes": 2**30, "gpu_memory_utilization": 0.2} if torch.cuda.is_available() else {}
         return dict(
             model=str(self.policy), dtype="float32", enforce_eager=True, max_model_len=512, max_num_seqs=32, seed=0,
-            hf_overrides={"architectures": ["AADForCausalLM"], "aad": {"reference": str(self.reference), **own}},
+            hf_overrides={"architectures": ["AADForCausalLM"], "aad": {"reference": str(self.reference), **own}}, **small,
         )  # fmt: skip
 
 
