@@ -71,6 +71,11 @@ def test_two_replicas_answer_as_one(run, demo_model, tmp_path, monkeypatch):
         monkeypatch.setenv("AAD_OUTPUT_DIR", str(tmp_path / str(number)))  # no answer is taken from the other's
         found.append(answers(run(model, gen_kwargs="strategy=aad")))
     assert found[0] == found[1]
+    scored = []
+    for model in (replicas, demo_model):
+        model._arguments.loglikelihood = "reference"  # not the side whose answers were asked for above
+        scored.append(loglikelihoods(run(model, "toy_choose")))
+    assert np.allclose(scored[0], scored[1], atol=2e-3)
 
 
 @pytest.mark.parametrize(
