@@ -171,17 +171,17 @@ def test_missing_key_names_its_variable(monkeypatch):
 
 def test_secrets_reach_the_server_and_nothing_else(loopback, tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", "hunter2-very-secret")
-    monkeypatch.setenv("MY_HEADER", "tenant-4711-secret")
+    monkeypatch.setenv("MY_HEADER", "tenant-xylophone-secret")
     url, state = loopback()
     judge = judge_at(url, key_variable="MY_KEY", headers={"X-Tenant": "$MY_HEADER"}, form="logprobs")
     run(made_up(2), judge, tmp_path)
     sent = {name.lower(): value for name, value in state.headers[0].items()}
-    assert sent["authorization"] == "Bearer hunter2-very-secret" and sent["x-tenant"] == "tenant-4711-secret"
-    state.fails = [(401, {"error": {"message": "bad key hunter2-very-secret for tenant-4711-secret"}})]
+    assert sent["authorization"] == "Bearer hunter2-very-secret" and sent["x-tenant"] == "tenant-xylophone-secret"
+    state.fails = [(401, {"error": {"message": "bad key hunter2-very-secret for tenant-xylophone-secret"}})]
     with pytest.raises(JudgeUnavailable, match=r"refuses the key in MY_KEY") as caught:
         run(made_up(3), judge, tmp_path)
     kept = (tmp_path / "store.jsonl").read_text() + str(caught.value) + repr(judge.channel.endpoint)
-    assert "hunter2" not in kept and "4711" not in kept
+    assert "hunter2" not in kept and "xylophone" not in kept
 
 
 def test_rejected_request_is_unjudged_not_fatal(loopback):
