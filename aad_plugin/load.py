@@ -162,10 +162,11 @@ def _attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | 
 
 def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:
     """Take the per-model options out of ``options``."""
-    both = {name: options.pop(name) for name in PER_MODEL if options.get(name) is not None}
-    own = {name: options.pop(f"reference_{name}", None) for name in PER_MODEL}
-    changed = {name: value for name, value in own.items() if value is not None}
-    return {"policy": _Placement(**typed(both)), "reference": _Placement(**typed({**both, **changed}))}
+    both, own = (
+        {name: value for name in PER_MODEL if (value := options.pop(prefix + name, None)) is not None}
+        for prefix in ("", "reference_")
+    )
+    return {"policy": _Placement(**typed(both)), "reference": _Placement(**typed({**both, **own}))}
 
 
 def typed(values: dict[str, Any]) -> dict[str, Any]:

@@ -195,3 +195,8 @@ def test_a_base_that_is_not_the_adapters(checkpoints, tmp_path, caplog):
     assert not caplog.records
     resolve(reference="owner/other", adapter=str(checkpoints.adapter))
     assert "was trained on" in caplog.text and "is it the same model?" in caplog.text
+
+
+def test_a_device_of_none_is_no_device(checkpoints):
+    pair = load_pair(**checkpoints.model_args("two_models"), device=None)
+    assert pair.sides.policy.device.type == "cpu"
