@@ -169,3 +169,13 @@ def test_candidates_by_hand():
     assert found.most == 2
     alone = aad_scores_of_candidates(policy[1:], list_candidates(policy[1:], 0.1), 0.1)
     assert alone.tolist() == [[0.0, IMPLAUSIBLE - 9, IMPLAUSIBLE - 9]]
+
+
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 200, 1000])
+def test_candidates_are_the_plausible_set_in_order(width):
+    policy = torch.randn(5, width, generator=torch.Generator().manual_seed(width)).mul(3)
+    for logits in (policy, policy.bfloat16(), policy.repeat(1, 2)[:, :width]):
+        found = list_candidates(logits, 0.05)
+        rows, tokens = plausible_set(logits, 0.05).nonzero(as_tuple=True)
+        assert torch.equal(found.rows, rows) and torch.equal(found.tokens, tokens)
+        assert found.most == int(plausible_set(logits, 0.05).sum(-1).max())

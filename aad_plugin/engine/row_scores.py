@@ -11,7 +11,7 @@ from torch import Tensor
 from aad_plugin.decoding import IMPLAUSIBLE, aad_scores, aad_scores_of_candidates, eft_scores, list_candidates
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["BEYOND", "STRATEGIES", "Side", "score_rows"]
+__all__ = ["BEYOND", "STRATEGIES", "Room", "Side", "score_rows"]
 
 STRATEGIES = ("aad", "greedy", "reference", "eft")
 # Ids beyond the shared vocabulary: below every score, and finite, since later stages add and compare.
@@ -33,8 +33,26 @@ class Side(Protocol):
     def columns(self, rows: Tensor, tokens: Tensor) -> Tensor: ...
 
 
+class Room:
+    """Memory for one step's scores, kept for the next: on a CPU, fresh pages for them take longer than the scores."""
+
+    def __init__(self) -> None:
+        self._kept = torch.empty(0)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Return float32 of a tensor's shape and device, overwritten by the next call."""
+        if self._kept.numel() < like.numel() or self._kept.device != like.device:
+            self._kept = torch.empty(like.numel(), device=like.device)
+        return self._kept[: like.numel()].view(like.shape)
+
+
 def score_rows(
-    policy: Side, reference: Side, settings: Sequence[DecodingSettings], shared: int, vocab_size: int
+    policy: Side,
+    reference: Side,
+    settings: Sequence[DecodingSettings],
+    shared: int,
+    vocab_size: int,
+    room: Room | None = None,
 ) -> Tensor | None:
     """Return (R, vocab_size) scores; None where a side gathers no logits on this rank.
 
@@ -43,10 +61,11 @@ def score_rows(
         settings: R, strategy and its parameter per row; strategies of `STRATEGIES`.
         shared: number of token ids that both models know; ids beyond it are never chosen.
         vocab_size: width the host expects.
+        room: where the scores may be laid; read them before the next step.
     """
     kinds = sorted(set(settings), key=repr)
     if len(kinds) == 1:
-        scores = _scores(policy, reference, kinds[0], shared, None)
+        scores = _scores(policy, reference, kinds[0], shared, None, room)
     else:
         scores = None
         for kind in kinds:
@@ -63,7 +82,12 @@ def score_rows(
 
 
 def _scores(
-    policy: Side, reference: Side, settings: DecodingSettings, shared: int, rows: Tensor | None
+    policy: Side,
+    reference: Side,
+    settings: DecodingSettings,
+    shared: int,
+    rows: Tensor | None,
+    room: Room | None = None,
 ) -> Tensor | None:
     """Return the scores of some rows, or of all for None, by one strategy."""
 
@@ -85,11 +109,12 @@ def _scores(
     if not reference.on_demand:
         return aad_scores(policy_logits, _there(whole(reference)), settings.alpha)
     candidates = list_candidates(policy_logits, settings.alpha)
+    out = room(policy_logits) if room else None
     if candidates.most == 1:
-        return aad_scores_of_candidates(policy_logits, candidates, settings.alpha)
+        return aad_scores_of_candidates(policy_logits, candidates, settings.alpha, out=out)
     place = candidates.rows if rows is None else rows.to(candidates.rows.device)[candidates.rows]
     values = [side.columns(place, candidates.tokens) for side in (policy, reference)]
-    return aad_scores_of_candidates(policy_logits, candidates, settings.alpha, *values)
+    return aad_scores_of_candidates(policy_logits, candidates, settings.alpha, values[0], values[1], out)
 
 
 def _there(logits: Tensor | None) -> Tensor:
