@@ -13,9 +13,9 @@ import torch
 
 from aad_plugin.bench.loops import naive_loop
 from aad_plugin.bench.measure import Contestant
-from aad_plugin.engine.options import engine_pair
+from aad_plugin.engine.checkpoints import full_checkpoints
+from aad_plugin.engine.options import EnginePair
 from aad_plugin.pair_source import PairSource
-from aad_plugin.settings import DecodingSettings
 
 __all__ = ["BASELINES", "NAIVE", "contestants"]
 
@@ -25,30 +25,33 @@ _CONTEXT = 1024
 
 
 def contestants(
+    pair: EnginePair,
     source: PairSource,
     prompts: Sequence[str],
     strategies: Sequence[str],
     batches: Sequence[int],
     tokens: int,
     dtype: str,
+    eager: bool = False,
 ) -> list[Contestant]:
     """Start both engines and return every contestant at every number of requests; the naive loop at the largest.
 
     Args:
+        pair: what the pair's engine loads. source: its parts, merged for the plain engine and the naive loop.
         prompts: at least as many as the largest batch; each a user turn.
         strategies: aad, greedy, reference or eft. tokens: new tokens per answer, no more and no fewer.
-        dtype: of both engines and the naive loop.
+        dtype: of both engines and the naive loop. eager: both engines without compilation and CUDA graphs.
     """
     from vllm import LLM
 
-    pair = engine_pair(source, DecodingSettings(), dtype=dtype)
+    policy, reference = full_checkpoints(source, dtype)
     common: dict[str, Any] = {
-        "model": pair.policy, "tokenizer": pair.tokenizer, "dtype": dtype, "max_model_len": _CONTEXT,
-        "max_num_seqs": max(batches), "enforce_eager": not torch.cuda.is_available(), "enable_prefix_caching": False,
+        "tokenizer": pair.tokenizer, "dtype": dtype, "max_model_len": _CONTEXT, "max_num_seqs": max(batches),
+        "enforce_eager": eager, "enable_prefix_caching": False,
     }  # fmt: skip
     if torch.cuda.is_available():
         common["gpu_memory_utilization"] = 0.4
-    plain, composite = LLM(**common), LLM(**{**common, **pair.arguments})
+    plain, composite = LLM(policy, **common), LLM(pair.model, **common, **pair.arguments)
     assert all(composite.collective_rpc("aad_attach"))
     found = []
     for batch in batches:
@@ -56,7 +59,7 @@ def contestants(
         found.append(Contestant(PLAIN, batch, batch * tokens, _asking(plain, chats, tokens, None)))
         for name in strategies:
             found.append(Contestant(name, batch, batch * tokens, _asking(composite, chats, tokens, name)))
-    return [*found, _naive(pair.policy, pair.reference, prompts[: max(batches)], tokens, dtype)]
+    return [*found, _naive(policy, reference, prompts[: max(batches)], tokens, dtype)]
 
 
 def _asking(llm: Any, chats: list[Any], tokens: int, strategy: str | None) -> Callable[[], torch.Tensor]:

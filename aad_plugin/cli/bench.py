@@ -25,6 +25,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None,
     file: Annotated[Path | None, typer.Option(help="Prompts, one per line; default: the demo task's.")] = None,
     engine: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
+    eager: Annotated[bool, typer.Option("--eager", help="vLLM without compilation and CUDA graphs.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
 ) -> None:
     """Measure how fast a pair decodes: ratios to greedy decoding of the merged policy and to the naive two-model loop."""
@@ -36,6 +37,8 @@ def bench(
         raise ConfigError("--rounds and --max-new-tokens must be at least 1, --draft at least 0")
     if engine not in ("hf", "vllm"):
         raise ConfigError(f"--engine must be hf or vllm, got {engine!r}")
+    if eager and engine != "vllm":
+        raise ConfigError("--eager is for --engine vllm: the transformers engine compiles nothing")
     prompts = read_prompts(file, max(sizes))
     import torch
     from rich.console import Console
@@ -47,7 +50,7 @@ def bench(
         torch.set_num_threads(threads)
     dtype = str(parse_model_args(model_args).get("dtype", "auto"))
     if engine == "vllm":
-        found, account = _on_vllm(pair, model_args, dtype, prompts, names, sizes, max_new_tokens, rounds)
+        found, account = _on_vllm(pair, model_args, dtype, prompts, names, sizes, max_new_tokens, rounds, eager)
     else:
         loaded = load(pair, model_args)
         from aad_plugin.bench import hf
@@ -70,7 +73,7 @@ def bench(
 
 def _on_vllm(
     pair: str | None, model_args: str, dtype: str, prompts: list[str], names: list[str], sizes: list[int], tokens: int,
-    rounds: int,
+    rounds: int, eager: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
     from aad_plugin.cli.engine_options import asked_pair
 
@@ -80,7 +83,10 @@ def _on_vllm(
     from aad_plugin.bench.report import rows
 
     dtype = "bfloat16" if dtype == "auto" else dtype
-    timings = interleave(vllm.contestants(asked.source, prompts, names, sizes, tokens, dtype), rounds)
+    contestants = vllm.contestants(
+        asked.prepare(["--dtype", dtype]), asked.source, prompts, names, sizes, tokens, dtype, eager
+    )
+    timings = interleave(contestants, rounds)
     return rows(timings, vllm.BASELINES, vllm.NAIVE), {"parts": asked.source.parts(), "dtype": dtype}
 
 

@@ -22,6 +22,7 @@ class AskedPair:
     settings: DecodingSettings
     dtype: str
     reference_revision: str | None
+    merge_adapters: bool
 
     def engine_dtype(self, extra: Sequence[str]) -> str:
         """Return the engine's dtype: --dtype, else model_args' dtype, else "auto"."""
@@ -32,11 +33,13 @@ class AskedPair:
         return [*([] if "--dtype" in extra or self.dtype == "auto" else ["--dtype", self.dtype]), *extra]
 
     def prepare(self, extra: Sequence[str]) -> Any:
-        """Return the :class:`aad_plugin.engine.options.EnginePair`; merges adapters on first use."""
+        """Return the :class:`aad_plugin.engine.options.EnginePair`; merges adapters on first use where they must be."""
         from aad_plugin.engine.options import engine_pair
 
-        dtype = self.engine_dtype(extra)
-        return engine_pair(self.source, self.settings, dtype=dtype, reference_revision=self.reference_revision)
+        return engine_pair(
+            self.source, self.settings, dtype=self.engine_dtype(extra), reference_revision=self.reference_revision,
+            merge_adapters=self.merge_adapters,
+        )  # fmt: skip
 
 
 def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedPair:
@@ -50,7 +53,8 @@ def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedP
     source = resolve(given.pop("pair", None) or pair, given.pop("pretrained", None), **parts)
     changes = {key: given.pop(key) for key in SETTING_NAMES if key in given}
     settings = DecodingSettings().override(**source.settings).override(**changes).override(alpha=alpha)
-    asked = AskedPair(source, settings, str(given.pop("dtype", "auto")), given.pop("reference_revision", None))
+    dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
+    asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", False))
     if given:
         raise ConfigError(
             f"unknown in --model-args: {', '.join(given)}; options of the engine follow the pair, as for vllm serve "

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from aad_plugin.cli.engine_options import asked_pair
+from aad_plugin.cli.engine_options import AskedPair, asked_pair
 from aad_plugin.cli.pair_options import ModelArgs
-from aad_plugin.pair_source import PairSource
 
 
 def serve(
@@ -37,7 +36,7 @@ def serve(
     extra = list(context.args)
     dtype = asked.engine_dtype(extra)
     if plan is not None:
-        return _plan(asked.source, dtype, asked.reference_revision, extra, plan)
+        return _plan(asked, dtype, extra, plan)
     prepared = asked.prepare(extra)
     from aad_plugin.engine.self_test import expected_tokens
     from aad_plugin.engine.server import serve as run
@@ -49,10 +48,13 @@ def serve(
     run(server_arguments(prepared, name, asked.engine_options(extra)), expected, only_test=self_test is True)
 
 
-def _plan(source: PairSource, dtype: str, revision: str | None, extra: list[str], device_gib: float) -> None:
+def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> None:
     from transformers import AutoConfig
 
+    from aad_plugin.engine.checkpoints import can_share_base
     from aad_plugin.engine.plan import part, plan
+
+    source, revision = asked.source, asked.reference_revision
 
     def number(flag: str, default: int) -> int:
         return int(extra[extra.index(flag) + 1]) if flag in extra else default
@@ -60,5 +62,8 @@ def _plan(source: PairSource, dtype: str, revision: str | None, extra: list[str]
     configs = [AutoConfig.from_pretrained(source.backbone)]
     configs.append(AutoConfig.from_pretrained(source.reference, revision=revision) if source.reference else configs[0])
     devices, context = number("--tensor-parallel-size", 1), number("--max-model-len", 4096)
-    found = plan(*(part(config, dtype) for config in configs), devices=devices, device_gib=device_gib, context=context)
+    found = plan(
+        *(part(config, dtype) for config in configs), devices=devices, device_gib=device_gib, context=context,
+        shares_base=not asked.merge_adapters and can_share_base(source),
+    )  # fmt: skip
     print("\n".join(found.lines()))

@@ -1,4 +1,4 @@
-"""vLLM reads full checkpoints, so a pair made of adapters is merged once and kept in the cache."""
+"""What vLLM reads of a pair made of adapters: the base and plain LoRAs as they are, or full checkpoints merged once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,49 @@ from aad_plugin.demo.assets import cache_dir
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair_source import PairSource
 
-__all__ = ["checkpoint_mark", "full_checkpoints", "merge_adapter"]
+__all__ = ["can_share_base", "checkpoint_mark", "full_checkpoints", "merge_adapter"]
 
 logger = logging.getLogger(__name__)
+
+# Words of a configuration that tell experts, latent attention, shared caches or recurrent layers: none can be halved.
+_NOT_SHARED = (
+    "num_experts", "num_local_experts", "n_routed_experts", "kv_lora_rank", "num_kv_shared_layers", "linear_num_key_heads",
+    "mamba_d_state", "ssm_state_size", "state_size", "quantization_config",
+)  # fmt: skip
+_PLAIN = (".lora_A.weight", ".lora_B.weight")
+
+
+def can_share_base(source: PairSource) -> bool:
+    """Whether both sides of a pair are a base with plain LoRAs on linear layers, which one vLLM model can hold.
+
+    Anything else (DoRA, trained embeddings or heads, experts …) is merged; an adapter that is not in a folder here, too.
+    """
+    from transformers import AutoConfig
+
+    if not source.shares_base:
+        return False
+    try:
+        config = AutoConfig.from_pretrained(source.base).get_text_config()
+    except (OSError, ValueError):
+        return False
+    if any(getattr(config, name, None) for name in _NOT_SHARED):
+        return False
+    adapters = [adapter for adapter in (source.adapter, source.reference_adapter) if adapter]
+    return all(_is_plain(Path(adapter).expanduser()) for adapter in adapters)
+
+
+def _is_plain(adapter: Path) -> bool:
+    from safetensors import safe_open
+
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+            names = list(file.keys())
+    except (OSError, ValueError):
+        return False
+    if config.get("use_dora") or config.get("modules_to_save") or config.get("bias", "none") != "none":
+        return False
+    return all(name.endswith(_PLAIN) and "lm_head" not in name and "embed" not in name for name in names)
 
 
 def full_checkpoints(source: PairSource, dtype: str = "auto") -> tuple[str, str]:

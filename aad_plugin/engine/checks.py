@@ -10,18 +10,22 @@ from aad_plugin.errors import ConfigError, VocabMismatch, nearest
 
 __all__ = ["check_engine", "check_parts"]
 
-_OWN = ("reference", "reference_revision", "strategy", "alpha", "eft_scale", "head_dtype", "shared_vocab_size")
+_OWN = (
+    "reference", "reference_revision", "adapter", "reference_adapter", "strategy", "alpha", "eft_scale", "head_dtype",
+    "shared_vocab_size",
+)  # fmt: skip
 
 
 def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
     """Raise ConfigError for options of the engine that a pair cannot have, or of ours that do not exist."""
-    if not own.get("reference"):
-        raise ConfigError(
-            'hf_overrides needs {"aad": {"reference": "<the SFT checkpoint>"}}: AAD compares a policy with its reference'
-        )
     for name in own:
         if name not in _OWN:
             raise ConfigError(f"unknown key {name!r} in hf_overrides['aad']{nearest(name, _OWN)}")
+    if bool(own.get("reference")) == bool(own.get("adapter")):
+        raise ConfigError(
+            'hf_overrides needs {"aad": {"reference": "<the SFT checkpoint>"}} beside the policy as the model, or '
+            '{"aad": {"adapter": "<the DPO LoRA>"}} beside its base: AAD compares a policy with its reference'
+        )
     if own.get("strategy", "aad") not in STRATEGIES:
         raise ConfigError(
             f"strategy must be one of {', '.join(STRATEGIES)} on vLLM, got {own['strategy']!r}"

@@ -1,9 +1,12 @@
 """A policy and its reference as one vLLM model whose logits are decoded scores.
 
 Both are vLLM's own model classes with KV caches of their own under one block table, so paged attention, chunked
-prefill, prefix caching and preemption keep them in step. The second checkpoint comes in as secondary weights. Entered by
+prefill, prefix caching and preemption keep them in step. Entered by
 
     hf_overrides = {"architectures": ["AADForCausalLM"], "aad": {"reference": PATH, "strategy": "aad", "alpha": 0.1}}
+
+with the policy as the model and the reference's checkpoint as secondary weights; or, where the base is the model, by
+{"adapter": PATH} or {"adapter": PATH, "reference_adapter": PATH}: both sides then share the base's weights.
 
 Knows nothing of requests: `rows`, set by what the runner allows, says which row wants which strategy.
 """
@@ -28,15 +31,19 @@ from vllm.model_executor.models.utils import (
     maybe_prefix,
 )
 
+from aad_plugin.engine.adapters import adapt
+from aad_plugin.engine.checkpoints import checkpoint_mark
 from aad_plugin.engine.checks import check_engine, check_parts
 from aad_plugin.engine.heads import Head
-from aad_plugin.engine.row_scores import score_rows
+from aad_plugin.engine.one_base import Halves, split_attention, twice_as_wide
+from aad_plugin.engine.row_scores import Room, score_rows
 from aad_plugin.engine.rows import Rows
 from aad_plugin.settings import DecodingSettings
 
 __all__ = ["AADForCausalLM"]
 
 _OVERRIDE = "aad"
+_ADAPTERS = {"policy": "adapter", "reference": "reference_adapter"}
 
 
 class AADForCausalLM(nn.Module):
@@ -47,7 +54,7 @@ class AADForCausalLM(nn.Module):
     """
 
     policy: Any
-    reference: Any
+    reference: Any  # None where both sides share the policy's base
     # Checkpoint names of the policy arrive as they are, those of the reference with the prefix of their source.
     hf_to_vllm_mapper = WeightsMapper(orig_to_new_regex={re.compile(r"^(?!reference\.|policy\.)"): "policy."})
 
@@ -59,8 +66,15 @@ class AADForCausalLM(nn.Module):
         self.default = DecodingSettings(
             **{name: own[name] for name in ("strategy", "alpha", "eft_scale") if name in own}
         )
+        self.room = Room()
         self.rows = Rows(self)  # until a runner's own take their place
-        configs = _configs(model_config, own)
+        self.adapters = {side: own[name] for side, name in _ADAPTERS.items() if own.get(name)}
+        build = self._share if self.adapters else self._join
+        build(vllm_config, own, prefix)
+
+    def _join(self, vllm_config: VllmConfig, own: dict[str, Any], prefix: str) -> None:
+        """Two checkpoints, each read by a model of its own."""
+        configs = _configs(vllm_config.model_config, own)
         self.vocab_size, self.shared = check_parts(configs["policy"], configs["reference"], own)
         self.policy = _part(vllm_config, configs["policy"], maybe_prefix(prefix, "policy"))
         with set_model_tag("aad_reference"):
@@ -70,6 +84,20 @@ class AADForCausalLM(nn.Module):
         self.secondary_weights = [
             DefaultModelLoader.Source(own["reference"], own.get("reference_revision"), prefix="reference.")
         ]
+
+    def _share(self, vllm_config: VllmConfig, own: dict[str, Any], prefix: str) -> None:
+        """One base, read once for both sides."""
+        config = _configs(vllm_config.model_config, own)["policy"]
+        config.aad_adapters = [
+            checkpoint_mark(path) for path in self.adapters.values()
+        ]  # part of the compile cache's key
+        self.vocab_size, self.shared = check_parts(config, config, own)
+        prefixes = maybe_prefix(prefix, "policy"), maybe_prefix(prefix, "reference")
+        self.policy, self.reference = _part(twice_as_wide(vllm_config), config, prefixes[0]), None
+        split_attention(self.policy, vllm_config, *prefixes)
+        self.halves = Halves(self.policy)
+        self.heads = Head(self.policy), Head(self.policy)
+        self.widths = [config.hidden_size] * 2
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         """Embeddings of the policy; the reference always reads token ids."""
@@ -84,6 +112,8 @@ class AADForCausalLM(nn.Module):
         **unused: Any,
     ) -> Tensor:
         """Return (T, H_policy + H_reference) hidden states: vLLM's runners carry one tensor."""
+        if self.adapters:
+            return self.halves(input_ids, positions)
         # Piecewise CUDA graphs reuse the first module's output buffer while the second runs (vllm PR 22282).
         policy = self.policy(input_ids, positions, None, inputs_embeds).clone()
         return torch.cat([policy, self.reference(input_ids, positions, None, None)], dim=-1)
@@ -97,7 +127,7 @@ class AADForCausalLM(nn.Module):
         policy, reference = hidden_states.split(self.widths, dim=-1)
         self.heads[0].read(policy)
         self.heads[1].read(reference)
-        scores = score_rows(*self.heads, settings, self.shared, self.vocab_size)
+        scores = score_rows(*self.heads, settings, self.shared, self.vocab_size, self.room)
         if scores is None:
             return None
         self.rows.scored(scores, settings)
@@ -110,8 +140,10 @@ class AADForCausalLM(nn.Module):
         return PairState
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load both checkpoints; vLLM refuses a parameter that no checkpoint fills."""
-        return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        """Load checkpoints and adapters; vLLM refuses a parameter that no checkpoint fills."""
+        loaded = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        adapt(self.policy, self.adapters)
+        return loaded
 
 
 def _configs(model_config: Any, own: dict[str, Any]) -> dict[str, Any]:
@@ -121,10 +153,11 @@ def _configs(model_config: Any, own: dict[str, Any]) -> dict[str, Any]:
     )
     policy = copy.deepcopy(model_config.hf_config)
     policy.architectures = checkpoint.architectures
-    reference = AutoConfig.from_pretrained(
-        own["reference"], revision=own.get("reference_revision"), trust_remote_code=model_config.trust_remote_code
-    )
-    configs = {"policy": policy, "reference": reference}
+    configs = {"policy": policy}
+    if own.get("reference"):
+        configs["reference"] = AutoConfig.from_pretrained(
+            own["reference"], revision=own.get("reference_revision"), trust_remote_code=model_config.trust_remote_code
+        )
     for role, config in configs.items():
         config.aad_role = role
         if own.get("head_dtype"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from aad_plugin.engine.checkpoints import full_checkpoints
+from aad_plugin.engine.checkpoints import can_share_base, full_checkpoints
 from aad_plugin.engine.plugin import ARCHITECTURE
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError
@@ -28,57 +28,76 @@ class EnginePair:
     """A pair as vLLM takes it.
 
     Attributes:
-        policy, reference: full checkpoints. tokenizer: the policy's.
+        model: what vLLM loads first: the policy's full checkpoint, or the base that both sides share. tokenizer: the
+            policy's.
+        checkpoints: every folder or id whose weights the pair is made of.
         arguments: keyword arguments of ``vllm.LLM`` beside ``model`` and ``tokenizer``.
     """
 
-    policy: str
-    reference: str
+    model: str
     tokenizer: str
+    checkpoints: tuple[str, ...]
     arguments: dict[str, Any]
 
 
 def engine_pair(
-    source: PairSource, settings: DecodingSettings, *, dtype: str = "auto", reference_revision: str | None = None
+    source: PairSource,
+    settings: DecodingSettings,
+    *,
+    dtype: str = "auto",
+    reference_revision: str | None = None,
+    merge_adapters: bool = False,
 ) -> EnginePair:
-    """Prepare a pair for vLLM: adapters merged, tokenizers compared, scores entered by ``hf_overrides``.
+    """Prepare a pair for vLLM: tokenizers compared, adapters merged where they cannot share their base, scores entered
+    by ``hf_overrides``.
 
     Args:
         settings: of requests that name none; strategies that draw answers start from the policy's own logits.
         dtype: of the engine. reference_revision: of the second checkpoint on the hub.
+        merge_adapters: merge even where policy and reference could share the base's weights.
     Raises:
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
+    if not isinstance(merge_adapters, bool):
+        raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
     if torch.version.cuda is not None:
         # Whoever asked torch for a GPU before (lm-eval does) can fork no process that uses one.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    from transformers import AutoTokenizer
-
-    policy, reference = full_checkpoints(source, dtype)
-    tokenizer = source.tokenizer if not source.shares_base else policy
-    try:
-        tokenizers = [
-            AutoTokenizer.from_pretrained(tokenizer),
-            AutoTokenizer.from_pretrained(reference, revision=reference_revision),
-        ]
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"no tokenizer for the pair: {str(e).splitlines()[0]}") from e
-    own = {
-        "reference": reference,
-        "reference_revision": reference_revision,
-        "shared_vocab_size": shared_vocab_size(*tokenizers),
+    own: dict[str, Any] = {
         "strategy": settings.strategy if settings.strategy in STRATEGIES else "greedy",
         "alpha": settings.alpha,
         "eft_scale": settings.eft_scale,
     }
+    if not merge_adapters and can_share_base(source):
+        checkpoints = [str(part) for part in (source.base, source.adapter, source.reference_adapter) if part]
+        own |= {"adapter": source.adapter, "reference_adapter": source.reference_adapter}
+        tokenizer = source.tokenizer
+    else:
+        checkpoints = list(full_checkpoints(source, dtype))
+        tokenizer = source.tokenizer if not source.shares_base else checkpoints[0]
+        own |= {
+            "reference": checkpoints[1],
+            "reference_revision": reference_revision,
+            "shared_vocab_size": _shared_vocab_size(tokenizer, checkpoints[1], reference_revision),
+        }
     arguments = {
         "hf_overrides": {"architectures": [ARCHITECTURE], "aad": own},
         "worker_extension_cls": _WORKER,
         # No sampling defaults of a checkpoint leak into a request.
         "generation_config": "vllm",
     }
-    return EnginePair(policy, reference, tokenizer, arguments)
+    return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), arguments)
+
+
+def _shared_vocab_size(tokenizer: str, reference: str, revision: str | None) -> int:
+    from transformers import AutoTokenizer
+
+    try:
+        both = AutoTokenizer.from_pretrained(tokenizer), AutoTokenizer.from_pretrained(reference, revision=revision)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"no tokenizer for the pair: {str(e).splitlines()[0]}") from e
+    return shared_vocab_size(*both)
 
 
 def check_vllm() -> None:

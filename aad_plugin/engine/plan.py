@@ -1,7 +1,8 @@
 """How much memory a served pair takes: arithmetic from the two configurations, no weights are read.
 
-weights = parameters × bytes, of both models; KV cache per token = 2 · layers · KV heads · head size · bytes, of both.
-A decoding step reads both models' weights once, so where bandwidth bounds it a pair runs at half a single model's speed.
+weights = parameters × bytes, of both models, or of their base where they share it (the adapters are not counted); KV
+cache per token = 2 · layers · KV heads · head size · bytes, of both. A decoding step reads the weights once, so where
+bandwidth bounds it two checkpoints run at half a single model's speed, and a shared base at nearly all of it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Plan:
     """A pair on ``devices`` equal devices, tensor parallel.
 
     Attributes:
+        shares_base: whether the policy's weights are the reference's, too.
         weight_gib, kv_mib_per_1k: of both models together. per_device_gib: weights on each device.
         tokens: context tokens whose cache fits beside the weights; None where no device memory was named.
         requests: how many requests of full length that is.
@@ -42,15 +44,22 @@ class Plan:
     kv_mib_per_1k: float
     tokens: int | None
     requests: float | None
+    shares_base: bool = False
 
     def lines(self) -> list[str]:
         """The plan in words."""
+        counted = f"policy {self.policy.parameters / 1e9:.2f}, reference {self.reference.parameters / 1e9:.2f}"
+        price = "a step reads both models' weights: where bandwidth bounds it, half the policy's tokens per second"
+        if self.shares_base:
+            counted = f"one base for both, {self.policy.parameters / 1e9:.2f}"
+            price = (
+                "a step reads the base's weights once: where bandwidth bounds it, nearly the policy's tokens per second"
+            )
         said = [
-            f"weights {self.weight_gib:.1f} GiB (policy {self.policy.parameters / 1e9:.2f}, reference "
-            f"{self.reference.parameters / 1e9:.2f} billion parameters), {self.per_device_gib:.1f} GiB on each of "
+            f"weights {self.weight_gib:.1f} GiB ({counted} billion parameters), {self.per_device_gib:.1f} GiB on each of "
             f"{self.devices}",
             f"KV cache {self.kv_mib_per_1k:.1f} MiB per 1,000 tokens of context, both models",
-            "a step reads both models' weights: where bandwidth bounds it, half the tokens per second of the policy alone",
+            price,
         ]
         if self.tokens is not None:
             fits = (
@@ -83,14 +92,17 @@ def plan(
     device_gib: float | None = None,
     utilisation: float = 0.9,
     context: int = 4096,
+    shares_base: bool = False,
 ) -> Plan:
     """Put two parts on devices.
 
     Args:
         devices: tensor-parallel size. device_gib: memory of each, None leaves out what fits. utilisation: share vLLM may
             use (``--gpu-memory-utilization``). context: tokens of a request of full length.
+        shares_base: the weights are held once.
     """
-    weights, kv = policy.weight_bytes + reference.weight_bytes, policy.kv_bytes + reference.kv_bytes
+    weights = policy.weight_bytes + (0 if shares_base else reference.weight_bytes)
+    kv = policy.kv_bytes + reference.kv_bytes
     tokens = None
     if device_gib is not None:
         tokens = max(0, int((device_gib * GIB * utilisation * devices - weights) / kv))
@@ -103,4 +115,5 @@ def plan(
         kv * 1000 / 2**20,
         tokens,
         None if tokens is None else tokens / context,
+        shares_base,
     )

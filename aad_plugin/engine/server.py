@@ -21,7 +21,7 @@ def engine_arguments(pair: EnginePair, name: str) -> list[str]:
     """Return vLLM's command-line arguments for a pair, whatever asks the engine."""
     own = pair.arguments
     return [
-        "--model", pair.policy, "--tokenizer", pair.tokenizer, "--served-model-name", *model_names(name),
+        "--model", pair.model, "--tokenizer", pair.tokenizer, "--served-model-name", *model_names(name),
         "--hf-overrides", json.dumps(own["hf_overrides"]), "--worker-extension-cls", own["worker_extension_cls"],
         "--generation-config", own["generation_config"], "--override-generation-config", '{"temperature": 0}',
     ]  # fmt: skip

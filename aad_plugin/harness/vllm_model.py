@@ -41,7 +41,8 @@ class AADVLLM(PairAnswers, VLLM):
 
     Args:
         **model_args: a pair and decoding settings as for ``aad``; ``loglikelihood`` (policy | reference |
-            implicit_reward); ``reference_revision``; every argument of lm-eval's ``VLLM`` and of vLLM's engine.
+            implicit_reward); ``reference_revision``; ``merge_adapters`` (hold both sides of a LoRA pair whole); every
+            argument of lm-eval's ``VLLM`` and of vLLM's engine.
     Raises:
         AADError: a mistake in the arguments, or no vLLM; one line says what was expected.
     """
@@ -58,8 +59,9 @@ class AADVLLM(PairAnswers, VLLM):
         assert arguments.source is not None
         options = dict(arguments.hflm)
         self._pair = engine_pair(
-            arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), reference_revision=revision
-        )
+            arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), reference_revision=revision,
+            merge_adapters=options.pop("merge_adapters", False),
+        )  # fmt: skip
         if arguments.trace:
             raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")
         if "gguf_file" in options:
@@ -71,7 +73,7 @@ class AADVLLM(PairAnswers, VLLM):
         self._chosen: str | None = None
         options.setdefault("tokenizer", self._pair.tokenizer)
         try:
-            super().__init__(pretrained=self._pair.policy, **{**self._pair.arguments, **options})
+            super().__init__(pretrained=self._pair.model, **{**self._pair.arguments, **options})
         except TypeError as e:
             raise ConfigError(f"vLLM does not take these model_args: {e}") from e
         except (RuntimeError, ValueError) as e:
@@ -247,7 +249,7 @@ class AADVLLM(PairAnswers, VLLM):
             "pair": self._arguments.source.preset,
             "parts": self._arguments.source.parts(),
             "reference_proof": self._arguments.source.proof,
-            "checkpoints": [checkpoint_mark(self._pair.policy), checkpoint_mark(self._pair.reference)],
+            "checkpoints": [checkpoint_mark(part) for part in self._pair.checkpoints],
             "dtype": str(self.model_args.get("dtype")),
             "quantization": self.model_args.get("quantization"),
             "max_length": self.max_length,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tests.toys import EOS, PAD, VOCAB, Logits, byte_tokenizer, model_logits, spread
@@ -26,10 +28,10 @@ _BUILDERS = {
 
 @dataclass
 class DiskPair:
-    """Folders of a policy and its reference, and what the naive loop reads for either."""
+    """What vLLM loads first, how ``hf_overrides["aad"]`` names the rest, and what the naive loop reads of either side."""
 
-    policy: Path
-    reference: Path
+    model: Path
+    rest: dict[str, str]
     policy_logits: Logits
     reference_logits: Logits
 
@@ -37,8 +39,8 @@ class DiskPair:
         """Arguments of vLLM's LLM for this pair in float32; on a GPU a cache of 1 GiB, not most of the device."""
         small = {"kv_cache_memory_bytes": 2**30, "gpu_memory_utilization": 0.2} if torch.cuda.is_available() else {}
         return dict(
-            model=str(self.policy), dtype="float32", enforce_eager=True, max_model_len=512, max_num_seqs=32, seed=0,
-            hf_overrides={"architectures": ["AADForCausalLM"], "aad": {"reference": str(self.reference), **own}}, **small,
+            model=str(self.model), dtype="float32", enforce_eager=True, max_model_len=512, max_num_seqs=32, seed=0,
+            hf_overrides={"architectures": ["AADForCausalLM"], "aad": {**self.rest, **own}}, **small,
         )  # fmt: skip
 
 
@@ -57,4 +59,29 @@ def disk_pair(folder: Path, arch: str) -> DiskPair:
         model.generation_config = copy.deepcopy(model.generation_config)
         model.save_pretrained(folder / name)
         byte_tokenizer().save_pretrained(folder / name)
-    return DiskPair(folder / "policy", folder / "reference", model_logits(policy), model_logits(reference))
+    rest = {"reference": str(folder / "reference")}
+    return DiskPair(folder / "policy", rest, model_logits(policy), model_logits(reference))
+
+
+def lora_pair(folder: Path, arch: str, names: Sequence[str] = ("adapter",)) -> DiskPair:
+    """A random base and LoRAs on every linear layer, their ranks filled up by no tile; "adapter" is the policy's,
+    "reference_adapter" the reference's."""
+    torch.manual_seed(4)
+    base = _BUILDERS[arch]().eval()
+    spread(base)
+    base.save_pretrained(folder / "base")
+    byte_tokenizer().save_pretrained(folder / "base")
+    logits, rest = {}, {}
+    for number, name in enumerate(names):
+        config = LoraConfig(
+            r=4 + number, lora_alpha=8, task_type="CAUSAL_LM", target_modules="all-linear", rank_pattern={"k_proj": 3}
+        )
+        model = get_peft_model(copy.deepcopy(base), config)
+        torch.manual_seed(100 + number)
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                if "lora_B" in parameter_name:
+                    parameter.normal_(std=0.2)
+        model.save_pretrained(folder / name)
+        logits[name], rest[name] = model_logits(model.eval()), str(folder / name)
+    return DiskPair(folder / "base", rest, logits["adapter"], logits.get("reference_adapter", model_logits(base)))

@@ -24,10 +24,12 @@ VARIANTS = {
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    from tests.engine.pairs import disk_pair
+    from tests.engine.pairs import disk_pair, lora_pair
 
     root = tmp_path_factory.mktemp("pairs")
-    return {arch: disk_pair(root / arch, arch) for arch in ("llama", "qwen3")}
+    found = {arch: disk_pair(root / arch, arch) for arch in ("llama", "qwen3")}
+    found |= {f"{arch} + LoRA": lora_pair(root / f"{arch}-lora", arch) for arch in ("llama", "qwen3")}
+    return {**found, "llama + two LoRAs": lora_pair(root / "two", "llama", ("adapter", "reference_adapter"))}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +75,13 @@ def differences(found, runs) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(
-    ("arch", "variant"), [*(("llama", name) for name in VARIANTS), ("qwen3", "prefix caching"), ("qwen3", "compiled")]
-)
+    ("arch", "variant"),
+    [
+        *(("llama", name) for name in VARIANTS), ("qwen3", "prefix caching"), ("qwen3", "compiled"),
+        *(("llama + LoRA", name) for name in VARIANTS if name != "no prefix caching"), ("qwen3 + LoRA", "prefix caching"),
+        ("llama + two LoRAs", "compiled"),
+    ],
+)  # fmt: skip
 def test_tokens_are_the_naive_loops(pairs, naive, arch, variant):
     llm = engine(pairs[arch], **VARIANTS[variant])
     prompts = random_prompts(LENGTHS)
@@ -87,18 +94,20 @@ def test_tokens_are_the_naive_loops(pairs, naive, arch, variant):
     del llm
 
 
-def test_two_tensor_parallel_ranks_choose_the_same_tokens(pairs, naive, monkeypatch):
+@pytest.mark.parametrize("arch", ["llama", "llama + two LoRAs"])
+def test_two_tensor_parallel_ranks_choose_the_same_tokens(pairs, naive, monkeypatch, arch):
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # two ranks share this machine's cores
-    llm = engine(pairs["llama"], tensor_parallel_size=2)
-    equal, excused, wrong = differences(decode(llm, random_prompts(LENGTHS)[:8]), naive["llama"][:8])
-    print(f"llama, two ranks: {equal} steps equal, {excused} excused, {wrong} wrong")
+    llm = engine(pairs[arch], tensor_parallel_size=2)
+    equal, excused, wrong = differences(decode(llm, random_prompts(LENGTHS)[:8]), naive[arch][:8])
+    print(f"{arch}, two ranks: {equal} steps equal, {excused} excused, {wrong} wrong")
     assert wrong == 0
 
 
-def test_strategies_are_mixed_in_one_batch(pairs):
+@pytest.mark.parametrize("arch", ["llama", "llama + LoRA"])
+def test_strategies_are_mixed_in_one_batch(pairs, arch):
     from vllm import SamplingParams, TokensPrompt
 
-    pair = pairs["llama"]
+    pair = pairs[arch]
     llm = engine(pair)
     prompts = random_prompts([9, 21, 14, 5] * 4)
     wanted = [{}, {"aad_strategy": "greedy"}, {"aad_strategy": "reference"}, {"aad_alpha": 0.5}] * 4

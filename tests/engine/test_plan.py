@@ -26,5 +26,9 @@ def test_what_fits():
     assert pair.weight_gib == pytest.approx(280e9 / 2**30)
     # 8 · 80 GiB · 0.9 = 576 GiB, less 260.8 GiB of weights; 640 KiB of cache per token.
     assert pair.tokens == int((576 * 2**30 - 280e9) / (640 * 1024))
+    shared = plan(one, one, devices=4, device_gib=80, utilisation=0.9, shares_base=True)
+    # 4 · 80 GiB · 0.9 = 288 GiB, less 130.4 GiB of weights, held once; the cache of both sides.
+    assert shared.tokens == int((288 * 2**30 - 140e9) / (640 * 1024))
+    assert any("one base for both, 70.00 billion" in line for line in shared.lines())
     assert plan(one, one, device_gib=80).tokens == 0
     assert any("do not fit" in line for line in plan(one, one, device_gib=80).lines())
