@@ -3,10 +3,9 @@
 vLLM reads the adapters (its reader knows which kinds it understands) and its layers cut the matrices over ranks as they
 cut their own weights. What is added here is the product
 
-    y = W x + [B_policy, B_reference] · mask(A_policy x, A_reference x)
+    y = W x;   y[rows of a half] += scaling · B (A x[rows of that half])
 
-with B scaled, where the mask keeps of each row its own side's part. All rows go through it: an update of half the rows
-of y costs compiled code more than the other half's small products. Knows nothing of attention, caches or scores.
+Knows nothing of attention, caches or scores.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.utils import get_adapter_absolute_path
@@ -47,20 +47,15 @@ def adapt(model: nn.Module, adapters: Mapping[str, str]) -> None:
     Raises:
         ConfigError: an adapter is of a kind that vLLM does not read, or adapts what is no linear layer.
     """
-    layers: dict[str, Any] = {}
-    sides: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
     for side, adapter in adapters.items():
-        for name, (layer, shards) in _by_layer(model, adapter).items():
-            layers[name] = layer
-            sides.setdefault(name, {})[side] = _matrices(layer, shards)
-    for name, layer in layers.items():
-        if not isinstance(layer.quant_method, _HalvesMethod):
-            layer.quant_method = _HalvesMethod(layer.quant_method)
-        layer.aad_update = _LowRank(sides[name])
+        for layer, shards in _by_layer(model, adapter).values():
+            if not isinstance(layer.quant_method, _HalvesMethod):
+                layer.quant_method = _HalvesMethod(layer.quant_method)
+            setattr(layer, f"aad_{side}", _low_rank(*_matrices(layer, shards)))
 
 
 class _HalvesMethod(LinearMethodBase):
-    """A layer's own product, and the update of its rows. Args: the layer's own method."""
+    """A layer's own product for all rows, and each half's update. Args: the layer's own method."""
 
     def __init__(self, own: Any) -> None:
         self.own = own
@@ -73,34 +68,27 @@ class _HalvesMethod(LinearMethodBase):
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return (2T, out) for (2T, in)."""
-        return self.own.apply(layer, x, bias).add_(layer.aad_update(x))
+        out = self.own.apply(layer, x, bias)
+        half = len(x) // 2
+        halves = (("policy", slice(None, half), (0, 0, 0, half)), ("reference", slice(half, None), (0, 0, half, 0)))
+        for side, rows, padding in halves:
+            update = getattr(layer, f"aad_{side}", None)
+            if update is None:
+                continue
+            if (
+                torch.compiler.is_compiling()
+            ):  # fused into what reads it; an assignment to rows would be read twice there
+                out = out + pad(update(x[rows]), padding)
+            else:
+                out[rows] += update(x[rows])
+        return out
 
 
-class _LowRank(nn.Module):
-    """The sum of both sides' B A x, each for its half of the rows.
-
-    Two of vLLM's own linear layers, so that each platform multiplies as it does best.
-
-    Args:
-        sides: by side (A, B) as (R, in) and (out, R), of this rank, B scaled.
-    """
-
-    def __init__(self, sides: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        lower = torch.cat([lower for lower, _ in sides.values()])
-        upper = torch.cat([upper for _, upper in sides.values()], dim=1)
-        rank = -(-len(lower) // _ALIGNED) * _ALIGNED
-        self.lower = _layer(lower, (rank, lower.shape[1]))
-        self.upper = _layer(upper, (len(upper), rank))
-        self.of_policy = len(sides["policy"][0]) if "policy" in sides else 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (2T, out) for (2T, in)."""
-        low = self.lower(x)
-        half = len(low) // 2
-        low[:half, self.of_policy :].zero_()
-        low[half:, : self.of_policy].zero_()
-        return self.upper(low)
+def _low_rank(lower: Tensor, upper: Tensor) -> nn.Module:
+    """x -> B A x for A (R, in) and B (out, R) of this rank, B scaled: two of vLLM's own linear layers, so that each
+    platform multiplies as it does best."""
+    rank = -(-len(lower) // _ALIGNED) * _ALIGNED
+    return nn.Sequential(_layer(lower, (rank, lower.shape[1])), _layer(upper, (len(upper), rank)))
 
 
 def _layer(weight: Tensor, shape: tuple[int, int]) -> nn.Module:
