@@ -35,7 +35,7 @@ from aad_plugin.engine.adapters import adapt
 from aad_plugin.engine.checkpoints import checkpoint_mark
 from aad_plugin.engine.checks import check_engine, check_parts
 from aad_plugin.engine.heads import Head
-from aad_plugin.engine.one_base import Halves, split_attention, twice_as_wide
+from aad_plugin.engine.one_base import Halves, double_attention, twice_as_wide
 from aad_plugin.engine.row_scores import Room, score_rows
 from aad_plugin.engine.rows import Rows
 from aad_plugin.settings import DecodingSettings
@@ -92,9 +92,9 @@ class AADForCausalLM(nn.Module):
             checkpoint_mark(path) for path in self.adapters.values()
         ]  # part of the compile cache's key
         self.vocab_size, self.shared = check_parts(config, config, own)
-        prefixes = maybe_prefix(prefix, "policy"), maybe_prefix(prefix, "reference")
-        self.policy, self.reference = _part(twice_as_wide(vllm_config), config, prefixes[0]), None
-        split_attention(self.policy, vllm_config, *prefixes)
+        prefix = maybe_prefix(prefix, "policy")
+        self.policy, self.reference = _part(twice_as_wide(vllm_config), config, prefix), None
+        double_attention(self.policy, vllm_config.compilation_config.static_forward_context, prefix)
         self.halves = Halves(self.policy)
         self.heads = Head(self.policy), Head(self.policy)
         self.widths = [config.hidden_size] * 2

@@ -1,8 +1,9 @@
 """Policy and reference as one vLLM model: a base whose weights are held and read once, for a batch of two halves.
 
 Every token stands in the batch twice, once for each side. The halves go through the same weights and differ in their
-adapters (`aad_plugin.engine.adapters`) and in their attention, where each has a KV cache of its own under the same block
-table. A step that is bound by reading weights costs what the policy alone costs.
+adapters (`aad_plugin.engine.adapters`). In attention they stand side by side as twice the heads of one token, so that one
+layer and one block table keep both sides' keys and values. A step that is bound by reading weights costs what the policy
+alone costs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vllm.v1.attention.backend import AttentionType
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["Halves", "split_attention", "twice_as_wide"]
+__all__ = ["Halves", "double_attention", "twice_as_wide"]
 
 _REMEDY = "pass merge_adapters=true, which holds both sides whole"
 
@@ -28,7 +29,7 @@ class Halves:
     """Runs one model on both halves.
 
     Args:
-        model: a vLLM causal LM whose attention was split.
+        model: a vLLM causal LM whose attention was doubled.
     """
 
     def __init__(self, model: Any) -> None:
@@ -61,56 +62,45 @@ def twice_as_wide(vllm_config: VllmConfig) -> VllmConfig:
     return changed
 
 
-def split_attention(model: nn.Module, vllm_config: VllmConfig, policy_prefix: str, reference_prefix: str) -> None:
-    """Give every attention layer a twin with a KV cache of its own, for the second half of the rows.
+def double_attention(model: nn.Module, layers: dict[str, Any], prefix: str) -> None:
+    """Let every attention layer take both halves as twice its heads.
 
     Args:
-        model: built under ``policy_prefix``, changed in place; its twins register under ``reference_prefix``.
+        model: built under ``prefix``, changed in place. layers: vLLM's register of layers that keep state.
     Raises:
-        ConfigError: layers that keep state of another kind, or tell tokens apart by their number.
+        ConfigError: layers that keep state of another kind, or tell heads or tokens apart by their number.
     """
-    layers = vllm_config.compilation_config.static_forward_context
-    own = {name: layer for name, layer in layers.items() if name.startswith(f"{policy_prefix}.")}
-    for name, layer in own.items():
-        _check(name, layer)
+    for name, layer in layers.items():
+        if name.startswith(f"{prefix}."):
+            _check(name, layer)
     if any(isinstance(module, MoERunner) for module in model.modules()):
         raise ConfigError(f"experts cannot be shared by two halves of a batch: {_REMEDY}")
     for parent in list(model.modules()):
         for attribute, layer in list(parent.named_children()):
             if isinstance(layer, Attention):
-                name = reference_prefix + layer.layer_name.removeprefix(policy_prefix)
-                layers[name] = twin = _twin(layer, name)
-                setattr(parent, attribute, _HalvesAttention(layer, twin))
+                setattr(parent, attribute, _HalvesAttention(layer))
 
 
 class _HalvesAttention(nn.Module):
-    """Two attention layers, each for its half of the rows; whatever else is asked of it is the policy's."""
+    """An attention layer with the heads of both halves; whatever else is asked of it is the layer's own."""
 
-    def __init__(self, policy: Attention, reference: Attention) -> None:
+    def __init__(self, layer: Attention) -> None:
         super().__init__()
-        self.policy = policy
-        self.reference = reference
+        for owner in (layer, layer.impl):  # vLLM sizes caches by the one and plans its kernels by the other
+            owner.num_heads *= 2
+            owner.num_kv_heads *= 2
+        self.layer = layer
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """Return (2T, heads · size) for (2T, …) inputs."""
-        halves = zip((self.policy, self.reference), query.chunk(2), key.chunk(2), value.chunk(2), strict=True)
-        return torch.cat([layer(*rows, **options) for layer, *rows in halves])
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return (2T, heads · size) for inputs of (2T, …)."""
+        out = self.layer(*(torch.cat(x.chunk(2), dim=1) for x in (query, key, value)))
+        return torch.cat(out.chunk(2, dim=1))
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self._modules["policy"], name)
-
-
-def _twin(layer: Attention, name: str) -> Attention:
-    """The same layer by another name: it computes the same and writes into a cache of its own."""
-    twin = copy.copy(layer)
-    for held in ("_parameters", "_buffers", "_modules"):
-        setattr(twin, held, dict(getattr(layer, held)))
-    twin.layer_name = name
-    twin.kv_cache = torch.tensor([])
-    return twin
+            return getattr(self._modules["layer"], name)
 
 
 def _check(name: str, layer: Any) -> None:
@@ -119,6 +109,9 @@ def _check(name: str, layer: Any) -> None:
             f"{name} ({type(layer).__name__}) is no plain attention, which two halves could share: {_REMEDY}"
         )
     if layer.kv_sharing_target_layer_name is not None:
-        raise ConfigError(f"{name} reads another layer's KV cache, which two halves cannot share: {_REMEDY}")
+        raise ConfigError(f"{name} reads another layer's KV cache, which was not tried with two halves: {_REMEDY}")
     if "fp8" in layer.kv_cache_dtype:
-        raise ConfigError(f"a KV cache in {layer.kv_cache_dtype} has scales of one side only: {_REMEDY}")
+        raise ConfigError(f"a KV cache in {layer.kv_cache_dtype} was not tried with two halves: {_REMEDY}")
+    for word in ("alibi_slopes", "sinks"):
+        if getattr(layer.impl, word, None) is not None:
+            raise ConfigError(f"{name} has {word}, one for each head, which two halves would need twice: {_REMEDY}")
