@@ -93,11 +93,11 @@ def _answer(name: str, prompts: int, tokens: int) -> None:
 
     if options.get("clone") is False:
         composite.AADForCausalLM.forward = _forward_without_clone  # type: ignore[method-assign]
-    pair = engine_pair(resolve("demo"), DecodingSettings(), dtype=dtype)
+    pair = engine_pair(resolve("demo"), DecodingSettings(), dtype=dtype, merge_adapters=True)
     if "head_dtype" in options:
         pair.arguments["hf_overrides"]["aad"]["head_dtype"] = options["head_dtype"]
     llm: Any = LLM(
-        model=pair.policy, tokenizer=pair.tokenizer, dtype=dtype, max_model_len=1024, max_num_seqs=32,
+        model=pair.model, tokenizer=pair.tokenizer, dtype=dtype, max_model_len=1024, max_num_seqs=32,
         kv_cache_memory_bytes=2**31, gpu_memory_utilization=0.15, enable_prefix_caching=False, **pair.arguments, **engine,
     )  # fmt: skip
     assert all(llm.collective_rpc("aad_attach"))

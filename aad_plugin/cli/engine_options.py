@@ -22,7 +22,7 @@ class AskedPair:
     settings: DecodingSettings
     dtype: str
     reference_revision: str | None
-    merge_adapters: bool
+    merge_adapters: bool | None
 
     def engine_dtype(self, extra: Sequence[str]) -> str:
         """Return the engine's dtype: --dtype, else model_args' dtype, else "auto"."""
@@ -54,7 +54,7 @@ def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedP
     changes = {key: given.pop(key) for key in SETTING_NAMES if key in given}
     settings = DecodingSettings().override(**source.settings).override(**changes).override(alpha=alpha)
     dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
-    asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", False))
+    asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", None))
     if given:
         raise ConfigError(
             f"unknown in --model-args: {', '.join(given)}; options of the engine follow the pair, as for vllm serve "

@@ -46,7 +46,7 @@ def engine_pair(
     *,
     dtype: str = "auto",
     reference_revision: str | None = None,
-    merge_adapters: bool = False,
+    merge_adapters: bool | None = None,
 ) -> EnginePair:
     """Prepare a pair for vLLM: tokenizers compared, adapters merged where they cannot share their base, scores entered
     by ``hf_overrides``.
@@ -54,11 +54,14 @@ def engine_pair(
     Args:
         settings: of requests that name none; strategies that draw answers start from the policy's own logits.
         dtype: of the engine. reference_revision: of the second checkpoint on the hub.
-        merge_adapters: merge even where policy and reference could share the base's weights.
+        merge_adapters: False shares the base's weights where both sides can, True merges all the same; None shares on CPU
+            and merges on GPUs, where sharing was not seen yet.
     Raises:
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
+    if merge_adapters is None:
+        merge_adapters = torch.version.cuda is not None or torch.version.hip is not None
     if not isinstance(merge_adapters, bool):
         raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
     if torch.version.cuda is not None:

@@ -41,8 +41,8 @@ class AADVLLM(PairAnswers, VLLM):
 
     Args:
         **model_args: a pair and decoding settings as for ``aad``; ``loglikelihood`` (policy | reference |
-            implicit_reward); ``reference_revision``; ``merge_adapters`` (hold both sides of a LoRA pair whole); every
-            argument of lm-eval's ``VLLM`` and of vLLM's engine.
+            implicit_reward); ``reference_revision``; ``merge_adapters`` (whether both sides of a LoRA pair are held
+            whole); every argument of lm-eval's ``VLLM`` and of vLLM's engine.
     Raises:
         AADError: a mistake in the arguments, or no vLLM; one line says what was expected.
     """
@@ -60,7 +60,7 @@ class AADVLLM(PairAnswers, VLLM):
         options = dict(arguments.hflm)
         self._pair = engine_pair(
             arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), reference_revision=revision,
-            merge_adapters=options.pop("merge_adapters", False),
+            merge_adapters=options.pop("merge_adapters", None),
         )  # fmt: skip
         if arguments.trace:
             raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")
