@@ -153,7 +153,9 @@ def test_scores_of_candidates_are_the_scores_up_to_a_constant_per_row(policy, re
     sparse = aad_scores_of_candidates(policy, found, alpha, policy[at], reference[at])
     whole = aad_scores(policy, reference, alpha)
     plausible = plausible_set(policy, alpha)
-    assert torch.equal(sparse.argmax(-1), whole.argmax(-1))
+    # The two subtract different constants (an implausible token may be the reference's best), which can round a tie apart.
+    chosen = whole.gather(-1, sparse.argmax(-1, keepdim=True))
+    assert (whole.amax(-1, keepdim=True) - chosen <= 1e-4).all()
     for row in range(len(policy)):
         gaps = (sparse - whole)[row, plausible[row]]
         assert gaps.max() - gaps.min() < 1e-4  # float32 differences of numbers up to 60

@@ -61,6 +61,18 @@ def test_loglikelihoods_are_those_of_transformers(run, demo_model):
         assert np.allclose(found, wanted, atol=2e-3), choice
 
 
+def test_merged_adapters_answer_as_those_that_share_their_base(run, demo_model, tmp_path, monkeypatch):
+    from aad_plugin.harness.vllm_model import AADVLLM
+
+    merged = AADVLLM(pair="demo", merge_adapters=True, **ENGINE)
+    assert len(merged._pair.checkpoints) == 2 and merged._pair.model != demo_model._pair.model
+    found = []
+    for number, model in enumerate((merged, demo_model)):
+        monkeypatch.setenv("AAD_OUTPUT_DIR", str(tmp_path / str(number)))  # no answer is taken from the other's
+        found.append(answers(run(model, gen_kwargs="strategy=aad")))
+    assert found[0] == found[1]
+
+
 def test_two_replicas_answer_as_one(run, demo_model, tmp_path, monkeypatch):
     from aad_plugin.harness.vllm_model import AADVLLM
 
@@ -84,6 +96,7 @@ def test_two_replicas_answer_as_one(run, demo_model, tmp_path, monkeypatch):
         ({"reference_device": "cpu"}, "so reference_device has no meaning here"),
         ({"strategy": "grdy"}, "did you mean 'greedy'"),
         ({"tensor_paralel_size": 2}, "vLLM does not take these model_args"),
+        ({"merge_adapters": "perhaps"}, "merge_adapters must be true or false, got 'perhaps'"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):
