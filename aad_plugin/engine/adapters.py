@@ -30,12 +30,12 @@ from vllm.model_executor.layers.linear import (
 from vllm.model_executor.parameter import ModelWeightParameter
 from vllm.model_executor.utils import get_packed_modules_mapping
 
+from aad_plugin.engine.checks import REMEDY
 from aad_plugin.errors import ConfigError
 
 __all__ = ["adapt"]
 
 _ALIGNED = 32  # ranks are filled up with zeros: small products of vLLM on CPU, and tensor cores, want whole tiles
-_REMEDY = "pass merge_adapters=true, which writes the pair as two full checkpoints"
 
 
 def adapt(model: nn.Module, adapters: Mapping[str, str]) -> None:
@@ -107,7 +107,7 @@ def _by_layer(model: nn.Module, adapter: str) -> dict[str, tuple[Any, dict[Any, 
     found: dict[str, tuple[Any, dict[Any, tuple[Tensor, Tensor]]]] = {}
     for name, weights in _read(model, adapter, {name.rsplit(".", 1)[-1] for name in places}):
         if name not in places:
-            raise ConfigError(f"adapter {adapter} adapts {name}, which is no linear layer of this model: {_REMEDY}")
+            raise ConfigError(f"adapter {adapter} adapts {name}, which is no linear layer of this model: {REMEDY}")
         own, layer, shard = places[name]
         found.setdefault(own, (layer, {}))[1][shard] = weights
     return found
@@ -142,11 +142,12 @@ def _read(model: nn.Module, adapter: str, expected: set[str]) -> Iterator[tuple[
             folder, expected, helper, device="cpu", dtype=torch.float32,
             weights_mapper=mapper.get_rename_mapper() if mapper else None,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        for weights in lora.loras.values():
+            weights.optimize()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         reason = " ".join(str(e).split())[:300]
-        raise ConfigError(f"adapter {adapter} cannot share its base on vLLM ({reason}): {_REMEDY}") from e
+        raise ConfigError(f"adapter {adapter} cannot share its base on vLLM ({reason}): {REMEDY}") from e
     for name, weights in lora.loras.items():
-        weights.optimize()
         yield name, (weights.lora_a, weights.lora_b)
 
 

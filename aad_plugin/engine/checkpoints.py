@@ -16,32 +16,36 @@ from aad_plugin.demo.assets import cache_dir
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair_source import PairSource
 
-__all__ = ["can_share_base", "checkpoint_mark", "full_checkpoints", "merge_adapter"]
+__all__ = ["SHARED_TYPES", "can_share_base", "checkpoint_mark", "full_checkpoints", "merge_adapter"]
 
 logger = logging.getLogger(__name__)
 
-# Words of a configuration that tell experts, latent attention, shared caches or recurrent layers: none can be halved.
-_NOT_SHARED = (
-    "num_experts", "num_local_experts", "n_routed_experts", "kv_lora_rank", "num_kv_shared_layers", "linear_num_key_heads",
-    "mamba_d_state", "ssm_state_size", "state_size", "quantization_config",
+# Bases whose two sides one vLLM model can hold: dense, plain attention, read by vLLM's own class with LoRA. Llama and Qwen3
+# are in the tests; the other two are the same classes with a bias or another name.
+SHARED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+# What makes an adapter more than plain LoRA, as vLLM's own reader of adapters sees it.
+_MORE_THAN_LORA = (
+    "use_dora", "modules_to_save", "lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora",
 )  # fmt: skip
+_KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")  # other ways to initialise change the base's weights
 _PLAIN = (".lora_A.weight", ".lora_B.weight")
 
 
 def can_share_base(source: PairSource) -> bool:
     """Whether both sides of a pair are a base with plain LoRAs on linear layers, which one vLLM model can hold.
 
-    Anything else (DoRA, trained embeddings or heads, experts …) is merged; an adapter that is not in a folder here, too.
+    Anything else (other architectures, DoRA, trained embeddings or heads …) is merged; an adapter that is not in a folder
+    here, too.
     """
     from transformers import AutoConfig
 
     if not source.shares_base:
         return False
     try:
-        config = AutoConfig.from_pretrained(source.base).get_text_config()
+        config = AutoConfig.from_pretrained(source.base)
     except (OSError, ValueError):
         return False
-    if any(getattr(config, name, None) for name in _NOT_SHARED):
+    if config.model_type not in SHARED_TYPES or getattr(config, "quantization_config", None):
         return False
     adapters = [adapter for adapter in (source.adapter, source.reference_adapter) if adapter]
     return all(_is_plain(Path(adapter).expanduser()) for adapter in adapters)
@@ -56,7 +60,9 @@ def _is_plain(adapter: Path) -> bool:
             names = list(file.keys())
     except (OSError, ValueError):
         return False
-    if config.get("use_dora") or config.get("modules_to_save") or config.get("bias", "none") != "none":
+    if any(config.get(name) for name in _MORE_THAN_LORA) or config.get("bias", "none") != "none":
+        return False
+    if config.get("init_lora_weights", True) not in _KEEPS_BASE:
         return False
     return all(name.endswith(_PLAIN) and "lm_head" not in name and "embed" not in name for name in names)
 

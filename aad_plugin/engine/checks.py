@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aad_plugin.engine.checkpoints import SHARED_TYPES
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, VocabMismatch, nearest
 
-__all__ = ["check_engine", "check_parts"]
+__all__ = ["REMEDY", "check_engine", "check_parts"]
+
+# Ends every refusal of a shared base.
+REMEDY = "merge the adapter (model_arg merge_adapters=true, or a checkpoint beside 'reference')"
+_LOAD_FORMATS = ("auto", "hf", "safetensors", "pt", "dummy")
 
 _OWN = (
     "reference", "reference_revision", "adapter", "reference_adapter", "strategy", "alpha", "eft_scale", "head_dtype",
@@ -31,15 +36,36 @@ def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
             f"strategy must be one of {', '.join(STRATEGIES)} on vLLM, got {own['strategy']!r}"
             + nearest(str(own["strategy"]), STRATEGIES)
         )
+    if own.get("adapter"):
+        _check_shared(vllm_config, own)
+    if vllm_config.model_config.enable_prompt_embeds:
+        raise ConfigError("a pair reads token ids: prompt embeddings would be one model's")
     parallel, speculative = vllm_config.parallel_config, getattr(vllm_config, "speculative_config", None)
     if parallel.pipeline_parallel_size > 1:
         raise ConfigError("a pair runs with tensor or data parallelism, not with pipeline_parallel_size > 1")
     if speculative is not None and getattr(speculative, "method", "") not in ("ngram", "draft_model"):
         raise ConfigError(f"speculative method {speculative.method!r} reads one model's hidden states; use ngram")
     if vllm_config.lora_config is not None:
-        raise ConfigError("enable_lora serves adapters of one model; merge the policy's adapter before it is served")
+        raise ConfigError("enable_lora serves adapters of one model; name a pair's own as {'aad': {'adapter': …}}")
     if vllm_config.model_config.is_multimodal_model:
         raise ConfigError("multi-modal models are not supported as parts of a pair")
+
+
+def _check_shared(vllm_config: Any, own: Mapping[str, Any]) -> None:
+    """What one base for both sides cannot have."""
+    kind = vllm_config.model_config.hf_config.model_type
+    if kind not in SHARED_TYPES:
+        raise ConfigError(f"a base of type {kind!r} cannot be shared, only {', '.join(SHARED_TYPES)}: {REMEDY}")
+    if vllm_config.model_config.model_impl == "transformers":
+        raise ConfigError(f"model_impl=transformers cannot share a base: {REMEDY}")
+    if vllm_config.quant_config is not None:
+        raise ConfigError(f"sharing a quantised base was not tried: {REMEDY}")
+    if vllm_config.load_config.load_format not in _LOAD_FORMATS:
+        raise ConfigError(
+            f"adapters are read beside load_format {', '.join(_LOAD_FORMATS)}, got {vllm_config.load_config.load_format}"
+        )
+    if own.get("reference_revision"):
+        raise ConfigError("reference_revision is for a second checkpoint; a shared base has the model's own revision")
 
 
 def check_parts(policy: Any, reference: Any, own: Mapping[str, Any]) -> tuple[int, int]:

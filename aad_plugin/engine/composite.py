@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from vllm.compilation.backends import set_model_tag
 from vllm.config import VllmConfig
+from vllm.lora.utils import get_adapter_absolute_path
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.models.utils import (
     AutoWeightsLoader,
@@ -38,6 +39,7 @@ from aad_plugin.engine.heads import Head
 from aad_plugin.engine.one_base import Halves, double_attention, twice_as_wide
 from aad_plugin.engine.row_scores import Room, score_rows
 from aad_plugin.engine.rows import Rows
+from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
 
 __all__ = ["AADForCausalLM"]
@@ -69,6 +71,7 @@ class AADForCausalLM(nn.Module):
         self.room = Room()
         self.rows = Rows(self)  # until a runner's own take their place
         self.adapters = {side: own[name] for side, name in _ADAPTERS.items() if own.get(name)}
+        self.loaded = False
         build = self._share if self.adapters else self._join
         build(vllm_config, own, prefix)
 
@@ -88,9 +91,9 @@ class AADForCausalLM(nn.Module):
     def _share(self, vllm_config: VllmConfig, own: dict[str, Any], prefix: str) -> None:
         """One base, read once for both sides."""
         config = _configs(vllm_config.model_config, own)["policy"]
-        config.aad_adapters = [
-            checkpoint_mark(path) for path in self.adapters.values()
-        ]  # part of the compile cache's key
+        # Part of the compile cache's key, which knows nothing of the adapters' shapes.
+        folders = [get_adapter_absolute_path(adapter) for adapter in self.adapters.values()]
+        config.aad_adapters = [checkpoint_mark(folder) for folder in folders]
         self.vocab_size, self.shared = check_parts(config, config, own)
         prefix = maybe_prefix(prefix, "policy")
         self.policy, self.reference = _part(twice_as_wide(vllm_config), config, prefix), None
@@ -140,7 +143,14 @@ class AADForCausalLM(nn.Module):
         return PairState
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load checkpoints and adapters; vLLM refuses a parameter that no checkpoint fills."""
+        """Load checkpoints and adapters; vLLM refuses a parameter that no checkpoint fills.
+
+        Raises:
+            ConfigError: adapters were loaded before, and compiled code holds them.
+        """
+        if self.adapters and self.loaded:
+            raise ConfigError("weights under adapters cannot be loaded again: start the engine anew")
+        self.loaded = True
         loaded = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
         adapt(self.policy, self.adapters)
         return loaded

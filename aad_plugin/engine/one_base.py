@@ -18,11 +18,13 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.fused_moe import MoERunner
 from vllm.v1.attention.backend import AttentionType
 
+from aad_plugin.engine.checks import REMEDY
 from aad_plugin.errors import ConfigError
 
 __all__ = ["Halves", "double_attention", "twice_as_wide"]
 
-_REMEDY = "pass merge_adapters=true, which holds both sides whole"
+
+_BACKENDS = ("CPU_ATTN", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN")
 
 
 class Halves:
@@ -74,7 +76,7 @@ def double_attention(model: nn.Module, layers: dict[str, Any], prefix: str) -> N
         if name.startswith(f"{prefix}."):
             _check(name, layer)
     if any(isinstance(module, MoERunner) for module in model.modules()):
-        raise ConfigError(f"experts cannot be shared by two halves of a batch: {_REMEDY}")
+        raise ConfigError(f"experts cannot be shared by two halves of a batch: {REMEDY}")
     for parent in list(model.modules()):
         for attribute, layer in list(parent.named_children()):
             if isinstance(layer, Attention):
@@ -104,14 +106,18 @@ class _HalvesAttention(nn.Module):
 
 
 def _check(name: str, layer: Any) -> None:
-    if not isinstance(layer, Attention) or layer.attn_type != AttentionType.DECODER:
+    if type(layer) is not Attention or layer.attn_type != AttentionType.DECODER:
         raise ConfigError(
-            f"{name} ({type(layer).__name__}) is no plain attention, which two halves could share: {_REMEDY}"
+            f"{name} ({type(layer).__name__}) is no plain attention, which two halves could share: {REMEDY}"
         )
     if layer.kv_sharing_target_layer_name is not None:
-        raise ConfigError(f"{name} reads another layer's KV cache, which was not tried with two halves: {_REMEDY}")
+        raise ConfigError(f"{name} reads another layer's KV cache, which was not tried with two halves: {REMEDY}")
     if "fp8" in layer.kv_cache_dtype:
-        raise ConfigError(f"a KV cache in {layer.kv_cache_dtype} was not tried with two halves: {_REMEDY}")
+        raise ConfigError(f"a KV cache in {layer.kv_cache_dtype} was not tried with two halves: {REMEDY}")
+    if (
+        layer.attn_backend.get_name() not in _BACKENDS
+    ):  # others size their buffers by the model's heads, not the layer's
+        raise ConfigError(f"attention by {layer.attn_backend.get_name()} takes no doubled heads: {REMEDY}")
     for word in ("alibi_slopes", "sinks"):
         if getattr(layer.impl, word, None) is not None:
-            raise ConfigError(f"{name} has {word}, one for each head, which two halves would need twice: {_REMEDY}")
+            raise ConfigError(f"{name} has {word}, one for each head, which two halves would need twice: {REMEDY}")

@@ -72,18 +72,15 @@ def engine_pair(
         "alpha": settings.alpha,
         "eft_scale": settings.eft_scale,
     }
-    if not merge_adapters and can_share_base(source):
+    if not merge_adapters and not reference_revision and can_share_base(source):
         checkpoints = [str(part) for part in (source.base, source.adapter, source.reference_adapter) if part]
+        tokenizer, reference = source.tokenizer, checkpoints[0]
         own |= {"adapter": source.adapter, "reference_adapter": source.reference_adapter}
-        tokenizer = source.tokenizer
     else:
         checkpoints = list(full_checkpoints(source, dtype))
-        tokenizer = source.tokenizer if not source.shares_base else checkpoints[0]
-        own |= {
-            "reference": checkpoints[1],
-            "reference_revision": reference_revision,
-            "shared_vocab_size": _shared_vocab_size(tokenizer, checkpoints[1], reference_revision),
-        }
+        tokenizer, reference = source.tokenizer if not source.shares_base else checkpoints[0], checkpoints[1]
+        own |= {"reference": reference, "reference_revision": reference_revision}
+    own["shared_vocab_size"] = _shared_vocab_size(tokenizer, reference, reference_revision)
     arguments = {
         "hf_overrides": {"architectures": [ARCHITECTURE], "aad": own},
         "worker_extension_cls": _WORKER,
