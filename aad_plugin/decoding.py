@@ -90,7 +90,7 @@ def plausible_set(policy_logits: Tensor, alpha: float) -> Tensor:
     Returns:
         (..., V) bool; every row has at least one True.
     """
-    return policy_logits >= policy_logits.amax(-1, keepdim=True) + math.log(check_alpha(alpha))
+    return policy_logits >= _threshold(policy_logits, alpha)
 
 
 def token_advantage(policy_logits: Tensor, reference_logits: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def list_candidates(policy_logits: Tensor, alpha: float) -> Candidates:
     # Block c holds the tokens c, c + width, c + 2 · width …: its maximum is read along contiguous memory.
     blocks = policy_logits[:, : width * _BLOCK].unflatten(-1, (_BLOCK, width))
     highest = torch.cat([blocks.amax(1), policy_logits[:, width * _BLOCK :]], dim=-1)
-    threshold = highest.amax(-1, keepdim=True) + math.log(check_alpha(alpha))
+    threshold = _threshold(highest, alpha)
     rows, block = (highest >= threshold).nonzero(as_tuple=True)
     whole = block < width
     inner, place = (blocks[rows[whole], :, block[whole]] >= threshold[rows[whole]]).nonzero(as_tuple=True)
@@ -222,6 +222,11 @@ def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: float
     _check_shapes(policy_logits, reference_logits)
     reference = reference_logits.float()
     return torch.lerp(reference, policy_logits.float(), eft_scale)
+
+
+def _threshold(policy_logits: Tensor, alpha: float) -> Tensor:
+    """Return (…, 1), the lowest logit that is plausible, in the logits' dtype; any rows that hold the best one will do."""
+    return policy_logits.amax(-1, keepdim=True) + math.log(check_alpha(alpha))
 
 
 def _check_shapes(policy_logits: Tensor, reference_logits: Tensor) -> None:

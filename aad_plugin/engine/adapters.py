@@ -75,9 +75,8 @@ class _HalvesMethod(LinearMethodBase):
             update = getattr(layer, f"aad_{side}", None)
             if update is None:
                 continue
-            if (
-                torch.compiler.is_compiling()
-            ):  # fused into what reads it; an assignment to rows would be read twice there
+            if torch.compiler.is_compiling():
+                # Fused into what reads it; an assignment to rows would be read twice there.
                 out = out + pad(update(x[rows]), padding)
             else:
                 out[rows] += update(x[rows])

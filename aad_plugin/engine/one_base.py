@@ -23,7 +23,7 @@ from aad_plugin.errors import ConfigError
 
 __all__ = ["Halves", "double_attention", "twice_as_wide"]
 
-
+# Others size their buffers by the model's heads, not the layer's.
 _BACKENDS = ("CPU_ATTN", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN")
 
 
@@ -114,9 +114,7 @@ def _check(name: str, layer: Any) -> None:
         raise ConfigError(f"{name} reads another layer's KV cache, which was not tried with two halves: {REMEDY}")
     if "fp8" in layer.kv_cache_dtype:
         raise ConfigError(f"a KV cache in {layer.kv_cache_dtype} was not tried with two halves: {REMEDY}")
-    if (
-        layer.attn_backend.get_name() not in _BACKENDS
-    ):  # others size their buffers by the model's heads, not the layer's
+    if layer.attn_backend.get_name() not in _BACKENDS:
         raise ConfigError(f"attention by {layer.attn_backend.get_name()} takes no doubled heads: {REMEDY}")
     for word in ("alibi_slopes", "sinks"):
         if getattr(layer.impl, word, None) is not None:
