@@ -155,6 +155,28 @@ def test_a_pair_opens_with_verdict_words_and_tokens(opened):
     assert not page.locator("#detail[open]").count()
 
 
+def test_rows_stay_where_they_are_until_the_window_changes(opened):
+    """A click on a row that is drawn anew between the button's way down and its way up is no click."""
+    page = opened(height=500).page
+    row = page.locator("#browser .tabulator-row").first
+    row.evaluate(
+        """row => {
+            window.drawn = 0;
+            const watch = new MutationObserver((changes) => { window.drawn += changes.length; });
+            watch.observe(row.parentNode, { childList: true });
+        }"""
+    )
+    row.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)  # for whatever waits for the table to come into view
+    assert page.evaluate("window.drawn") == 0
+    page.set_viewport_size({"width": 600, "height": 500})
+    for _ in range(100):
+        if row.evaluate("row => row.offsetWidth < 600"):
+            break
+        page.wait_for_timeout(50)
+    assert page.evaluate("window.drawn") > 0 and row.evaluate("row => row.offsetWidth < 600")
+
+
 def test_everything_by_keyboard(opened):
     page = opened().page
     page.keyboard.press("/")

@@ -73,6 +73,7 @@
   const table = new Tabulator("#browser", {
     data: rows, index: "i", height: Math.min(560, Math.max(320, innerHeight - 220)), layout: "fitColumns", responsiveLayout: "hide", renderVerticalBuffer: 300,
     placeholder: "No answers match.", rowHeight: 34,
+    autoResize: false, // it draws the rows anew when they first come into view, and a click then falls between two rows
     columns: [
       aad.textColumn("task", "task", { width: 150, responsive: 5, visible: tasks.length > 1 }), aad.textColumn("id", "id", { width: 100, responsive: 3 }),
       aad.textColumn("prompt", "prompt", { minWidth: 170, widthGrow: 4, responsive: 0 }), aad.textColumn("outcome", "outcome", { width: 95, responsive: 0 }),
@@ -94,6 +95,9 @@
   table.on("tableBuilt", () => { ready = true; count(); document.body.dataset.ready = "true"; filter(); });
   table.on("dataFiltered", () => setTimeout(count, 0));
   table.on("rowClick", (event, row) => { moveTo(() => active().findIndex((one) => one.getIndex() === row.getIndex())); open(); });
+
+  let [shape, redraw] = [innerWidth, 0];
+  addEventListener("resize", () => { if (innerWidth !== shape) { shape = innerWidth; clearTimeout(redraw); redraw = setTimeout(() => table.redraw(true), 150); } });
 
   let waiting = 0;
   byId("search").addEventListener("input", (event) => { clearTimeout(waiting); waiting = setTimeout(() => { state.search = event.target.value.trim().toLowerCase(); filter(); }, 150); });
