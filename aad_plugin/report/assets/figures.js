@@ -54,9 +54,7 @@ aad.drawFigures = (data) => {
       colours: runs, title: metric, format: (r) => aad.num(r.value, Math.abs(r.value) >= 100 ? 0 : 3) }))));
   };
   draw();
-  let pending = 0;
-  let last = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== last) { last = innerWidth; clearTimeout(pending); pending = setTimeout(draw, 150); } });
+  aad.onNewWidth(draw);
   aad.winTable(data, runs);
   aad.figureTable(data, runs);
 };

@@ -96,8 +96,7 @@
   table.on("dataFiltered", () => setTimeout(count, 0));
   table.on("rowClick", (event, row) => { moveTo(() => active().findIndex((one) => one.getIndex() === row.getIndex())); open(); });
 
-  let [shape, redraw] = [innerWidth, 0];
-  addEventListener("resize", () => { if (innerWidth !== shape) { shape = innerWidth; clearTimeout(redraw); redraw = setTimeout(() => table.redraw(true), 150); } });
+  aad.onNewWidth(() => table.redraw(true));
 
   let waiting = 0;
   byId("search").addEventListener("input", (event) => { clearTimeout(waiting); waiting = setTimeout(() => { state.search = event.target.value.trim().toLowerCase(); filter(); }, 150); });

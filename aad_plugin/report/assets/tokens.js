@@ -16,6 +16,12 @@ aad.el = (tag, attributes, ...children) => {
   return node;
 };
 
+// A phone's keyboard and its address bar change the height only, which nothing is drawn anew for.
+aad.onNewWidth = (draw) => {
+  let [width, pending] = [innerWidth, 0];
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; clearTimeout(pending); pending = setTimeout(draw, 150); } });
+};
+
 // Control characters have no glyph; the code points at U+2400 are their pictures.
 aad.visible = (text) => String(text).replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g,
   (c) => c === "\u007f" ? "\u2421" : String.fromCharCode(0x2400 + c.charCodeAt(0)));
