@@ -56,13 +56,18 @@ class Timing:
         return statistics.median(self.speeds)
 
 
-def interleave(contestants: Sequence[Contestant], rounds: int, progress: bool = True) -> list[Timing]:
-    """Run each contestant once to warm up and then once per round, in turn."""
+def interleave(contestants: Sequence[Contestant], rounds: int, progress: bool = True, rest: float = 0) -> list[Timing]:
+    """Run each contestant once to warm up and then once per round, in turn.
+
+    Args:
+        rest: seconds before each call in which nothing runs, for what goes on spinning after its answer.
+    """
     timings = [Timing(contestant) for contestant in contestants]
     with tqdm(total=(rounds + 1) * len(timings), disable=not progress, unit="run", desc="bench") as bar:
         for number in range(rounds + 1):
             for timing in timings:
                 bar.set_postfix_str(f"{timing.contestant.name} ×{timing.contestant.batch}")
+                time.sleep(rest)
                 seconds, peak, output = _once(timing.contestant.call)
                 timing.output = output
                 if number:

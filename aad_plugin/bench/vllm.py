@@ -17,10 +17,11 @@ from aad_plugin.engine.checkpoints import full_checkpoints
 from aad_plugin.engine.options import EnginePair
 from aad_plugin.pair_source import PairSource
 
-__all__ = ["BASELINES", "NAIVE", "contestants"]
+__all__ = ["BASELINES", "NAIVE", "REST", "contestants"]
 
 PLAIN, NAIVE = "greedy, merged: plain engine", "aad: naive loop, transformers"
 BASELINES = (PLAIN,)
+REST = 2.0  # seconds: a worker of vLLM polls for a second after its last step before it sleeps
 _CONTEXT = 1024
 
 

@@ -86,7 +86,7 @@ def _on_vllm(
     contestants = vllm.contestants(
         asked.prepare(["--dtype", dtype]), asked.source, prompts, names, sizes, tokens, dtype, eager
     )
-    timings = interleave(contestants, rounds)
+    timings = interleave(contestants, rounds, rest=vllm.REST)
     return rows(timings, vllm.BASELINES, vllm.NAIVE), {"parts": asked.source.parts(), "dtype": dtype}
 
 
