@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from aad_plugin.cli.main import app
 from tests.toys import byte_tokenizer, toy_model, with_adapters
 
 torch.set_num_threads(1)
@@ -41,6 +43,16 @@ def run_folder(monkeypatch, tmp_path) -> Path:
     """Every test's runs and kept answers go to a folder of its own."""
     monkeypatch.setenv("AAD_OUTPUT_DIR", str(tmp_path / "aad_runs"))
     return tmp_path / "aad_runs"
+
+
+@pytest.fixture
+def aad():
+    """``aad …`` in this process; an error is `result.exception`."""
+
+    def run(*arguments):
+        return CliRunner().invoke(app(), [str(argument) for argument in arguments])
+
+    return run
 
 
 @pytest.fixture(scope="session")

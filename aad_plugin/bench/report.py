@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,11 +71,22 @@ def machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "date": datetime.date.today().isoformat(),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
     }
+
+
+def _processor() -> str:
+    """The processor's own name where Linux gives it, and whether it multiplies bfloat16 in whole tiles."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        facts = ""
+    named = next((line for line in facts.splitlines() if line.startswith("model name")), "")
+    name = named.partition(":")[2].strip() or platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}{', AMX' if 'amx_bf16' in facts else ''}"
 
 
 def _ratio(timing: Timing, other: Timing) -> float:

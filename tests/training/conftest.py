@@ -7,25 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from aad_plugin.cli.main import app
 
 TRAINING = {
     "learning_rate": 1e-3, "max_steps": 6, "per_device_train_batch_size": 2, "use_cpu": True, "bf16": False,
     "use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "gradient_checkpointing": False,
     "logging_steps": 1, "save_steps": 2, "save_total_limit": 2, "report_to": "none", "seed": 0,
 }  # fmt: skip
-
-
-@pytest.fixture
-def aad():
-    """``aad …`` in this process; an error is `result.exception`."""
-
-    def run(*arguments):
-        return CliRunner().invoke(app(), [str(argument) for argument in arguments])
-
-    return run
 
 
 @pytest.fixture(scope="session")
