@@ -23,7 +23,7 @@ test-browser: env    ## the pages in a real browser: Debian's chromium, or CHROM
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m browser
 
 test-engine: $(ENGINE)/.ready   ## against vLLM on CPU
-	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 $(ENGINE)/bin/python -m pytest -m engine
+	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 $(ENGINE)/bin/python -m pytest -m engine
 
 test-all: check test test-slow test-browser test-engine
 

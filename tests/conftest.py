@@ -45,6 +45,14 @@ def run_folder(monkeypatch, tmp_path) -> Path:
     return tmp_path / "aad_runs"
 
 
+@pytest.fixture(scope="module")
+def two_threads():
+    """For tests of real weights."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def aad():
     """``aad …`` in this process; an error is `result.exception`."""

@@ -27,10 +27,8 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def pair():
-    torch.set_num_threads(2)
-    yield load_pair("demo", dtype="float32")
-    torch.set_num_threads(1)
+def pair(two_threads):
+    return load_pair("demo", dtype="float32")
 
 
 def encode(pair, prompts: list[str]) -> list[list[int]]:

@@ -8,7 +8,7 @@ from aad_plugin.alpaca import from_pair
 from aad_plugin.alpaca.from_pair import FromPair
 from tests.alpaca.made import instruction
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("two_threads")]
 
 
 def test_both_engines_answer_alike(demo_model, monkeypatch, tmp_path):

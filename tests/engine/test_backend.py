@@ -9,7 +9,7 @@ from aad_plugin.errors import ConfigError
 from tests.engine.conftest import ENGINE
 from tests.harness.conftest import QUESTIONS, answers, loglikelihoods
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("two_threads")]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from aad_plugin.load import load_pair
 from tests.engine.test_composite import differences
 from tests.test_demo_pair import PROMPTS, encode, naive_run
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("two_threads")]
 
 SCHEMA = {
     "type": "object",

@@ -11,7 +11,7 @@ from aad_plugin.synthesis.filters import Limits
 from aad_plugin.synthesis.prompts import PromptSet
 from aad_plugin.synthesis.synthesizing import Recipe, synthesize
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("two_threads")]
 
 PROMPTS = PromptSet(
     tuple(
