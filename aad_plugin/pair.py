@@ -20,6 +20,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, Pr
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from aad_plugin import cache_names
 from aad_plugin.decoding import (
     Candidates,
     aad_scores,
@@ -37,6 +38,9 @@ from aad_plugin.sides import OneBase, Role, TwoModels
 __all__ = ["SHORTCUTS", "AlignedPair", "AlignedPairConfig", "check_shortcuts"]
 
 SHORTCUTS = ("auto", "none", "candidates", "lazy", "packed")
+
+# Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
+_UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
 _LOGITS_ONLY = {
@@ -128,7 +132,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         settings: DecodingSettings | None = None,
@@ -140,34 +144,41 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             input_ids: (B, T) int64, the tokens after what the cache holds.
             attention_mask: (B, cached + T), 0 for padding; None for all ones.
             position_ids: (B, T) int64; needed with left padding.
-            past_key_values: what :meth:`new_cache` returned for these settings, or None.
+            cache: what :meth:`new_cache` returned for these settings, or None; ``past_key_values``, as transformers
+                called it before 5.24, is taken too.
             use_cache: ignored without a cache; a pair never builds one by itself.
             logits_to_keep: positions to score, counted from the end; 0 for all.
             settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
+            **kwargs: what hosts pass to every model; tensors among them are refused (but :data:`_UNUSED`).
         Returns:
             ``logits`` (B, K, V) float32 scores and the cache.
         Raises:
             NonFiniteLogits: a model produced NaN or ±inf; names the model and the step.
-            ConfigError: a cache built for another kind of strategy.
+            ConfigError: a cache built for another kind of strategy, an argument that a pair would have to ignore, or a
+                host that lost the cache of its own call.
         """
+        cache = cache_names.take({"cache": cache, **kwargs})
+        _refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
         roles = _roles(settings)
-        self._check_cache(past_key_values, roles)
+        self._check_cache(cache, roles)
+        if call is not None:
+            call.check(cache)
         inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
         if call is not None and call.takes_shortcuts(settings, self.shortcuts) and logits_to_keep:
-            scores = self._candidate_scores(call, settings.alpha, input_ids, past_key_values, logits_to_keep, inputs)
-            return CausalLMOutputWithPast(logits=scores, past_key_values=past_key_values)
-        rows = self.sides.logits(roles, input_ids, past_key_values, logits_to_keep, **inputs)
+            scores = self._candidate_scores(call, settings.alpha, input_ids, cache, logits_to_keep, inputs)
+            return cache_names.output(scores, cache)
+        rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
         if call is not None:
-            step = call.step(past_key_values, input_ids.shape[1])
+            step = call.step(cache, input_ids.shape[1])
             for role, row in zip(roles, rows, strict=True):
                 require_finite(row[:, -1:], role, step)
         scores = _score(settings, rows)
         if call is not None and call.recorder is not None:
             call.recorder.show(dict(zip(roles, rows, strict=True)), scores, settings.strategy)
-        return CausalLMOutputWithPast(logits=scores, past_key_values=past_key_values)
+        return cache_names.output(scores, cache)
 
     def _candidate_scores(
         self, call: _Call, alpha: float, input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Any]
@@ -258,7 +269,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
     ) -> None:
         """Build what the host would build for one model, for each model of the pair."""
-        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
+        held = cache_names.take(model_kwargs)
+        if held is not None or generation_config.use_cache is False:
+            self._calls[-1].is_cached = held is not None
             return super()._prepare_cache_for_generation(
                 generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
             )
@@ -266,11 +279,14 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         def build(model: PreTrainedModel) -> Cache | None:
             own: dict[str, Any] = {}
             model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
-            return own.get("past_key_values")
+            return cache_names.take(own)
 
         cache = self.sides.new_cache(_roles(self._calls[-1].settings), build)
+        self._calls[-1].is_cached = cache is not None
         if cache is not None:
-            model_kwargs["past_key_values"] = cache
+            model_kwargs[cache_names.host_name()] = cache
+        else:  # else the host would go on to pass the last token alone
+            generation_config.use_cache = model_kwargs["use_cache"] = False
         return None
 
     @contextlib.contextmanager
@@ -366,7 +382,16 @@ class _Call:
     def __init__(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> None:
         self.settings = settings
         self.recorder = recorder
+        self.is_cached = False
         self._prompt: int | None = None
+
+    def check(self, cache: Cache | None) -> None:
+        """Raise if the cache that was made for this call does not arrive: its steps would read a single token each."""
+        if self.is_cached and cache is None:
+            raise ConfigError(
+                "generate() was given a cache for this pair and calls it without one, so this version of transformers "
+                "passes it by a name that aad_plugin does not know; use_cache=False decodes without"
+            )
 
     def takes_shortcuts(self, settings: DecodingSettings, shortcuts: str) -> bool:
         """Whether a step may leave out what only a recorder would see."""
@@ -378,6 +403,16 @@ class _Call:
         if self._prompt is None:
             self._prompt = length
         return f" at step {length - self._prompt + 1}"
+
+
+def _refuse_ignored(arguments: dict[str, Any]) -> None:
+    """Raise for a tensor or a cache that ``forward`` would drop without a word: tokens would differ from the model's."""
+    named = {name: value for name, value in arguments.items() if isinstance(value, Tensor | Cache)}
+    ignored = [name for name, value in named.items() if name not in _UNUSED]
+    if "token_type_ids" in named and named["token_type_ids"].any():
+        ignored.append("token_type_ids")
+    if ignored:
+        raise ConfigError(f"a pair reads token ids alone and has no use for {', '.join(ignored)}: leave it out")
 
 
 def _roles(settings: DecodingSettings) -> tuple[Role, ...]:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.adapter_rows import BASE, AdapterRows
+from aad_plugin.cache_names import named_cache
 from aad_plugin.decoding import Candidates
 from aad_plugin.errors import ConfigError
 from aad_plugin.head_input import HeadInput
@@ -39,7 +40,8 @@ def _run(
 ) -> Tensor:
     """Return (B, K, V) logits of the last ``logits_to_keep`` positions, all of them for 0."""
     keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
-    logits = model(input_ids=input_ids, past_key_values=cache, use_cache=cache is not None, **keep, **inputs).logits
+    held = named_cache(model, cache)
+    logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, StaticCache
 
 from aad_plugin.answers import encode_prompts
 from aad_plugin.cli.bench import read_prompts
+from aad_plugin.cache_names import named_cache
 from aad_plugin.decoding import aad_scores
 from aad_plugin.engine.checkpoints import full_checkpoints
 from aad_plugin.load import load_pair
@@ -41,8 +42,8 @@ class Reader:
         return self._read(self.step_model, ids, torch.tensor([self.place - 1]))
 
     def _read(self, model: Any, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        out = model(input_ids=ids, position_ids=places[None], past_key_values=self.cache, use_cache=True,
-                    logits_to_keep=1)  # fmt: skip
+        held = named_cache(self.model, self.cache)
+        out = model(input_ids=ids, position_ids=places[None], use_cache=True, logits_to_keep=1, **held)
         return out.logits[:, -1]
 
 

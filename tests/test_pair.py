@@ -159,7 +159,7 @@ def test_penalties_are_fine_where_scores_are_logits(pair):
 
 def test_a_cache_of_another_strategy_is_refused(pair):
     with pytest.raises(ConfigError, match="built for another strategy"):
-        pair(torch.tensor([[1, 2]]), past_key_values=DynamicCache())
+        pair(torch.tensor([[1, 2]]), cache=DynamicCache())
 
 
 @pytest.mark.parametrize("shortcuts", ["none", "auto"])

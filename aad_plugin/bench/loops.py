@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from aad_plugin.cache_names import named_cache
 from aad_plugin.decoding import aad_scores
 
 __all__ = ["greedy_loop", "naive_loop"]
@@ -28,9 +29,9 @@ class _Reader:
             input_ids=input_ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **named_cache(self.model, self.cache),
         )
         return out.logits[:, -1]
 
