@@ -17,8 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, StaticCache
 
 from aad_plugin.answers import encode_prompts
-from aad_plugin.cli.bench import read_prompts
 from aad_plugin.cache_names import named_cache
+from aad_plugin.cli.bench import read_prompts
 from aad_plugin.decoding import aad_scores
 from aad_plugin.engine.checkpoints import full_checkpoints
 from aad_plugin.load import load_pair

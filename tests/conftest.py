@@ -10,7 +10,10 @@ import torch
 from typer.testing import CliRunner
 
 from aad_plugin.cli.main import app
+from tests.engine.serving import batch, served_demo
 from tests.toys import byte_tokenizer, toy_model, with_adapters
+
+__all__ = ["batch", "served_demo"]
 
 torch.set_num_threads(1)
 

@@ -70,7 +70,7 @@ def test_the_older_name_is_taken_too():
 def test_a_host_that_loses_the_cache_is_an_error_and_not_other_tokens(monkeypatch):
     pair = toy_pair("two_models").pair
     monkeypatch.setattr(cache_names, "host_name", lambda: "kv_store")
-    with pytest.raises((ConfigError, ValueError), match="kv_store|without one"):
+    with pytest.raises((ConfigError, ValueError), match=r"kv_store|without one"):
         pair.generate(input_ids=torch.tensor([[1, 2, 3]]), max_new_tokens=3)
 
 

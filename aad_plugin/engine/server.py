@@ -54,7 +54,11 @@ def serve(arguments: Sequence[str], expected: list[dict[str, Any]] | None, *, on
         Mismatch: the engine chooses other tokens than transformers; nothing is served.
     """
     import uvloop
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+
+    try:  # since vLLM 0.33
+        from vllm.entrypoints.common.cli_args import make_arg_parser, validate_parsed_serve_args
+    except ImportError:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = make_arg_parser(FlexibleArgumentParser(prog="aad serve"))

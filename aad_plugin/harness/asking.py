@@ -82,11 +82,8 @@ def check_room(model: Any, contexts: Sequence[str], budget: int, what: str = "pr
 
 def ask(model: Any, contexts: Sequence[str], gen_kwargs: Mapping[str, Any], *, progress: bool = True) -> list[Stored]:
     """Answer rendered prompts in one call, all under the same settings."""
-    from lm_eval.api.instance import Instance
+    from aad_plugin.harness.task_host import generate_request
 
-    requests = [
-        Instance(request_type="generate_until", doc={}, arguments=(context, dict(gen_kwargs)), idx=0)
-        for context in contexts
-    ]
+    requests = [generate_request(context, dict(gen_kwargs)) for context in contexts]
     texts = model.generate_until(requests, disable_tqdm=not progress)
     return [Stored(text, is_truncated(context, gen_kwargs)) for context, text in zip(contexts, texts, strict=True)]

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_aggregation
-from lm_eval.api.task import ConfigurableTask
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.answer_store import is_truncated
@@ -23,6 +22,13 @@ from aad_plugin.harness.dialogues import render, turns_of
 from aad_plugin.harness.judged_run import CANDIDATE, JudgedRun
 from aad_plugin.harness.label_metrics import mean_of_all, standard_error_of
 from aad_plugin.harness.opponents import check_baseline, read_baseline, saved_replies
+from aad_plugin.harness.task_host import (
+    GenerateTask,
+    fewshot_settings,
+    generate_request,
+    is_predict_only,
+    resolve_field,
+)
 from aad_plugin.harness.turns import FOLLOW_UPS, replies_of
 from aad_plugin.judges.thinking import answer_after_thinking
 from aad_plugin.settings import DecodingSettings
@@ -40,7 +46,7 @@ class Figure(NamedTuple):
     higher_is_better: bool | None
 
 
-class RivalTask(ConfigurableTask):
+class RivalTask(GenerateTask):
     """A generate_until task whose documents are answered by ``aad`` and by its rivals.
 
     Each document needs an ``id`` and a ``prompt``: a string, or chat messages ending with the user's turn. Optional are
@@ -103,8 +109,9 @@ class RivalTask(ConfigurableTask):
 
     def fewshot_docs(self) -> Any:
         """Few-shot examples come from the training file where it is there, else from the other test documents."""
-        if self.fewshot_cfg.split not in (None, *self.dataset):
-            self.fewshot_cfg.split = self.config.test_split
+        shown = fewshot_settings(self)
+        if shown.split not in (None, *self.dataset):
+            shown.split = self.config.test_split
         return super().fewshot_docs()
 
     def fewshot_context(self, doc: dict[str, Any], num_fewshot: int, *args: Any, **options: Any) -> Any:
@@ -113,22 +120,16 @@ class RivalTask(ConfigurableTask):
             raise ConfigError(f"the documents of {self.config.task} have no answers to show: num_fewshot must be 0")
         if isinstance(doc["prompt"], str):
             return super().fewshot_context(doc, num_fewshot, *args, **options)
-        return render(doc["prompt"], self.resolve_field(doc, self.config.description), *args, **options)
+        return render(doc["prompt"], resolve_field(self, doc, self.config.description), *args, **options)
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> list[Instance]:
         """One request per strategy; lm-eval batches requests with equal gen_kwargs together."""
         template = super().construct_requests(doc, ctx, **kwargs)
-        context, gen_kwargs = template.arguments[:2]
+        context, gen_kwargs = (template[0] if isinstance(template, list) else template).arguments[:2]
         later = {FOLLOW_UPS: list(doc["turns"][1:])} if len(turns_of(doc)) > 1 else {}
         own = [{}] if self.answers == [_OTHER_BACKEND] else [{"strategy": name, **later} for name in self.answers]
         return [
-            Instance(
-                request_type="generate_until",
-                doc=doc,
-                arguments=(context, {**gen_kwargs, **extra}),
-                idx=number,
-                metadata=template.metadata,
-            )
+            generate_request(context, {**gen_kwargs, **extra}, number=number, like=template)
             for number, extra in enumerate(own)
         ]
 
@@ -145,7 +146,7 @@ class RivalTask(ConfigurableTask):
             "answers": {**replies, **self._opponents_answers(doc, turns)},
             "truncated": truncated,
         }
-        if "bypass" in self._metric_fn_list:  # --predict_only: answers are kept, nothing is judged
+        if is_predict_only(self):  # --predict_only: answers are kept, nothing is judged
             return {"bypass": item}
         values: dict[str, Any] = {"judged": item, **dict.fromkeys(self.run.figures(), item["id"])}
         for name, texts in replies.items():
@@ -171,13 +172,13 @@ class RivalTask(ConfigurableTask):
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """``judged`` comes first in every document's values, so the run has been judged when the others are asked."""
-        if "bypass" in self._metric_fn_list:
+        if is_predict_only(self):
             return {"bypass": self.run.keep}
         return {name: figure.aggregate for name, figure in self._figures().items()}
 
     def higher_is_better(self) -> dict[str, bool]:
         """Direction of every metric that has one."""
-        if "bypass" in self._metric_fn_list:
+        if is_predict_only(self):
             return super().higher_is_better()
         better = {name: figure.higher_is_better for name, figure in self._figures().items()}
         return {name: value for name, value in better.items() if value is not None}

@@ -7,9 +7,10 @@ brings its strategy along, so one engine answers in every way. ``best_of_n`` dra
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
@@ -23,6 +24,7 @@ from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.vllm_host import VLLM
+from aad_plugin.harness.vllm_replicas import Replicas, run
 from aad_plugin.pickers import picker_for
 from aad_plugin.provenance import versions
 from aad_plugin.sampling import draw_seed
@@ -141,24 +143,20 @@ class AADVLLM(PairAnswers, VLLM):
         return kwargs, until, length
 
     def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
-        """Run the engine step by step, so that every answer is kept when it arrives."""
-        if self.data_parallel_size > 1:
-            return self._replicas(requests, sampling_params if generate else None)
+        """Run the engine, or its copies, so that every answer is kept when it arrives."""
         if not generate:
-            return super()._model_generate(requests, generate, sampling_params)
-        from vllm import TokensPrompt
+            if self.data_parallel_size <= 1:
+                return super()._model_generate(requests, generate, sampling_params)
+            from vllm import SamplingParams
 
-        engine = self.model.llm_engine
-        for number, (tokens, parameters) in enumerate(zip(requests, sampling_params, strict=True)):
-            engine.add_request(str(number), TokensPrompt(prompt_token_ids=list(tokens)), parameters)
+            scoring = SamplingParams(temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False)
+            sampling_params = [scoring] * len(requests)
+        stream = self._replicas.answer if self.data_parallel_size > 1 else functools.partial(run, self.model)
         outputs: dict[int, Any] = {}
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                if output.finished:
-                    # vLLM may add a suffix of its own to an id.
-                    number = int(output.request_id.split("-")[0])
-                    outputs[number] = output
-                    self._arrived(output, sampling_params[number])
+        for number, output in stream(requests, sampling_params):
+            outputs[number] = output
+            if generate:
+                self._arrived(output, sampling_params[number])
         return [outputs[number] for number in range(len(requests))]
 
     def _arrived(self, output: Any, parameters: Any) -> None:
@@ -213,33 +211,21 @@ class AADVLLM(PairAnswers, VLLM):
             self._default(before)
 
     def _default(self, strategy: str) -> None:
-        if self.data_parallel_size > 1:
-            self.model_args["hf_overrides"]["aad"]["strategy"] = strategy
-        else:
-            self.model.collective_rpc("aad_set", args=({"strategy": strategy},))
+        call = self._replicas.call if self.data_parallel_size > 1 else self._rpc
+        call("aad_set", {"strategy": strategy})
+
+    def _rpc(self, method: str, *args: Any) -> list[Any]:
+        return self.model.collective_rpc(method, args=args)
+
+    @functools.cached_property
+    def _replicas(self) -> Replicas:
+        """Copies of the engine, started on first use; GPUs are asked for only where there are some."""
+        import torch
+
+        gpus = self.tensor_parallel_size if torch.cuda.is_available() else 0
+        return Replicas(self.model_args, self.data_parallel_size, gpus)
 
     # ------------------------------------------------------------ bookkeeping
-
-    def _replicas(self, requests: list[Any], sampling_params: Any) -> list[Any]:
-        """Data parallelism by Ray actors, each with an engine of its own; GPUs are asked for only where there are some."""
-        import ray
-        import torch
-        from lm_eval.models.utils import undistribute
-        from more_itertools import distribute
-        from vllm import SamplingParams
-
-        scoring = SamplingParams(temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False)
-        parameters = sampling_params or [scoring] * len(requests)
-        gpus = self.tensor_parallel_size if torch.cuda.is_available() else 0
-        replica = ray.remote(num_gpus=gpus)(_answer_replica)
-        shares = [[list(x) for x in distribute(self.data_parallel_size, column)] for column in (requests, parameters)]
-        work = [replica.remote(self.model_args, *share) for share in zip(*shares, strict=True)]
-        outputs = undistribute(ray.get(work))
-        ray.shutdown()
-        if sampling_params:
-            for output, one in zip(outputs, sampling_params, strict=True):
-                self._arrived(output, one)
-        return outputs
 
     def model_account(self) -> dict[str, Any]:
         """Return what tells this model from another."""
@@ -263,17 +249,3 @@ class AADVLLM(PairAnswers, VLLM):
         account = {**self.model_account(), "loglikelihood": self._arguments.loglikelihood}
         account.pop("checkpoints")
         return {**base, "aad": account}
-
-
-def _answer_replica(model_args: dict[str, Any], requests: list[Any], parameters: list[Any]) -> list[Any]:
-    """One replica's share; runs inside a Ray actor."""
-    import os
-
-    from vllm import LLM, TokensPrompt
-
-    for name in [name for name in os.environ if name.startswith("VLLM_DP_")]:
-        os.environ.pop(name)  # the driver's own, which would shift the inner engine's device
-    options = {name: value for name, value in model_args.items() if name != "distributed_executor_backend"}
-    engine = cast(Any, LLM(**options))
-    engine.collective_rpc("aad_attach")
-    return engine.generate([TokensPrompt(prompt_token_ids=list(x)) for x in requests], sampling_params=parameters)

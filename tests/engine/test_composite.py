@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 import pytest
@@ -13,42 +14,31 @@ pytestmark = pytest.mark.engine
 LENGTHS = [3, 17, 9, 24, 12, 5, 30, 20] * 4
 STEPS = 64
 CLOSE = 1e-4
-VARIANTS = {
-    "prefix caching": dict(enable_prefix_caching=True),
-    "no prefix caching": dict(enable_prefix_caching=False),
-    "chunked prefill": dict(enable_chunked_prefill=True, max_num_batched_tokens=48, max_num_seqs=16),
-    "few blocks": dict(num_gpu_blocks_override=24, max_num_seqs=16),
-    "compiled": dict(enforce_eager=False),
-}
+PLAIN: dict[str, object] = {}
+NO_PREFIX = dict(enable_prefix_caching=False)
+CHUNKED = dict(enable_chunked_prefill=True, max_num_batched_tokens=48, max_num_seqs=16)
+CROWDED = dict(num_gpu_blocks_override=24, max_num_seqs=16)
+COMPILED = dict(enforce_eager=False)
+# One engine each, so everything that is shown on a pair with the same options stands together.
+CASES = [
+    ("llama", PLAIN), ("llama", NO_PREFIX), ("llama", CHUNKED), ("llama", CROWDED),
+    ("llama + LoRA", PLAIN), ("llama + LoRA", CHUNKED), ("llama + LoRA", CROWDED),
+    ("qwen3", PLAIN), ("qwen3 + LoRA", PLAIN), ("llama + two LoRAs", COMPILED),
+]  # fmt: skip
+MORE_COMPILED = [("llama", COMPILED), ("qwen3", COMPILED), ("llama + LoRA", COMPILED)]
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    from tests.engine.pairs import disk_pair, lora_pair
-
-    root = tmp_path_factory.mktemp("pairs")
-    found = {arch: disk_pair(root / arch, arch) for arch in ("llama", "qwen3")}
-    found |= {f"{arch} + LoRA": lora_pair(root / f"{arch}-lora", arch) for arch in ("llama", "qwen3")}
-    return {**found, "llama + two LoRAs": lora_pair(root / "two", "llama", ("adapter", "reference_adapter"))}
-
-
-@pytest.fixture(scope="module")
-def naive(pairs):
-    """The naive loop's tokens and margins for every prompt, per architecture."""
+def naive(toy_pairs):
+    """The naive loop's tokens and margins for every prompt, per pair."""
     prompts = random_prompts(LENGTHS)
-    return {
-        arch: [naive_aad(pair.policy_logits, pair.reference_logits, prompt, STEPS, 0.1, EOS) for prompt in prompts]
-        for arch, pair in pairs.items()
-    }
 
+    @functools.cache
+    def runs(name):
+        pair = toy_pairs[name]
+        return [naive_aad(pair.policy_logits, pair.reference_logits, prompt, STEPS, 0.1, EOS) for prompt in prompts]
 
-def engine(pair, **options):
-    from vllm import LLM
-
-    arguments = pair.engine_arguments() | {"worker_extension_cls": "aad_plugin.engine.worker.AADWorkerExtension"}
-    llm = LLM(**{**arguments, **options})
-    assert all(llm.collective_rpc("aad_attach"))
-    return llm
+    return runs
 
 
 def decode(llm, prompts, **parameters):
@@ -74,41 +64,19 @@ def differences(found, runs) -> tuple[int, int, int]:
     return equal, excused, wrong
 
 
-@pytest.mark.parametrize(
-    ("arch", "variant"),
-    [
-        *(("llama", name) for name in VARIANTS), ("qwen3", "prefix caching"), ("qwen3", "compiled"),
-        *(("llama + LoRA", name) for name in VARIANTS if name != "no prefix caching"), ("qwen3 + LoRA", "prefix caching"),
-        ("llama + two LoRAs", "compiled"),
-    ],
-)  # fmt: skip
-def test_tokens_are_the_naive_loops(pairs, naive, arch, variant):
-    llm = engine(pairs[arch], **VARIANTS[variant])
+def check_tokens(llm, runs, name, options):
     prompts = random_prompts(LENGTHS)
-    equal, excused, wrong = differences(decode(llm, prompts), naive[arch])
-    if variant == "prefix caching":
-        again = differences(decode(llm, prompts), naive[arch])
-        assert again == (equal, excused, wrong), "cached prefixes change nothing"
-    print(f"{arch}, {variant}: {equal} steps equal, {excused} excused, {wrong} wrong")
+    equal, excused, wrong = differences(decode(llm, prompts), runs)
+    again = differences(decode(llm, prompts), runs)
+    print(f"{name}, {options or 'prefix caching'}: {equal} steps equal, {excused} excused, {wrong} wrong")
     assert wrong == 0 and excused <= 0.01 * equal
-    del llm
+    assert again == (equal, excused, wrong), "cached prefixes change nothing"
 
 
-@pytest.mark.parametrize("arch", ["llama", "llama + two LoRAs"])
-def test_two_tensor_parallel_ranks_choose_the_same_tokens(pairs, naive, monkeypatch, arch):
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # two ranks share this machine's cores
-    llm = engine(pairs[arch], tensor_parallel_size=2)
-    equal, excused, wrong = differences(decode(llm, random_prompts(LENGTHS)[:8]), naive[arch][:8])
-    print(f"{arch}, two ranks: {equal} steps equal, {excused} excused, {wrong} wrong")
-    assert wrong == 0
-
-
-@pytest.mark.parametrize("arch", ["llama", "llama + LoRA"])
-def test_strategies_are_mixed_in_one_batch(pairs, arch):
+def check_mixture(llm, pair):
+    """Every row of a batch by a strategy of its own."""
     from vllm import SamplingParams, TokensPrompt
 
-    pair = pairs[arch]
-    llm = engine(pair)
     prompts = random_prompts([9, 21, 14, 5] * 4)
     wanted = [{}, {"aad_strategy": "greedy"}, {"aad_strategy": "reference"}, {"aad_alpha": 0.5}] * 4
     random.Random(0).shuffle(wanted)
@@ -119,3 +87,32 @@ def test_strategies_are_mixed_in_one_batch(pairs, arch):
         alpha = 1.0 if "aad_strategy" in extra else extra.get("aad_alpha", 0.1)  # alpha 1 is the policy's argmax
         expected = naive_aad(policy, pair.reference_logits, prompt, 32, alpha, EOS).tokens
         assert list(output.outputs[0].token_ids) == expected, extra
+
+
+def ids(case):
+    return "-".join(f"{name}={value}" for name, value in case.items()) or "plain" if isinstance(case, dict) else case
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=ids)
+def test_tokens_are_the_naive_loops(toy_engines, naive, name, options):
+    check_tokens(toy_engines(name, **options), naive(name), name, options)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize(("name", "options"), MORE_COMPILED, ids=ids)
+def test_tokens_are_the_naive_loops_compiled(toy_engines, naive, name, options):
+    check_tokens(toy_engines(name, **options), naive(name), name, options)
+
+
+@pytest.mark.parametrize("name", ["llama + two LoRAs", pytest.param("llama", marks=pytest.mark.grid)])
+def test_two_tensor_parallel_ranks_choose_the_same_tokens(toy_engines, naive, monkeypatch, name):
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # two ranks share this machine's cores
+    llm = toy_engines(name, tensor_parallel_size=2)
+    equal, excused, wrong = differences(decode(llm, random_prompts(LENGTHS)[:8]), naive(name)[:8])
+    print(f"{name}, two ranks: {equal} steps equal, {excused} excused, {wrong} wrong")
+    assert wrong == 0
+
+
+@pytest.mark.parametrize("name", ["llama", "llama + LoRA"])
+def test_strategies_are_mixed_in_one_batch(toy_engines, toy_pairs, name):
+    check_mixture(toy_engines(name), toy_pairs[name])

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 
+from tests.engine.serving import AAD, ENVIRONMENT, QUESTIONS
+
 pytestmark = pytest.mark.engine
 
-ENVIRONMENT = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-ENGINE = ["--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "32", "--enforce-eager"]
-QUESTIONS = [
-    "How do I keep bread fresh?",
-    "Why is the sky blue?",
-    "Name two uses of baking soda.",
-    "What is a library card for?",
-    "Write a birthday wish for a colleague.",
-    "How does a zipper work?",
-    "What does a thermostat do?",
-    "Give me one idea for a rainy Sunday.",
-]
 # Streams one long answer until it is killed.
 READER = """
 import sys, openai
@@ -40,34 +23,10 @@ for chunk in client.chat.completions.create(model="aad", messages=messages, max_
 
 
 @pytest.fixture(scope="module")
-def address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "aad_plugin.cli", "serve", "demo", *ENGINE]
-    process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], env=ENVIRONMENT)
-    try:
-        deadline = time.monotonic() + 400
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, "the server did not start"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}/v1"
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    finally:
-        if process.poll() is None:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def client(address):
+def client(served_demo):
     import openai
 
-    return openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+    return openai.OpenAI(base_url=served_demo, api_key="none", max_retries=0)
 
 
 def ask(client, question: str, model: str = "aad", **options) -> str:
@@ -106,18 +65,18 @@ def test_what_means_nothing_is_a_400_with_the_reason(client, options, reason):
         ask(client, QUESTIONS[0], **options)
 
 
-def test_clients_that_vanish_leave_the_answers_as_they_were(client, address):
+def test_clients_that_vanish_leave_the_answers_as_they_were(client, served_demo):
     import openai
 
     before = [ask(client, question) for question in QUESTIONS]
-    reader = subprocess.Popen([sys.executable, "-c", READER, address], stdout=subprocess.PIPE, text=True)
+    reader = subprocess.Popen([sys.executable, "-c", READER, served_demo], stdout=subprocess.PIPE, text=True)
     assert reader.stdout is not None
     assert reader.stdout.readline() == "chunk\n"
     reader.kill()  # SIGKILL in the middle of its stream
     reader.wait()
-    asyncio.run(abort_streams(address, 200))
-    with pytest.raises(openai.BadRequestError, match="1024"):
-        ask(client, "word " * 3000)
+    asyncio.run(abort_streams(served_demo, 200))
+    with pytest.raises(openai.BadRequestError, match="2048"):
+        ask(client, "word " * 5000)
     assert [ask(client, question) for question in QUESTIONS] == before
 
 
@@ -138,22 +97,22 @@ async def abort_streams(address: str, number: int) -> None:
     await client.close()
 
 
-def test_alpaca_evals_own_decoder(address, client, monkeypatch):
+def test_alpaca_evals_own_decoder(served_demo, client, monkeypatch):
     from alpaca_eval.decoders.openai import openai_completions
 
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     prompts = [f"<|im_start|>user\n{question}\n<|im_end|>" for question in QUESTIONS[:3]]
     found = openai_completions(
         prompts, model_name="aad", max_tokens=24, num_procs=1, temperature=0.0, requires_chatml=True,
-        openai_api_base=address, openai_api_keys=["none"], openai_organization_ids=[None],
+        openai_api_base=served_demo, openai_api_keys=["none"], openai_organization_ids=[None],
     )  # fmt: skip
     assert found["completions"] == [ask(client, question) for question in QUESTIONS[:3]]
 
 
-def test_lm_evals_own_client(address, tmp_path):
+def test_lm_evals_own_client(served_demo, tmp_path):
     command = [
-        sys.executable, "-m", "aad_plugin.cli", "eval", "--model", "local-chat-completions",
-        "--model_args", f"model=aad,base_url={address}/chat/completions,max_retries=1",
+        *AAD, "eval", "--model", "local-chat-completions",
+        "--model_args", f"model=aad,base_url={served_demo}/chat/completions,max_retries=1",
         "--tasks", "aad_demo_categorization", "--limit", "4", "--apply_chat_template",
         "--gen_kwargs", "max_gen_toks=16", "--output_path", str(tmp_path / "out"),
     ]  # fmt: skip
@@ -162,19 +121,9 @@ def test_lm_evals_own_client(address, tmp_path):
     assert list((tmp_path / "out").rglob("results_*.json"))
 
 
-def test_a_file_of_requests_gets_the_servers_answers(client, tmp_path):
-    def line(custom_id: str, model: str, **more) -> str:
-        body = {"model": model, "messages": [{"role": "user", "content": QUESTIONS[0]}], "max_tokens": 24, **more}
-        return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body})
-
-    requests, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    rows = [line("a", "aad"), line("g", "aad-greedy"), line("r", "aad-reference"), line("x", "aad", temperature=1)]
-    requests.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "aad_plugin.cli", "run-batch", "demo", "-i", str(requests), "-o", str(answers)]
-    subprocess.run([*command, *ENGINE], check=True, env=ENVIRONMENT)
-    found = {row["custom_id"]: row["response"] for row in map(json.loads, answers.read_text().splitlines())}
-    texts = {name: found[name]["body"]["choices"][0]["message"]["content"] for name in "agr"}
+def test_a_file_of_requests_gets_the_servers_answers(client, batch):
+    texts = {name: batch.rows[name]["body"]["choices"][0]["message"]["content"] for name in "agr"}
     models = {"a": "aad", "g": "aad-greedy", "r": "aad-reference"}
     assert texts == {name: ask(client, QUESTIONS[0], model) for name, model in models.items()}
-    assert found["x"]["status_code"] == 400
-    assert "temperature must be 0" in found["x"]["body"]["error"]["message"]
+    assert batch.rows["x"]["status_code"] == 400
+    assert "temperature must be 0" in batch.rows["x"]["body"]["error"]["message"]

@@ -100,12 +100,11 @@ def test_sampled_answers_are_not_cached(evaluate, checkpoints, tmp_path):
 
 
 def test_repeats_of_a_sampled_request_differ(evaluate, checkpoints, task_folder):
-    from lm_eval.api.instance import Instance
-
     from aad_plugin.harness.model import AADLM
+    from aad_plugin.harness.task_host import generate_request
 
     lm = AADLM(**checkpoints.model_args("two_models"), strategy="sample", device="cpu", batch_size=4)
-    request = Instance("generate_until", {}, (QUESTIONS[0], {"until": [], "max_gen_toks": 12}), 0)
+    request = generate_request(QUESTIONS[0], {"until": [], "max_gen_toks": 12})
     first, second, third = lm.generate_until([request] * 3)
     assert len({first, second, third}) == 3
     assert lm.generate_until([request]) == [first]
@@ -159,13 +158,10 @@ def test_bad_arguments(evaluate, checkpoints, extra, gen_kwargs, message):
 
 
 def test_an_empty_prompt(checkpoints):
-    from lm_eval.api.instance import Instance
-
     from aad_plugin.harness.model import AADLM
+    from aad_plugin.harness.task_host import generate_request
 
     lm = AADLM(**checkpoints.model_args("two_models"), device="cpu", batch_size=2)
-    requests = [
-        Instance("generate_until", {}, (text, {"until": [], "max_gen_toks": 4}), i) for i, text in enumerate(["a", ""])
-    ]
+    requests = [generate_request(text, {"until": [], "max_gen_toks": 4}, number=i) for i, text in enumerate(["a", ""])]
     with pytest.raises(AADError, match="a prompt is empty"):
         lm.generate_until(requests)

@@ -1,71 +1,54 @@
-"""The same request file, answered by `vllm serve` live and by `vllm run-batch`: the same verdicts.
+"""One request file, answered live by a vLLM server and by a batch run: the same verdicts.
 
-Needs vLLM's environment: AAD_VLLM_PYTHON names its interpreter (default: this one).
+In CI the already served demo pair is the judge; plain vLLM, whose logits are log-probabilities, is asked by the grid.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 
 from aad_plugin.demo.assets import base_model_path
-from aad_plugin.judges import Comparison, compare, load_judge, summarize
+from aad_plugin.judges import compare, load_judge, summarize
+from tests.engine.serving import ENVIRONMENT, judge_items, listening
 
 pytestmark = pytest.mark.engine
 
 PYTHON = os.environ.get("AAD_VLLM_PYTHON", sys.executable)
 ENGINE = ["--dtype", "float32", "--max-model-len", "2048", "--served-model-name", "smol"]
-ENVIRONMENT = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-QUESTIONS = [
-    ("What is the capital of France?", "The capital of France is Paris.", "I like trains."),
-    ("Name a fruit.", "An apple is a fruit.", "A hammer."),
-    ("What colour is the sky on a clear day?", "It is blue.", "Seven."),
-    ("How many legs has a spider?", "A spider has eight legs.", "A spider has two legs."),
-    ("Say hello in French.", "Bonjour!", "Guten Tag!"),
-    ("What do bees make?", "Bees make honey and wax.", "Bees make furniture, mostly chairs."),
-    ("Which planet do we live on?", "We live on Earth.", "On Mars, as everybody knows."),
-    ("What is 3 + 4?", "3 + 4 = 7", "3 + 4 = 12"),
-]
 
 
-@pytest.fixture(scope="module")
-def items():
-    return [Comparison(str(i), *question) for i, question in enumerate(QUESTIONS)]
+def rulings(live, batch):
+    """Pairs of p(first better), one per order that both could read."""
+    assert [verdict.reason for verdict in live] == [verdict.reason for verdict in batch]
+    return [(a, b) for one, two in zip(live, batch, strict=True) for a, b in zip(one.orders, two.orders, strict=True)]
 
 
-@pytest.fixture(scope="module")
-def served():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_a_served_pair_judges_live_as_from_a_file(served_demo, batch, tmp_path):
+    items = judge_items()
+    live = compare(
+        items, load_judge("openai:aad-reference", base_url=served_demo, form="json"), tmp_path, progress=False
+    )
+    judge = load_judge("openai:aad-reference", form="json")
+    filed = compare(items, judge, batch.judge_folder, progress=False, transport="file")
+    assert all(verdict.judged and set(verdict.orders) <= {0.0, 0.5, 1.0} for verdict in live)
+    pairs = rulings(live, filed)
+    assert len(pairs) == 2 * len(items) and all(a == b for a, b in pairs)
+
+
+@pytest.mark.grid
+def test_live_and_run_batch_give_the_same_verdicts(tmp_path):
+    items = judge_items()
     command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base_model_path()), *ENGINE]
-    process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], env=ENVIRONMENT)
-    try:
-        deadline = time.monotonic() + 400
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, "vLLM's server did not start"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def test_live_and_run_batch_give_the_same_verdicts(items, served, tmp_path):
-    judge = load_judge("openai:smol", base_url=served)
-    live = compare(items, judge, tmp_path / "live", progress=False)
-    assert judge.form == "logprobs"
+    with listening(command) as served:
+        judge = load_judge("openai:smol", base_url=served)
+        live = compare(items, judge, tmp_path / "live", progress=False)
+        assert judge.form == "logprobs"
+        last_resort = compare(items[:2], load_judge("openai:smol", base_url=served, form="json"), progress=False)
+    assert all(v.judged and set(v.orders) <= {0.0, 0.5, 1.0} for v in last_resort)
 
     folder = tmp_path / "file"
     compare(items, load_judge("openai:smol"), folder, progress=False, transport="file")
@@ -74,14 +57,8 @@ def test_live_and_run_batch_give_the_same_verdicts(items, served, tmp_path):
     subprocess.run([*command, *files], check=True, env=ENVIRONMENT, timeout=500)
     batch = compare(items, load_judge("openai:smol"), folder, progress=False, transport="file")
 
-    assert [v.reason for v in live] == [v.reason for v in batch]
-    pairs = [(a, b) for one, two in zip(live, batch, strict=True) for a, b in zip(one.orders, two.orders, strict=True)]
+    pairs = rulings(live, batch)
     assert len(pairs) >= 10  # a model this small does not always reply with a letter
     assert max(abs(a - b) for a, b in pairs) < 1e-3
     print(f"largest difference over {len(pairs)} rulings: {max(abs(a - b) for a, b in pairs):.2e}")
     assert abs(summarize(live).win_rate - summarize(batch).win_rate) < 1e-3
-
-
-def test_json_form_is_a_last_resort_that_works(items, served):
-    verdicts = compare(items[:2], load_judge("openai:smol", base_url=served, form="json"), progress=False)
-    assert all(v.judged and set(v.orders) <= {0.0, 0.5, 1.0} for v in verdicts)

@@ -1,0 +1,93 @@
+"""Copies of one vLLM engine side by side: Ray actors that load their weights once and keep them.
+
+Owns starting the copies, dealing requests out among them and handing every answer back when it arrives. Knows nothing
+of strategies; Ray and vLLM are imported on first use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+__all__ = ["Replicas"]
+
+
+class Replicas:
+    """``number`` engines of the same arguments.
+
+    Args:
+        model_args: of ``vllm.LLM``. number: of copies. gpus: that each copy takes; 0 on a machine without any.
+    """
+
+    def __init__(self, model_args: dict[str, Any], number: int, gpus: int) -> None:
+        import ray
+
+        # An engine inside an actor does not start Ray again: nested placement groups would wait for each other.
+        options = {name: value for name, value in model_args.items() if name != "distributed_executor_backend"}
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, include_dashboard=False)
+        self._engines = [ray.remote(num_gpus=gpus)(_Engine).remote(options) for _ in range(number)]
+
+    def answer(self, prompts: Sequence[Sequence[int]], parameters: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the request, vLLM's RequestOutput) as they finish; blocks.
+
+        Args:
+            prompts: token ids of each request. parameters: its SamplingParams.
+        """
+        import ray
+
+        owner = {}  # neighbours go to different copies, since lm-eval sorts requests by length
+        for place, engine in enumerate(self._engines):
+            rows = list(range(place, len(prompts), len(self._engines)))
+            if rows:
+                work = cast(Any, engine).answer.options(num_returns="streaming")
+                owner[work.remote([list(prompts[row]) for row in rows], [parameters[row] for row in rows])] = rows
+        open_streams = list(owner)
+        while open_streams:
+            ready, open_streams = ray.wait(open_streams, num_returns=1, fetch_local=False)
+            for stream in ready:
+                try:
+                    row, output = ray.get(next(stream))
+                except StopIteration:
+                    continue
+                open_streams.append(stream)
+                yield owner[stream][row], output
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        """Call a worker's method on every copy; return what each one's workers gave."""
+        import ray
+
+        return ray.get([cast(Any, engine).call.remote(method, args) for engine in self._engines])
+
+
+class _Engine:
+    """One copy; lives inside a Ray actor."""
+
+    def __init__(self, model_args: dict[str, Any]) -> None:
+        from vllm import LLM
+
+        for name in [name for name in os.environ if name.startswith("VLLM_DP_")]:
+            os.environ.pop(name)  # the driver's own, which would shift the inner engine's device
+        self.engine = cast(Any, LLM(**model_args))
+        self.engine.collective_rpc("aad_attach")
+
+    def call(self, method: str, args: tuple[Any, ...]) -> list[Any]:
+        return self.engine.collective_rpc(method, args=args)
+
+    def answer(self, prompts: list[list[int]], parameters: list[Any]) -> Iterator[tuple[int, Any]]:
+        yield from run(self.engine, prompts, parameters)
+
+
+def run(engine: Any, prompts: Sequence[Sequence[int]], parameters: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Yield (number of the request, RequestOutput) of one ``vllm.LLM`` as they finish."""
+    from vllm import TokensPrompt
+
+    inner = engine.llm_engine
+    for number, (tokens, one) in enumerate(zip(prompts, parameters, strict=True)):
+        inner.add_request(str(number), TokensPrompt(prompt_token_ids=list(tokens)), one)
+    while inner.has_unfinished_requests():
+        for output in inner.step():
+            if output.finished:
+                # vLLM may add a suffix of its own to an id.
+                yield int(output.request_id.split("-")[0]), output
