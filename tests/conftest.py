@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,22 @@ def run_folder(monkeypatch, tmp_path) -> Path:
     return tmp_path / "aad_runs"
 
 
+_ENGINES = {"served_demo": "served demo", "batch": "served demo", "demo_model": "demo engine", "toy_engines": "toys"}
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that share an engine go to the same worker, so that it is started once."""
+    for item in items:
+        for fixture, group in _ENGINES.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(group))
+                break
+
+
 @pytest.fixture(scope="module")
 def two_threads():
-    """For tests of real weights."""
-    torch.set_num_threads(2)
+    """For tests of real weights: both cores, unless another worker has one of them."""
+    torch.set_num_threads(2 if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") == "1" else 1)
     yield
     torch.set_num_threads(1)
 

@@ -54,7 +54,7 @@ def test_quick(arch, kind, alpha):
     assert sum(run.departures for run in runs) > 0 or alpha == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize(("arch", "kind", "alpha"), FULL_GRID)
 def test_full_grid(arch, kind, alpha):
     check_case(arch, kind, alpha, random_prompts(LENGTHS))
