@@ -5,6 +5,7 @@
     │   └── ReferenceUnknown   nothing proves which model the policy was tuned from
     ├── VocabMismatch          policy and reference do not share token ids
     ├── NonFiniteLogits        a model produced NaN or ±inf
+    ├── ProofFailed            no path of a pair gives what its models give alone
     ├── BackendMissing         an optional package is not installed
     ├── AssetError             a download or cached file of the demo pair is missing or wrong
     └── JudgeError             judging stopped
@@ -27,6 +28,7 @@ __all__ = [
     "JudgeError",
     "JudgeUnavailable",
     "NonFiniteLogits",
+    "ProofFailed",
     "ReferenceUnknown",
     "VerdictUnreadable",
     "VocabMismatch",
@@ -52,6 +54,10 @@ class VocabMismatch(AADError, ValueError):
 
 class NonFiniteLogits(AADError, ArithmeticError):
     """A model's logits hold NaN or ±inf; the message names the model and the step."""
+
+
+class ProofFailed(AADError):
+    """No path of this pair gives what its models give alone, or an option would change its tokens."""
 
 
 class BackendMissing(AADError, ImportError):

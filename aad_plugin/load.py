@@ -125,12 +125,13 @@ def assemble(
     adapter_revision: str | None = None,
     shortcuts: str = "auto",
 ) -> AlignedPair:
-    """Load the weights a source names and join them to a pair.
+    """Load the weights a source names, join them to a pair and let it prove itself.
 
     Args:
         load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
     Raises:
         VocabMismatch: the tokenizers differ, checked before any weight is loaded.
+        ProofFailed: no path of the pair gives what its models give alone.
     """
     vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
     sides: TwoModels | OneBase
@@ -138,9 +139,11 @@ def assemble(
         sides = _attach_adapters(load_model(source.backbone, "policy"), source, adapter_revision)
     else:
         sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
-    return AlignedPair(
+    pair = AlignedPair(
         sides, vocab_size=vocab_size, settings=settings, tokenizer=tokenizer, source=source, shortcuts=shortcuts
     )
+    pair.prove()
+    return pair
 
 
 def _attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | None) -> OneBase:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
+from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from aad_plugin import cache_names
@@ -35,12 +36,18 @@ from aad_plugin.pair_cache import PairCache
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
 
+if TYPE_CHECKING:
+    from aad_plugin.proof import Proof
+    from aad_plugin.sides_in_turns import OneBaseInTurns
+
 __all__ = ["SHORTCUTS", "AlignedPair", "AlignedPairConfig", "check_shortcuts"]
 
 SHORTCUTS = ("auto", "none", "candidates", "lazy", "packed")
 
 # Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
 _UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
+
+_STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
 _LOGITS_ONLY = {
@@ -96,11 +103,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
     config_class = AlignedPairConfig
     main_input_name = "input_ids"
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
-    _is_stateful = False
 
     def __init__(
         self,
-        sides: TwoModels | OneBase,
+        sides: TwoModels | OneBase | OneBaseInTurns,
         *,
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
@@ -123,7 +129,21 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.shortcuts = check_shortcuts(shortcuts)
         self.generation_config = _bare_generation_config(policy)
         self._calls: list[_Call] = []
+        self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
+        self.is_cached = True
+        self.proof: Proof | None = None
+        self.proven_uses: set[str] = set()
         self.eval()
+
+    def prove(self) -> Proof:
+        """Hold every path that spares work against plain readings and take the first that agrees; see `proof.py`.
+
+        Loading does it. A pair put together in memory is not proven until this is called.
+        """
+        from aad_plugin.proof import prove
+
+        self.proof = prove(self)
+        return self.proof
 
     # ------------------------------------------------------------------ scores
 
@@ -249,8 +269,18 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             raise ConfigError("a pair decodes token ids: its two models have embeddings of their own (pass input_ids)")
         if kwargs.get("cache_implementation") == "paged":
             self.generate_batch()
+        if kwargs.get("assistant_model") is not None:
+            self._refuse_drafts("assistant_model")
         with self._call(settings, recorder):
             return super().generate(*args, **kwargs)
+
+    def _refuse_drafts(self, option: str) -> None:
+        if self._is_stateful or not self.is_cached:
+            kind = type(self.sides.policy).__name__
+            raise ConfigError(
+                f"{option}: {kind} cannot take back tokens that it has read (transformers refuses drafts for it, too): "
+                "leave it out"
+            )
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Continuous batching drives one model's paged cache by itself and cannot hold a pair."""
@@ -258,10 +288,12 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     init_continuous_batching = continuous_batching_context_manager = generate_batch
 
-    def new_cache(self, settings: DecodingSettings | None = None, **cache_options: Any) -> Cache:
-        """Return an empty dynamic cache for calls of :meth:`forward` with these settings."""
+    def new_cache(self, settings: DecodingSettings | None = None, **cache_options: Any) -> Cache | None:
+        """Return an empty dynamic cache for calls of :meth:`forward` with these settings; None for a pair without."""
         from transformers import DynamicCache
 
+        if not self.is_cached:
+            return None
         roles = _roles(settings or self.settings)
         return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
 
@@ -269,12 +301,22 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
     ) -> None:
         """Build what the host would build for one model, for each model of the pair."""
+        from aad_plugin.proof import prove_use
+
         held = cache_names.take(model_kwargs)
         if held is not None or generation_config.use_cache is False:
             self._calls[-1].is_cached = held is not None
             return super()._prepare_cache_for_generation(
                 generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
             )
+
+        if not self.is_cached:
+            generation_config.use_cache = model_kwargs["use_cache"] = False
+            return None
+        if generation_config.cache_implementation in _STATIC:
+            prove_use(self, "static cache")
+        if generation_mode == GenerationMode.ASSISTED_GENERATION:
+            prove_use(self, "drafts")
 
         def build(model: PreTrainedModel) -> Cache | None:
             own: dict[str, Any] = {}
@@ -305,6 +347,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         settings = self._calls[-1].settings if self._calls else self.settings
         if config.cache_implementation == "paged":
             self.generate_batch()
+        if config.prompt_lookup_num_tokens:
+            self._refuse_drafts("prompt_lookup_num_tokens")
         for name, neutral in _LOGITS_ONLY.items() if settings.needs_reference else ():
             value = getattr(config, name, None)
             if value not in (None, neutral):
@@ -434,16 +478,14 @@ def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _head_sizes(sides: TwoModels | OneBase) -> dict[str, int]:
-    models = {"policy": sides.policy}
-    if isinstance(sides, TwoModels):
-        models["reference"] = sides.reference_model
-    return {role: model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
+def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns) -> dict[str, int]:
+    models = sides.models()
+    return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
 
 
-def _context_length(sides: TwoModels | OneBase) -> int | None:
+def _context_length(sides: TwoModels | OneBase | OneBaseInTurns) -> int | None:
     """Return the shorter context of the two, in tokens; None where no configuration tells."""
-    models = [sides.policy] + ([sides.reference_model] if isinstance(sides, TwoModels) else [])
+    models = sides.models().values()
     known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
     return min((length for length in known if length), default=None)
 

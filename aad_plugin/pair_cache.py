@@ -71,6 +71,10 @@ class PairCache(Cache):
     def update(self, *args, **kwargs):
         raise TypeError("a PairCache is handed to AlignedPair.forward, which gives each model its own cache")
 
+    # What a model's layers do to their own cache.
+    update_conv_state = update_recurrent_state = update_indexer = get_conv_state = get_recurrent_state = update
+    early_initialization = prefetch = offload = update
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.caches[0].get_seq_length(layer_idx)
 

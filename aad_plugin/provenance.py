@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from aad_plugin.pair import AlignedPair
-from aad_plugin.sides import TwoModels
 
 __all__ = ["describe", "versions", "weights_mark"]
 
@@ -30,9 +29,7 @@ def versions() -> dict[str, str]:
 
 def describe(pair: AlignedPair) -> dict[str, Any]:
     """Return a JSON-able account of a pair."""
-    models = {"policy": pair.sides.policy}
-    if isinstance(pair.sides, TwoModels):
-        models["reference"] = pair.sides.reference_model
+    models = pair.sides.models()
     source = pair.source
     return {
         "pair": source.preset if source is not None else None,
@@ -41,6 +38,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "settings": dataclasses.asdict(pair.settings),
         "dtype": {role: str(model.dtype) for role, model in models.items()},
         "revision": {role: getattr(model.config, "_commit_hash", None) for role, model in models.items()},
+        "path": pair.proof.path if pair.proof else "not proven",
         "weights": weights_mark(pair),
         "versions": versions(),
     }

@@ -9,10 +9,11 @@ Owns which weights see which rows and which cache. Knows nothing of scores, stra
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,10 @@ from aad_plugin.head_input import HeadInput
 from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
 
-__all__ = ["OneBase", "Plausible", "Role", "TwoModels"]
+if TYPE_CHECKING:
+    from aad_plugin.sides_in_turns import OneBaseInTurns
+
+__all__ = ["BuildCache", "FindCandidates", "OneBase", "Plausible", "Role", "TwoModels", "read_model", "switched"]
 
 Role = Literal["policy", "reference"]
 BuildCache = Callable[[PreTrainedModel], Cache | None]
@@ -35,10 +39,10 @@ BuildCache = Callable[[PreTrainedModel], Cache | None]
 FindCandidates = Callable[[Tensor], Candidates]
 
 
-def _run(
+def read_model(
     model: PreTrainedModel, input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor
 ) -> Tensor:
-    """Return (B, K, V) logits of the last ``logits_to_keep`` positions, all of them for 0."""
+    """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0."""
     keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
     held = named_cache(model, cache)
     logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
@@ -85,6 +89,15 @@ class TwoModels(nn.Module):
     @property
     def policy(self) -> PreTrainedModel:
         return self.policy_model
+
+    def models(self) -> dict[Role, PreTrainedModel]:
+        """The models whose weights are held, by role."""
+        return {"policy": self.policy_model, "reference": self.reference_model}
+
+    @contextlib.contextmanager
+    def role(self, role: Role) -> Iterator[PreTrainedModel]:
+        """Inside the block the yielded model, read by itself, is this side."""
+        yield self._model(role)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
@@ -151,7 +164,7 @@ class TwoModels(nn.Module):
         model = self._model(role)
         self.passes[role] += len(inputs["input_ids"])  # type: ignore[arg-type]
         given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
-        logits = _run(model, given.pop("input_ids"), cache, keep, **given)
+        logits = read_model(model, given.pop("input_ids"), cache, keep, **given)
         head = self._policy_head if role == "policy" else self._reference_head
         head.compare(logits)
         return logits
@@ -167,6 +180,24 @@ def _equal_weights(one: nn.Module, other: nn.Module) -> bool:
     return all(
         a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs
     )
+
+
+@contextlib.contextmanager
+def switched(model: Any, policy_adapter: str, adapter: str | None) -> Iterator[PreTrainedModel]:
+    """Inside the block a PeftModel's base is what PEFT makes of it with one adapter (None: with none); the policy's comes
+    back after it."""
+    if adapter is None:
+        with model.disable_adapter():
+            yield model.get_base_model()
+        return
+    if adapter == policy_adapter:
+        yield model.get_base_model()
+        return
+    model.set_adapter(adapter)
+    try:
+        yield model.get_base_model()
+    finally:
+        model.set_adapter(policy_adapter)
 
 
 class OneBase(nn.Module):
@@ -200,6 +231,22 @@ class OneBase(nn.Module):
     def policy(self) -> PreTrainedModel:
         """The base model with the policy's adapter active."""
         return self.model.get_base_model()
+
+    def models(self) -> dict[Role, PreTrainedModel]:
+        """The one model whose weights are held."""
+        return {"policy": self.policy}
+
+    def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
+        """Inside the block the yielded model, read by itself, is this side, by PEFT's own switching."""
+        adapter = self._adapter_of[role]
+        return switched(self.model, self._adapter_of["policy"], None if adapter == BASE else adapter)
+
+    def apart(self) -> OneBaseInTurns:
+        """Return the same pair read by two forwards."""
+        from aad_plugin.sides_in_turns import OneBaseInTurns
+
+        reference = self._adapter_of["reference"]
+        return OneBaseInTurns(self.model, self._adapter_of["policy"], None if reference == BASE else reference)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
@@ -253,7 +300,7 @@ class OneBase(nn.Module):
         # The policy alone takes PEFT's ordinary path: bit for bit what `--model hf` with `peft=` computes.
         names = [] if roles == ("policy",) else [self._adapter_of[role] for role in roles]
         with self._rows.use(names, batch):
-            logits = _run(self.policy, input_ids, cache, keep, **given)
+            logits = read_model(self.policy, input_ids, cache, keep, **given)
         self._head.compare(logits)
         return logits
 

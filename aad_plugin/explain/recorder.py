@@ -164,8 +164,12 @@ def _rows(
     tokens = tokens[:, : start + length]
     mask = torch.cat([attention_mask, attention_mask.new_ones(num, length)], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = pair.sides.new_cache(roles, lambda model: DynamicCache(config=model.config))
     size = max(1, _MAX_LOGITS // (num * pair.vocab_size * len(roles)))
+    cache = None
+    if pair.is_cached:
+        cache = pair.sides.new_cache(roles, lambda model: DynamicCache(config=model.config))
+    else:  # a later piece would not know the earlier ones
+        size = start + length
     for first in range(0, start + length - 1, size):
         last = min(first + size, start + length - 1)
         keep = max(1, last - max(first, start - 1))  # the head is spared the prompt

@@ -1,0 +1,94 @@
+"""One base model whose sides are read one after the other, by PEFT's own switching of adapters.
+
+The plain road for a base whose rows cannot share a forward: two forwards per step, each exactly what PEFT computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from aad_plugin.packed_products import PackedProducts
+from aad_plugin.pair_cache import PairCache
+from aad_plugin.sides import BuildCache, FindCandidates, Plausible, Role, read_model, switched
+
+__all__ = ["OneBaseInTurns"]
+
+
+class OneBaseInTurns(nn.Module):
+    """As :class:`aad_plugin.sides.OneBase`, with a forward and a cache for each side.
+
+    Args:
+        model: a PeftModel in eval mode; any adapter that PEFT can switch on and off.
+        policy_adapter: name of the policy's adapter. reference_adapter: of the reference's; None = the base alone.
+    """
+
+    model: Any
+
+    def __init__(self, model: Any, policy_adapter: str, reference_adapter: str | None = None) -> None:
+        super().__init__()
+        self.passes: Counter[str] = Counter()
+        self.model = model
+        self._adapters: dict[str, str | None] = {"policy": policy_adapter, "reference": reference_adapter}
+        model.set_adapter(policy_adapter)
+        self.products = PackedProducts([model])
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The base model with the policy's adapter active."""
+        return self.model.get_base_model()
+
+    def models(self) -> dict[Role, PreTrainedModel]:
+        """The one model, under the role it plays outside :meth:`role`."""
+        return {"policy": self.policy}
+
+    def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
+        """Inside the block the base model is this side."""
+        return switched(self.model, str(self._adapters["policy"]), self._adapters[role])
+
+    def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
+        """Return a cache for the roles of one decoding, or None where the host wants none."""
+        caches = [build(self.policy) for _ in roles]
+        if any(cache is None for cache in caches):
+            return None
+        return caches[0] if len(caches) == 1 else PairCache(*caches)
+
+    def logits(
+        self,
+        roles: Sequence[Role],
+        input_ids: Tensor,
+        cache: Cache | None,
+        logits_to_keep: int,
+        **inputs: Tensor | None,
+    ) -> list[Tensor]:
+        """Return per role (B, K, V) logits."""
+        caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        rows = []
+        for role, own_cache in zip(roles, caches, strict=True):
+            self.passes[role] += len(input_ids)
+            with self.role(role) as model:
+                rows.append(read_model(model, input_ids, own_cache, logits_to_keep, **given))
+        return rows
+
+    def plausible(
+        self,
+        find: FindCandidates,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        lazy: bool,
+        **inputs: Tensor | None,
+    ) -> Plausible:
+        """Run one step; the candidates' logits are taken off whole rows."""
+        rows = self.logits(("policy", "reference"), input_ids, cache, keep, **inputs)
+        policy, reference = (row.flatten(0, 1) for row in rows)
+        found = find(policy)
+        place = found.rows.to(policy.device), found.tokens.to(policy.device)
+        return Plausible(policy, found, policy[place].float(), reference[place].float())
