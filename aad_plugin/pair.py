@@ -428,6 +428,7 @@ class _Call:
         self.recorder = recorder
         self.is_cached = False
         self._prompt: int | None = None
+        self._forwards = 0
 
     def check(self, cache: Cache | None) -> None:
         """Raise if the cache that was made for this call does not arrive: its steps would read a single token each."""
@@ -443,7 +444,11 @@ class _Call:
 
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
-        length = cache.get_seq_length() if cache is not None else new
+        self._forwards += 1
+        try:
+            length = cache.get_seq_length() if cache is not None else new
+        except ValueError:  # a cache without attention layers keeps no length
+            return f" at step {self._forwards}"
         if self._prompt is None:
             self._prompt = length
         return f" at step {length - self._prompt + 1}"
