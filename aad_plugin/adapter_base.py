@@ -26,9 +26,12 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
     """
     try:
         config = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
-        named = str(config["base_model_name_or_path"])
+        named = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
         return
+    if not named:  # nothing to compare with
+        return
+    named = str(named)
     ours, theirs = Path(base).expanduser(), Path(named).expanduser()
     if named == base or ours.resolve() == theirs.resolve():
         return

@@ -27,6 +27,8 @@ __all__ = ["PER_MODEL", "assemble", "load_pair", "typed"]
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file")
 _NAMES = ("pair", "pretrained", "tokenizer", "trust_remote_code", "shortcuts", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
+# Numbers compared of each weight before and after adapters are loaded.
+_SAMPLED = 4096
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -149,6 +151,7 @@ def assemble(
 def _attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | None) -> OneBase:
     from peft import PeftModel
 
+    before = _sampled_weights(base)
     adapters = {"policy": source.adapter}
     if source.reference_adapter:
         adapters["reference"] = source.reference_adapter
@@ -160,7 +163,31 @@ def _attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | 
     except (OSError, ValueError, RuntimeError, TypeError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {source.adapter!r} does not fit base {source.base!r}: {reason}") from e
+    _check_base(source, before, _sampled_weights(model.get_base_model()))
     return OneBase(model.eval(), "policy", "reference" if source.reference_adapter else None)
+
+
+def _sampled_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Return some numbers of every weight that is the base's own, by its name without PEFT's wrapping."""
+    found = {}
+    for name, weight in model.named_parameters():
+        if "lora_" in name or ".modules_to_save." in name or weight.device.type == "meta":
+            continue
+        plain = name.replace(".base_layer", "").replace(".original_module", "")
+        flat = weight.detach().flatten()
+        found[plain] = flat[:: max(1, len(flat) // _SAMPLED)].clone()
+    return found
+
+
+def _check_base(source: PairSource, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    """Raise if loading adapters rewrote weights that the reference reads, as PiSSA and its kind do."""
+    changed = [name for name, old in before.items() if name in after and not torch.equal(old, after[name])]
+    if changed:
+        raise ConfigError(
+            f"loading adapter {source.adapter!r} rewrote {len(changed)} of the base's own weights (first {changed[0]}), so "
+            "the base is no longer the reference: an init_lora_weights such as 'pissa' or 'olora' does that. Save it as "
+            "plain LoRA (PEFT: path_initial_model_for_weight_conversion=…), or merge it and pass policy=… reference=…"
+        )
 
 
 def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:

@@ -498,6 +498,8 @@ def _context_length(sides: TwoModels | OneBase | OneBaseInTurns) -> int | None:
 def _bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:
     """Keep the policy's special tokens; its sampling defaults and penalties do not leak into a strategy."""
     given = copy.deepcopy(policy.generation_config)
-    return GenerationConfig(
-        bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=given.pad_token_id
-    )
+    pad = given.pad_token_id
+    if pad is not None and pad < 0:  # some checkpoints write −1 for none, which no embedding has
+        ends = given.eos_token_id
+        pad = ends[0] if isinstance(ends, list) else ends
+    return GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=pad)

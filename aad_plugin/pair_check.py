@@ -19,7 +19,6 @@ from aad_plugin.decoding import plausible_set
 from aad_plugin.pair import AlignedPair
 from aad_plugin.pair_cache import cache_bytes_per_token
 from aad_plugin.preferences import Preference
-from aad_plugin.sides import TwoModels
 from aad_plugin.strategies import decode
 
 __all__ = [
@@ -42,11 +41,11 @@ _PROMPTS = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: weights of the policy, weights the reference adds, key/value cache per token of one text."""
+    """Bytes: weights of the policy, weights the reference adds, key/value cache per token of one text (None: unknown)."""
 
     policy: int
     reference_extra: int
-    cache_per_token: int
+    cache_per_token: int | None
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,11 @@ def memory(pair: AlignedPair) -> Memory:
     def size(module: Any) -> int:
         return sum(p.numel() * p.element_size() for p in module.parameters())
 
-    two = isinstance(pair.sides, TwoModels)
-    models = [pair.sides.policy, pair.sides.reference_model if two else pair.sides.policy]
-    extra = size(pair.sides.reference_model) if two else 0
-    return Memory(size(pair.sides.policy), extra, sum(_cache_bytes(model) for model in models))
+    models = pair.sides.models()
+    policy, reference = models["policy"], models.get("reference")
+    per_token = [_cache_bytes(model) for model in (policy, reference or policy)]
+    known = [size for size in per_token if size is not None]
+    return Memory(size(policy), size(reference) if reference else 0, sum(known) if len(known) == 2 else None)
 
 
 def ambiguity(pair: AlignedPair, prompts: Sequence[Any] = _PROMPTS, max_new_tokens: int = 32) -> Ambiguity:
@@ -154,5 +154,5 @@ def _until_end(tokens: Tensor, pair: AlignedPair) -> Tensor:
     return ended.cumsum(-1) - ended == 0
 
 
-def _cache_bytes(model: Any) -> int:
+def _cache_bytes(model: Any) -> int | None:
     return cache_bytes_per_token(model.config, torch.finfo(model.dtype).bits // 8)

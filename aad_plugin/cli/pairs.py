@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,7 +56,12 @@ def check(
     table.add_row(
         "weights", f"policy {size.policy / 2**20:,.0f} MiB, the reference adds {size.reference_extra / 2**20:,.0f} MiB"
     )
-    table.add_row("cache per token", f"{size.cache_per_token / 2**10:,.1f} KiB for both")
+    per_token = size.cache_per_token
+    table.add_row(
+        "cache per token",
+        "unknown: the configuration does not tell" if per_token is None else f"{per_token / 2**10:,.1f} KiB for both",
+    )
+    table.add_row("proof", _proof(loaded.proof))
     table.add_row(
         "filter",
         f"{choice.single:.0%} of {choice.steps} steps have one plausible token (alpha {loaded.settings.alpha}); "
@@ -81,6 +86,12 @@ def check(
     console.print(table)
     if warning:
         typer.echo(warning, err=True)
+
+
+def _proof(proof: Any) -> str:
+    """Say what a pair has proven of itself."""
+    avoided = "".join(f"; not taken: {one}" for one in proof.avoided)
+    return f"{proof.status}: decodes by the path {proof.path!r}{avoided}"
 
 
 @app.command()

@@ -18,11 +18,11 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 
 @dataclass(frozen=True)
 class Part:
-    """One model. parameters: number; kv_bytes: per token of context."""
+    """One model. parameters: number; kv_bytes: per token of context, None where the configuration does not tell."""
 
     parameters: int
     weight_bytes: int
-    kv_bytes: int
+    kv_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Plan:
     devices: int
     weight_gib: float
     per_device_gib: float
-    kv_mib_per_1k: float
+    kv_mib_per_1k: float | None
     tokens: int | None
     requests: float | None
     shares_base: bool = False
@@ -58,7 +58,9 @@ class Plan:
         said = [
             f"weights {self.weight_gib:.1f} GiB ({counted} billion parameters), {self.per_device_gib:.1f} GiB on each of "
             f"{self.devices}",
-            f"KV cache {self.kv_mib_per_1k:.1f} MiB per 1,000 tokens of context, both models",
+            "KV cache: unknown, the configuration does not tell"
+            if self.kv_mib_per_1k is None
+            else f"KV cache {self.kv_mib_per_1k:.1f} MiB per 1,000 tokens of context, both models",
             price,
         ]
         if self.tokens is not None:
@@ -102,9 +104,11 @@ def plan(
         shares_base: the weights are held once.
     """
     weights = policy.weight_bytes + (0 if shares_base else reference.weight_bytes)
-    kv = policy.kv_bytes + reference.kv_bytes
+    kv = None
+    if policy.kv_bytes is not None and reference.kv_bytes is not None:
+        kv = policy.kv_bytes + reference.kv_bytes
     tokens = None
-    if device_gib is not None:
+    if device_gib is not None and kv is not None:
         tokens = max(0, int((device_gib * GIB * utilisation * devices - weights) / kv))
     return Plan(
         policy,
@@ -112,7 +116,7 @@ def plan(
         devices,
         weights / GIB,
         weights / GIB / devices,
-        kv * 1000 / 2**20,
+        None if kv is None else kv * 1000 / 2**20,
         tokens,
         None if tokens is None else tokens / context,
         shares_base,
