@@ -5,7 +5,7 @@ VENV   ?= .venv
 ENGINE ?= .venv-engine
 BIN     = $(VENV)/bin
 
-.PHONY: demo alpaca-example test test-slow test-browser test-engine test-all check format env bench clean
+.PHONY: demo alpaca-example test test-slow test-browser test-engine test-grid test-all check format env bench clean
 
 demo: env            ## the demo pair through lm-eval: win rates, figures, answers side by side
 	$(BIN)/python -m aad_plugin.demo
@@ -25,7 +25,10 @@ test-browser: env    ## the pages in a real browser: Debian's chromium, or CHROM
 test-engine: $(ENGINE)/.ready   ## against vLLM on CPU
 	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 $(ENGINE)/bin/python -m pytest -m engine
 
-test-all: check test test-slow test-browser test-engine
+test-grid: env       ## coverage of intervals over all cells; resumes in runs/
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m grid
+
+test-all: check test test-slow test-browser test-engine test-grid
 
 check: env           ## lint and types
 	$(BIN)/ruff format --check .

@@ -1,14 +1,14 @@
 """Bounds on the mean of values in [0, 1], from few, lopsided or tied ones. Knows numbers alone.
 
-Gaffke's bound (2005, "Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable",
-Mathematical Methods of Statistics 14): the values get random weights from a flat Dirichlet distribution, as in Rubin's Bayesian
-bootstrap, and one pseudo-observation at the far end of the range, 1 for the upper bound and 0 for the lower, gets a weight,
-too; the bound is a quantile of the weighted mean. For values of 0 and 1 it is Clopper & Pearson's exact interval. For other
-values it is conjectured to hold at its level whatever the distribution (Learned-Miller & Thomas 2019, arXiv 1905.06208);
-`python -m tests.judges.coverage_grid` measures it.
+Gaffke's bound (2005, "Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative
+variable", Mathematical Methods of Statistics 14): the values get random weights from a flat Dirichlet distribution, as in
+Rubin's Bayesian bootstrap, and one pseudo-observation at the far end of the range, 1 for the upper bound and 0 for the
+lower, gets a weight, too; the bound is a quantile of the weighted mean. For values of 0 and 1 it is Clopper and Pearson's
+exact interval. For other values it is conjectured to hold at its level whatever the distribution (Learned-Miller & Thomas
+2019, arXiv 1905.06208); `python -m tests.judges.coverage_grid` measures it.
 
 With clusters a value is a prompt's sum, each prompt has one weight, and the pseudo-observation is as large as the largest
-prompt. Nothing is drawn at random: the quantile is solved for with the exact distribution of a weighted sum of exponentials.
+prompt. Nothing is drawn at random: the quantile is solved for with the exact distribution of a sum of exponentials.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["mean_bounds", "sum_is_positive"]
 
 _STEP, _BLOCK, _LAST = 0.1, 16, 240
-_PRECISION = 1e-9
+_PRECISION = 1e-8  # of the logit of a tail
 
 
 def mean_bounds(sums: np.ndarray, sizes: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def sum_is_positive(factors: np.ndarray) -> np.ndarray:
         if first == 0:
             terms[:, 0] /= 2
         total += terms.sum(axis=1)
-        if (np.abs(terms[:, -1]) <= _PRECISION * 1e-3 * np.abs(total)).all():
+        if (np.abs(terms[:, -1]) <= 1e-12 * np.abs(total)).all():
             break
     return np.exp(-np.log(shifted).sum(axis=1)) * total * _STEP / np.pi
 
@@ -92,32 +92,34 @@ def _upper_bound(sums: np.ndarray, sizes: np.ndarray, tail: float) -> np.ndarray
 
 def _solve(sums: np.ndarray, sizes: np.ndarray, value: np.ndarray, tail: float) -> np.ndarray:
     """Where the chance that the weighted mean is above falls to `tail`: regula falsi (Illinois) on its logit."""
-    largest = sizes.max(axis=1)
+    from scipy import special
 
-    def excess(mean: np.ndarray) -> np.ndarray:
-        factors = np.concatenate([sums - mean[:, None] * sizes, ((1 - mean) * largest)[:, None]], axis=1)
-        chance = np.clip(sum_is_positive(factors), 1e-300, 1 - 1e-16)
-        return np.log(chance / (1 - chance)) - np.log(tail / (1 - tail))
+    def excess(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        pseudo = (1 - mean) * sizes[rows].max(axis=1)
+        chance = sum_is_positive(np.column_stack([sums[rows] - mean[:, None] * sizes[rows], pseudo]))
+        return special.logit(np.clip(chance, 1e-300, 1 - 1e-16)) - special.logit(tail)
 
-    low, high = value, (1 + value) / 2
-    at_low, at_high = excess(low), excess(high)
-    while (at_high > 0).any() and (1 - high).max() > 1e-12:
-        above = at_high > 0
-        low, at_low = np.where(above, high, low), np.where(above, at_high, at_low)
-        high = np.where(above, (1 + high) / 2, high)
-        at_high = excess(high)
-    side = np.zeros(len(value))
+    everything = np.arange(len(value))
+    low, high, side = value.copy(), (1 + value) / 2, np.zeros(len(value))
+    at_low, at_high = excess(everything, low), excess(everything, high)
+    while len(rows := np.flatnonzero((at_high > 0) & (1 - high > 1e-12))):
+        low[rows], at_low[rows] = high[rows], at_high[rows]
+        high[rows] = (1 + high[rows]) / 2
+        at_high[rows] = excess(rows, high[rows])
+    found, rows = high.copy(), np.flatnonzero(at_high <= 0)
     for _ in range(100):
-        # Halving now and then keeps the bracket shrinking from both ends.
-        step = np.where(at_low > at_high, at_low / np.where(at_low > at_high, at_low - at_high, 1), 0.5)
-        middle = low + np.clip(step, 0, 1) * (high - low)
-        here = excess(middle)
-        if (np.abs(here) <= _PRECISION).all() or (high - low).max() <= 1e-13:
+        share = at_low[rows] / np.maximum(at_low[rows] - at_high[rows], 1e-300)
+        found[rows] = low[rows] + np.clip(share, 0, 1) * (high[rows] - low[rows])
+        here = excess(rows, found[rows])
+        keep = (np.abs(here) > _PRECISION) & (high[rows] - low[rows] > 1e-13)
+        rows, here = rows[keep], here[keep]
+        if not len(rows):
             break
+        # A bound that stays twice is halved, which keeps the bracket shrinking from both ends.
         above = here > 0
-        at_high, at_low = (
-            np.where(above, np.where(side == 1, at_high / 2, at_high), here),
-            np.where(above, here, np.where(side == -1, at_low / 2, at_low)),
-        )
-        low, high, side = np.where(above, middle, low), np.where(above, high, middle), np.where(above, 1, -1)
-    return middle
+        up, down = rows[above], rows[~above]
+        at_high[up] = np.where(side[up] == 1, at_high[up] / 2, at_high[up])
+        at_low[down] = np.where(side[down] == -1, at_low[down] / 2, at_low[down])
+        low[up], at_low[up], side[up] = found[up], here[above], 1
+        high[down], at_high[down], side[down] = found[down], here[~above], -1
+    return found

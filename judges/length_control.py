@@ -99,8 +99,8 @@ def _cannot(p: np.ndarray, delta: np.ndarray, hardness: np.ndarray | None, promp
         word = "longer" if sides[0] < sides[1] else "shorter"
         return (
             f"the candidate is {word} than the baseline on {1 - min(sides):.0%} of the items, so that a rate at equal "
-            f"lengths would be a guess beyond the data (at least {_LEAST_SIDE:.0%} are needed on either side, or instruction "
-            "difficulties)"
+            f"lengths would be a guess beyond the data (at least {_LEAST_SIDE:.0%} are needed on either side, or "
+            "instruction difficulties)"
         )
     return ""
 

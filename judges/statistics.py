@@ -80,9 +80,9 @@ def mean_with_interval(
 def mean_of_unbounded(values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | None = None) -> Estimate:
     """Mean of values without bounds, e.g. rewards, with Gaffke's bounds for a range somewhat wider than the one seen.
 
-    Without bounds no interval holds whatever the distribution. This one takes the range to reach beyond the `n` prompts seen
-    by 4 / n of it on either side, which covered best of what was compared (docs/judges.md). Equal values say nothing of
-    their spread: the bounds are then NaN, as they are for one prompt.
+    Without bounds no interval holds whatever the distribution. This one takes the range to reach beyond the `n` prompts
+    seen by 4 / n of it on either side; what that covers, beside Student's t: docs/judges.md. Equal values say nothing
+    of their spread: the bounds are then NaN, as they are for one prompt.
 
     Args:
         values: (N,) any unit, finite. clusters: as above.
@@ -182,14 +182,14 @@ def paired_difference(
 ) -> Difference:
     """Mean difference with an interval, and sign-flip tests against a drop and a rise.
 
-    The tests (see `sign_flips`) are exact where old and new differ by chance alone, however few prompts changed. The interval
-    is that of `mean_with_interval` on the range the limit sets, or of `mean_of_unbounded`; it excludes 0 just where a test
-    rejects at 2.5 %, so that the two never contradict each other.
+    The tests (see `sign_flips`) are exact where old and new differ by chance alone, however few prompts changed. The
+    interval is that of `mean_with_interval` on the range the limit sets, or of `mean_of_unbounded`. It ends at 0 at the
+    latest just where a test rejects at 2.5 %, and reaches beyond 0 elsewhere, so that the two never contradict each other.
 
     Args:
         differences: (N,) new minus old of each document, no NaN. clusters: (N,) what belongs together, e.g. the prompt.
-        limit: the largest possible distance from 0: 1 for verdicts and labels, inf where there is none. None takes 1 where no
-            difference is larger, else inf.
+        limit: the largest possible distance from 0: 1 for verdicts and labels, inf where there is none. None takes 1 where
+            no difference is larger, else inf.
         resamples, seed: of the flips, where their number is too large to go through.
     Returns:
         bounds within the limit; NaN where there is nothing to estimate (and for the bounds of one prompt without limit).
@@ -203,7 +203,7 @@ def paired_difference(
         return Difference(_NAN, _NAN, _NAN, _NAN)
     if limit is None:
         limit = 1.0 if np.abs(values).max() <= 1 else np.inf
-    sums, sizes = _by_cluster(values, clusters)
+    sums, _ = _by_cluster(values, clusters)
     below, is_exact = chance_of_so_low(sums, resamples, seed)
     above, _ = chance_of_so_low(-sums, resamples, seed)
     value = float(values.mean()) + 0.0

@@ -55,6 +55,12 @@ def student_t(sums: np.ndarray, sizes: np.ndarray) -> Bounds:
     return np.clip(value - half, 0, 1), np.clip(value + half, 0, 1)
 
 
+def student_t_uncut(sums: np.ndarray, sizes: np.ndarray) -> Bounds:
+    """Student's t over prompts for values without bounds."""
+    value, half = _ratio(sums, sizes), stats.t.ppf(1 - _TAIL, sums.shape[1] - 1) * _error(sums, sizes)
+    return value - half, value + half
+
+
 def plus_four_t(sums: np.ndarray, sizes: np.ndarray) -> Bounds:
     """Student's t after two pseudo-observations at 0 and two at 1 (Agresti & Coull 1998)."""
     size = sizes.max(1, keepdims=True)

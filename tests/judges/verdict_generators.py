@@ -120,3 +120,35 @@ def _centre(p: float, bias: float) -> float:
         return wins - p * (1 - ties)
 
     return float(optimize.brentq(excess, -30, 30))
+
+
+def real_verdicts(model: str) -> np.ndarray:
+    """GPT-4's verdicts on one published model, from the files beside the checkout."""
+    from aad_plugin.judges.results import read_verdicts
+    from tests.public_data import DATA
+
+    return np.array([v.p for v in read_verdicts(DATA / f"alpaca_eval_annotations_{model}.json.gz")], dtype=float)
+
+
+def drawn(dice: np.random.Generator, rows: int, num: int, verdicts: np.ndarray, again: bool) -> Sample:
+    """Draws of `num` of given verdicts, of each at most once, or with putting back (`again`)."""
+    if again:
+        chosen = dice.integers(len(verdicts), size=(rows, num))
+    else:
+        chosen = np.argsort(dice.random((rows, len(verdicts))), axis=1)[:, :num]
+    return verdicts[chosen], np.ones((rows, num)), float(verdicts.mean())
+
+
+def rewards(dice: np.random.Generator, rows: int, num: int, shape: str) -> tuple[np.ndarray, float]:
+    """Numbers without bounds and their mean: normal, exponential, lognormal, heavy-tailed, in two heaps, or mostly 0."""
+    size = (rows, num)
+    normal = dice.standard_normal(size)
+    if shape == "two heaps":
+        return np.where(dice.random(size) < 0.9, 0.0, 3.0) + 0.3 * normal, 0.3
+    return {
+        "normal": (normal, 0.0),
+        "exponential": (dice.exponential(size=size), 1.0),
+        "lognormal": (np.exp(normal), float(np.exp(0.5))),
+        "heavy-tailed": (dice.standard_t(3, size), 0.0),
+        "mostly 0": (np.where(dice.random(size) < 0.1, normal, 0.0), 0.0),
+    }[shape]
