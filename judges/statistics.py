@@ -252,8 +252,8 @@ def _checked(
     if len(wrong):
         wanted = f"within [{low:g}, {high:g}]" if np.isfinite(high) else "finite"
         raise ConfigError(
-            f"{what} must be {wanted}, got {found[wrong[0]]} at position {wrong[0]} ({len(wrong)} such); leave out what has "
-            "no value"
+            f"{what} must be {wanted}, got {found[wrong[0]]} at position {wrong[0]} ({len(wrong)} such); leave out "
+            "what has no value"
         )
     return np.clip(found, low, high)
 

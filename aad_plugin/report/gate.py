@@ -252,7 +252,9 @@ def _correct(result: GateResult) -> None:
 
     if not result.compared:
         return
-    corrected = multipletests([one.p for one in result.compared], alpha=result.level, method="holm")[1]
+    alone = [one.p for one in result.compared]
+    # Of one there is nothing to correct, and statsmodels' function collects garbage at each call.
+    corrected = multipletests(alone, alpha=result.level, method="holm")[1] if len(alone) > 1 else alone
     for row, (one, p) in enumerate(zip(result.compared, corrected, strict=True)):
         drop = -one.difference if one.better == "higher" else one.difference
         good = one.p_better <= _BETTER and drop < 0

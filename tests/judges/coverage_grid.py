@@ -2,8 +2,9 @@
 
 python -m tests.judges.coverage_grid [FILE]      resumable: cells in FILE (runs/coverage_grid.jsonl) are not computed again
 
-A cell is a generator of verdicts, a number of prompts and a chance of a win: 2,000 samples, or for hard verdicts every possible
-one with its probability. Draws from real verdicts are cells where those files are there; rewards have a table of their own.
+A cell is a generator of verdicts, a number of prompts and a chance of a win: 2,000 samples, or for hard verdicts every
+possible one with its probability. Draws from real verdicts are cells where those files are there; rewards have a table of
+their own.
 """
 
 from __future__ import annotations
