@@ -7,8 +7,9 @@ lower, gets a weight, too; the bound is a quantile of the weighted mean. For val
 exact interval. For other values it is conjectured to hold at its level whatever the distribution (Learned-Miller & Thomas
 2019, arXiv 1905.06208); `python -m tests.judges.coverage_grid` measures it.
 
-With clusters a value is a prompt's sum, each prompt has one weight, and the pseudo-observation is as large as the largest
-prompt. Nothing is drawn at random: the quantile is solved for with the exact distribution of a sum of exponentials.
+With clusters a value is a prompt's sum, each prompt has one weight, and the pseudo-observation is as large as the mean
+prompt: one as large as the largest made intervals up to twice as wide, which coverage did not need. Nothing is drawn at
+random: the quantile is solved for with the exact distribution of a sum of exponentials.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _solve(sums: np.ndarray, sizes: np.ndarray, value: np.ndarray, tail: float) 
     from scipy import special
 
     def excess(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        pseudo = (1 - mean) * sizes[rows].max(axis=1)
+        pseudo = (1 - mean) * sizes[rows].mean(axis=1)
         chance = sum_is_positive(np.column_stack([sums[rows] - mean[:, None] * sizes[rows], pseudo]))
         return special.logit(np.clip(chance, 1e-300, 1 - 1e-16)) - special.logit(tail)
 

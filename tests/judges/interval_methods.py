@@ -128,8 +128,9 @@ def empirical_bernstein(sums: np.ndarray, sizes: np.ndarray) -> Bounds:
 
 
 def betting(sums: np.ndarray, sizes: np.ndarray) -> Bounds:
-    """Hedged capital (Waudby-Smith & Ramdas 2024, section 4.3), of prompts' means in their order, on a grid of 400 means."""
-    means, num = sums / sizes, sums.shape[1]
+    """Hedged capital (Waudby-Smith & Ramdas 2024, 4.3), of prompts' means in random order, on a grid of 400 means."""
+    # Samples that are enumerated stand in order, and bets are placed one after the other.
+    means, num = np.random.default_rng(0).permuted(sums / sizes, axis=1), sums.shape[1]
     steps = np.arange(1, num + 1)
     centre = (0.5 + np.cumsum(means, 1)) / (steps + 1)
     spread = (0.25 + np.cumsum((means - centre) ** 2, 1)) / (steps + 1)

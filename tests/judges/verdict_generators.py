@@ -1,7 +1,7 @@
 """Simulated verdicts with a known truth, one named function per kind of judge. Knows nothing of intervals.
 
-Each returns (sums, sizes, truth): sums and sizes are (rows, num) arrays, one row per simulated sample of `num` prompts, with
-the sum of a prompt's verdicts and how many there are; truth is the expected verdict. `p` is the chance of a win among
+Each returns (sums, sizes, truth): sums and sizes are (rows, num) arrays, one row per simulated sample of `num` prompts,
+with the sum of a prompt's verdicts and how many there are; truth is the expected verdict. `p` is the chance of a win among
 verdicts that are no tie.
 """
 
