@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["mean_bounds", "sum_is_positive"]
+__all__ = ["mean_bounds", "sum_is_positive", "unbounded_mean_bounds"]
 
 _STEP, _BLOCK, _LAST = 0.1, 16, 240
+_BEYOND = 4.0
 _PRECISION = 1e-8  # of the logit of a tail
 
 
@@ -33,6 +34,27 @@ def mean_bounds(sums: np.ndarray, sizes: np.ndarray, tail: float) -> tuple[np.nd
         two (rows,) arrays around the ratio of the sums; exact to about 1e-8.
     """
     return 1 - _upper_bound(sizes - sums, sizes, tail), _upper_bound(sums, sizes, tail)
+
+
+def unbounded_mean_bounds(sums: np.ndarray, sizes: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same for values whose range is not known: it is taken to reach 4 / num of the range seen beyond either end.
+
+    Args:
+        sums, sizes, tail: as above, sums of any sign and unit.
+    Returns:
+        two (rows,) arrays; NaN where all prompts' means are equal, which says nothing of their spread.
+    """
+    means = sums / sizes
+    seen = np.ptp(means, axis=1)
+    beyond = _BEYOND / means.shape[1] * seen
+    bottom, wide = means.min(axis=1) - beyond, seen + 2 * beyond
+    low, high = np.full(len(sums), np.nan), np.full(len(sums), np.nan)
+    rows = np.flatnonzero(seen > 1e-12 * np.abs(means).max(axis=1))
+    if len(rows):
+        scaled = (sums[rows] - bottom[rows, None] * sizes[rows]) / wide[rows, None]
+        found = mean_bounds(scaled, sizes[rows], tail)
+        low[rows], high[rows] = (bottom[rows] + wide[rows] * bound for bound in found)
+    return low, high
 
 
 def sum_is_positive(factors: np.ndarray) -> np.ndarray:

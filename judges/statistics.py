@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.bounded_mean import mean_bounds
+from aad_plugin.judges.bounded_mean import mean_bounds, unbounded_mean_bounds
 from aad_plugin.judges.sign_flips import chance_of_so_low
 
 __all__ = [
@@ -32,7 +32,6 @@ CONFIDENCE = 0.95
 INTERVAL_METHOD = "Gaffke's bounds over prompts (Clopper-Pearson's for hard verdicts)"
 """Named in every summary; runs whose summaries name different methods are not compared."""
 _TAIL = (1 - CONFIDENCE) / 2
-_BEYOND = 4.0
 _NAN = float("nan")
 _ROUNDING = 1e-9
 
@@ -93,13 +92,8 @@ def mean_of_unbounded(values: Sequence[float] | np.ndarray, clusters: Sequence[H
     if not len(values):
         return Estimate(_NAN, _NAN, _NAN, _NAN)
     sums, sizes = _by_cluster(values, clusters)
-    mean, error, means = float(values.mean()), _error(sums, sizes), sums / sizes
-    seen = float(np.ptp(means))
-    if not seen > 1e-12 * np.abs(means).max():
-        return Estimate(mean, error, _NAN, _NAN, len(sums))
-    bottom, wide = float(means.min()) - _BEYOND / len(sums) * seen, (1 + 2 * _BEYOND / len(sums)) * seen
-    low, high = mean_bounds((sums - bottom * sizes)[None] / wide, sizes[None], _TAIL)
-    return Estimate(mean, error, bottom + wide * float(low[0]), bottom + wide * float(high[0]), len(sums))
+    low, high = unbounded_mean_bounds(sums[None], sizes[None], _TAIL)
+    return Estimate(float(values.mean()), _error(sums, sizes), float(low[0]), float(high[0]), len(sums))
 
 
 def interval_of_rate(rate: float, standard_error: float, num: int) -> tuple[float, float]:
@@ -243,7 +237,10 @@ def smallest_detectable_difference(num: int, standard_deviation: float = 0.5, po
 def _checked(
     values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | None, what: str, low: float, high: float
 ) -> np.ndarray:
-    found = np.asarray(values, dtype=float)
+    try:
+        found = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what} must be one list of numbers: {error}") from error
     if found.ndim != 1 or (clusters is not None and len(clusters) != len(found)):
         named = "" if clusters is None else f" and {len(clusters)} clusters"
         raise ConfigError(f"{what} must be one list of numbers, with a cluster each if any; got {found.shape}{named}")

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from aad_plugin.judges.bounded_mean import mean_bounds
-from aad_plugin.judges.statistics import mean_of_unbounded
+from aad_plugin.judges.bounded_mean import mean_bounds, unbounded_mean_bounds
 from tests.judges.interval_methods import METHODS, percentile_bootstrap, student_t_uncut
 from tests.judges.verdict_generators import GENERATORS, RATES, SIZES, Sample, drawn, real_verdicts, rewards
 from tests.public_data import DATA
@@ -35,7 +34,12 @@ Cell = dict[str, Any]  # generator, num, p, and coverage and width by method
 
 def used(sums: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The bounds that `mean_with_interval` gives, for many samples at once."""
-    parts = [mean_bounds(sums[i : i + _CHUNK], sizes[i : i + _CHUNK], 0.025) for i in range(0, len(sums), _CHUNK)]
+    return _in_chunks(mean_bounds, sums, sizes)
+
+
+def _in_chunks(bounds: Any, sums: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What fits into a processor's cache is several times faster."""
+    parts = [bounds(sums[i : i + _CHUNK], sizes[i : i + _CHUNK], 0.025) for i in range(0, len(sums), _CHUNK)]
     return np.concatenate([low for low, _ in parts]), np.concatenate([high for _, high in parts])
 
 
@@ -67,10 +71,10 @@ def cell_of(generator: str, num: int, p: float, names: tuple[str, ...] = (OURS, 
 def reward_cell(shape: str, num: int) -> Cell:
     """The same for means without bounds; widths are relative to Student's t."""
     values, truth = rewards(np.random.default_rng([num, *shape.encode()]), SAMPLES, num, shape)
-    found = [mean_of_unbounded(row) for row in values]
-    # All equal: no interval is given, which is no false one.
-    ours = np.array([[-np.inf, np.inf] if np.isnan(one.low) else [one.low, one.high] for one in found]).T
     ones = np.ones_like(values)
+    low, high = _in_chunks(unbounded_mean_bounds, values, ones)
+    none = np.isnan(low)  # all equal: no interval is given, which is no false one
+    ours = np.where(none, -np.inf, low), np.where(none, np.inf, high)
     bounds = {OURS: ours, "student_t": student_t_uncut(values, ones), "percentile": percentile_bootstrap(values, ones)}
     cell: Cell = {"generator": f"rewards: {shape}", "num": num, "p": 0.5, "coverage": {}, "width": {}}
     for name, (low, high) in bounds.items():
