@@ -186,7 +186,8 @@ def paired_difference(
             no difference is larger, else inf.
         resamples, seed: of the flips, where their number is too large to go through.
     Returns:
-        bounds within the limit; NaN where there is nothing to estimate (and for the bounds of one prompt without limit).
+        bounds within the limit, NaN where there is nothing to estimate. Where all prompts differ by the same and there is
+        no limit, that difference is taken for it.
     Raises:
         ConfigError: a difference that is NaN, infinite or beyond the limit, or another number of clusters.
     """
@@ -213,7 +214,10 @@ def _difference_bounds(values: np.ndarray, clusters: Sequence[Hashable] | None, 
         found = mean_with_interval((values / limit + 1) / 2, clusters)
         return (2 * found.low - 1) * limit, (2 * found.high - 1) * limit
     found = mean_of_unbounded(values, clusters)
-    return found.low, found.high  # NaN where all are equal
+    if not np.isnan(found.low):
+        return found.low, found.high
+    seen = float(np.abs(values).max())
+    return _difference_bounds(values, clusters, seen) if seen else (0.0, 0.0)
 
 
 def smallest_detectable_difference(num: int, standard_deviation: float = 0.5, power: float = 0.8) -> float:

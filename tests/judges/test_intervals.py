@@ -83,6 +83,11 @@ def test_two_verdicts_of_160_are_no_regression():
     assert -1 <= found.low < found.value < 0 < found.high <= 1  # low was -7.9e305
 
 
+def test_equal_differences_without_a_limit_have_finite_bounds():
+    found = paired_difference([5.0] * 20)
+    assert 3 < found.low < found.value == found.high == 5 and found.p_above == pytest.approx(0.5**20)
+
+
 def test_no_change_is_no_certainty():
     found = paired_difference([0.0] * 160)
     assert (found.p_below, found.p_above) == (1, 1)
