@@ -30,7 +30,10 @@ from aad_plugin.report.runs import Run, TaskRun
 __all__ = ["GateResult", "Mismatch", "NotGated", "Tested", "check_gate"]
 
 _BETTER = (1 - CONFIDENCE) / 2
-_SUMMARY_AGAIN = "remove summary.json beside the older verdicts, and its figures are computed again"
+_SUMMARY_AGAIN = (
+    "run the older `aad judge` line again (nothing is paid twice), or remove summary.json in a task's vs_ folder: "
+    "its figures are then computed again"
+)
 
 
 @dataclass(frozen=True)
