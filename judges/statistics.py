@@ -177,8 +177,9 @@ def paired_difference(
     """Mean difference with an interval, and sign-flip tests against a drop and a rise.
 
     The tests (see `sign_flips`) are exact where old and new differ by chance alone, however few prompts changed. The
-    interval is that of `mean_with_interval` on the range the limit sets, or of `mean_of_unbounded`. It ends at 0 at the
-    latest just where a test rejects at 2.5 %, and reaches beyond 0 elsewhere, so that the two never contradict each other.
+    interval is that of `mean_with_interval` on the range from -limit to limit; without a limit, the largest distance seen
+    and 4 / n more of it take its place. It ends at 0 at the latest just where a test rejects at 2.5 %, and reaches 0
+    elsewhere, so that the two never contradict each other.
 
     Args:
         differences: (N,) new minus old of each document, no NaN. clusters: (N,) what belongs together, e.g. the prompt.
@@ -186,8 +187,7 @@ def paired_difference(
             no difference is larger, else inf.
         resamples, seed: of the flips, where their number is too large to go through.
     Returns:
-        bounds within the limit, NaN where there is nothing to estimate. Where all prompts differ by the same and there is
-        no limit, that difference is taken for it.
+        bounds within the limit; NaN where there is nothing to estimate.
     Raises:
         ConfigError: a difference that is NaN, infinite or beyond the limit, or another number of clusters.
     """
@@ -210,14 +210,13 @@ def paired_difference(
 
 
 def _difference_bounds(values: np.ndarray, clusters: Sequence[Hashable] | None, limit: float) -> tuple[float, float]:
-    if np.isfinite(limit):
-        found = mean_with_interval((values / limit + 1) / 2, clusters)
-        return (2 * found.low - 1) * limit, (2 * found.high - 1) * limit
-    found = mean_of_unbounded(values, clusters)
-    if not np.isnan(found.low):
-        return found.low, found.high
-    seen = float(np.abs(values).max())
-    return _difference_bounds(values, clusters, seen) if seen else (0.0, 0.0)
+    if not np.isfinite(limit):
+        num = len(values) if clusters is None else len(set(clusters))
+        limit = (1 + 4 / num) * float(np.abs(values).max())
+    if not limit:
+        return 0.0, 0.0
+    found = mean_with_interval((values / limit + 1) / 2, clusters)
+    return (2 * found.low - 1) * limit, (2 * found.high - 1) * limit
 
 
 def smallest_detectable_difference(num: int, standard_deviation: float = 0.5, power: float = 0.8) -> float:
