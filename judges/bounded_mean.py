@@ -37,7 +37,10 @@ def mean_bounds(sums: np.ndarray, sizes: np.ndarray, tail: float) -> tuple[np.nd
 
 
 def unbounded_mean_bounds(sums: np.ndarray, sizes: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
-    """The same for values whose range is not known: it is taken to reach 4 / num of the range seen beyond either end.
+    """The same for values whose range is not known: at either end the wider of two bounds.
+
+    One takes the range to reach 4 / num of the range seen beyond either end. The other is Student's t, which allows for
+    values on a side where none was seen.
 
     Args:
         sums, sizes, tail: as above, sums of any sign and unit.
@@ -53,8 +56,19 @@ def unbounded_mean_bounds(sums: np.ndarray, sizes: np.ndarray, tail: float) -> t
     if len(rows):
         scaled = (sums[rows] - bottom[rows, None] * sizes[rows]) / wide[rows, None]
         found = mean_bounds(scaled, sizes[rows], tail)
-        low[rows], high[rows] = (bottom[rows] + wide[rows] * bound for bound in found)
+        value = sums[rows].sum(axis=1) / sizes[rows].sum(axis=1)
+        half = _half_by_t(sums[rows], sizes[rows], value, tail)
+        low[rows] = np.minimum(bottom[rows] + wide[rows] * found[0], value - half)
+        high[rows] = np.maximum(bottom[rows] + wide[rows] * found[1], value + half)
     return low, high
+
+
+def _half_by_t(sums: np.ndarray, sizes: np.ndarray, value: np.ndarray, tail: float) -> np.ndarray:
+    from scipy import stats
+
+    num = sums.shape[1]
+    residuals = sums - value[:, None] * sizes
+    return stats.t.isf(tail, num - 1) * np.sqrt(num / (num - 1) * (residuals**2).sum(axis=1)) / sizes.sum(axis=1)
 
 
 def sum_is_positive(factors: np.ndarray) -> np.ndarray:

@@ -77,11 +77,12 @@ def mean_with_interval(
 
 
 def mean_of_unbounded(values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | None = None) -> Estimate:
-    """Mean of values without bounds, e.g. rewards, with Gaffke's bounds for a range somewhat wider than the one seen.
+    """Mean of values without bounds, e.g. rewards, with Gaffke's bounds or Student's t.
 
-    Without bounds no interval holds whatever the distribution. This one takes the range to reach beyond the `n` prompts
-    seen by 4 / n of it on either side; what that covers, beside Student's t: docs/judges.md. Equal values say nothing
-    of their spread: the bounds are then NaN, as they are for one prompt.
+    Without bounds no interval holds whatever the distribution. This one takes at either end the wider of Student's t and
+    of Gaffke's bound on a range that reaches beyond the `n` prompts seen by 4 / n of it on either side; what that covers,
+    beside Student's t alone: docs/judges.md. Equal values say nothing of their spread: the bounds are then NaN, as they
+    are for one prompt.
 
     Args:
         values: (N,) any unit, finite. clusters: as above.
