@@ -14,7 +14,7 @@ PYTEST   = python -m pytest -n $(WORKERS) --dist loadgroup --durations 15
 # vLLM keeps what it has compiled between starts.
 VLLM     = $(SHARED) VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 VLLM_CPU_OMP_THREADS_BIND=nobind
 
-.PHONY: demo alpaca-example test test-slow test-browser test-engine test-wheel test-newest test-pythons check-names \
+.PHONY: demo alpaca-example test test-slow test-browser test-engine test-wheel test-newest test-pythons test-grid check-names \
         ceiling ci test-all check format env bench clean
 
 demo: env            ## the demo pair through lm-eval: win rates, figures, answers side by side
@@ -47,9 +47,11 @@ ci:
 	done
 
 # What CI samples, and what it has no time or network for: every grid, other libraries and Pythons. Hours.
-test-all: ci check-names test-pythons test-newest
-	$(SHARED) $(BIN)/$(PYTEST) -m "grid and not engine"
+test-all: ci check-names test-pythons test-newest test-grid
 	$(VLLM) $(ENGINE)/bin/$(PYTEST) -m "grid and engine"
+
+test-grid: env       ## coverage of intervals over all cells, whole fault servers, every architecture; resumes in runs/
+	$(SHARED) $(BIN)/$(PYTEST) -m "grid and not engine"
 
 # An environment of today's index without our pins. LM_EVAL=<folder> takes that checkout in place of the release, and
 # WITH="transformers==5.19.0 …" other versions.

@@ -88,9 +88,10 @@ def _length_control(order: dict, annotators: dict) -> dict:
 
 
 def _plain(preference) -> float | None:
-    if preference is None or preference != preference or not 1 <= preference <= 2:
+    """A number from 1 to 2, or None; 0 is how upstream once wrote a tie."""
+    if preference is None or preference != preference or not (1 <= preference <= 2 or preference == 0):
         return None
-    return float(preference)
+    return float(preference) or 1.5
 
 
 def _text(completion) -> str:

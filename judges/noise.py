@@ -13,7 +13,7 @@ from aad_plugin.judges.statistics import CONFIDENCE, Estimate, mean_with_interva
 __all__ = ["noise_figures"]
 
 
-def noise_figures(verdicts: Sequence[Verdict], resamples: int = 9999, seed: int = 0) -> dict[str, Any]:
+def noise_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Flip rate and an interval that includes the judge's noise.
 
     Independent noise per verdict is in the ordinary interval already, because it spreads the verdicts. What one run
@@ -24,7 +24,6 @@ def noise_figures(verdicts: Sequence[Verdict], resamples: int = 9999, seed: int 
 
     Args:
         verdicts: judged ones with `repeats` are used for the noise, all for the win rate.
-        resamples, seed: of the bootstrap.
     Returns:
         {} without repeats, else win_rate_all_rounds (mean over items of their mean over rounds) with
         ci95_with_judge_noise; flip_rate (share of further verdicts on the other side than the first), num_repeated,
@@ -44,9 +43,9 @@ def noise_figures(verdicts: Sequence[Verdict], resamples: int = 9999, seed: int 
     between = float(num * ((round_means - table.mean()) ** 2).sum() / (rounds - 1))
     shift = (between - within) / num if _differ(between, within, rounds - 1, num - 1) else 0.0
     means = [float(np.mean([v.p, *v.repeats])) for v in judged]
-    overall = mean_with_interval(means, [v.prompt for v in judged], resamples=resamples, seed=seed)
+    overall = mean_with_interval(means, [v.prompt for v in judged])
     share = _share(judged, rounds)
-    low, high = _interval(overall, len({v.prompt for v in judged}), share * shift, share * between / num, rounds - 1)
+    low, high = _interval(overall, overall.n, share * shift, share * between / num, rounds - 1)
     return {
         "win_rate_all_rounds": overall.value,
         "flip_rate": float((sides[:, 1:] != sides[:, :1]).mean()),

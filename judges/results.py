@@ -18,7 +18,7 @@ from aad_plugin.judges.inputs import json_rows
 from aad_plugin.judges.items import Verdict, prompt_hash
 from aad_plugin.judges.summary import Summary
 
-__all__ = ["print_summary", "read_difficulties", "read_verdicts", "verdict_of", "versions", "write_results"]
+__all__ = ["print_summary", "read_difficulties", "read_verdicts", "share_of", "verdict_of", "versions", "write_results"]
 
 _TUPLES = ("orders", "repeats", "models", "system_fingerprints", "rulings")
 _FIELDS = {field.name for field in dataclasses.fields(Verdict)}
@@ -116,6 +116,7 @@ def _pairwise_lines(summary: Summary) -> list[tuple[str, str]]:
     agree, disagree = summary.ties_by_agreement, summary.ties_by_disagreement
     return [
         ("win rate", f"{_pct(summary.win_rate)} ± {_pct(summary.standard_error)}, 95 % {_range(summary.ci95)}"),
+        ("", f"{summary.ci_method}, {summary.n_prompts} prompts"),
         ("length-controlled", f"{_pct(summary.lc_win_rate)}, 95 % {_range(summary.lc_ci95)}"),
         ("", summary.lc_method),
         ("wins, losses, ties", f"{summary.wins}, {summary.losses}, {summary.ties}"),
@@ -178,17 +179,27 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def share_of(preference: Any) -> float | None:
+    """AlpacaEval's preference as p(output_2 better): 1 to 2 become 0 to 1, and 0, which upstream once wrote, is a tie.
+
+    Returns:
+        None for what upstream writes where it could not read a verdict: null, NaN, -1, or anything else.
+    """
+    if not _is_number(preference):
+        return None
+    return 0.5 if preference == 0 else preference - 1 if 1 <= preference <= 2 else None
+
+
 def _annotation(entry: Mapping[str, Any], number: int) -> Verdict:
-    """AlpacaEval prefers by 1 (output_1) to 2 (output_2); what it could not read is null or -1."""
-    preference = entry["preference"]
-    judged = preference is not None and 1 <= preference <= 2
+    """One row of AlpacaEval's annotations, see `share_of`."""
+    p = share_of(entry["preference"])
     return Verdict(
         id=str(number),
         prompt=prompt_hash(entry["instruction"]),
         judge=f"alpaca_eval:{entry['annotator']}",
         judge_fingerprint="",
-        p=preference - 1 if judged else None,
-        reason=None if judged else "unreadable",
+        p=p,
+        reason="unreadable" if p is None else None,
         candidate_length=len(entry["output_2"]),
         baseline_length=len(entry["output_1"]),
     )

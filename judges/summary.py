@@ -18,7 +18,7 @@ from aad_plugin.judges.jury import jury_figures
 from aad_plugin.judges.labels import label_figures
 from aad_plugin.judges.length_control import LengthControlled, length_controlled
 from aad_plugin.judges.noise import noise_figures
-from aad_plugin.judges.statistics import mean_with_interval
+from aad_plugin.judges.statistics import INTERVAL_METHOD, mean_with_interval
 
 __all__ = ["MAX_UNJUDGED", "Summary", "check_difficulties", "summarize", "without_nan"]
 
@@ -33,6 +33,7 @@ class Summary:
     Args:
         kind: "pairwise" or "pointwise". judge, judge_fingerprint, template_hash: who judged, and how.
         win_rate: mean of p(candidate better); a tie counts one half. standard_error, ci95: of it, clustered by prompt.
+        n_prompts: prompts with a verdict, which is what an interval counts. ci_method: how ci95 was found.
         n: items asked or known, i.e. judged + unjudged. n_unjudged: without verdict; `unjudged` counts them by reason.
         n_not_asked: left out because the run ended before (`partial` is then true); not part of n.
         worst_case, best_case: win rate if every unjudged item were lost, or won.
@@ -58,6 +59,8 @@ class Summary:
     n: int
     n_unjudged: int
     n_not_asked: int = 0
+    n_prompts: int = 0
+    ci_method: str = ""
     unjudged: dict[str, int] = field(default_factory=dict)
     worst_case: float = _NAN
     best_case: float = _NAN
@@ -127,7 +130,7 @@ def summarize(
         difficulties: item id -> AlpacaEval's instruction difficulty, for the length-controlled rate.
         labels: item id -> human verdict, see `labels.read_labels`.
         gamed: AlpacaEval's df_gamed.csv; the length-controlled rate is then alpaca_eval's own.
-        resamples, seed: of the bootstrap.
+        resamples, seed: of the bootstrap of kappa, where there are labels.
     Raises:
         ConfigError: `difficulties` or `gamed` belong to other instructions.
     """
@@ -147,6 +150,7 @@ def summarize(
         "template_hash": verdicts[0].template if verdicts else "",
         "n": len(asked),
         "n_unjudged": len(asked) - len(judged),
+        "n_prompts": len({v.prompt for v in judged}),
         "n_not_asked": len(verdicts) - len(asked),
         "unjudged": dict(unjudged.most_common()),
         "prompt_tokens": sum(v.prompt_tokens for v in verdicts),
@@ -158,25 +162,24 @@ def summarize(
     }
     if pairwise:
         controlled = _length_control(judged, difficulties, gamed)
-        figures |= _pairwise(judged, len(asked), controlled, resamples, seed) | _positions(judged)
+        figures |= _pairwise(judged, len(asked), controlled) | _positions(judged)
     else:
         figures |= _pointwise(judged)
-    figures["extra"] = noise_figures(verdicts, resamples, seed) | jury_figures(verdicts)
+    figures["extra"] = noise_figures(verdicts) | jury_figures(verdicts)
     if labels is not None:
         figures["extra"] |= label_figures(verdicts, labels, resamples, seed)
     return Summary(**figures)
 
 
-def _pairwise(
-    judged: Sequence[Verdict], num: int, controlled: LengthControlled, resamples: int, seed: int
-) -> dict[str, Any]:
+def _pairwise(judged: Sequence[Verdict], num: int, controlled: LengthControlled) -> dict[str, Any]:
     p = np.array([v.p for v in judged], dtype=float)
     prompts = [v.prompt for v in judged]
-    overall = mean_with_interval(p, prompts, resamples=resamples, seed=seed)
+    overall = mean_with_interval(p, prompts)
     return {
         "win_rate": overall.value,
         "standard_error": overall.standard_error,
         "ci95": (overall.low, overall.high),
+        "ci_method": INTERVAL_METHOD,
         "worst_case": float(p.sum() / num) if num else _NAN,
         "best_case": float((p.sum() + num - len(p)) / num) if num else _NAN,
         "wins": int((p > 0.5).sum()),

@@ -18,6 +18,7 @@ from aad_plugin.alpaca.instructions import BASELINE, InstructionSet, is_text, te
 from aad_plugin.alpaca.outputs import LEAST_ROWS
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.inputs import json_rows
+from aad_plugin.judges.results import share_of
 
 __all__ = ["COLUMNS", "OFFICIAL_ANNOTATOR", "check_annotations", "is_judged", "read_annotations"]
 
@@ -46,8 +47,7 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
 
 def is_judged(row: Mapping[str, Any]) -> bool:
     """Whether the judge gave a preference; upstream writes null, -1 or NaN where it did not, and 0 for a tie once."""
-    preference = row["preference"]
-    return isinstance(preference, int | float) and (1 <= preference <= 2 or preference == 0)
+    return share_of(row["preference"]) is not None
 
 
 def check_annotations(
@@ -162,7 +162,7 @@ def _check_verdicts(rows: Sequence[Mapping[str, Any]], place: str) -> Iterator[F
         text += f"; in {refused} the judge refuses" if refused else ""
         level = "error" if len(lost) > _ALLOWED_LOST * len(rows) else "warning"
         yield Finding(level, "judge-refusal" if refused else "unjudged", place, text)
-    values = Counter(row["preference"] for row in rows if is_judged(row))
+    values = Counter(1 + share for row in rows if (share := share_of(row["preference"])) is not None)
     if len(rows) > 1 and len(values) == 1:
         (value,) = values
         text = f"every preference is {value}: a judge that always says the same judges nothing"

@@ -18,9 +18,10 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.alpaca.annotations import OFFICIAL_ANNOTATOR, is_judged
+from aad_plugin.alpaca.annotations import OFFICIAL_ANNOTATOR
 from aad_plugin.alpaca.export import Submission, judge_label
 from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.judges.results import share_of
 from aad_plugin.run_folder import write_text
 
 __all__ = ["SCHEMA_VERSION", "validate", "write_record"]
@@ -181,9 +182,9 @@ def _judge(annotator: str, about: Mapping[str, Any]) -> dict[str, Any]:
 def _samples(submission: Submission, evaluation: str, model_id: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for number, row in enumerate(submission.annotations):
-        if not is_judged(row):
-            continue  # no score; the aggregate's num_samples says how many there are
-        score = float(row["preference"] or 1.5) - 1
+        score = share_of(row["preference"])
+        if score is None:
+            continue  # the aggregate's num_samples says how many there are
         hashed = hashlib.sha256((row["instruction"] + row["output_1"]).encode()).hexdigest()
         found.append(
             {

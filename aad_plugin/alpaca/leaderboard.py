@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from aad_plugin.alpaca.annotations import is_judged
 from aad_plugin.errors import ConfigError
+from aad_plugin.judges.results import share_of
 
 __all__ = [
     "COLUMNS",
@@ -67,7 +67,7 @@ def row_of(annotations: Sequence[Mapping[str, Any]], lengths: Sequence[int] | No
     Args:
         annotations: (N,) rows. lengths: characters of all the model's outputs; default those of output_2.
     """
-    p = np.array([_preference(row) - 1 for row in annotations if is_judged(row)], dtype=float)
+    p = np.array([share for row in annotations if (share := share_of(row["preference"])) is not None], dtype=float)
     lengths = [len(row["output_2"]) for row in annotations] if lengths is None else lengths
     wins, losses, draws = int((p > 0.5).sum()), int((p < 0.5).sum()), int((p == 0.5).sum())
     return Row(
@@ -117,10 +117,6 @@ def write_csv(rows: Mapping[str, Sequence[str]], columns: Sequence[str] = COLUMN
     for name, cells in rows.items():
         out.writerow([name, *cells])
     return text.getvalue()
-
-
-def _preference(row: Mapping[str, Any]) -> float:
-    return float(row["preference"]) or 1.5  # an old way to write a tie
 
 
 def _cell(name: str, value: Any) -> str:

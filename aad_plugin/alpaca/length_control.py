@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.alpaca.annotations import is_judged
 from aad_plugin.alpaca.instructions import InstructionSet
 from aad_plugin.errors import ConfigError
+from aad_plugin.judges.results import share_of
 
 __all__ = ["Controlled", "length_control"]
 
@@ -41,7 +41,7 @@ def length_control(annotations: Sequence[Mapping[str, Any]], wanted: Instruction
         )
     if len(annotations) != len(wanted):
         raise ConfigError(f"length control needs a row per instruction, got {len(annotations)} of {len(wanted)}")
-    p = [float(row["preference"] or 1.5) - 1 if is_judged(row) else None for row in annotations]
+    p = [share_of(row["preference"]) for row in annotations]
     lengths = [[len(row[column]) for row in annotations] for column in ("output_2", "output_1")]
     fitted, weights = fit_length_control(p, lengths[0], lengths[1], gamed)
     return Controlled(fitted.value * 100, fitted.standard_error * 100, weights)

@@ -14,6 +14,7 @@ from aad_plugin.alpaca.instructions import InstructionSet, text_mark
 from aad_plugin.alpaca.leaderboard import COLUMNS, Row, read_csv, row_of
 from aad_plugin.alpaca.length_control import length_control
 from aad_plugin.errors import ConfigError
+from aad_plugin.judges.statistics import INTERVAL_METHOD
 
 __all__ = ["Entry", "entry_of", "print_tables", "published_entries"]
 
@@ -120,6 +121,8 @@ def print_tables(entries: Sequence[Entry], ours: Sequence[str], top: int | None 
                 console.print(
                     f"{entry.row.name}: {'; '.join(lines)}; against {entry.baseline or 'an unnamed baseline'}"
                 )
+    if any(not math.isnan(entry.low) for entry in entries):
+        console.print(f"95 % intervals: {INTERVAL_METHOD}.")
     if len(judges) > 1:
         console.print("Figures of different judges do not compare; hence a table for each.")
 

@@ -52,7 +52,7 @@ Gamed = Annotated[
     Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
 ]
 MaxUnjudged = Annotated[float, _statistics("Share of unjudged items above which the exit code is 2.", min=0, max=1)]
-Seed = Annotated[int, _statistics("Of the order of prompts, the repeated subset and the bootstrap.")]
+Seed = Annotated[int, _statistics("Of the order of prompts, the repeated subset and the bootstrap of kappa.")]
 
 
 def judge(

@@ -26,12 +26,16 @@ from aad_plugin.judges.items import Answer, Comparison, Reply, Verdict
 from aad_plugin.judges.kinds import accepted_options, parse_spec
 from aad_plugin.judges.templates import load_template
 
-__all__ = ["ANSWERS_FILE", "CANDIDATE", "JudgedRun", "write_answers"]
+__all__ = ["ANSWERS_FILE", "CANDIDATE", "JUDGED_FOLDER", "SCORES_FILE", "JudgedRun", "write_answers"]
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 ANSWERS_FILE = "answers.jsonl"
+SCORES_FILE = "scores.jsonl"
+"""Rewards and grades of each document, by the metric's name: what a gate needs beside the means in lm-eval's table."""
 CANDIDATE = "aad"
+JUDGED_FOLDER = "judged_folder"
+"""The metadata entry in lm-eval's results that says where a task's answers, verdicts and scores were written."""
 Row = Mapping[str, Any]
 
 
@@ -58,6 +62,7 @@ class JudgedRun:
             load_template(str(metadata["judge_template"]))
         self.folder: Path | None = None
         self._figures: dict[str, float] = {}
+        self._scores: dict[str, dict[str, float]] = {}
 
     def answered_by(self, answers: Sequence[str], opponents: Sequence[str], turns: int) -> None:
         """Say whose answers will come: the candidate first, then its rivals; who it is compared with; replies each."""
@@ -177,7 +182,8 @@ class JudgedRun:
     def _score(self, reward_model: Any, rows: Sequence[Row]) -> None:
         for name in self.answers:
             scores = reward_model.score([(row["prompt"], _reply(row["answers"][name])) for row in rows])
-            self._mean(f"reward_{name}", [[score] for score in scores])
+            self._mean(f"reward_{name}", rows, [[score] for score in scores])
+        self._write_scores()
 
     def _grade(self, rows: Sequence[Row]) -> None:
         from aad_plugin.judges import grade, load_judge
@@ -191,11 +197,20 @@ class JudgedRun:
             answers = [[answer for _, answer in _graded(row, name)] for row in rows]
             verdicts = iter(grade([a for one in answers for a in one], judge, output_dir=self.folder / "grades"))
             grades = [[v.grade for v in (next(verdicts) for _ in one) if v.grade is not None] for one in answers]
-            self._mean(f"grade_{name}", [one for one in grades if one])
+            self._mean(f"grade_{name}", rows, grades)
+        self._write_scores()
 
-    def _mean(self, name: str, by_document: Sequence[Sequence[float]]) -> None:
-        """Mean over documents of each document's mean, with its standard error."""
-        values = np.array([np.mean(values) for values in by_document])
+    def _write_scores(self) -> None:
+        assert self.folder is not None
+        lines = [json.dumps({"id": number, **scores}) + "\n" for number, scores in self._scores.items()]
+        write_whole(self.folder / SCORES_FILE, lines)
+
+    def _mean(self, name: str, rows: Sequence[Row], by_document: Sequence[Sequence[float]]) -> None:
+        """Mean over documents of each document's mean, with its standard error; documents without a value do not count."""
+        means = {row["id"]: float(np.mean(own)) for row, own in zip(rows, by_document, strict=True) if len(own)}
+        for number, mean in means.items():
+            self._scores.setdefault(number, {})[name] = mean
+        values = np.array(list(means.values()))
         self._figures[name] = float(values.mean()) if len(values) else math.nan
         error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
         self._figures[f"{name}_stderr"] = error
@@ -223,16 +238,23 @@ class JudgedRun:
 
 def write_answers(folder: Path, rows: Sequence[Row]) -> Path:
     """Write one line per document: id, prompt, outputs by name, whether each was truncated."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ANSWERS_FILE
+    lines = []
+    for row in rows:
+        outputs = {name: _reply(replies) for name, replies in row["answers"].items()}
+        line = {"id": row["id"], "prompt": row["prompt"], "outputs": outputs, "truncated": row["truncated"]}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_whole(path, lines)
+    return path
+
+
+def write_whole(path: Path, lines: Sequence[str]) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            outputs = {name: _reply(replies) for name, replies in row["answers"].items()}
-            line = {"id": row["id"], "prompt": row["prompt"], "outputs": outputs, "truncated": row["truncated"]}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.writelines(lines)
     temporary.replace(path)
-    return path
 
 
 def _reply(replies: Sequence[str]) -> Reply:

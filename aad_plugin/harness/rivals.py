@@ -19,7 +19,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.harness.answer_store import is_truncated
 from aad_plugin.harness.backends import takes_strategies
 from aad_plugin.harness.dialogues import render, turns_of
-from aad_plugin.harness.judged_run import CANDIDATE, JudgedRun
+from aad_plugin.harness.judged_run import CANDIDATE, JUDGED_FOLDER, JudgedRun
 from aad_plugin.harness.label_metrics import mean_of_all, standard_error_of
 from aad_plugin.harness.opponents import check_baseline, read_baseline, saved_replies
 from aad_plugin.harness.task_host import (
@@ -173,7 +173,7 @@ class RivalTask(GenerateTask):
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
         """``judged`` comes first in every document's values, so the run has been judged when the others are asked."""
         if is_predict_only(self):
-            return {"bypass": self.run.keep}
+            return {"bypass": self._kept}
         return {name: figure.aggregate for name, figure in self._figures().items()}
 
     def higher_is_better(self) -> dict[str, bool]:
@@ -184,7 +184,7 @@ class RivalTask(GenerateTask):
         return {name: value for name, value in better.items() if value is not None}
 
     def _figures(self) -> dict[str, Figure]:
-        found = {"judged": Figure(self.run.judge, True)}
+        found = {"judged": Figure(self._judged, True)}
         for name, read in self.run.figures().items():
             found[name] = Figure(read, None if name.endswith("_stderr") else True)
         mean = get_aggregation("mean")
@@ -195,6 +195,21 @@ class RivalTask(GenerateTask):
             found[f"truncated_{name}_stderr"] = Figure(standard_error_of, None)
             found[f"degenerate_{name}"] = Figure(mean, False)
         return found
+
+    def _judged(self, items: list[Any]) -> float:
+        share = self.run.judge(items)
+        self._tell_folder()
+        return share
+
+    def _kept(self, items: list[Any]) -> float:
+        share = self.run.keep(items)
+        self._tell_folder()
+        return share
+
+    def _tell_folder(self) -> None:
+        """Let lm-eval's results say where answers, verdicts and rewards are; it writes the config after aggregation."""
+        if self.run.folder is not None:
+            self.config.metadata = {**(self.config.metadata or {}), JUDGED_FOLDER: str(self.run.folder.resolve())}
 
     def _turns_answered(self, doc: Mapping[str, Any]) -> int:
         return 1 if self.answers == [_OTHER_BACKEND] else len(turns_of(doc))

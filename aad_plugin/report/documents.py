@@ -15,7 +15,7 @@ from aad_plugin.judges.inputs import prompt_of
 from aad_plugin.judges.items import Messages, as_messages, prompt_hash
 from aad_plugin.judges.samples import in_turns, sample_answers
 
-__all__ = ["AnswerText", "Document", "read_answers_file", "read_lines", "read_samples"]
+__all__ = ["AnswerText", "Document", "read_answers_file", "read_lines", "read_samples", "read_scores"]
 
 
 @dataclass
@@ -108,6 +108,22 @@ def read_answers_file(path: Path, problems: list[str]) -> dict[str, Document]:
         except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
             problems.append(f"{place} holds no answers ({type(error).__name__}: {error}): left out")
     return documents
+
+
+def read_scores(path: Path, documents: Mapping[str, Document], problems: list[str]) -> None:
+    """Add a judged run's ``scores.jsonl`` (rewards and grades, by metric) to the values of the documents with those ids."""
+    if not path.is_file():
+        return
+    by_id = {document.id: document for document in documents.values()}
+    for _, row in read_lines(path, problems):
+        document = by_id.get(str(row.get("id")))
+        for name, value in row.items():
+            if document is not None and name != "id" and _is_score(value):
+                document.values[f"{name},none"] = float(value)
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from aad_plugin.judges.statistics import interval_of_rate
 from aad_plugin.judges.thinking import answer_after_thinking
 from aad_plugin.report.runs import Run, TaskRun
 from aad_plugin.report.verdict_folders import Comparison
 
 __all__ = ["Figure", "WinRate", "figures_of", "names_of", "win_rates_of"]
-
-_Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class WinRate:
         low, high: 95 % interval. lc_rate, lc_low, lc_high: as if answers were equally long.
         n: items asked. unjudged: reason -> items. consistency: share of items on which both orders agree.
         first_rate: mean p of the text shown first; 0.5 is without bias.
-        cost: None without a price. approximate: the interval is ±1.96 standard errors from lm-eval's table.
+        cost: None without a price. approximate: the interval is made of the standard error in lm-eval's table.
+        method: how the interval was found; "" where a summary does not say.
         complete: False where verdicts could not be read; the figures are then of the others.
     """
 
@@ -54,6 +54,7 @@ class WinRate:
     cost: float | None = None
     drift: bool = False
     approximate: bool = False
+    method: str = ""
     complete: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -155,6 +156,7 @@ def _judged(run: Run, task: TaskRun, comparison: Comparison) -> WinRate:
         cost=given.get("cost"),
         drift=bool(given.get("drift")),
         complete=comparison.complete,
+        method=str(given.get("ci_method") or ""),
     )
 
 
@@ -168,9 +170,10 @@ def _from_table(run: Run, task: TaskRun) -> list[WinRate]:
         error = task.metrics.get(f"{metric}_stderr,none", (math.nan, None))[0]
         _, own = task.metrics[name]
         error = own if own is not None else error
-        low, high = (rate - _Z95 * error, rate + _Z95 * error) if math.isfinite(error) else (None, None)
+        low, high = interval_of_rate(rate, error, len(task.documents))
         candidate = next((one for one in names_of(task) if one != rival), "candidate")
-        found.append(WinRate(run.name, task.task, candidate, rival, rate, low, high, approximate=True))
+        shown = [None if math.isnan(bound) else bound for bound in (low, high)]
+        found.append(WinRate(run.name, task.task, candidate, rival, rate, shown[0], shown[1], approximate=True))
     return found
 
 

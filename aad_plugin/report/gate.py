@@ -1,8 +1,8 @@
 """Did a run get worse? Two runs of the same documents, metric by metric, and one answer for a nightly job.
 
-Labels (0 or 1 per document) are compared by McNemar's exact test, scores and verdicts by a bootstrap that draws prompts;
-both one-sided against a drop, Holm's correction over everything that is gated. Runs that differ in more than the model
-are not compared.
+Every metric is compared by flipping the signs of its differences, prompt by prompt: exact however few documents changed,
+and McNemar's test where the metric is a label (0 or 1). One-sided against a drop, Holm's correction over everything that is
+gated. Runs that differ in more than the model are not compared, and what is not gated is listed with its reason.
 """
 
 from __future__ import annotations
@@ -14,12 +14,26 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.statistics import paired_difference
+from aad_plugin.judges.statistics import CONFIDENCE, paired_difference
 from aad_plugin.report.documents import Document
 from aad_plugin.report.gate_file import Gate, Rule
+from aad_plugin.report.gate_series import (
+    Series,
+    direction_of,
+    largest_difference,
+    series_of,
+    table_only,
+    why_not_gated,
+)
 from aad_plugin.report.runs import Run, TaskRun
 
-__all__ = ["GateResult", "Mismatch", "Tested", "check_gate"]
+__all__ = ["GateResult", "Mismatch", "NotGated", "Tested", "check_gate"]
+
+_BETTER = (1 - CONFIDENCE) / 2
+_SUMMARY_AGAIN = (
+    "run the older `aad judge` line again (nothing is paid twice), or remove summary.json in a task's vs_ folder: "
+    "its figures are then computed again"
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +46,23 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class NotGated:
+    """A metric that the gate did not look at, and why."""
+
+    task: str
+    metric: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Tested:
     """One gated metric.
 
     Args:
-        old, new: means over the n documents both have. difference: new − old; low, high: its 95 % interval.
-        test: "McNemar" or "bootstrap". p: of the hypothesis that it did not get worse; p_holm: corrected.
-        outcome: "regression", "better" (the interval lies on the good side) or "fine".
+        n: prompts among the documents both runs have. old, new: means over those documents. difference: new − old.
+        low, high: its 95 % interval, within the metric's range. test: "McNemar", "exact sign flips" or "sign flips".
+        p: of the hypothesis that it did not get worse; p_holm: corrected. p_better: that it did not get better.
+        outcome: "regression", "better" (p_better is at most 2.5 %) or "fine".
     """
 
     task: str
@@ -53,6 +77,7 @@ class Tested:
     test: str
     p: float
     smallest_drop: float
+    p_better: float = 1.0
     p_holm: float = 1.0
     outcome: str = "fine"
 
@@ -62,7 +87,8 @@ class GateResult:
     """What the gate found.
 
     Args:
-        compared: every gated metric. mismatches: what could not be compared. notes: what was left out of the gate.
+        compared: every gated metric. mismatches: what could not be compared. not_gated: every other metric, and why.
+        notes: documents that were left out, and new tasks.
     """
 
     old: str
@@ -70,6 +96,7 @@ class GateResult:
     level: float
     compared: list[Tested] = field(default_factory=list)
     mismatches: list[Mismatch] = field(default_factory=list)
+    not_gated: list[NotGated] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -87,14 +114,6 @@ class GateResult:
         return {**asdict(self), "exit_code": self.exit_code}
 
 
-@dataclass(frozen=True)
-class _Series:
-    """One metric of one run: document key -> value, and how it may be compared."""
-
-    values: dict[str, float]
-    judge: str = ""
-
-
 def check_gate(old: Run, new: Run, gate: Gate) -> GateResult:
     """Compare two runs.
 
@@ -105,12 +124,11 @@ def check_gate(old: Run, new: Run, gate: Gate) -> GateResult:
     if old.dtype != new.dtype and "dtype" not in gate.allow:
         result.mismatches.append(Mismatch("*", "dtype", f"{old.dtype} in {old.name}, {new.dtype} in {new.name}"))
         return result
-    covered = False
+    used: set[Rule] = set()
     for name, before in old.tasks.items():
-        series = _series(before)
-        gated = {metric: rule for metric in series if (rule := gate.rule_for(name, metric))}
-        gated = {metric: rule for metric, rule in gated.items() if _direction(before, metric, rule)}
-        covered = covered or bool(gated)
+        series = series_of(before)
+        gated = _gated(result, before, new.tasks.get(name), series, gate)
+        used |= {rule for rule in gate.rules for metric in gated if rule.covers(name, metric)}
         if not gated:
             continue
         after = new.tasks.get(name)
@@ -122,17 +140,9 @@ def check_gate(old: Run, new: Run, gate: Gate) -> GateResult:
         result.mismatches += found
         if not found:
             _compare(result, before, after, gated, series, gate)
-    if not covered:
-        raise ConfigError(
-            f"the gate covers no metric with values per document in {old.name}; there are "
-            + (
-                ", ".join(
-                    sorted({f"{task}: {metric}" for task in old.tasks for metric in _series(old.tasks[task])})[:12]
-                )
-                or "none"
-            )
-            + " (lm-eval writes them with --log_samples)"
-        )
+    if not used:
+        raise ConfigError(_covers_nothing(old))
+    result.mismatches += [_unmet(rule, old) for rule in gate.rules if not rule.is_pattern and rule not in used]
     for name in new.tasks:
         if name not in old.tasks:
             result.notes.append(f"{name} is new: nothing to compare with")
@@ -140,10 +150,50 @@ def check_gate(old: Run, new: Run, gate: Gate) -> GateResult:
     return result
 
 
+def _gated(
+    result: GateResult, before: TaskRun, after: TaskRun | None, series: dict[str, Series], gate: Gate
+) -> dict[str, Rule]:
+    """The metrics of a task that are gated; the others go to the result's list with their reason."""
+    gated = {}
+    for metric in series:
+        rule = gate.rule_for(before.task, metric)
+        why = why_not_gated(before, metric, rule)
+        if why or rule is None:
+            result.not_gated.append(NotGated(before.task, metric, why))
+        else:
+            gated[metric] = rule
+    for metric in table_only(before, series):
+        why = "there is no value per document, only a figure of the whole task"
+        result.not_gated.append(NotGated(before.task, metric, why))
+    if after is not None:
+        fresh = [metric for metric in series_of(after) if metric not in series]
+        result.not_gated += [NotGated(before.task, metric, f"it is new in {result.new}") for metric in fresh]
+    return gated
+
+
+def _unmet(rule: Rule, old: Run) -> Mismatch:
+    """A metric that the gate file names and no task offers: passing in silence would hide it."""
+    tasks = [task for name, task in old.tasks.items() if rule.covers(name, rule.metric)]
+    in_table = [task.task for task in tasks if rule.metric in table_only(task, {})]
+    why = (
+        f"has no value per document in {', '.join(in_table)}, only a figure of the whole task" if in_table
+        else "is no metric of any such task" if tasks else "names no task of this run"
+    )  # fmt: skip
+    return Mismatch(rule.task, "metric", f"{rule.metric}, which the gate file names, {why} in {old.name}")
+
+
+def _covers_nothing(old: Run) -> str:
+    there = sorted({f"{task}: {metric}" for task in old.tasks for metric in series_of(old.tasks[task])})
+    return (
+        f"the gate covers no metric with values per document in {old.name}; there are {', '.join(there[:12]) or 'none'}"
+        " (lm-eval writes them with --log_samples)"
+    )
+
+
 def _compare(
-    result: GateResult, before: TaskRun, after: TaskRun, gated: dict[str, Rule], series: dict[str, _Series], gate: Gate
+    result: GateResult, before: TaskRun, after: TaskRun, gated: dict[str, Rule], series: dict[str, Series], gate: Gate
 ) -> None:
-    other = _series(after)
+    other = series_of(after)
     for metric, rule in gated.items():
         if metric not in other:
             result.mismatches.append(Mismatch(before.task, "metric", f"{metric} is missing in {result.new}"))
@@ -152,6 +202,11 @@ def _compare(
         if one.judge != two.judge and "judge" not in gate.allow:
             detail = f"{metric}: {one.judge} in {result.old}, {two.judge} in {result.new}"
             result.mismatches.append(Mismatch(before.task, "judge", detail))
+            continue
+        if one.method != two.method and "method" not in gate.allow:
+            named = [series.method or "an older method, not named" for series in (one, two)]
+            detail = f"{metric}: intervals by {named[0]} in {result.old}, {named[1]} in {result.new}; {_SUMMARY_AGAIN}"
+            result.mismatches.append(Mismatch(before.task, "method", detail))
             continue
         keys = [key for key in one.values if key in two.values]
         left = len(set(one.values) ^ set(two.values))
@@ -167,37 +222,29 @@ def _compare(
 
 
 def _tested(task: TaskRun, metric: str, rule: Rule, pairs: np.ndarray, clusters: Sequence[str]) -> Tested:
-    better = _direction(task, metric, rule)
+    better = direction_of(task, metric, rule)
     sign = 1.0 if better == "higher" else -1.0
     differences = sign * (pairs[:, 1] - pairs[:, 0])
-    estimate = paired_difference(differences, clusters)
+    estimate = paired_difference(differences, clusters, limit=largest_difference(metric, pairs))
     # Several documents with one prompt are no independent labels.
-    is_label = bool(np.isin(pairs, (0.0, 1.0)).all()) and len(set(clusters)) == len(clusters)
-    p = _mcnemar(differences) if is_label else estimate.p_below
+    is_label = bool(np.isin(pairs, (0.0, 1.0)).all()) and estimate.n == len(clusters)
     low, high = sorted((sign * estimate.low + 0.0, sign * estimate.high + 0.0))
     old, new = pairs.mean(axis=0)
     return Tested(
         task=task.task,
         metric=metric,
         better=better,
-        n=len(pairs),
+        n=estimate.n,
         old=float(old),
         new=float(new),
         difference=sign * estimate.value + 0.0,  # no negative zero
         low=low,
         high=high,
-        test="McNemar" if is_label else "bootstrap",
-        p=p,
+        test="McNemar" if is_label else estimate.test,
+        p=estimate.p_below,
+        p_better=estimate.p_above,
         smallest_drop=rule.smallest_drop,
     )
-
-
-def _mcnemar(differences: np.ndarray) -> float:
-    """Exact, one-sided: of the documents that changed, how many got worse."""
-    from scipy import stats
-
-    worse, changed = int((differences < 0).sum()), int((differences != 0).sum())
-    return float(stats.binomtest(worse, changed, 0.5, alternative="greater").pvalue) if changed else 1.0
 
 
 def _correct(result: GateResult) -> None:
@@ -208,49 +255,16 @@ def _correct(result: GateResult) -> None:
 
     if not result.compared:
         return
-    corrected = multipletests([one.p for one in result.compared], alpha=result.level, method="holm")[1]
+    alone = [one.p for one in result.compared]
+    # Of one there is nothing to correct, and statsmodels' function collects garbage at each call.
+    corrected = multipletests(alone, alpha=result.level, method="holm")[1] if len(alone) > 1 else alone
     for row, (one, p) in enumerate(zip(result.compared, corrected, strict=True)):
         drop = -one.difference if one.better == "higher" else one.difference
-        good = one.low > 0 if one.better == "higher" else one.high < 0
+        good = one.p_better <= _BETTER and drop < 0
         worse = p <= result.level and drop > 0 and drop >= one.smallest_drop
         result.compared[row] = replace(
             one, p_holm=float(p), outcome="regression" if worse else "better" if good else "fine"
         )
-
-
-def _direction(task: TaskRun, metric: str, rule: Rule) -> str:
-    if rule.direction:
-        return rule.direction
-    if metric.startswith("win_rate"):
-        return "higher"
-    known = task.higher_is_better.get(metric.partition(",")[0])
-    if known is None and not rule.is_pattern:
-        raise ConfigError(f"lm-eval does not say whether more of {metric} is better: give the gate a direction")
-    return {True: "higher", False: "lower"}.get(known, "")  # type: ignore[arg-type]
-
-
-def _series(task: TaskRun) -> dict[str, _Series]:
-    """Every metric with a value per document: lm-eval's, and p(candidate better) of each comparison."""
-    found: dict[str, _Series] = {}
-    names = {name for document in task.documents.values() for name in document.values}
-    for name in sorted(names):
-        if name.partition(",")[0].endswith("_stderr"):
-            continue
-        values = {key: one.values[name] for key, one in task.documents.items() if name in one.values}
-        found[name.removesuffix(",none")] = _Series(values)
-    for comparison in task.comparisons:
-        if not comparison.rival:
-            continue
-        by_document = comparison.by_document(task.documents)
-        rates = {key: [v.p for v in verdicts if v.p is not None] for key, verdicts in by_document.items()}
-        values = {key: float(np.mean(p)) for key, p in rates.items() if p}
-        first = comparison.verdicts[0] if comparison.verdicts else None
-        judge = " ".join(
-            filter(None, (comparison.judge, first and first.judge_fingerprint[:12], first and first.template[:12]))
-        )
-        if values:
-            found[f"win_rate_vs_{comparison.rival}"] = _Series(values, judge)
-    return found
 
 
 def _differences(before: TaskRun, after: TaskRun, old: Run, new: Run) -> list[Mismatch]:

@@ -26,6 +26,7 @@ def gate_text(result: GateResult) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines = lines if result.compared else []
     lines += [f"not comparable: {one.task}: {one.what}: {one.detail}" for one in result.mismatches]
+    lines += _not_gated(result)
     lines += [f"note: {note}" for note in result.notes]
     return "\n".join([*lines, _verdict(result)])
 
@@ -52,7 +53,17 @@ def junit_xml(result: GateResult, path: Path) -> None:
     for missing in result.mismatches:
         case = ElementTree.SubElement(suite, "testcase", classname=_clean(missing.task), name=missing.what)
         ElementTree.SubElement(case, "error", message=_clean(f"not comparable: {missing.detail}"))
+    if result.not_gated:
+        ElementTree.SubElement(suite, "system-out").text = _clean("\n".join(_not_gated(result)))
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _not_gated(result: GateResult) -> list[str]:
+    """One line per task and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in result.not_gated:
+        groups.setdefault((one.task, one.why), []).append(one.metric)
+    return [f"not gated: {task}: {', '.join(metrics)}: {why}" for (task, why), metrics in groups.items()]
 
 
 def _verdict(result: GateResult) -> str:

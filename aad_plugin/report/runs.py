@@ -3,7 +3,8 @@
 Owns finding and joining. A run is a folder (or several joined by commas), in which everything below is looked at:
 
     results_*.json, samples_<task>_*.jsonl      lm-eval's
-    <task>/<time>/answers.jsonl, vs_<rival>/    a judged run of this package's tasks
+    <task>/<time>/answers.jsonl, scores.jsonl, vs_<rival>/    a judged run of this package's tasks; lm-eval's results name
+                                                the folder, so it is found wherever it is
     verdicts.jsonl with summary.json            `aad judge --output`
     *.parquet                                   traces
 
@@ -20,7 +21,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder
-from aad_plugin.report.documents import Document, read_answers_file, read_samples
+from aad_plugin.report.documents import Document, read_answers_file, read_samples, read_scores
 from aad_plugin.report.verdict_folders import Comparison, read_comparison
 
 __all__ = ["Run", "TaskRun", "read_run"]
@@ -35,7 +36,7 @@ class TaskRun:
         higher_is_better: metric without filter -> direction, where it has one. version, num_fewshot: lm-eval's.
         documents: by lm-eval's hash of the document, or by its id where there are no samples.
         comparisons: what judges said.
-        date: when, for choosing the newest.
+        date: when, for choosing the newest. judged_folder: where lm-eval's results say that the judged run wrote.
     """
 
     task: str
@@ -47,6 +48,7 @@ class TaskRun:
     comparisons: list[Comparison] = field(default_factory=list)
     date: str = ""
     samples: Path | None = None
+    judged_folder: Path | None = None
 
 
 @dataclass
@@ -89,6 +91,7 @@ def read_run(spec: str) -> Run:
     for path in files:
         if path.name.startswith("results_") and path.suffix == ".json":
             _read_results(run, path)
+    files = sorted({*files, *_elsewhere(run, files)})
     for path in files:
         if path.name.startswith("samples_") and ".jsonl" in path.suffixes:
             _read_samples(run, path)
@@ -100,6 +103,24 @@ def read_run(spec: str) -> Run:
         )
     _join_traces(run, sorted({path.parent for path in files if path.suffix == ".parquet"}))
     return run
+
+
+def _elsewhere(run: Run, files: Iterable[Path]) -> list[Path]:
+    """Files of judged runs that lie outside the folders given, where the results say they are."""
+    here = {path.resolve().parent for path in files}
+    found: list[Path] = []
+    for task in run.tasks.values():
+        folder = task.judged_folder
+        if folder is None or folder in here:
+            continue
+        if folder.is_dir():
+            found += [path for path in folder.rglob("*") if path.is_file()]
+        elif not any(path.name == folder.name and path.parent.name == folder.parent.name for path in here):
+            run.problems.append(
+                f"{task.task}: answers and verdicts were written to {folder}, which is not there: pass the folder "
+                "they are in, NAME=FOLDER,FOLDER"
+            )
+    return found
 
 
 def _split(spec: str) -> tuple[str, list[Path]]:
@@ -133,9 +154,17 @@ def _read_results(run: Run, path: Path) -> None:
             version=content.get("versions", {}).get(task),
             num_fewshot=content.get("n-shot", {}).get(task),
             date=date,
+            judged_folder=_judged_folder(content, task),
         )
         run.model = str(content.get("model_name") or run.model)
         run.config = content.get("config") or {}
+
+
+def _judged_folder(content: dict[str, Any], task: str) -> Path | None:
+    config = (content.get("configs") or {}).get(task) or {}
+    metadata = config.get("metadata") if isinstance(config, dict) else None
+    folder = metadata.get("judged_folder") if isinstance(metadata, dict) else None
+    return Path(folder) if isinstance(folder, str) and folder else None
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
@@ -183,6 +212,7 @@ def _take_judged(run: Run, task: TaskRun, folders: list[Path]) -> None:
         elif not any(one.id in by_id and one.same_answers(by_id[one.id]) for one in documents.values()):
             run.problems.append(f"{folder} was judged on other answers than the samples of {task.task}: left out")
             continue
+        read_scores(folder / "scores.jsonl", task.documents, run.problems)
         names = list(next(iter(documents.values())).answers)
         task.comparisons = [
             comparison.of_one_of(names)

@@ -10,7 +10,7 @@ import numpy as np
 
 from aad_plugin.judges.statistics import Estimate, mean_with_interval
 from aad_plugin.study.arms import AAD, BEST_OF_2, EFT, GREEDY, REFERENCE, Arm
-from aad_plugin.study.intervals import Interval, mean_interval, two_sided_p
+from aad_plugin.study.intervals import Interval, difference_of
 
 __all__ = ["PAPERS_ORDER", "Comparison", "compare_arms", "order_lines", "papers_rows"]
 
@@ -24,7 +24,7 @@ class Comparison:
     Attributes:
         n: prompts. difference: of mean oracle rewards. win_rate: share of prompts with the larger reward, ties one half;
             over all pairs of seeds.
-        p: two-sided, of no difference in mean reward (bootstrap-t). p_holm: the same after Holm over all comparisons made.
+        p: two-sided, of no difference in mean reward (sign flips). p_holm: the same after Holm over all comparisons made.
     """
 
     row: str
@@ -89,7 +89,5 @@ def _compare(one: Arm, other: Arm) -> Comparison:
     ours, theirs = one.rewards[:, :n], other.rewards[:, :n]
     margins = ours[:, None] - theirs[None]
     wins = np.where(margins == 0, 0.5, margins > 0).mean((0, 1))
-    differences = ours.mean(0) - theirs.mean(0)
-    return Comparison(
-        one.name, other.name, n, mean_interval(differences), mean_with_interval(wins), two_sided_p(differences)
-    )
+    difference, p = difference_of(ours.mean(0), theirs.mean(0))
+    return Comparison(one.name, other.name, n, difference, mean_with_interval(wins), p)

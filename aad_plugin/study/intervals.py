@@ -1,4 +1,4 @@
-"""Means over prompts with 95 % intervals, and p-values, of rewards: numbers without bounds, few or many of them."""
+"""Mean rewards over prompts and differences of them, by the one home of intervals: rewards may be missing here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aad_plugin.judges.statistics import bootstrap_interval, paired_difference
+from aad_plugin.judges.statistics import mean_of_unbounded, paired_difference
 
-__all__ = ["Interval", "mean_interval", "two_sided_p"]
+__all__ = ["Interval", "difference_of", "mean_interval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +22,25 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """Mean of values of independent prompts, any unit, with the percentile bootstrap interval expanded for small samples.
-
-    The bootstrap-t interval has no bound where a resample of few prompts hardly varies; percentiles stay within the values.
-    """
+    """Mean of rewards of independent prompts, any unit; NaN where one of them is no finite number."""
     values = np.asarray(values, dtype=float)
     if not len(values) or not np.isfinite(values).all():
         return Interval(*[float("nan")] * 3)
-    mean = float(values.mean())
-    if np.ptp(values) == 0:
-        return Interval(mean, mean, mean) if len(values) > 1 else Interval(mean, float("nan"), float("nan"))
-    return Interval(mean, *bootstrap_interval((values,), np.mean))
+    found = mean_of_unbounded(values)
+    return Interval(found.value, found.low, found.high)
 
 
-def two_sided_p(differences: np.ndarray) -> float:
-    """P-value of a mean difference of 0, by the bootstrap-t test in both directions."""
-    return min(1.0, 2 * min(paired_difference(differences).p_below, paired_difference(-differences).p_below))
+def difference_of(ours: np.ndarray, theirs: np.ndarray) -> tuple[Interval, float]:
+    """Mean difference of two rows of rewards on the same prompts, and the two-sided p of no difference.
+
+    A difference cannot be larger than the range of all rewards, which bounds the interval even where every prompt differs
+    by the same. NaN where a reward is no finite number.
+
+    Args:
+        ours, theirs: (prompts,) rewards in one unit.
+    """
+    both = np.concatenate([ours, theirs])
+    if not len(both) or not np.isfinite(both).all():
+        return Interval(*[float("nan")] * 3), float("nan")
+    found = paired_difference(ours - theirs, limit=float(np.ptp(both)) or None)
+    return Interval(found.value, found.low, found.high), min(1.0, 2 * min(found.p_below, found.p_above))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aad_plugin.study.cells import Decoding, sweep_cells
-from aad_plugin.study.intervals import Interval, mean_interval
+from aad_plugin.study.intervals import Interval, difference_of
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Rows
@@ -48,7 +48,7 @@ def sweep(reader: Reader, strategy: str) -> list[Point]:
         if value is None or greedy is None or not np.isfinite(rewards - greedy).all():
             continue
         tokens = float(reader.costs(lambda answer: answer.tokens, way, dev).mean())
-        difference = mean_interval(rewards - greedy)
+        difference, _ = difference_of(rewards, greedy)
         points.append(Point(value, way.name, len(dev), float(rewards.mean()), difference, tokens))
     return sorted(points, key=lambda point: point.value)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.judges.length_control import length_controlled
-from aad_plugin.judges.statistics import Estimate
+from aad_plugin.judges.statistics import INTERVAL_METHOD, Estimate
 from aad_plugin.run_folder import write_text
 from aad_plugin.training.evaluation import Answers, Evaluation, better, win_rate
 
@@ -67,6 +67,7 @@ def write_tables(folder: Path, rounds: Sequence[Round], picker: str, oracle: str
     """Write ``rounds.md``, ``rounds.csv`` and ``rounds.json``."""
     rows = [row_of(rounds, number) for number in range(len(rounds))]
     write_text(folder / "rounds.json", json.dumps({"picker": picker, "oracle": oracle, "picked": best.number,
+                                                    "ci_method": INTERVAL_METHOD,
                                                     "rounds": rows}, indent=2) + "\n")  # fmt: skip
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]))
@@ -99,8 +100,8 @@ def _markdown(rows: list[dict[str, Any]], picker: str, oracle: str, best: Round,
     same = " (the same model: no independent measure)" if picker == oracle else ""
     lines = [
         f"Greedy decoding of every round's policy. Picker: `{picker}` on {rows[0]['picker_n']} held-out prompts. "
-        f"Oracle: `{oracle}`{same} on {rows[0]['oracle_n']} other prompts. Win rates: mean p(better), 95 % bootstrap "
-        "interval over prompts.",
+        f"Oracle: `{oracle}`{same} on {rows[0]['oracle_n']} other prompts. Win rates: mean p(better), 95 % "
+        f"interval: {INTERVAL_METHOD}.",
         "",
         "| round | pairs (left out) | steps, loss | picker | oracle ± se | over the round before | over round 0 "
         "| at matched length | better than round 0 | characters |",

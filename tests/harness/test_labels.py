@@ -96,7 +96,7 @@ def test_means_of_what_is_there():
 
 def test_arena_score_counts_strong_verdicts_three_times():
     def verdict(*orders: float | None) -> Verdict:
-        return Verdict(id="0", prompt="0", judge="j", orders=orders)
+        return Verdict(id="0", prompt=str(orders), judge="j", orders=orders)
 
     # A>>B and A>B: 3 + 1 won battles; A=B and B>A: 0.5 of 2; together (3 + 1 + 0.5) / 6.
     score, error = arena_score([verdict(1.0, 0.75), verdict(0.5, 0.25)])

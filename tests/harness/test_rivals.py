@@ -72,6 +72,12 @@ def test_a_judged_run(checkpoints, tmp_path, reward_model):
         assert math.isfinite(metrics[f"reward_{strategy},none"])
         assert metrics[f"reward_{strategy}_stderr,none"] > 0
     assert metrics["judged,none"] == 1.0
+    # What the gate needs: where it all is, and rewards per document.
+    folder = Path(results["configs"][TASK]["metadata"]["judged_folder"])
+    assert (folder / "answers.jsonl").samefile(next(tmp_path.glob(f"{TASK}/*/answers.jsonl")))
+    scores = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in scores] == [row["id"] for row in answers]
+    assert sum(row["reward_aad"] for row in scores) / 6 == pytest.approx(metrics["reward_aad,none"])
 
 
 def test_without_a_judge_nothing_is_spent_and_the_line_that_finishes_is_printed(checkpoints, tmp_path, caplog):

@@ -26,7 +26,7 @@ Simulation = Callable[[np.random.Generator, int, float], Interval]
 
 def hard(dice: np.random.Generator, num: int, rate: float) -> Interval:
     """A judge without position bias: 0 or 1."""
-    found = mean_with_interval((dice.random(num) < rate).astype(float), resamples=RESAMPLES)
+    found = mean_with_interval((dice.random(num) < rate).astype(float))
     return found.low, found.high
 
 
@@ -34,13 +34,13 @@ def both_orders(dice: np.random.Generator, num: int, rate: float) -> Interval:
     """Two hard verdicts per prompt that agree more than chance: 0, one half or 1."""
     each = dice.beta(2 * rate, 2 * (1 - rate), num)
     p = ((dice.random(num) < each).astype(float) + (dice.random(num) < each)) / 2
-    found = mean_with_interval(p, resamples=RESAMPLES)
+    found = mean_with_interval(p)
     return found.low, found.high
 
 
 def soft(dice: np.random.Generator, num: int, rate: float) -> Interval:
     """Probabilities from logprobs, many near 0 and 1."""
-    found = mean_with_interval(dice.beta(rate, 1 - rate, num), resamples=RESAMPLES)
+    found = mean_with_interval(dice.beta(rate, 1 - rate, num))
     return found.low, found.high
 
 
@@ -49,7 +49,7 @@ def clustered(dice: np.random.Generator, num: int, rate: float) -> Interval:
     sizes = dice.integers(1, 4, num)
     clusters = np.repeat(np.arange(num), sizes)
     each = dice.beta(2 * rate, 2 * (1 - rate), num)[clusters]
-    found = mean_with_interval((dice.random(len(each)) < each).astype(float), clusters, resamples=RESAMPLES)
+    found = mean_with_interval((dice.random(len(each)) < each).astype(float), clusters)
     return found.low, found.high
 
 
@@ -73,7 +73,7 @@ def judge_noise(dice: np.random.Generator, num: int, rate: float) -> Interval:
         )
         for i in range(num)
     ]  # fmt: skip
-    low, high = noise_figures(verdicts, resamples=RESAMPLES)["ci95_with_judge_noise"]
+    low, high = noise_figures(verdicts)["ci95_with_judge_noise"]
     return low, high
 
 
@@ -84,7 +84,7 @@ def corrected(dice: np.random.Generator, num: int, rate: float) -> Interval:
     said = np.where(dice.random(total) < 0.15, dice.random(total) < 0.8, human)
     verdicts = [Verdict(str(i), str(i), "j", p=float(said[i])) for i in range(total)]
     truth = {str(i): float(human[i]) for i in range(num)}
-    low, high = corrected_win_rate(verdicts, truth, resamples=RESAMPLES)["corrected_ci95"]
+    low, high = corrected_win_rate(verdicts, truth)["corrected_ci95"]
     return low, high
 
 

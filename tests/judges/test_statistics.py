@@ -91,9 +91,9 @@ def leaderboard():
         return {row[""]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize(("model", "error_without"), [("Qwen-14B-Chat", 8.4), ("OpenHermes-2.5-Mistral-7B", 4.5)])
+@pytest.mark.parametrize("model", ["Qwen-14B-Chat", "OpenHermes-2.5-Mistral-7B"])
 @needs_public_data
-def test_published_leaderboard(model, error_without):
+def test_published_leaderboard(model):
     published = leaderboard()[model]
     verdicts = read_verdicts(DATA / f"alpaca_eval_annotations_{model}.json.gz")
     difficulties = read_difficulties(DATA / "alpaca_eval_instruction_difficulty.csv")
@@ -104,13 +104,14 @@ def test_published_leaderboard(model, error_without):
     assert abs(100 * summary.lc_win_rate - lc) < 3.0
     assert "own GLM" in summary.lc_method and "instruction difficulties; no regulariser rows" in summary.lc_method
     without = summarize(verdicts)
-    assert abs(100 * without.lc_win_rate - lc) == pytest.approx(error_without, abs=0.1)
-    assert "no instruction difficulties" in without.lc_method
+    # Was: 8.4 and 4.4 points too high, from the 6 % of answers that are as long as the baseline's.
+    assert math.isnan(without.lc_win_rate) and "shorter than the baseline on 9" in without.lc_method
+    assert summary.ci95[0] < summary.win_rate < summary.ci95[1] and "Gaffke" in summary.ci_method
 
 
 def test_length_control_takes_a_planted_length_effect_away():
     dice = np.random.default_rng(0)
-    delta = dice.normal(300, 200, 4000)
+    delta = dice.normal(200, 200, 4000)
     p = dice.random(4000) < 1 / (1 + np.exp(-2 * np.tanh(delta / delta.std())))
     found = length_controlled(p.astype(float), 1000 + delta, np.full(4000, 1000.0))
     assert p.mean() > 0.7 and found.low < 0.5 < found.high and abs(found.value - 0.5) < 0.05
@@ -119,9 +120,13 @@ def test_length_control_takes_a_planted_length_effect_away():
 @pytest.mark.parametrize(
     ("p", "lengths", "why"),
     [
-        ([1.0] * 5, range(5), "5 verdicts, at least 10 needed"),
+        ([1.0] * 5, range(5), "5 prompts, at least 10 needed"),
         ([1.0] * 20, range(20), "all verdicts are equal"),
         ([0.0] * 10 + [1.0] * 10, [1] * 10 + [900] * 10, "lengths separate wins from losses"),
+        ([0.0, 1.0] * 10, range(290, 310), "lengths differ by nearly the same everywhere"),  # was a LinAlgError
+        ([0.0, 1.0] * 10, [300] * 20, "lengths differ by nearly the same everywhere"),
+        ([0.0, 1.0] * 10, range(101, 521, 21), "longer than the baseline on 100% of the items"),
+        ([0.0, 1.0] * 10, [math.nan] * 20, "no finite number"),
     ],
 )
 def test_length_control_says_why_there_is_none(p, lengths, why):
@@ -216,7 +221,7 @@ def test_intervals_cover_roughly(name):
 @pytest.mark.parametrize(("num", "rate"), list(zip(SIZES, RATES, strict=True)))
 def test_intervals_cover(name, num, rate):
     """A third of the cells; ``python -m tests.judges.coverage 2000`` goes through all of them."""
-    assert 0.93 <= coverage(SIMULATIONS[name], num, rate, 2000) <= 0.97
+    assert 0.93 <= coverage(SIMULATIONS[name], num, rate, 2000) <= 0.99
 
 
 def test_one_or_two_items_have_honest_intervals():

@@ -14,11 +14,13 @@ from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.statistics import paired_difference
-from aad_plugin.report.documents import Document
+from aad_plugin.report.documents import AnswerText, Document
 from aad_plugin.report.gate import check_gate
 from aad_plugin.report.gate_file import Gate, Rule, read_gate
-from aad_plugin.report.runs import Run, TaskRun
+from aad_plugin.report.gate_views import gate_text
+from aad_plugin.report.runs import Run, TaskRun, read_run
 from aad_plugin.report.verdict_folders import Comparison
+from tests.report import gate_simulation as simulation
 from tests.report.planted import texts, write_run
 
 N = 500
@@ -58,7 +60,7 @@ def test_a_planted_drop_of_five_points_is_found():
     result = check_gate(old, new, Gate())
     found = {one.metric: one for one in result.compared}
     assert {name: one.outcome for name, one in found.items()} == dict.fromkeys(found, "regression")
-    assert found["accuracy"].test == "McNemar" and found["win_rate_vs_greedy"].test == "bootstrap"
+    assert found["accuracy"].test == "McNemar" and found["win_rate_vs_greedy"].test == "sign flips"
     assert found["accuracy"].difference == pytest.approx(-0.05)
     assert found["win_rate_vs_greedy"].difference == pytest.approx(-0.05, abs=0.02)
     assert result.exit_code == 1
@@ -126,13 +128,13 @@ def test_documents_with_one_prompt_are_one_cluster():
     assert paired_difference(noise).p_below < 0.1 or noise.mean() > 0
 
 
-def test_the_bootstrap_is_near_the_t_test():
+def test_sign_flips_are_near_the_t_test():
     from scipy import stats
 
     values = np.random.default_rng(5).normal(-0.05, 1, 400)
     found = paired_difference(values)
     assert found.p_below == pytest.approx(stats.ttest_1samp(values, 0, alternative="less").pvalue, abs=0.01)
-    assert found.low < found.value < found.high
+    assert found.low < found.value < found.high == 0 and found.p_below <= 0.025  # interval and test agree
 
 
 def _labels(a: list[int], **others: list[int]) -> Run:
@@ -313,3 +315,102 @@ def test_a_gate_file_reads_as_documented(tmp_path):
         "level: 0.01\nallow: [dtype]\ngates:\n- {task: 'aad_*', metric: accuracy_aad, smallest_drop: 0.01}\n"
     )
     assert read_gate(path) == Gate(0.01, ("dtype",), (Rule("aad_*", "accuracy_aad", "", 0.01),))
+
+
+# ------------------------------------------------------------------ few changes, and what is gated
+
+
+def test_two_verdicts_that_become_ties_are_no_regression():
+    """Was: REGRESSION with a lower bound of -8e305."""
+    old = np.random.default_rng(0).choice([0.0, 0.5, 1.0], 160)
+    new = old.copy()
+    new[np.flatnonzero(old == 1)[:2]] = 0.5
+    result = simulation.check(old, new)
+    (one,) = result.compared
+    assert one.p == pytest.approx(0.25) and result.exit_code == 0 and one.test == "exact sign flips"
+    assert -1 <= one.low < one.difference < 0 < one.high <= 1
+
+
+def test_a_net_loss_of_25_of_500_is_found():
+    assert simulation.check(*simulation.fixed_pair(45)).exit_code == 1
+
+
+def test_false_alarms_with_few_changes():
+    """A sample of the 4,000 pairs that ``python -m tests.report.gate_simulation`` goes through."""
+    assert simulation.false_alarms(120)["all"] <= 0.03
+
+
+@pytest.mark.grid
+def test_false_alarms_and_power_over_thousands_of_pairs():
+    alarms = simulation.false_alarms(4000)
+    shares = {name: simulation.found(1000, 500, changed) for name, changed in simulation.LOSSES.items()}
+    print(alarms, shares)
+    assert alarms["all"] <= 0.03 and shares["35 worse, 10 better"] >= 0.95
+
+
+def _with_rivals() -> Run:
+    run = _labels([1] * 20, accuracy_greedy=[1] * 20, accuracy_aad=[1] * 20, length_aad=[7] * 20)
+    task = run.tasks["t"]
+    task.higher_is_better.pop("length_aad")
+    task.metrics |= {"macro_f1_aad,none": (0.5, None), "accuracy_aad,none": (1.0, None)}
+    for document in task.documents.values():
+        document.answers = {"aad": AnswerText(("x",)), "greedy": AnswerText(("y",))}
+    return run
+
+
+def test_the_candidates_metrics_are_gated_and_everything_else_is_listed():
+    result = check_gate(_with_rivals(), _with_rivals(), Gate())
+    assert [one.metric for one in result.compared] == ["a", "accuracy_aad"]
+    why = {one.metric: one.why for one in result.not_gated}
+    assert why["accuracy_greedy"] == "it is about greedy, a rival: name it in the gate file to gate it"
+    assert why["length_aad"] == "nothing says whether more of it is better: give it a direction"
+    assert why["macro_f1_aad"] == "there is no value per document, only a figure of the whole task"
+    text = gate_text(result)
+    assert "not gated: t: accuracy_greedy: it is about greedy" in text
+    named = check_gate(_with_rivals(), _with_rivals(), Gate(rules=(Rule(metric="accuracy_greedy"),)))
+    assert [one.metric for one in named.compared] == ["accuracy_greedy"]
+
+
+def test_a_metric_that_the_gate_file_names_and_that_cannot_be_gated_is_an_error_not_silence():
+    rules = (Rule(metric="accuracy_aad"), Rule(metric="macro_f1_aad", direction="higher"))
+    result = check_gate(_with_rivals(), _with_rivals(), Gate(rules=rules))
+    assert result.exit_code == 3
+    assert result.mismatches[0].detail == (
+        "macro_f1_aad, which the gate file names, has no value per document in t, only a figure of the whole task in run"
+    )
+
+
+def test_runs_whose_intervals_are_of_different_methods_are_not_mixed():
+    old, new = (simulation.run_of(name, np.ones(20)) for name in ("old", "new"))
+    new.tasks["task"].comparisons[0].figures["ci_method"] = "Gaffke"
+    result = check_gate(old, new, Gate())
+    assert result.exit_code == 3 and result.mismatches[0].what == "method"
+    assert "an older method, not named in old, Gaffke in new" in result.mismatches[0].detail
+    assert check_gate(old, new, Gate(allow=("method",))).exit_code == 0
+
+
+def test_verdicts_and_rewards_are_found_where_the_results_say(tmp_path):
+    """lm-eval's output and the judged run lie apart: the results name the folder."""
+    folders = {}
+    for name, shift in (("old", 0.0), ("new", -1.0)):
+        root = write_run(tmp_path / name, texts(40, 60), p_of=lambda r, n: r.random())
+        (answers,) = root.rglob("answers.jsonl")
+        ids = [json.loads(line)["id"] for line in answers.read_text().splitlines()]
+        scores = [{"id": number, "reward_aad": i % 7 + shift, "reward_greedy": 1.0} for i, number in enumerate(ids)]
+        answers.with_name("scores.jsonl").write_text("".join(json.dumps(one) + "\n" for one in scores))
+        elsewhere = tmp_path / "elsewhere" / name / "planted" / "now"
+        elsewhere.parent.mkdir(parents=True)
+        answers.parent.rename(elsewhere)
+        (results,) = root.rglob("results_*.json")
+        content = json.loads(results.read_text())
+        content["configs"] = {"planted": {"metadata": {"judged_folder": str(elsewhere)}}}
+        results.write_text(json.dumps(content))
+        folders[name] = root / "out"
+    old, new = read_run(str(folders["old"])), read_run(str(folders["new"]))
+    assert not old.problems
+    found = {one.metric: one for one in check_gate(old, new, Gate()).compared}
+    assert set(found) == {"reward_aad", "win_rate_vs_greedy"}
+    reward = found["reward_aad"]
+    assert reward.difference == -1 and reward.outcome == "regression" and -7 <= reward.low < -1 < reward.high <= 0
+    (tmp_path / "elsewhere" / "old").rename(tmp_path / "gone")
+    assert "which is not there: pass the folder they are in" in read_run(str(folders["old"])).problems[0]

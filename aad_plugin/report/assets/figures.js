@@ -68,7 +68,7 @@ aad.numberColumn = (title, field, format, extra) => ({ title, field, formatter: 
 aad.winTable = (data, runs) => {
   if (!data.wins.length) return;
   const range = (low, high) => low === null ? "" : ` [${aad.pct(low)}, ${aad.pct(high)}]`;
-  const rows = data.wins.map((w) => ({ ...w, against: `${w.candidate} vs ${w.rival}`, shownRate: aad.pct(w.rate) + range(w.low, w.high) + (w.approximate ? " ±1.96 se" : ""),
+  const rows = data.wins.map((w) => ({ ...w, against: `${w.candidate} vs ${w.rival}`, shownRate: aad.pct(w.rate) + range(w.low, w.high) + (w.approximate ? " (from ± se)" : ""),
     shownLc: aad.pct(w.lc_rate) + range(w.lc_low, w.lc_high), counts: w.wins === null ? "–" : `${w.wins} / ${w.losses} / ${w.ties}`,
     open: (Object.entries(w.unjudged).map(([why, many]) => `${many} ${why}`).join(", ") || "0") + (w.not_asked ? `, ${w.not_asked} not asked` : "") + (w.complete ? "" : "; verdict file incomplete"),
     named: (w.judge || "–") + (w.drift ? " (changed within the run)" : ""), bill: w.prompt_tokens ? `${w.prompt_tokens} in, ${w.completion_tokens} out` + (w.cost === null ? "" : `, cost ${aad.num(w.cost, 4)}`) : "–" }));

@@ -1,0 +1,111 @@
+"""What a run offers to the gate: every metric with a value per document, whose it is, its direction and its range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.report.figures import names_of
+from aad_plugin.report.gate_file import Rule
+from aad_plugin.report.runs import TaskRun
+from aad_plugin.report.verdict_folders import Comparison
+
+__all__ = ["Series", "direction_of", "largest_difference", "owner_of", "series_of", "table_only", "why_not_gated"]
+
+_HIGHER = ("win_rate", "reward_", "grade_")
+_GRADES = 9.0  # from 1 to 10
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric of one run: document key -> value, by which judge, and how its summary's interval was made."""
+
+    values: dict[str, float]
+    judge: str = ""
+    method: str = ""
+
+
+def series_of(task: TaskRun) -> dict[str, Series]:
+    """Every metric with a value per document: lm-eval's, rewards and grades, and p(candidate better) of each comparison."""
+    found: dict[str, Series] = {}
+    names = {name for document in task.documents.values() for name in document.values}
+    for name in sorted(names):
+        if name.partition(",")[0].endswith("_stderr"):
+            continue
+        values = {key: one.values[name] for key, one in task.documents.items() if name in one.values}
+        found[name.removesuffix(",none")] = Series(values)
+    for comparison in task.comparisons:
+        if not comparison.rival:
+            continue
+        by_document = comparison.by_document(task.documents)
+        rates = {key: [v.p for v in verdicts if v.p is not None] for key, verdicts in by_document.items()}
+        values = {key: float(np.mean(p)) for key, p in rates.items() if p}
+        if values:
+            method = str(comparison.figures.get("ci_method") or "")
+            found[f"win_rate_vs_{comparison.rival}"] = Series(values, _judge(comparison), method)
+    return found
+
+
+def table_only(task: TaskRun, series: dict[str, Series]) -> list[str]:
+    """Metrics of which only the figure of the whole task is there."""
+    names = (name.removesuffix(",none") for name in task.metrics)
+    return [name for name in names if name not in series and not name.partition(",")[0].endswith("_stderr")]
+
+
+def direction_of(task: TaskRun, metric: str, rule: Rule) -> str:
+    """Whether "higher" or "lower" is better; "" where nobody says.
+
+    Raises:
+        ConfigError: nobody says, and the rule names this very metric.
+    """
+    if rule.direction:
+        return rule.direction
+    if metric.startswith(_HIGHER):
+        return "higher"
+    known = task.higher_is_better.get(metric.partition(",")[0])
+    if known is None and not rule.is_pattern:
+        raise ConfigError(f"lm-eval does not say whether more of {metric} is better: give the gate a direction")
+    return {True: "higher", False: "lower"}.get(known, "")  # type: ignore[arg-type]
+
+
+def owner_of(task: TaskRun, metric: str) -> str:
+    """The name of the answers a metric is about; "" where it is about none, or about candidate and rival."""
+    if metric.startswith("win_rate"):
+        return ""
+    stem = metric.partition(",")[0]
+    return next((name for name in sorted(names_of(task), key=len, reverse=True) if stem.endswith(f"_{name}")), "")
+
+
+def why_not_gated(task: TaskRun, metric: str, rule: Rule | None) -> str:
+    """Why a metric with values per document is not gated; "" where it is."""
+    if rule is None:
+        return "no entry of the gate file covers it"
+    if not direction_of(task, metric, rule):
+        return "nothing says whether more of it is better: give it a direction"
+    owner = owner_of(task, metric)
+    if rule.metric == "*" and owner and owner != _candidate(task):
+        return f"it is about {owner}, a rival: name it in the gate file to gate it"
+    return ""
+
+
+def largest_difference(metric: str, pairs: np.ndarray) -> float | None:
+    """How far a metric can move: 1 for rates and labels, 9 for grades, else the range of values seen (None: all equal)."""
+    if metric.startswith("win_rate") or (pairs.min() >= 0 and pairs.max() <= 1):
+        return 1.0
+    seen = float(np.ptp(pairs))
+    return max(seen, _GRADES) if metric.startswith("grade_") else seen or None
+
+
+def _candidate(task: TaskRun) -> str:
+    names: Sequence[str] = names_of(task)
+    judged = next((one.candidate for one in task.comparisons if one.candidate in names), "")
+    return judged or (names[0] if names else "")
+
+
+def _judge(comparison: Comparison) -> str:
+    first = comparison.verdicts[0] if comparison.verdicts else None
+    marks = (comparison.judge, first and first.judge_fingerprint[:12], first and first.template[:12])
+    return " ".join(filter(None, marks))
