@@ -29,7 +29,7 @@ _NEGATED = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,;]|\b(?:so|therefore|thus|hence|but|and)\b", re.IGNORECASE)
-_LAST_SENTENCE = re.compile(r"[.!?。！？]\s|\n")
+_LAST_SENTENCE = re.compile(r"[.!?。！？](?:\s|$)|\n")
 _STANDS_AFTER = re.compile(r"[*_`~\"'”’»)\]}>$]*\s*(?:[.!。！]|$)?[*_`~\"'”’»)\]}]*\s*(?:$|\n|(?=[^\W\d_a-z]|[#*_<(\[{\\`\"“-]))")
 _REASON_AFTER = re.compile(r"[*_`~\"'”’»)\]}]*\s*(?:,?\s*(?:because|since|due to)\b|[-–—:(])", re.IGNORECASE)
 _DECLINED = re.compile(

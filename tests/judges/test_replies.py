@@ -10,6 +10,7 @@ import pytest
 from aad_plugin.judges.replies import REASONS, read_reply
 from aad_plugin.judges.requests import usage_of
 from aad_plugin.judges.templates import load_template
+from aad_plugin.judges.thinking import answer_after_thinking
 from tests.judges.reply_table import PANDALM, ROWS, real_replies
 from tests.public_data import needs_public_data
 
@@ -91,8 +92,27 @@ def test_real_reasons_neither_are_verdicts_nor_hide_them(form):
         stated = f"<verdict>{letter}</verdict>" if form == "tag" else json.dumps({"verdict": letter})
         for dressed in (f"{stated}\n\n{text}", f"{text}\n\n{stated}", f"{text} {stated}"):
             lost += read_reply(reply(dressed), PAIR, form).p != PAIR.values[letter]
-    assert num > 1900 and wrong == 0
-    assert lost <= 3 * num * 0.01
+    assert num > 1900 and wrong == lost == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        ("Use `</reasoning>` to close the block.", "Use `</reasoning>` to close the block."),
+        ("Write </think> on a line of its own.", "Write </think> on a line of its own."),
+        ('End with "</think>".', 'End with "</think>".'),
+        ("```xml\n<a>\n</think>\n```\nThat is all.", "```xml\n<a>\n</think>\n```\nThat is all."),
+        ("so it is 4.\n</think>\n\nFour.", "Four."),
+        ("so it is 4.</think>Four.", "Four."),
+        ("<think>I close it by `</think>`.</think>Four.", "Four."),
+        ("<think>a</think>\n<think>b</think>Four.", "Four."),
+        ("<think>I write `</think>` and", None),
+        ("<think>x", None),
+        ("The tag <think> opens a block.", "The tag <think> opens a block."),
+    ],
+)
+def test_what_of_a_judged_answer_is_thinking(answer, seen):
+    assert answer_after_thinking(answer) == seen
 
 
 @pytest.mark.parametrize(
