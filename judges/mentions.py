@@ -30,7 +30,9 @@ _NEGATED = re.compile(
 )
 _CLAUSE = re.compile(r"[,;]|\b(?:so|therefore|thus|hence|but|and)\b", re.IGNORECASE)
 _LAST_SENTENCE = re.compile(r"[.!?。！？](?:\s|$)|\n")
-_STANDS_AFTER = re.compile(r"[*_`~\"'”’»)\]}>$]*\s*(?:[.!。！]|$)?[*_`~\"'”’»)\]}]*\s*(?:$|\n|(?=[^\W\d_a-z]|[#*_<(\[{\\`\"“-]))")
+_STANDS_AFTER = re.compile(
+    r"[*_`~\"'”’»)\]}>$]*\s*(?:[.!。！]|$)?[*_`~\"'”’»)\]}]*\s*(?:$|\n|(?=[^\W\d_a-z]|[#*_<(\[{\\`\"“-]))"
+)
 _REASON_AFTER = re.compile(r"[*_`~\"'”’»)\]}]*\s*(?:,?\s*(?:because|since|due to)\b|[-–—:(])", re.IGNORECASE)
 _DECLINED = re.compile(
     r"\b(?:can\s?not|can['’]t|won['’]t|will not|unable to|refuse to|declin\w+ to|not able to|not going to)\s+(?:\w+\s+){0,3}?"

@@ -38,7 +38,16 @@ _MOST_MASS = 1.02  # servers round
 _ROUNDING = 1e-4
 CONFLICT = "several replies to one request with different verdicts"
 # Why a reply ended, in the words of several servers.
-_FILTERED = {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "refusal", "guardrail"}
+_FILTERED = {
+    "content_filter",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "refusal",
+    "guardrail",
+}
 _CUT_OFF = {"length", "max_tokens", "max_length", "model_length", "max_output_tokens", "max_completion_tokens"}
 _BROKEN_OFF = {"error", "abort", "aborted", "cancelled", "canceled", "timeout", "insufficient_system_resource"}
 _LETTERS = {"A": 1.0, "B": 0.0}
@@ -111,7 +120,9 @@ def _read(choice: Any, template: Template, form: str) -> Reading:
     if finish in _FILTERED:
         return Reading(reason="content_filter", detail=text[:200], text=text)
     if finish in _BROKEN_OFF or choice.get("error"):
-        return Reading(reason="transport", detail=f"the server broke off ({finish or 'error'}): {text[-80:]!r}", text=text)
+        return Reading(
+            reason="transport", detail=f"the server broke off ({finish or 'error'}): {text[-80:]!r}", text=text
+        )
     cut_off = finish in _CUT_OFF
     # One token is all that is asked for with log-probabilities, so "length" is how such a reply ends.
     if cut_off and form != "logprobs":

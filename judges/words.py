@@ -26,7 +26,8 @@ _OWN = r"(?:(?:so|therefore|thus|hence)[, ]+)?(?:(?:my|the|our|final|overall|mi|
 _LABEL_WORDS = rf"{_OWN}(?:{_LABELS})(?:\s+(?:final|finale))?"
 LABEL = re.compile(rf"{_LABEL_WORDS}\s*(?:is|ist|es|est|è|é)?\s*(?:[:=：]|\s[-–—]|->|→)\s*", re.IGNORECASE)
 _IS = re.compile(
-    rf"(?:{_LABEL_WORDS}\s+(?:is|ist|es|est|è|é)|i\s+(?:choose|pick|prefer))\s+|{_LABEL_WORDS}\s*[是为は는은]\s*", re.IGNORECASE
+    rf"(?:{_LABEL_WORDS}\s+(?:is|ist|es|est|è|é)|i\s+(?:choose|pick|prefer))\s+|{_LABEL_WORDS}\s*[是为は는은]\s*",
+    re.IGNORECASE,
 )
 _NOUN = re.compile(
     r"^(?:the\s+)?(?:answer|response|reply|option|assistant|candidate|model|choice|antwort|respuesta|réponse|risposta|"

@@ -79,6 +79,7 @@ def judge(
     form: options.Form = None,
     concurrency: options.Concurrency = None,
     timeout_s: options.TimeoutS = None,
+    patience_s: options.Patience = None,
     price: options.Price = None,
     repeats: Repeats = 0,
     labels: Labels = None,

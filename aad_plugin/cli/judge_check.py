@@ -39,6 +39,7 @@ def judge_check(
     form: options.Form = None,
     concurrency: options.Concurrency = None,
     timeout_s: options.TimeoutS = None,
+    patience_s: options.Patience = None,
 ) -> None:
     """Attack a judge with constant, empty, copied, padded, instructing and marker-closing answers; find position bias.
 

@@ -115,6 +115,11 @@ def test_what_of_a_judged_answer_is_thinking(answer, seen):
     assert answer_after_thinking(answer) == seen
 
 
+def listed(*pairs):
+    """Log-probabilities of a first token A, as a server lists them."""
+    return {"content": [{"token": "A", "top_logprobs": [{"token": token, "logprob": value} for token, value in pairs]}]}
+
+
 @pytest.mark.parametrize(
     ("logprobs", "p", "form"),
     [
@@ -122,15 +127,15 @@ def test_what_of_a_judged_answer_is_thinking(answer, seen):
         ({"content": [{"token": "A", "logprob": -0.6}]}, 1.0, "letter"),
         (letters(A=0.55), 1.0, "letter"),  # the other 45 % may well be B's
         (letters(A=0.55, The=0.3), 1.0, "letter"),
-        ({"content": [{"token": "A", "top_logprobs": [{"token": x, "logprob": y} for x, y in (("A", 0.9), ("B", 0.1))]}]}, None, ""),
-        ({"content": [{"token": "A", "top_logprobs": [{"token": x, "logprob": 0.0} for x in "AB"]}]}, None, ""),
-        ({"content": [{"token": "A", "top_logprobs": [{"token": x, "logprob": y} for x, y in (("A", -1), ("A", -2), ("B", -3))]}]}, None, ""),
-        ({"content": [{"token": "A", "top_logprobs": [{"token": x, "logprob": "-1"} for x in "AB"]}]}, None, ""),
+        (listed(("A", 0.9), ("B", 0.1)), None, ""),  # probabilities, no logarithms
+        (listed(("A", 0.0), ("B", 0.0)), None, ""),  # both certain
+        (listed(("A", -1), ("A", -2), ("B", -3)), None, ""),  # one token with two values
+        (listed(("A", "-1"), ("B", "-2")), None, ""),
         (letters(B=0.9, A=0.1), None, ""),  # the text says A, its token B
         ({"content": [{"token": "**", "logprob": -0.1}, *letters(A=0.6, B=0.2)["content"]]}, 0.75, "logprobs"),
     ],
-    ids=["empty", "absent", "alone", "without the other", "probabilities", "both certain", "one twice", "text", "other", "later"],
-)  # fmt: skip
+    ids=["empty", "absent", "alone", "no-other", "positive", "both-certain", "twice", "text", "contradicted", "later"],
+)
 def test_log_probabilities_count_only_where_both_letters_are_stated(logprobs, p, form):
     read = read_reply(reply("A", "length", logprobs), PAIR, "logprobs")
     assert (read.p, read.form) == (pytest.approx(p) if p is not None else None, form)
