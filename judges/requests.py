@@ -143,4 +143,4 @@ def reply_of_line(line: Mapping[str, Any]) -> Reply:
         return Reply(key, body)
     code, message = (error.code, error.message) if error else ("", f"status {status}")
     _, reason = sort_error(status if failed else error.status if error else None, code, message)
-    return Reply(key, None, reason, f"{code or status}: {message}")
+    return Reply(key, None, reason, message if reason == "content_filter" else f"{code or status}: {message}")

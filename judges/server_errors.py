@@ -61,14 +61,14 @@ def error_in_body(body: Any) -> ErrorInBody | None:
     if not isinstance(body, Mapping):
         return ErrorInBody(None, "", f"no JSON object but {type(body).__name__}")
     error = body.get("error")
-    if not error and body.get("choices"):
+    if not error and "choices" in body:
         choices = body["choices"]
-        first = choices[0] if isinstance(choices, list) and isinstance(choices[0], Mapping) else {}
-        error = first.get("error")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        error = first.get("error") if isinstance(first, Mapping) else None
         if not error:
             return None
     if not error:  # no completion and no error object either: some servers put the error's fields on top
-        error = body if "choices" not in body else "the reply has no choices"
+        error = body
     if not isinstance(error, Mapping):
         return ErrorInBody(None, "", str(error))
     names = [str(error.get(name) or "") for name in ("code", "status", "type")]
