@@ -145,13 +145,10 @@ def _system(prompt: str | Messages) -> list[str]:
 def _check_system(candidate: Row, baseline: Row) -> None:
     """Refuse two answers that were given under different instructions: no judge can be shown both."""
     one, two = _system(candidate.prompt), _system(baseline.prompt)
-    # A file of plain instructions does not say what the system said.
-    told = not (isinstance(candidate.prompt, str) or isinstance(baseline.prompt, str))
-    if told and one != two:
-        shown = [repr(turns[0][:60]) if turns else "none" for turns in (one, two)]
+    if one and two and one != two:  # a file that keeps no system turn does not say what it was
         raise ConfigError(
             f"the answers at {candidate.place} and {baseline.place} were given under different system messages "
-            f"({shown[0]} and {shown[1]}), and no judge can be shown both; compare answers to the same task"
+            f"({one[0][:60]!r} and {two[0][:60]!r}), and no judge can be shown both; compare answers to the same task"
         )
 
 
