@@ -16,10 +16,10 @@ from typing import Any
 from aad_plugin.errors import ConfigError, nearest
 
 __all__ = [
+    "ROLES",
     "Answer",
     "Comparison",
     "Item",
-    "ROLES",
     "Messages",
     "Question",
     "Reply",

@@ -75,10 +75,8 @@ class Gate:
             self.not_before = min(self.not_before, self.good_at + self.patience_s + 0.1)
         silent = now - self.good_at
         if (
-            (max(silent, self.not_before - now) > _TELL_AFTER_S
-            and self.failed_in_a_row > 1)
-            or self.not_before - now > 30
-        ):
+            max(silent, self.not_before - now) > _TELL_AFTER_S and self.failed_in_a_row > 1
+        ) or self.not_before - now > 30:
             self.notice.tell(detail, self.not_before - now, self.patience_s - silent)
 
 
