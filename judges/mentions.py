@@ -35,7 +35,8 @@ _STANDS_AFTER = re.compile(
 )
 _REASON_AFTER = re.compile(r"[*_`~\"'”’»)\]}]*\s*(?:,?\s*(?:because|since|due to)\b|[-–—:(])", re.IGNORECASE)
 _DECLINED = re.compile(
-    r"\b(?:can\s?not|can['’]t|won['’]t|will not|unable to|refuse to|declin\w+ to|not able to|not going to)\s+(?:\w+\s+){0,3}?"
+    r"\b(?:can\s?not|can['’]t|won['’]t|will not|unable to|refuse to|declin\w+ to|not able to|not going to)\s+"
+    r"(?:\w+\s+){0,3}?"
     r"(?:give|giving|provide|render|issue|offer|make|return|write|deliver|state|reach|produce|output)\s+(?:\w+\s+){0,3}?"
     r"(?:verdict|judge?ment|decision|preference|grade|rating|score)\b|\bno verdict\b",
     re.IGNORECASE,
@@ -46,8 +47,8 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _FLAT = re.compile(
-    r"(?:^|[.!?;>}\])\n]\s*)(?:(?:actually|however|but|so|thus|therefore|overall|in (?:fact|truth|conclusion|summary)|on reflection)"
-    r"[, ]+)*(?:i (?:think|believe) )?(?:the )?(?:answer|response|reply|option|assistant|candidate)?\s*\b([AB])\b is "
+    r"(?:^|[.!?;>}\])\n]\s*)(?:(?:actually|however|but|so|thus|therefore|overall|"
+    r"in (?:fact|truth|conclusion|summary)|on reflection)[, ]+)*(?:i (?:think|believe) )?(?:the )?(?:answer|response|reply|option|assistant|candidate)?\s*\b([AB])\b is "
     r"(?:the )?(?:clearly |much |far |slightly |significantly |obviously |definitely |overall )*"
     r"(?:better|best|superior|stronger|winner|preferable)(?: (?:answer|response|one|reply|overall))*\s*(?=[.!;\n]|$)",
     re.IGNORECASE,
