@@ -111,7 +111,10 @@ class _Batches:
     def keys_of(self, batch: Any) -> list[str] | None:
         """Which requests a batch holds, from its input file; None where that is gone."""
         file = self.service.download(batch.input_file_id)
-        return None if file is None else [reply.key for reply in replies_in(file)]
+        if file is None:
+            return None
+        with file:
+            return [reply.key for reply in replies_in(file)]
 
     def fill(self) -> None:
         """Start as many shards as the service takes now."""

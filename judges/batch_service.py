@@ -115,9 +115,13 @@ class Service:
 
         def fetch() -> Any:
             kept = tempfile.TemporaryFile(prefix="aad-batch-")
-            with self.client.files.with_streaming_response.content(file_id) as reply:
-                for chunk in reply.iter_bytes(1 << 16):
-                    kept.write(chunk)
+            try:
+                with self.client.files.with_streaming_response.content(file_id) as reply:
+                    for chunk in reply.iter_bytes(1 << 16):
+                        kept.write(chunk)
+            except BaseException:
+                kept.close()
+                raise
             kept.seek(0)
             return kept
 

@@ -139,8 +139,8 @@ class Endpoint:
         import openai
 
         detail = self.clean(f"{type(error).__name__}: {error}")[:300]
-        if isinstance(error.__cause__, _Elsewhere):
-            return Failure("stop", "transport", self.clean(str(error.__cause__))[:300])
+        if isinstance(away := error if isinstance(error, _Elsewhere) else error.__cause__, _Elsewhere):
+            return Failure("stop", "transport", self.clean(str(away))[:300])
         if isinstance(error, openai.APIStatusError):
             code = (
                 f"{error.code or ''} {error.body}" if "insufficient_quota" in str(error.body) else str(error.code or "")

@@ -47,9 +47,9 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _FLAT = re.compile(
-    r"(?:^|[.!?;>}\])\n]\s*)(?:(?:actually|however|but|so|thus|therefore|overall|"
-    r"in (?:fact|truth|conclusion|summary)|on reflection)[, ]+)*(?:i (?:think|believe) )?(?:the )?(?:answer|response|reply|option|assistant|candidate)?\s*\b([AB])\b is "
-    r"(?:the )?(?:clearly |much |far |slightly |significantly |obviously |definitely |overall )*"
+    r"(?:^|[.!?;>}\])\n]\s*)(?:(?:actually|however|but|so|thus|therefore|overall|in (?:fact|truth|conclusion)|in summary|"
+    r"on reflection)[, ]+)*(?:i (?:think|believe) )?(?:the )?(?:answer|response|reply|option|assistant|candidate)?\s*"
+    r"\b([AB])\b is (?:the )?(?:clearly |much |far |slightly |significantly |obviously |definitely |overall )*"
     r"(?:better|best|superior|stronger|winner|preferable)(?: (?:answer|response|one|reply|overall))*\s*(?=[.!;\n]|$)",
     re.IGNORECASE,
 )

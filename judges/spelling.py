@@ -7,6 +7,7 @@ template's marks, and conversations whose texts hold none, are encoded as ever.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -85,7 +86,7 @@ class Speller:
         # Marks that were added without being called special, and tokenizers that cannot split: cut behind the first
         # character, so that no mark is whole.
         cuts = [0, *(mark.start() + 1 for mark in self._overlapping(text)), len(text)]
-        parts = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+        parts = [text[start:end] for start, end in itertools.pairwise(cuts)]
         return [number for part in parts if part for number in self._encode(part, False)]
 
     def _overlapping(self, text: str) -> Iterator[re.Match[str]]:
