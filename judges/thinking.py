@@ -30,8 +30,8 @@ def answer_after_thinking(text: str) -> str | None:
         answer, found = answer[closed.end() :], True
     if found:
         return answer.strip()
-    closed = _bare_close(text)
-    return text if closed is None else text[closed:].strip()
+    end = _bare_close(text)
+    return text if end is None else text[end:].strip()
 
 
 def open_thinking(text: str) -> tuple[str, bool]:

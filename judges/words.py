@@ -102,12 +102,12 @@ def _undressed(word: str, template: Template, asserted: bool) -> str:
     if "&" in word and (unescaped := html.unescape(word)) != word:
         return plain(unescaped)
     # A dot or sign before a number makes it another number, so nothing is taken off its front.
-    for pattern in (r"[.!,;。!\s]+$", r"^(?:#{1,6}|[*•>-](?=\s+\D))\s+", r"[*_`)\]\"']+$", r"^[*_`(\[\"']+"):
-        if (shorter := re.sub(pattern, "", word)) != word and shorter:
+    for dress in (r"[.!,;。!\s]+$", r"^(?:#{1,6}|[*•>-](?=\s+\D))\s+", r"[*_`)\]\"']+$", r"^[*_`(\[\"']+"):
+        if (shorter := re.sub(dress, "", word)) != word and shorter:
             return shorter
     for label in (LABEL, _IS):
-        if (found := label.match(word)) is not None and found.end() < len(word):
-            return word[found.end() :]
+        if (labelled := label.match(word)) is not None and labelled.end() < len(word):
+            return word[labelled.end() :]
     if template.kind == "pairwise":
         for pattern in (_NOUN, _WINS) if asserted else (_NOUN,):
             if (shorter := pattern.sub("", word, count=1)) != word and shorter and not shorter[0].isspace():
