@@ -28,10 +28,11 @@ _NEGATED = re.compile(
     r"e\.g|ignor\w+|disregard\w*|could|might|may|avoid\w*|reject\w*|nicht|kein\w*|pas|nunca|no puedo)\b",
     re.IGNORECASE,
 )
+_AN_ANSWER = re.compile(r"(?:answer|response|reply|option|assistant|candidate)\s+(?:[AB]|\d)\b\W*$", re.IGNORECASE)
 _CLAUSE = re.compile(r"[,;]|\b(?:so|therefore|thus|hence|but|and)\b", re.IGNORECASE)
 _LAST_SENTENCE = re.compile(r"[.!?。！？](?:\s|$)|\n")
 _STANDS_AFTER = re.compile(
-    r"[*_`~\"'”’»)\]}>$]*\s*(?:[.!。！]|$)?[*_`~\"'”’»)\]}]*\s*(?:$|\n|(?=[^\W\d_a-z]|[#*_<(\[{\\`\"“-]))"
+    r"[*_`~\"'”’»)\]}>$]*\s*(?:[.!。！]|$)?[*_`~\"'”’»)\]}]*\s*(?:$|\n|(?=[^\W\d_a-z]|[#*_<(\[{\\`\"“\u2190-\u2bff\U0001f000-\U0001faff-]))"
 )
 _REASON_AFTER = re.compile(r"[*_`~\"'”’»)\]}]*\s*(?:,?\s*(?:because|since|due to)\b|[-–—:(])", re.IGNORECASE)
 _DECLINED = re.compile(
@@ -78,7 +79,7 @@ def is_mention(said: str, start: int, end: int) -> bool:
 
 def leading_cue(lead: str) -> bool:
     """Whether the words that lead to a verdict say that it is somebody else's, denied or only possible."""
-    if _OTHERS_WRITE.search(lead):
+    if _OTHERS_WRITE.search(lead) or (lead.rstrip().endswith((":", "：")) and _AN_ANSWER.search(lead)):
         return True
     return _NEGATED.search(_CLAUSE.split(lead.rstrip(" :："))[-1]) is not None
 

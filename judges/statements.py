@@ -28,6 +28,9 @@ _SAME_AS_VERDICT = {
     "winner", "better", "best", "choice", "preference", "preferred", "answer", "decision", "final_verdict", "result",
     "grade", "score", "rating", "label", "better_answer", "final_answer",
 }  # fmt: skip
+_END_MARKS = re.compile(
+    r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|</s>|<eos>|<end_of_turn>))+\s*$"
+)  # a server's template let them through
 _MOST_OBJECTS = 2000
 _HEADS = re.compile(r"^(?:[#*_\s>•-]|\d+[.)]\s)*$")
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?。！？])\s+|(?<=[。！？])")
@@ -51,7 +54,7 @@ def stated_choice(said: str, template: Template) -> tuple[str | None, str]:
     Args:
         said: the reply without thinking. template: whose menu counts.
     """
-    said = plain(said).strip()
+    said = _END_MARKS.sub("", plain(said).strip())
     if (whole := choice_of(said, template)) is not None:
         return whole, ""
     marked, broken = _marked(said)

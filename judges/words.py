@@ -20,7 +20,7 @@ _LABELS = (
     "preferred (?:answer|response)|winning (?:answer|response)|"
     "urteil|antwort|bewertung|note|entscheidung|ergebnis|veredicto|respuesta|puntuación|calificación|verdict final|réponse|"
     "évaluation|décision|verdetto|risposta|voto|veredito|resposta|nota|oordeel|antwoord|werdykt|odpowiedź|ocena|вердикт|"
-    "ответ|оценка|решение|判定|裁决|裁定|结论|结果|答案|评分|分数|評価|回答|結論|判断|판정|답변|점수|평가"
+    "ответ|оценка|решение|判定|裁决|裁定|结论|结果|答案|评分|分数|評価|回答|結論|判断|판정|결론|답변|점수|평가"
 )
 _OWN = r"(?:(?:so|therefore|thus|hence)[, ]+)?(?:(?:my|the|our|final|overall|mi|el|mon|le|la|mein|das|die)[ \t]+)*"
 _LABEL_WORDS = rf"{_OWN}(?:{_LABELS})(?:\s+(?:final|finale))?"
