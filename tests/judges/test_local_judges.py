@@ -261,36 +261,32 @@ def test_local_judges_see_marks_as_text(tmp_path, tokenizer, kind):
 
 @pytest.mark.slow
 def test_a_real_chat_model_judges_marks_as_their_characters(tmp_path):
-    """118 items by SmolLM2-135M-Instruct; told apart from its own marks by a tokenizer that knows none in texts."""
-    import torch
-
+    """118 items by SmolLM2-135M-Instruct, whose inputs are those of a tokenizer that knows no marks in texts."""
     from aad_plugin.demo.assets import base_model_path
+    from aad_plugin.judges.plan import Plan
+    from aad_plugin.judges.store import Store
 
-    torch.manual_seed(0)
-    judge = load_judge(f"hf:{base_model_path()}", dtype="float32")
+    judge = load_judge(f"hf:{base_model_path()}")
+    speller = judge.channel.speller
+    seen = []
+    padded = speller.padded
+    speller.padded = lambda rows: seen.extend(rows) or padded(rows)
     items = marked(118, MARKS)
     verdicts = compare(items, judge, tmp_path, progress=False)
-    channel = judge.channel
-    by_hand = []
-    for item in items:
-        ps = []
-        for first, second in ((item.candidate, item.baseline), (item.baseline, item.candidate)):
-            from aad_plugin.judges.items import Question, as_messages
-
-            request = judge.request(Question("k", as_messages(item.prompt), first, second))
-            ids = []
-            for message in request.body["messages"]:
-                ids += [channel.tokenizer.convert_tokens_to_ids("<|im_start|>")]
-                text = f"{message['role']}\n{message['content']}"
-                ids += channel.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-                ids += [channel.tokenizer.convert_tokens_to_ids("<|im_end|>")]
-                ids += channel.tokenizer("\n", add_special_tokens=False).input_ids
-            ids += [channel.tokenizer.convert_tokens_to_ids("<|im_start|>")]
-            ids += channel.tokenizer("assistant\n", add_special_tokens=False).input_ids
-            with torch.inference_mode():
-                logits = channel.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
-            letters = [logits[channel.tokenizer.convert_tokens_to_ids(letter)].exp() for letter in "AB"]
-            ps.append(float(letters[0] / sum(letters)))
-        by_hand.append((ps[0] + 1 - ps[1]) / 2)
+    by_hand = [
+        encoded_by_hand(judge.channel.tokenizer, judge.request(question).body["messages"])
+        for question in Plan(items, judge).questions(Store(None))
+    ]
+    assert seen == by_hand and len(seen) == 236
     assert all(v.judged for v in verdicts)
-    assert [v.p for v in verdicts] == pytest.approx(by_hand, abs=2e-3)
+
+
+def encoded_by_hand(tokenizer, messages):
+    """ChatML with every message's text encoded as text only."""
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+
+    def text(written):
+        return tokenizer(written, add_special_tokens=False, split_special_tokens=True).input_ids
+
+    turns = [[start, *text(f"{one['role']}\n{one['content']}"), end, *text("\n")] for one in messages]
+    return [*(number for turn in turns for number in turn), start, *text("assistant\n")]
