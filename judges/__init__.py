@@ -31,6 +31,8 @@ _HOMES = {
     "grade": "judging",
     "jury_verdicts": "jury",
     "load_judge": "kinds",
+    "load_template": "templates",
+    "read_reply": "replies",
     "summarize": "summary",
 }
 

@@ -8,15 +8,18 @@ gives them, else a strict JSON schema, else a tag in the text.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
+from aad_plugin.judges.cleaning import printable
 from aad_plugin.judges.endpoint import Endpoint
 from aad_plugin.judges.items import Question, Ruling, digest
-from aad_plugin.judges.replies import read_reply
+from aad_plugin.judges.patience import PATIENCE_S
+from aad_plugin.judges.replies import Reading, merged, read_reply
 from aad_plugin.judges.requests import Reply, Request, usage_of
 from aad_plugin.judges.sitting import TRANSPORTS, Price, Sitting
 from aad_plugin.judges.templates import FORMS, load_template
@@ -131,9 +134,11 @@ class ChatJudge:
     def ruling(self, reply: Reply, bill: Price | None = None) -> Ruling:
         """What a reply says, with what it tells about itself and what it cost at the price `bill`."""
         common: dict[str, Any] = {"key": reply.key, "seconds": round(reply.seconds, 4), "created": time.time()}
+        clean = getattr(self.channel, "clean", str)
         if reply.body is None:
-            return Ruling(**common, reason=reply.reason, detail=reply.detail)
-        read = read_reply(reply.body, self.template, self.form)
+            return Ruling(**common, reason=reply.reason, detail=printable(clean(reply.detail))[:300])
+        bodies = (reply.body, *reply.also)
+        read = merged([read_reply(body, self.template, self.form) for body in bodies])
         tokens = usage_of(reply.body)
         return Ruling(
             **common,
@@ -141,15 +146,25 @@ class ChatJudge:
             grade=read.grade,
             label=read.label,
             reason=read.reason,
-            detail=read.detail,
-            reply=read.text,
+            detail=self._detail(read, bodies, clean),
+            reply=_whole(clean(read.text)),
             form=read.form,
-            model=str(reply.body.get("model") or ""),
-            system_fingerprint=str(reply.body.get("system_fingerprint") or ""),
+            model=printable(clean(str(reply.body.get("model") or ""))),
+            system_fingerprint=printable(clean(str(reply.body.get("system_fingerprint") or ""))),
             prompt_tokens=tokens[0],
             completion_tokens=tokens[1],
             cost=bill.cost(*tokens) if bill else None,
         )
+
+    def _detail(self, read: Reading, bodies: Sequence[Mapping[str, Any]], clean: Callable[[str], str]) -> str:
+        """Why there is no verdict, in the words of a reply that was cleaned before it was cut to length."""
+        if read.reason is None or not read.detail:
+            return ""
+        shown = (
+            [json.loads(clean(json.dumps(body, ensure_ascii=False))) for body in bodies] if clean is not str else bodies
+        )
+        again = merged([read_reply(body, self.template, self.form) for body in shown])
+        return printable(clean(again.detail or read.reason))
 
     def _identity(self) -> list[Any]:
         known = [self.name, self.parameters, self.max_tokens, self.template.hash]
@@ -185,13 +200,26 @@ class ChatJudge:
                     said.append(f"{form}: {reply.detail}")
                     break
                 read = read_reply(reply.body, self.template, form)
-                if read.reason is None and read.form == form:
+                if read.reason is None and (read.form == form or _holds_logprobs(reply.body)):
                     return form
                 said.append(f"{form}: {read.detail or read.reason or read.form}")
         raise VerdictUnreadable(
             f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
             + (f"; first: {said[0]}" if len(self.forms) > 1 else "")
         )
+
+
+def _whole(text: str) -> str:
+    """Text that every file can hold: half of a surrogate pair is no character."""
+    return text.encode(errors="replace").decode()
+
+
+def _holds_logprobs(body: Mapping[str, Any]) -> bool:
+    """Whether a reply brought log-probabilities at all; a sure judge may have none for the other letter."""
+    logprobs = body["choices"][0].get("logprobs")
+    return bool(
+        isinstance(logprobs, Mapping) and logprobs.get("content") and logprobs["content"][0].get("top_logprobs")
+    )
 
 
 class _Network:
@@ -204,6 +232,7 @@ class _Network:
         self.endpoint = endpoint
         self.concurrency = concurrency
         self.price = price
+        self.clean = endpoint.clean_reply
 
     def can_probe(self, sitting: Sitting) -> bool:
         return sitting.transport != "file"
@@ -226,6 +255,7 @@ def openai_judge(
     reasoning_effort: str | None = None,
     concurrency: int = 16,
     timeout_s: float = 120.0,
+    patience_s: float = PATIENCE_S,
     price: Sequence[float] | Mapping[str, float] | str | None = None,
     form: str = "auto",
     template: str = "dialogue",
@@ -234,7 +264,7 @@ def openai_judge(
 
     Args:
         name: model, as the server calls it.
-        base_url, key_variable, headers, timeout_s: see `Endpoint`.
+        base_url, key_variable, headers, timeout_s, patience_s: see `Endpoint`.
         temperature: 0 by default; None leaves it out (reasoning models reject it).
         max_tokens: of replies in the forms json and tag, thinking included; 1024 by default.
         token_limit_name: "max_tokens" for servers that do not know the newer name.
@@ -251,7 +281,7 @@ def openai_judge(
     if temperature is not None and not (isinstance(temperature, int | float) and temperature >= 0):
         raise ConfigError(f"temperature must be a number of at least 0, or null to leave it out, got {temperature!r}")
     paid = _price(price)
-    endpoint = Endpoint(base_url, key_variable, {} if headers is None else headers, timeout_s)
+    endpoint = Endpoint(base_url, key_variable, {} if headers is None else headers, timeout_s, patience_s)
     return ChatJudge(
         "openai",
         name,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling, as_text, conversation, digest
 from aad_plugin.judges.local_models import check_model_options, model_mark
 from aad_plugin.judges.sitting import Sitting
+from aad_plugin.judges.spelling import Piece, Speller
 
 __all__ = ["ClassifierJudge"]
 
@@ -47,6 +47,7 @@ class ClassifierJudge:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         model.config.get_text_config().pad_token_id = model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.speller = Speller(self.tokenizer)
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
         self.multi_label = model.config.problem_type == "multi_label_classification"
@@ -80,16 +81,14 @@ class ClassifierJudge:
         import torch
 
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        inputs: Any = self.tokenizer(
-            [self._text(question) for question in batch], padding=True, truncation=limit is not None, max_length=limit,
-            add_special_tokens=not self.tokenizer.chat_template, return_tensors="pt",
-        ).to(self.model.device)  # fmt: skip
+        own_marks = not self.tokenizer.chat_template
+        ids = [self.speller.ids(self._pieces(question), limit, own_marks=own_marks) for question in batch]
+        inputs = self.speller.padded(ids).to(self.model.device)
         with torch.inference_mode():
             logits = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
         return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).tolist()
 
-    def _text(self, question: Question) -> str:
+    def _pieces(self, question: Question) -> tuple[Piece, ...]:
         if not self.tokenizer.chat_template:
-            return as_text(question.first)
-        messages = conversation(question.messages, question.first)
-        return self.tokenizer.apply_chat_template(messages, tokenize=False)
+            return self.speller.plain(as_text(question.first))
+        return self.speller.conversation(conversation(question.messages, question.first))

@@ -14,13 +14,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from aad_plugin.errors import BackendMissing, ConfigError
-from aad_plugin.judges.replies import is_content_filter
+from aad_plugin.judges.cleaning import printable, without_secrets
+from aad_plugin.judges.patience import PATIENCE_S
+from aad_plugin.judges.server_errors import ErrorInBody, retry_after, sort_error
 
 __all__ = ["INSTALL", "Endpoint", "Failure"]
 
+_WEB = ("httpx", "httpx2", "httpcore", "httpcore2")
 INSTALL = "this judge needs the openai package: pip install 'aad_plugin[judges]'"
 
 
@@ -30,7 +33,7 @@ class Failure:
 
     `action` is "retry" (the server may answer later), "skip" (it never will, this request is unjudged) or "stop" (no
     request will be answered). `wait_s` is the server's Retry-After, where it gave one. `limited`: too many requests,
-    or a server that says for how long it is busy.
+    or a server that says for how long it is busy. `unreached`: no connection, so that nothing tells whether it exists.
     """
 
     action: str
@@ -38,6 +41,7 @@ class Failure:
     detail: str
     wait_s: float | None = None
     limited: bool = False
+    unreached: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,15 @@ class Endpoint:
         base_url: of an OpenAI-compatible API, ending in /v1; None is the client's default (OPENAI_BASE_URL, or OpenAI).
         key_variable: environment variable that holds the key.
         headers: extra headers; a value "$NAME" is read from the environment variable NAME.
-        timeout_s: for one request, in seconds.
+        timeout_s: for one request from its start to the reply's last byte, in seconds.
+        patience_s: how long a server that answers nothing is asked again, in seconds.
     """
 
     base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 120.0
+    patience_s: float = PATIENCE_S
 
     def __post_init__(self) -> None:
         if not isinstance(self.key_variable, str):
@@ -63,10 +69,14 @@ class Endpoint:
             raise ConfigError(f"headers must be a mapping of names to values, got {type(self.headers).__name__}")
         if not (isinstance(self.timeout_s, int | float) and 0 < self.timeout_s < math.inf):
             raise ConfigError(f"timeout_s must be a number of seconds above 0, got {self.timeout_s!r}")
+        if not (isinstance(self.patience_s, int | float) and 0 <= self.patience_s < math.inf):
+            raise ConfigError(f"patience_s must be a number of seconds of at least 0, got {self.patience_s!r}")
         _check_url(self._url())
 
     def client(self, asynchronous: bool = True) -> Any:
         """An openai client that never retries by itself: the transport does, and counts.
+
+        It follows redirects within the server's own origin only: no other gets a key, a header or a text.
 
         Raises:
             BackendMissing: openai is not installed. ConfigError: the key's or a header's variable is not set.
@@ -81,9 +91,15 @@ class Endpoint:
         headers = {str(name): _resolve(str(value)) for name, value in self.headers.items()}
         if password and not any(name.lower() == "authorization" for name in headers):
             headers["Authorization"] = f"Basic {password}"
+        web: Any
+        if asynchronous:
+            web = openai.DefaultAsyncHttpxClient(event_hooks={"response": [_stay_async]}, timeout=self.timeout_s)
+        else:
+            web = openai.DefaultHttpxClient(event_hooks={"response": [_stay]}, timeout=self.timeout_s)
         return make(
-            api_key=self.key(), base_url=url or None, max_retries=0, timeout=self.timeout_s, default_headers=headers
-        )
+            api_key=self.key(), base_url=url or None, max_retries=0, timeout=self.timeout_s, default_headers=headers,
+            http_client=web,
+        )  # fmt: skip
 
     def key(self) -> str:
         """The key; a placeholder for a server on this machine or network, or one that has a password in its URL.
@@ -102,54 +118,91 @@ class Endpoint:
         return key
 
     def clean(self, text: str) -> str:
-        """`text` without this endpoint's secrets."""
+        """`text` without this endpoint's secrets, in one piece for the terminal."""
+        return re.sub(r"\b(sk|key)-[A-Za-z0-9_*-]{8,}", "[secret]", self.clean_reply(printable(text)))
+
+    def clean_reply(self, text: str) -> str:
+        """`text` without this endpoint's secrets and otherwise unchanged."""
         secrets = [os.environ.get(self.key_variable, "")]
         for value in self.headers.values():
             secrets += [str(value), os.environ.get(str(value)[1:], "") if str(value).startswith("$") else ""]
         parts = urlsplit(self._url())
-        secrets += [parts.username or "", parts.password or "", parts.query, _without_password(self._url())[1]]
-        secrets += [secret.strip() for secret in secrets]
-        for secret in sorted((s for s in secrets if len(s) > 3), key=len, reverse=True):
-            text = text.replace(secret, "[secret]")
-        return re.sub(r"\b(sk|key)-[A-Za-z0-9_*-]{8,}", "[secret]", text)
+        password = _without_password(self._url())[1]
+        secrets += [parts.username or "", parts.password or "", unquote(parts.password or ""), parts.query, password]
+        return without_secrets(text, secrets)
 
     def _url(self) -> str:
         return self.base_url or os.environ.get("OPENAI_BASE_URL", "")
 
     def failure(self, error: Exception) -> Failure:
-        """Sort an exception of the openai client; unknown kinds of exceptions are raised again."""
+        """Sort an exception of a request; what only a mistake of ours can raise is raised again."""
         import openai
 
         detail = self.clean(f"{type(error).__name__}: {error}")[:300]
+        if isinstance(away := error if isinstance(error, _Elsewhere) else error.__cause__, _Elsewhere):
+            return Failure("stop", "transport", self.clean(str(away))[:300])
         if isinstance(error, openai.APIStatusError):
-            return self._by_status(error, detail)
-        if isinstance(error, UnicodeError):  # of the request: half a surrogate pair is no text
+            code = (
+                f"{error.code or ''} {error.body}" if "insufficient_quota" in str(error.body) else str(error.code or "")
+            )
+            return self._sorted(error.status_code, code, detail, error.response.headers)
+        if isinstance(error, ErrorInBody):
+            return self._sorted(error.status, error.code, detail, error.headers)
+        if isinstance(error, UnicodeEncodeError):  # of the request: half a surrogate pair is no text
             return Failure("skip", "rejected", detail)
-        if isinstance(error, openai.APIConnectionError | openai.APIResponseValidationError | ValueError):
-            return Failure("retry", "transport", detail)
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        if isinstance(error, TimeoutError):
+            return Failure("retry", "transport", f"no whole reply within {self.timeout_s:g} s")
+        if isinstance(error, openai.APIConnectionError):
+            cause = f": {error.__cause__}" if error.__cause__ else ""
+            lost = not isinstance(error, openai.APITimeoutError)
+            return Failure(
+                "retry", "transport", self.clean(f"{type(error).__name__}: {error}{cause}")[:300], unreached=lost
+            )
+        broken = (openai.APIResponseValidationError, ValueError, RecursionError, OSError, EOFError, LookupError)
+        if isinstance(error, broken) or type(error).__module__.partition(".")[0] in _WEB:
             return Failure("retry", "transport", detail)
         raise error
 
-    def _by_status(self, error: Any, detail: str) -> Failure:
-        status, code = error.status_code, str(error.code or "")
-        if status == 429:
-            if "insufficient_quota" in code or "insufficient_quota" in str(error.body):
-                return Failure("stop", "transport", f"the judge's quota is exhausted: {detail}")
-            return Failure("retry", "transport", detail, _retry_after(error.response.headers), limited=True)
-        if status == 401:
-            return Failure("stop", "transport", f"the server refuses the key in {self.key_variable}: {detail}")
-        if status == 402:
-            return Failure("stop", "transport", f"the judge's quota is exhausted: {detail}")
-        if status == 404:
+    def _sorted(self, status: int | None, code: str, detail: str, headers: Mapping[str, str]) -> Failure:
+        action, reason = sort_error(status, code, detail)
+        if action == "quota":
+            return Failure("stop", reason, f"the judge's quota is exhausted: {detail}")
+        if action == "key":
+            return Failure("stop", reason, f"the server refuses the key in {self.key_variable}: {detail}")
+        if action == "missing":
             asked = "what was asked for (model? base URL, with /v1?)"
-            return Failure("stop", "transport", f"the server does not have {asked}: {detail}")
-        if status in (408, 409, 425) or status >= 500:
-            wait_s = _retry_after(error.response.headers)
-            return Failure("retry", "transport", detail, wait_s, limited=status == 503 and wait_s is not None)
-        # 403 too: some providers answer so to a single prompt that their moderation does not like.
-        reason = "content_filter" if is_content_filter(code, detail) else "rejected"
-        return Failure("skip", reason, detail)
+            return Failure("stop", reason, f"the server does not have {asked}: {detail}")
+        if action == "skip":
+            return Failure("skip", reason, detail)
+        wait_s = retry_after(headers)
+        limited = action == "limited" or (status == 503 and wait_s is not None)
+        return Failure("retry", reason, detail, wait_s, limited=limited)
+
+
+class _Elsewhere(Exception):
+    """A redirect that leads away from the server the user named."""
+
+
+def _stay(response: Any) -> None:
+    """Refuse a redirect to another origin before it is followed."""
+    if not response.has_redirect_location:
+        return
+    there = urlsplit(urljoin(str(response.url), response.headers["location"]))
+    here = urlsplit(str(response.url))
+    if _origin(here) != _origin(there):
+        named = f"{there.scheme}://{there.hostname or ''}{f':{there.port}' if there.port else ''}"
+        raise _Elsewhere(
+            f"the server redirects to another address, {named}, which gets neither the key nor the texts; if that is the "
+            "right one, pass it as --base-url"
+        )
+
+
+async def _stay_async(response: Any) -> None:
+    _stay(response)
+
+
+def _origin(parts: Any) -> tuple[str, str, int | None]:
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _check_url(url: str) -> None:
@@ -200,22 +253,3 @@ def _is_local(url: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return host == "localhost" or host.endswith(".local")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from retry-after-ms or retry-after in seconds or as an HTTP date."""
-    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            return max(0.0, float(value) / scale)
-        except ValueError:
-            import time
-            from email.utils import parsedate_to_datetime
-
-            try:
-                return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-            except ValueError:
-                return None
-    return None

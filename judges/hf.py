@@ -12,6 +12,7 @@ from aad_plugin.judges.chat import ChatJudge
 from aad_plugin.judges.local_models import check_model_options, model_mark
 from aad_plugin.judges.requests import Reply, Request
 from aad_plugin.judges.sitting import Sitting
+from aad_plugin.judges.spelling import Speller
 from aad_plugin.judges.templates import load_template
 
 __all__ = ["hf_judge"]
@@ -61,6 +62,7 @@ class _Local:
             raise ConfigError(f"the judge model {name!r} has no chat template; choose an instruction-tuned model")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.speller = Speller(self.tokenizer)
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.name = name
         self.batch_size = batch_size
@@ -79,12 +81,11 @@ class _Local:
                 on_reply(Reply(request.key, body, seconds=(time.time() - started) / len(batch)))
 
     def _inputs(self, batch: list[Request]) -> Any:
-        texts = [
-            self.tokenizer.apply_chat_template(request.body["messages"], tokenize=False, add_generation_prompt=True)
+        rows = [
+            self.speller.ids(self.speller.conversation(request.body["messages"], add_generation_prompt=True))
             for request in batch
         ]
-        inputs = self.tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
-        return inputs.to(self.model.device)
+        return self.speller.padded(rows).to(self.model.device)
 
     def _first_tokens(self, batch: list[Request]) -> list[dict[str, Any]]:
         import torch

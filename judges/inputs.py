@@ -122,7 +122,9 @@ def pair_rows(candidates: Sequence[Row], baselines: Sequence[Row], allow_unmatch
         if match is None:
             without.append(row)
         else:
-            comparisons.append(Comparison(str(row.number), match.prompt, match.text, row.text))
+            _check_system(match, row)
+            prompt = row.prompt if _system(row.prompt) and not _system(match.prompt) else match.prompt
+            comparisons.append(Comparison(str(row.number), prompt, match.text, row.text))
     left = list(by_prompt.values())
     if ((without or left) and not allow_unmatched) or not comparisons:
         shown = [(row.place, as_messages(row.prompt)[-1]["content"]) for row in [*left[:1], *without[:1]]]
@@ -133,6 +135,21 @@ def pair_rows(candidates: Sequence[Row], baselines: Sequence[Row], allow_unmatch
             f"only in the baseline's{examples}; {hint}, or name the field that holds the prompt with --prompt-field"
         )
     return comparisons
+
+
+def _system(prompt: str | Messages) -> list[str]:
+    """What the system said to the model, turn by turn; nothing where a prompt is the instruction alone."""
+    return [turn["content"].strip() for turn in as_messages(prompt) if turn["role"] in ("system", "developer")]
+
+
+def _check_system(candidate: Row, baseline: Row) -> None:
+    """Refuse two answers that were given under different instructions: no judge can be shown both."""
+    one, two = _system(candidate.prompt), _system(baseline.prompt)
+    if one and two and one != two:  # a file that keeps no system turn does not say what it was
+        raise ConfigError(
+            f"the answers at {candidate.place} and {baseline.place} were given under different system messages "
+            f"({one[0][:60]!r} and {two[0][:60]!r}), and no judge can be shown both; compare answers to the same task"
+        )
 
 
 def single_rows(rows: Sequence[Row]) -> list[Answer]:

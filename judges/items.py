@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, nearest
 
 __all__ = [
+    "ROLES",
     "Answer",
     "Comparison",
     "Item",
@@ -31,6 +32,7 @@ __all__ = [
     "prompt_hash",
 ]
 
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 Messages = Sequence[Mapping[str, str]]
 Reply = str | Sequence[str]  # one text, or one per user turn of the prompt
 
@@ -193,6 +195,12 @@ def as_messages(prompt: str | Messages) -> list[dict[str, str]]:
         if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
             raise ConfigError(
                 f"a prompt is a string or a list of messages with string 'role' and 'content', got {message!r:.200}"
+            )
+        if message["role"] not in ROLES:
+            # It will stand in a marker line of the judge's prompt, outside of what is marked as somebody's text.
+            raise ConfigError(
+                f"the role of a message must be one of {', '.join(ROLES)}, got {message['role']!r:.60}"
+                f"{nearest(message['role'][:40], ROLES)}"
             )
     if not messages:
         raise ConfigError("a prompt needs at least one message, got an empty list")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.judges.limits import LIMIT_NAMES, Limits
 from aad_plugin.judges.sitting import Judge
 
 __all__ = ["GROUP", "accepted_options", "kinds", "load_judge", "parse_spec"]
@@ -39,7 +40,7 @@ def load_judge(spec: str, **options: Any) -> Judge:
 
     Args:
         spec: "kind:name", "kind:name,option=value,..." or the path of a YAML file with the keys kind, name and options.
-        options: of that kind; they win over the spec's own. None means "not given".
+        options: of that kind, or limits (see `limits.Limits`); they win over the spec's own. None means "not given".
     Raises:
         ConfigError: unknown kind or option (with the nearest name), or nothing is there by that name.
     """
@@ -47,12 +48,17 @@ def load_judge(spec: str, **options: Any) -> Judge:
     given = own | {key: value for key, value in options.items() if value is not None}
     factory = _factory(kind, spec)
     names = _option_names(factory)
+    limits = Limits.of(given)
+    given = {key: value for key, value in given.items() if key not in LIMIT_NAMES}
     for key in given:
         if names is not None and key not in names:
             raise ConfigError(
                 f"a judge of kind {kind!r} has no option {key!r}{nearest(str(key), names)}; its options: {', '.join(names)}"
             )
-    return factory(name, **given)
+    judge = factory(name, **given)
+    if limits != Limits():
+        judge.limits = limits  # type: ignore[attr-defined]
+    return judge
 
 
 def parse_spec(spec: str) -> tuple[str, str, dict[str, Any]]:

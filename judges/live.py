@@ -1,30 +1,30 @@
 """The live transport: many requests in flight over one async client, in the order given.
 
-A 429 holds every worker back, until the server wants to hear from us again where it says so (Retry-After); other
-failures that may pass are tried again with growing, jittered pauses; an exhausted quota, a refused key or a
-missing model stops the run after the requests in flight have come home, so that nothing paid for is lost.
+A 429 or an outage holds every worker back, see `patience`; other failures that may pass are tried again with growing,
+jittered pauses, until the server has answered nothing for as long as the endpoint's patience. An exhausted quota, a
+refused key or a missing model stops the run after the requests in flight have come home, so that nothing paid for is
+lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from aad_plugin.errors import JudgeUnavailable
-from aad_plugin.judges.endpoint import Endpoint, Failure
+from aad_plugin.judges.endpoint import Endpoint
+from aad_plugin.judges.patience import Gate, pause_s
 from aad_plugin.judges.requests import Budget, Reply, Request
+from aad_plugin.judges.server_errors import error_in_body
 
-__all__ = ["ATTEMPTS", "LIMITED_ATTEMPTS", "ask_once", "run", "send_live"]
+__all__ = ["ATTEMPTS", "ask_once", "run", "send_live"]
 
-ATTEMPTS = 6
-LIMITED_ATTEMPTS = 50  # "too many requests" says that the server works, so it is worth more patience
+ATTEMPTS = 6  # to reach a server that was never reached: its address may be wrong
+_ATTEMPTS_AMONG_OTHERS = 12  # for a request that fails while others are answered: the fault may be its own
 _LONGEST_PAUSE_S = 30.0
 _DEAD_AFTER = 5
-_WORTH_TELLING_S = 60.0
 
 
 def send_live(
@@ -58,11 +58,11 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def ask_once(client: Any, body: dict[str, Any]) -> dict[str, Any]:
-    """One chat completion as the server's own JSON; raises the client's exceptions, ValueError where it is not JSON."""
+    """One chat completion as the server's own JSON; raises the client's exceptions, `ErrorInBody` where it is none."""
     # `chat.completions.create` would check and rebuild every message first, a quarter of the time per call.
     content = await client.post("/chat/completions", body=body, cast_to=dict[str, Any])
-    if not isinstance(content, dict):
-        raise ValueError(f"the reply is no JSON object: {str(content)[:100]!r}")
+    if error := error_in_body(content):
+        raise error
     return content
 
 
@@ -82,8 +82,8 @@ class _Live:
         self.on_reply = on_reply
         self.concurrency = concurrency
         self.budget = budget
-        self.not_before = 0.0
-        self.failed_in_a_row = 0
+        self.gate = Gate(concurrency, endpoint.patience_s)
+        self.unreached = 0
         self.stop: str | None = None
         self.out_of_budget = False
         self.turn = asyncio.Lock()
@@ -128,45 +128,53 @@ class _Live:
         """Ask until there is a reply or no hope; None where the run stops before."""
         started = time.time()
         failed = limited = 0
+        answered_before = self.gate.successes
         while True:
-            await self.gate()
+            await self.enter()
             if self.stop:
+                self.gate.in_flight -= 1
                 return None
+            sent = time.monotonic()
             try:
-                body = await ask_once(self.client, request.body)
+                async with asyncio.timeout(self.endpoint.timeout_s):
+                    body = await ask_once(self.client, request.body)
             except Exception as error:
                 failure = self.endpoint.failure(error)
             else:
-                self.failed_in_a_row = 0
+                self.gate.succeeded()
                 return Reply(request.key, body, seconds=time.time() - started)
+            finally:
+                self.gate.in_flight -= 1
             if failure.action == "stop":
                 self.stop = failure.detail
                 return None
             if failure.action == "skip":
+                self.gate.succeeded()
                 return Reply(request.key, None, failure.reason, failure.detail, time.time() - started)
+            self.gate.contacted = self.gate.contacted or not failure.unreached
+            self.gate.failed(sent, failure.limited, failure.wait_s, failure.detail, _LONGEST_PAUSE_S)
             failed, limited = (failed, limited + 1) if failure.limited else (failed + 1, limited)
-            if failed >= ATTEMPTS or limited >= LIMITED_ATTEMPTS:
+            if self.gate.over:
+                self.stop = (
+                    f"the judge's server does not answer, last: {failure.detail}; it answered nothing for "
+                    f"{self.endpoint.patience_s:g} s (--patience)"
+                )
+                return None
+            alone = failed >= _ATTEMPTS_AMONG_OTHERS and self.gate.successes > answered_before
+            if alone or (failed >= ATTEMPTS and not self.gate.contacted):
                 break
-            await self.pause(failure, failed + limited)
-        self.failed_in_a_row += 1
-        if self.failed_in_a_row >= _DEAD_AFTER:
+            if not failure.limited:
+                await asyncio.sleep(pause_s(failed + limited, failure.wait_s, _LONGEST_PAUSE_S))
+        self.unreached += not self.gate.contacted
+        if self.unreached >= _DEAD_AFTER:
             self.stop = f"the judge's server does not answer, last: {failure.detail}"
         return Reply(request.key, None, failure.reason, failure.detail, time.time() - started)
 
-    async def gate(self) -> None:
-        while (wait := self.not_before - time.monotonic()) > 0 and not self.stop:
-            await asyncio.sleep(min(wait, 1.0))
-
-    async def pause(self, failure: Failure, attempt: int) -> None:
-        """Wait before the next attempt; a rate limit concerns every worker, so all of them wait."""
-        wait = min(_LONGEST_PAUSE_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
-        if failure.limited:
-            wait = wait if failure.wait_s is None else failure.wait_s
-            if wait > _WORTH_TELLING_S:
-                print(f"the judge's server asks us to wait {wait:.0f} s", file=sys.stderr, flush=True)
-            self.not_before = max(self.not_before, time.monotonic() + wait)
-        else:
-            await asyncio.sleep(wait)
+    async def enter(self) -> None:
+        """Wait for the gate, and go through it."""
+        while (wait := self.gate.wait_s()) > 0 and not self.stop:
+            await asyncio.sleep(min(wait, 0.5))
+        self.gate.in_flight += 1
 
 
 def _first(group: ExceptionGroup) -> Exception:

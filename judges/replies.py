@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aad_plugin.judges.statements import stated_choice
 from aad_plugin.judges.templates import Template
-from aad_plugin.judges.thinking import answer_after_thinking
+from aad_plugin.judges.thinking import answer_after_thinking, open_thinking
+from aad_plugin.judges.words import plain
 
-__all__ = ["REASONS", "Reading", "is_content_filter", "read_reply"]
+__all__ = ["CONFLICT", "REASONS", "Reading", "is_content_filter", "merged", "read_reply"]
 
 REASONS = {
     "unreadable": "the reply holds no verdict, or more than one",
@@ -32,6 +34,22 @@ REASONS = {
 # Where the reply's own token is no letter, the two letters must together be at least this likely; below, the judge was
 # about to say something else (a refusal, a preamble) and the rest of its distribution says nothing about the answers.
 LEAST_MASS = 0.5
+_MOST_MASS = 1.02  # servers round
+_ROUNDING = 1e-4
+CONFLICT = "several replies to one request with different verdicts"
+# Why a reply ended, in the words of several servers.
+_FILTERED = {
+    "content_filter",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "refusal",
+    "guardrail",
+}
+_CUT_OFF = {"length", "max_tokens", "max_length", "model_length", "max_output_tokens", "max_completion_tokens"}
+_BROKEN_OFF = {"error", "abort", "aborted", "cancelled", "canceled", "timeout", "insufficient_system_resource"}
 _LETTERS = {"A": 1.0, "B": 0.0}
 _DECLINES = re.compile(
     r"\W*(i['’]?m (very |so )?sorry|sorry|i (can ?not|can['’]t|won['’]t|am unable|am not able|must decline))", re.I
@@ -58,103 +76,74 @@ def read_reply(body: Mapping[str, Any], template: Template, form: str) -> Readin
         body: the completion as JSON. template: what was asked. form: how the reply was asked for, one of `FORMS`.
     Returns:
         a value with the form it was found in ("letter" is a hard verdict where log-probabilities were asked for but
-        not given), or a reason from `REASONS` with the reply's own words.
+        not given for both letters), or a reason from `REASONS` with the reply's own words.
     """
     try:
-        return _read(body, template, form)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        readings = [_read(choice, template, form) for choice in _choices(body)]
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         # Servers that only resemble OpenAI's send all sorts of shapes; none of them is a verdict.
-        why = f"the reply is no chat completion ({type(error).__name__}: {error}): {json.dumps(body, default=str)}"
+        why = f"the reply is no chat completion ({type(error).__name__}: {error}): {_shown(body)}"
         return Reading(reason="unreadable", detail=why[:300])
+    return merged(readings)
 
 
-def _read(body: Mapping[str, Any], template: Template, form: str) -> Reading:
-    choice = body["choices"][0]
+def merged(readings: Sequence[Reading]) -> Reading:
+    """The reading that several replies to one request share; unreadable where two of them hold different verdicts."""
+    judged = [reading for reading in readings if reading.reason is None]
+    if len({(reading.p, reading.grade, reading.label) for reading in judged}) > 1:
+        texts = "; ".join(repr(reading.text[:60]) for reading in judged[:3])
+        detail = f"{CONFLICT}: {texts}"
+        return Reading(reason="unreadable", detail=detail, text=judged[0].text)
+    return judged[0] if judged else readings[0]
+
+
+def _choices(body: Mapping[str, Any]) -> list[Any]:
+    found = body["choices"]
+    if not isinstance(found, list):
+        raise TypeError(f"expected a list of choices, got {type(found).__name__}")
+    return found or [found[0]]
+
+
+def _shown(body: Any) -> str:
+    try:
+        return json.dumps(body, default=str)
+    except (ValueError, TypeError, RecursionError):
+        return type(body).__name__
+
+
+def _read(choice: Any, template: Template, form: str) -> Reading:
     message = choice["message"]
-    text = _text(message.get("content"))
-    if message.get("refusal"):
-        return Reading(reason="refusal", detail=str(message["refusal"])[:200], text=text)
-    if choice.get("finish_reason") == "content_filter":
+    text, declined = _text(message.get("content"))
+    finish = str(choice.get("finish_reason") or "").casefold()
+    if refusal := message.get("refusal") or declined:
+        return Reading(reason="refusal", detail=str(refusal)[:200], text=text)
+    if finish in _FILTERED:
         return Reading(reason="content_filter", detail=text[:200], text=text)
+    if finish in _BROKEN_OFF or choice.get("error"):
+        return Reading(
+            reason="transport", detail=f"the server broke off ({finish or 'error'}): {text[-80:]!r}", text=text
+        )
+    cut_off = finish in _CUT_OFF
     # One token is all that is asked for with log-probabilities, so "length" is how such a reply ends.
-    if choice.get("finish_reason") == "length" and form != "logprobs":
+    if cut_off and form != "logprobs":
         return Reading(reason="truncated", detail=f"cut off after {text[-80:]!r}; raise max_tokens", text=text)
     if form == "logprobs":
-        return _read_letter(text, choice.get("logprobs"), cut_off=choice.get("finish_reason") == "length")
-    said = answer_after_thinking(text)
-    if said is None:
+        return _read_letter(text, choice.get("logprobs"), template, cut_off)
+    return _read_text(text, template, form)
+
+
+def _read_text(text: str, template: Template, form: str) -> Reading:
+    """The verdict a reply's text states after its thinking."""
+    said, unfinished = open_thinking(answer_after_thinking(text) or "")
+    if unfinished or answer_after_thinking(text) is None:
         return Reading(reason="truncated", detail="the judge's thinking never ended", text=text)
-    if not said.strip():
+    if not plain(said).strip():
         return Reading(reason="empty", text=text)
-    return _read_word(_from_json(said) if form == "json" else _from_tag(said), template, form, text, said)
-
-
-def _text(content: Any) -> str:
-    """The text of a message; some servers send it as a list of parts."""
-    if isinstance(content, list):
-        parts = [part if isinstance(part, str) else part.get("text", "") for part in content]
-        content = "".join(parts)
-    if not isinstance(content, str | None):
-        raise TypeError(f"expected text as the message's content, got {type(content).__name__}")
-    return content or ""
-
-
-def is_content_filter(code: str, message: str) -> bool:
-    """Whether a server's error says that its content filter stopped the request."""
-    return "content_filter" in code or "content management policy" in message or "content_policy" in code
-
-
-def _read_letter(text: str, logprobs: Any, cut_off: bool) -> Reading:
-    """Soft verdict p(A) / (p(A) + p(B)) of the first token; a bare letter where there are no log-probabilities."""
-    if len(text.split()) > 1:  # far more than the one token asked for
-        return Reading(reason="truncated", detail=f"reply {text[:160]!r}", text=text) if cut_off else _no_word(text)
-    first = (logprobs or {}).get("content") or []
-    letter = text.strip().strip(".*`\"'()[]")
-    if not first:
-        return Reading(p=_LETTERS[letter], form="letter", text=text) if letter in _LETTERS else _no_word(text)
-    mass = {"A": 0.0, "B": 0.0}
-    for token in first[0].get("top_logprobs") or [first[0]]:
-        word = str(token.get("token", "")).replace("Ġ", " ").replace("▁", " ").strip()
-        if word in mass:
-            mass[word] += _probability(token["logprob"])
-    total = mass["A"] + mass["B"]
-    if total < LEAST_MASS and (letter not in mass or total == 0):
-        found = _no_word(text)
-        return Reading(reason=found.reason, detail=f"p(A) + p(B) = {total:.2g}, reply {text[:80]!r}", text=text)
-    return Reading(p=mass["A"] / total, form="logprobs", text=text)
-
-
-def _probability(logprob: Any) -> float:
-    value = float(logprob)
-    if math.isnan(value):
-        raise ValueError("expected a number as logprob, got NaN")
-    return math.exp(min(0.0, value))
-
-
-def _from_json(said: str) -> str | None:
-    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", said.strip(), re.DOTALL)
-    try:
-        value = json.loads(fenced[1] if fenced else said)["verdict"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return str(value)
-
-
-def _from_tag(said: str) -> str | None:
-    """The one word inside verdict tags, or the whole reply where it is a single word; None for none or several."""
-    tagged = {word.strip() for word in re.findall(r"<verdict>(.*?)</verdict>", said, re.IGNORECASE | re.DOTALL)}
-    if not tagged:
-        return said.strip().strip(".*`\"'()[]") if len(said.split()) == 1 else None
-    return tagged.pop() if len(tagged) == 1 else None
-
-
-def _read_word(word: str | None, template: Template, form: str, text: str, said: str) -> Reading:
-    menu = {choice.lower(): choice for choice in template.choices}
-    if word is None:
-        return _no_word(said)
-    choice = menu.get(word.strip().lower())
+    choice, why = stated_choice(said, template)
     if choice is None:
-        return Reading(reason="unreadable", detail=f"{word[:80]!r} is none of {', '.join(template.choices)}", text=text)
+        if why:
+            return Reading(reason="unreadable", detail=f"{why}; reply {said[:160]!r}"[:300], text=text)
+        return _no_word(said, text)
     if template.kind == "pairwise":
         return Reading(p=template.values[choice], form=form, text=text)
     if template.grades:
@@ -162,8 +151,92 @@ def _read_word(word: str | None, template: Template, form: str, text: str, said:
     return Reading(label=choice, form=form, text=text)
 
 
-def _no_word(text: str) -> Reading:
-    if not text.strip():
+def _text(content: Any) -> tuple[str, str]:
+    """The text of a message, and a refusal among its parts; some servers send it as a list of parts."""
+    if isinstance(content, str | None):
+        return content or "", ""
+    if not isinstance(content, list):
+        raise TypeError(f"expected text as the message's content, got {type(content).__name__}")
+    said, declined = [], ""
+    for part in content:
+        if isinstance(part, str):
+            said.append(part)
+        elif part.get("type") in (None, "text", "output_text"):
+            said.append(part.get("text") or "")
+        elif part["type"] == "refusal":
+            declined = str(part.get("refusal") or "refused")
+    return "".join(said), declined
+
+
+def is_content_filter(code: str, message: str) -> bool:
+    """Whether a server's error says that its content filter stopped the request."""
+    return "content_filter" in code or "content management policy" in message or "content_policy" in code
+
+
+def _read_letter(text: str, logprobs: Any, template: Template, cut_off: bool) -> Reading:
+    """Soft verdict p(A) / (p(A) + p(B)) of the letter's token; a hard one where the two are not both given."""
+    if cut_off and len(text.split()) > 1:  # far more than the one token asked for
+        return Reading(reason="truncated", detail=f"reply {text[:160]!r}", text=text)
+    hard = _read_text(text, template, "letter") if text.strip() else Reading(reason="empty", text=text)
+    tokens = (logprobs or {}).get("content") or []
+    at = _letter_token(tokens) if hard.p in (0.0, 1.0) else 0
+    if not tokens or hard.reason not in (None, "unreadable", "empty") or hard.p == 0.5:
+        return hard
+    mass = _letter_masses(tokens[at or 0])
+    if at is None:
+        return hard
+    said = _word(tokens[at])
+    if hard.p is not None and said != ("A" if hard.p else "B"):
+        return Reading(reason="unreadable", detail=f"reply {text[:80]!r}, but its token is {said!r}", text=text)
+    total = sum(mass.values())
+    if hard.p is None and (total < LEAST_MASS or len(mass) < 2):
+        detail = f"p(A) + p(B) = {total:.2g}, reply {text[:80]!r}"
+        return Reading(reason=_no_word(text, text).reason, detail=detail, text=text)
+    if len(mass) < 2 or total == 0:
+        return hard
+    return Reading(p=mass["A"] / total, form="logprobs", text=text)
+
+
+def _letter_token(tokens: Sequence[Any]) -> int | None:
+    """Which token of a plain verdict is its letter; None where the letter shares a token with its dress."""
+    return next((at for at, token in enumerate(tokens[:40]) if _word(token) in _LETTERS), None)
+
+
+def _word(token: Mapping[str, Any]) -> str:
+    return str(token.get("token", "")).replace("Ġ", " ").replace("▁", " ").strip()
+
+
+def _letter_masses(token: Mapping[str, Any]) -> dict[str, float]:
+    """p(A) and p(B) as far as the server states them.
+
+    Raises:
+        ValueError: what stands there are no log-probabilities: above 0, more than 1 in sum, or two for one token.
+    """
+    listed = token.get("top_logprobs") or [token]
+    seen: dict[str, float] = {}
+    mass: dict[str, float] = {}
+    for entry in listed:
+        name, p = str(entry.get("token", "")), _probability(entry["logprob"])
+        if name in seen and seen[name] != p:
+            raise ValueError(f"two log-probabilities for the token {name!r}")
+        if name not in seen and (word := _word(entry)) in _LETTERS:
+            mass[word] = mass.get(word, 0.0) + p
+        seen[name] = p
+    if sum(seen.values()) > _MOST_MASS:
+        raise ValueError(f"expected log-probabilities, got probabilities that sum to {sum(seen.values()):.3g}")
+    return mass
+
+
+def _probability(logprob: Any) -> float:
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+        raise TypeError(f"expected a number as logprob, got {logprob!r:.40}")
+    if not logprob <= _ROUNDING:  # NaN is not
+        raise ValueError(f"expected a logprob of at most 0, got {logprob}")
+    return math.exp(min(0.0, logprob))
+
+
+def _no_word(said: str, text: str) -> Reading:
+    if not said.strip():
         return Reading(reason="empty", text=text)
-    reason = "refusal" if _DECLINES.match(text) else "unreadable"
-    return Reading(reason=reason, detail=f"reply {text[:160]!r}", text=text)
+    reason = "refusal" if _DECLINES.match(said) else "unreadable"
+    return Reading(reason=reason, detail=f"reply {said[:160]!r}", text=text)

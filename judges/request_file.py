@@ -9,12 +9,14 @@ What the results lack, or answer with anything but a verdict, stands in the next
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from aad_plugin.errors import ConfigError, JudgeError
 from aad_plugin.judges.items import digest
+from aad_plugin.judges.replies import CONFLICT
 from aad_plugin.judges.requests import Reply, Request, batch_line, reply_of_line
 from aad_plugin.judges.sitting import Sitting
 
@@ -58,15 +60,24 @@ def _taken(
 
     A reply that is none is recorded (and billed) once, however often its file is read, and asked for again.
     """
-    for reply in replies:
-        mark = digest([key, json.dumps(reply.body), reply.reason, reply.detail])[:32]
-        if mark in known:
-            continue
-        on_reply(reply)
-        if (found := sitting.store.find(key)) and found.judged:
+    fresh = [(reply, mark) for reply in replies if (mark := _mark(key, reply)) not in known]
+    for number, (reply, mark) in enumerate(fresh):
+        also = tuple(later.body for later, _ in fresh[number + 1 :] if later.body is not None)
+        on_reply(dataclasses.replace(reply, also=also) if reply.body is not None else reply)
+        found = sitting.store.find(key)
+        if found and found.judged:
             return True
-        sitting.store.note("failed_result", mark=mark)
+        # Of replies that contradict each other none counts, now or when the file is read again.
+        contradicted = found is not None and CONFLICT in found.detail
+        for noted in [mark] + [later for _, later in fresh[number + 1 :]] * contradicted:
+            sitting.store.note("failed_result", mark=noted)
+        if contradicted:
+            return False
     return False
+
+
+def _mark(key: str, reply: Reply) -> str:
+    return digest([key, json.dumps(reply.body), reply.reason, reply.detail])[:32]
 
 
 def _read(path: Path, required: bool) -> dict[str, list[Reply]]:
@@ -90,6 +101,6 @@ def _read(path: Path, required: bool) -> dict[str, list[Reply]]:
 def _reply(line: bytes, place: str) -> Reply:
     try:
         return reply_of_line(json.loads(line))
-    except (ValueError, AttributeError, TypeError) as error:  # UnicodeDecodeError is a ValueError
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         shown = line[:100].decode(errors="replace")
         raise ConfigError(f"{place} is not a line of batch results: {shown!r}") from error

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.judges.replies import is_content_filter
+from aad_plugin.judges.server_errors import error_in_body, sort_error
 from aad_plugin.judges.sitting import Price
 
 __all__ = [
@@ -41,13 +41,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A chat completion as JSON, or None with the reason why there is none; `seconds` from the first attempt on."""
+    """A chat completion as JSON, or None with the reason why there is none; `seconds` from the first attempt on.
+
+    `also`: further completions that came for the same request.
+    """
 
     key: str
     body: dict[str, Any] | None
     reason: str | None = None
     detail: str = ""
     seconds: float = 0.0
+    also: tuple[dict[str, Any], ...] = ()
 
 
 class Budget:
@@ -63,15 +67,26 @@ class Budget:
         """Set aside the most this request can cost; False where that does not fit any more."""
         if self.limit is None or self.price is None:
             return True
-        most = most_cost(request, self.price)
+        return self.reserve_cost(request.key, most_cost(request, self.price))
+
+    def reserve_cost(self, key: str, most: float) -> bool:
+        """Set `most` aside for a request; False where that does not fit any more."""
+        if self.limit is None or self.price is None:
+            return True
+        if key in self.reserved:
+            return True
         if self.spent + sum(self.reserved.values()) + most > self.limit:
             return False
-        self.reserved[request.key] = most
+        self.reserved[key] = most
         return True
 
     def settle(self, request: Request, reply: Reply | None) -> None:
         """Replace what was set aside by what the reply cost; by all of it where the reply does not say."""
-        most = self.reserved.pop(request.key, None)
+        self.settle_key(request.key, reply)
+
+    def settle_key(self, key: str, reply: Reply | None) -> None:
+        """As `settle`, for a request known by its key."""
+        most = self.reserved.pop(key, None)
         if most is None or self.price is None or reply is None or reply.body is None:
             return
         tokens = usage_of(reply.body)
@@ -118,17 +133,14 @@ def reply_of_line(line: Mapping[str, Any]) -> Reply:
     put the completion where others put the response.
     """
     key = str(line.get("custom_id", ""))
-    response, error = line.get("response") or {}, line.get("error")
+    response = line.get("response") or {}
     status = response.get("status_code")
-    status = status if isinstance(status, int) else 200
     body = response.get("body", response if "choices" in response else None)
-    if isinstance(body, dict) and "choices" in body and status < 400:
+    said = {"error": line["error"]} if line.get("error") else body
+    error = error_in_body({"error": "no reply"} if said is None else said)
+    failed = isinstance(status, int) and status >= 400
+    if error is None and not failed:
         return Reply(key, body)
-    if error is None and isinstance(body, dict):
-        error = body.get("error", body)
-    message = error.get("message", str(error)) if isinstance(error, dict) else str(error)
-    code = str(error.get("code", "")) if isinstance(error, dict) else ""
-    if is_content_filter(code, message):
-        return Reply(key, None, "content_filter", message[:300])
-    passing = status in (200, 408, 409, 429) or status >= 500  # 200: expired or cancelled with its batch
-    return Reply(key, None, "transport" if passing else "rejected", f"{code or status}: {message}"[:300])
+    code, message = (error.code, error.message) if error else ("", f"status {status}")
+    _, reason = sort_error(status if failed else error.status if error else None, code, message)
+    return Reply(key, None, reason, message if reason == "content_filter" else f"{code or status}: {message}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Messages, Question, Reply, Ruling, conversation, digest
 from aad_plugin.judges.local_models import check_model_options, model_mark
+from aad_plugin.judges.spelling import Piece, Speller
 
 if TYPE_CHECKING:
     from aad_plugin.judges.sitting import Sitting
@@ -34,6 +35,7 @@ class RewardModel:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self.speller = Speller(tokenizer)
         self._known: dict[str, float] = {}  # text's hash -> score; one answer meets several rivals
 
     @classmethod
@@ -84,26 +86,31 @@ class RewardModel:
         Returns:
             one float per item, in order. Texts beyond the model's context lose their beginning. A text is scored once.
         """
-        texts = [_conversation(self.tokenizer, prompt, answer) for prompt, answer in items]
+        texts = [self._pieces(prompt, answer) for prompt, answer in items]
         keys = [digest(text) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         self._known.update(zip(new, self._forward(list(new.values()), batch_size), strict=True))
         return [self._known[key] for key in keys]
 
-    def _forward(self, texts: list[str], batch_size: int) -> list[float]:
+    def _pieces(self, prompt: str | Messages, answer: Reply) -> tuple[Piece, ...]:
+        """What a reward model reads: prompt and answer in the tokenizer's own chat format, see `spelling`."""
+        messages = conversation(prompt, answer)
+        if self.tokenizer.chat_template:
+            return self.speller.conversation(messages)
+        return self.speller.plain("\n\n".join(message["content"] for message in messages))
+
+    def _forward(self, texts: list[tuple[Piece, ...]], batch_size: int) -> list[float]:
         import torch
 
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         # A chat template writes its own special tokens.
-        own = {"add_special_tokens": not self.tokenizer.chat_template}
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        own_marks = not self.tokenizer.chat_template
+        by_length = sorted(range(len(texts)), key=lambda i: sum(len(text) for text, _ in texts[i]), reverse=True)
         scores = [0.0] * len(texts)
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
-            batch = self.tokenizer(
-                [texts[i] for i in rows], padding=True, truncation=limit is not None, max_length=limit,
-                return_tensors="pt", **own,
-            ).to(self.model.device)  # fmt: skip
+            ids = [self.speller.ids(texts[i], limit, own_marks=own_marks) for i in rows]
+            batch = self.speller.padded(ids).to(self.model.device)
             with torch.inference_mode():
                 logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
             for i, value in zip(rows, logits[:, 0].float().tolist(), strict=True):
@@ -156,14 +163,6 @@ def _ruling(question: Question, first: float, second: float, model: str, seconds
     # The branch keeps exp() from overflowing.
     p = 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))
     return Ruling(**common, p=p, reply=json.dumps({"first": first, "second": second}))
-
-
-def _conversation(tokenizer: Any, prompt: str | Messages, answer: Reply) -> str:
-    """The text a reward model reads: prompt and answer in the tokenizer's own chat format."""
-    messages = conversation(prompt, answer)
-    if tokenizer.chat_template:
-        return tokenizer.apply_chat_template(messages, tokenize=False)
-    return "\n\n".join(message["content"] for message in messages)
 
 
 @contextmanager

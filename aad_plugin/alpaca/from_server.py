@@ -78,7 +78,7 @@ class FromServer:
                 if found.reason:
                     reasons[reply.key] = found.reason
                 else:
-                    store.add(reply.key, Stored(found.text, found.truncated))
+                    store.add(reply.key, Stored(self.endpoint.clean_reply(found.text), found.truncated))
 
             send_live(left, self.endpoint, keep, concurrency=self.concurrency)
         answers = []

@@ -79,6 +79,7 @@ def judge(
     form: options.Form = None,
     concurrency: options.Concurrency = None,
     timeout_s: options.TimeoutS = None,
+    patience_s: options.Patience = None,
     price: options.Price = None,
     repeats: Repeats = 0,
     labels: Labels = None,
@@ -89,7 +90,8 @@ def judge(
 ) -> None:
     """Judge answers, pairwise or one by one, and say how sure the win rate is.
 
-    Exit code 0: judged. 1: stopped by an error (what was judged before is kept). 2: too many items are unjudged.
+    Exit code 0: judged. 1: stopped by an error (what was judged before is kept). 2: too many items are unjudged. 4: the
+    judge contradicts itself beyond its limits.
     """
     how = options.shared(locals())
     sides = {"candidate": candidate, "baseline": baseline} if candidate else {}
@@ -98,6 +100,7 @@ def judge(
     if from_file is not None:
         verdicts = read.verdicts_of(from_file)
         _check_share(finish(verdicts, data_of(verdicts)), max_unjudged)
+        _check_limits(verdicts, options.load(judges, how) if judges else [])
         return
     if not candidate or not judges:
         raise ConfigError("pass --candidate FILE and --judge SPEC (no judge is the default), or --from verdicts.jsonl")
@@ -112,7 +115,9 @@ def judge(
     data = data_of(read.unjudged(items, loaded[0]), judge=loaded[0])
     finish = partial(finish, data=data, clean=options.cleaner(loaded))
     sitting = {"transport": transport, "results": results, "max_cost": max_cost, "poll_s": poll_s}
-    _check_share(finish(_judged(finish, items, loaded, output, seed, repeats, sitting)), max_unjudged)
+    verdicts = _judged(finish, items, loaded, output, seed, repeats, sitting)
+    _check_share(finish(verdicts), max_unjudged)
+    _check_limits(verdicts, loaded)
 
 
 def _judged(finish: Callable[[list[Any]], Any], items: list[Any], judges: list[Any], *run: Any) -> list[Any]:
@@ -183,6 +188,22 @@ def _check_share(summary: Any, limit: float) -> None:
             err=True,
         )
         raise typer.Exit(2)
+
+
+def _check_limits(verdicts: list[Any], judges: list[Any]) -> None:
+    """Warn and exit with 4 where the judge's two orders do not agree as its limits say."""
+    from aad_plugin.judges.limits import outside
+
+    limits = getattr(judges[0], "limits", None) if len(judges) == 1 else None
+    if told := outside(verdicts, limits):
+        for line in told:
+            typer.echo(f"WARNING: {line}", err=True)
+        typer.echo(
+            "such verdicts say little about the answers: see `aad judge-check`, or set min_consistency, max_first_share "
+            "or max_contradictions in the judge's file",
+            err=True,
+        )
+        raise typer.Exit(4)
 
 
 def _print_estimates(

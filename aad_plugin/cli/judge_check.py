@@ -39,8 +39,9 @@ def judge_check(
     form: options.Form = None,
     concurrency: options.Concurrency = None,
     timeout_s: options.TimeoutS = None,
+    patience_s: options.Patience = None,
 ) -> None:
-    """Attack a judge with constant, empty, copied, padded, instructing and marker-closing answers; find position bias.
+    """Attack a judge with constant, empty, padded and instructing answers, planted verdicts and frames; find its biases.
 
     With --labels, measure its agreement with people as well; a pointwise judge is checked by that alone.
     Exit code 0: all checks passed. 1: stopped by an error. 3: a check failed.

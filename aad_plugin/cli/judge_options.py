@@ -16,6 +16,7 @@ __all__ = [
     "Header",
     "KeyVariable",
     "MaxTokens",
+    "Patience",
     "Price",
     "ReasoningEffort",
     "Temperature",
@@ -30,12 +31,12 @@ __all__ = [
 
 _OPTIONS = (
     "template", "base_url", "key_variable", "temperature", "max_tokens", "token_limit_name", "reasoning_effort", "form",
-    "concurrency", "timeout_s", "price",
+    "concurrency", "timeout_s", "patience_s", "price",
 )  # fmt: skip
 
 
-def _chat(text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel="Judge behind an API")
+def _chat(text: str, *names: str, **bounds: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Judge behind an API", **bounds)
 
 
 BaseUrl = Annotated[str | None, _chat("OpenAI-compatible API, ends in /v1.")]
@@ -48,6 +49,9 @@ ReasoningEffort = Annotated[str | None, _chat("Passed on to the judge.")]
 Form = Annotated[str | None, _chat("logprobs, json or tag; default: found out by a probe.")]
 Concurrency = Annotated[int | None, _chat("Requests in flight; default 16.")]
 TimeoutS = Annotated[float | None, _chat("For one request, in seconds; default 120.")]
+Patience = Annotated[
+    float | None, _chat("Seconds a server that answers nothing is asked again; default 3600.", "--patience", min=0)
+]
 Price = Annotated[str | None, _chat("Money per million tokens, in/out, e.g. 2.0/8.0.")]
 Template = Annotated[
     str | None,

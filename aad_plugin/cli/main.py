@@ -57,5 +57,7 @@ def run() -> None:
     try:
         app()()
     except AADError as e:
-        print(f"error: {e}", file=sys.stderr)
+        from aad_plugin.judges.cleaning import printable  # servers' words may stand in a message
+
+        print(f"error: {printable(str(e))}", file=sys.stderr)
         sys.exit(1)

@@ -20,12 +20,22 @@ class Batches:
 
     Accidents, each used up by the next batch: "refuse" (validation fails), "expire" (half of the output, status
     expired), "errors" (every third line goes to the error file with a server error), "duplicate" (every line twice).
-    Output is always in reverse order.
+    "contradict" (every line twice, with the other letter). Output is always in reverse order.
+
+    Limits: `most_lines` and `most_bytes` of a file, `most_tokens` (lines' bytes / 4) waiting at one time; `refused` counts
+    how often one was met. `lose_replies`: so many creations are carried out and then the connection breaks. `outage`: so
+    many looks at a batch are answered with 503.
     """
 
     state: Loopback
     accidents: list[str] = field(default_factory=list)
     polls: int = 1
+    most_lines: int = 50_000
+    most_bytes: int = 200_000_000
+    most_tokens: float = float("inf")
+    refused: int = 0
+    lose_replies: int = 0
+    outage: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict] = field(default_factory=dict)
     answered: list[str] = field(default_factory=list)
@@ -41,7 +51,11 @@ class Batches:
     async def upload(self, request: web.Request) -> web.Response:
         form = await request.post()
         assert form["purpose"] == "batch"
-        return web.json_response(self._file(form["file"].file.read()))
+        content = form["file"].file.read()
+        if len(content) > self.most_bytes:
+            self.refused += 1
+            return web.json_response({"error": {"message": "Request Entity Too Large"}}, status=413)
+        return web.json_response(self._file(content))
 
     def _file(self, content: bytes) -> dict:
         name = f"file-{next(self.numbers)}"
@@ -52,11 +66,18 @@ class Batches:
         }  # fmt: skip
 
     async def content(self, request: web.Request) -> web.Response:
+        if request.match_info["id"] not in self.files:
+            return web.json_response({"error": {"message": "No such File object"}}, status=404)
         return web.Response(body=self.files[request.match_info["id"]])
 
     async def create(self, request: web.Request) -> web.Response:
         body = await request.json()
         assert body["completion_window"] == "24h" and body["endpoint"] == "/v1/chat/completions"
+        num = len(self.files[body["input_file_id"]].splitlines())
+        if num > self.most_lines:
+            self.refused += 1
+            message = f"The batch input file has {num} requests, the maximum is {self.most_lines}."
+            return web.json_response({"error": {"message": message, "code": None}}, status=400)
         name = f"batch_{next(self.numbers)}"
         self.batches[name] = {
             "id": name, "object": "batch", "endpoint": body["endpoint"], "errors": None, "status": "validating",
@@ -64,6 +85,15 @@ class Batches:
             "error_file_id": None, "created_at": int(time.time()), "metadata": body.get("metadata"), "polls": 0,
             "accident": self.accidents.pop(0) if self.accidents else "",
         }  # fmt: skip
+        running = [b for b in self.batches.values() if b["status"] == "validating"]
+        if sum(len(self.files.get(b["input_file_id"], b"")) / 4 for b in running) > self.most_tokens:
+            self.refused += 1
+            told = f"Enqueued token limit reached for planted. Limit: {self.most_tokens:,} enqueued tokens."
+            problem = {"code": "token_limit_exceeded", "line": None, "message": told, "param": None}
+            self.batches[name] |= {"status": "failed", "errors": {"object": "list", "data": [problem]}}
+        if self.lose_replies:
+            self.lose_replies -= 1
+            request.transport.close()
         return web.json_response(self.batches[name])
 
     async def list(self, request: web.Request) -> web.Response:
@@ -74,12 +104,15 @@ class Batches:
 
     async def retrieve(self, request: web.Request) -> web.Response:
         batch = self.batches[request.match_info["id"]]
+        if self.outage:
+            self.outage -= 1
+            return web.json_response({"error": {"message": "down"}}, status=503)
         batch["polls"] += 1
         if batch["polls"] > self.polls and batch["status"] in ("validating", "in_progress"):
-            self._end(batch)
+            self.end(batch)
         return web.json_response(batch)
 
-    def _end(self, batch: dict) -> None:
+    def end(self, batch: dict) -> None:
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
         accident = batch["accident"]
         if accident == "refuse":
@@ -97,6 +130,9 @@ class Batches:
             else:
                 answer = {"status_code": 200, "request_id": "q", "body": self.state.completion(line["body"])}
                 done += [reply | {"response": answer}] * (2 if accident == "duplicate" else 1)
+                if accident == "contradict":
+                    text = json.dumps(answer).replace('"A"', '"?"').replace('"B"', '"A"').replace('"?"', '"B"')
+                    done.append(reply | {"response": json.loads(text)})
                 self.answered.append(line["custom_id"])
         batch["status"] = "expired" if accident == "expire" else "completed"
         for entries, name in ((done, "output_file_id"), (failed, "error_file_id")):

@@ -147,7 +147,7 @@ def test_unreachable_server_is_named_soon():
 
 def test_a_server_that_dies_stops_the_run(loopback, tmp_path):
     url, state = loopback()
-    judge = judge_at(url, form="logprobs", concurrency=2)
+    judge = judge_at(url, form="logprobs", concurrency=2, patience_s=1)
     state.fails = [(500, {"error": {"message": "boom"}})] * 1000
     with pytest.raises(JudgeUnavailable, match=r"the judge's server does not answer, last: InternalServerError.*boom"):
         run(made_up(200), judge, tmp_path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
-from aad_plugin.judges.replies import read_reply
+from aad_plugin.judges.replies import REASONS, read_reply
 from aad_plugin.judges.requests import usage_of
 from aad_plugin.judges.templates import load_template
+from aad_plugin.judges.thinking import answer_after_thinking
+from tests.judges.reply_table import PANDALM, ROWS, real_replies
+from tests.public_data import needs_public_data
 
 PAIR = load_template("dialogue")
 GRADE = load_template("grade")
@@ -30,10 +34,9 @@ def letters(**p):
     [
         ({"A": 0.6, "B": 0.2}, 0.75),  # 0.6 / (0.6 + 0.2)
         ({"A": 0.3, "_A": 0.3, "B": 0.2}, 0.75),  # with and without a leading space
-        ({"B": 0.9}, 0.0),  # the other letter is not among the first twenty
         ({"The": 0.4, "A": 0.45, "B": 0.15}, 0.75),  # another token first, but the letters hold more than half
     ],
-    ids=["both", "space", "one", "likely"],
+    ids=["both", "space", "likely"],
 )
 def test_soft_verdict(p, expected):
     read = read_reply(reply(next(iter(p)), "length", letters(**p)), PAIR, "logprobs")
@@ -44,6 +47,113 @@ def test_absent_letter_with_floor_logprob_counts_as_zero():
     logprobs = letters(A=0.9)
     logprobs["content"][0]["top_logprobs"].append({"token": "B", "logprob": -9999.0})
     assert read_reply(reply("A", "length", logprobs), PAIR, "logprobs").p == 1.0
+
+
+TEMPLATES = {name: load_template(name) for name in ("dialogue", "grade", "refusal", "arena_hard")}
+
+
+@pytest.mark.parametrize(("form", "template", "text", "expected", "why"), ROWS)
+def test_a_reply_states_what_it_states(form, template, text, expected, why):
+    read = read_reply(reply(text), TEMPLATES[template], form)
+    value = next((found for found in (read.p, read.grade, read.label) if found is not None), read.reason)
+    assert value == expected, f"{why}: {read}"
+    assert (read.reason is None) == (expected == value and value not in REASONS)
+
+
+def test_the_table_is_as_large_as_promised():
+    assert len(ROWS) >= 150 and all(why for *_, why in ROWS)
+
+
+@needs_public_data
+def test_real_replies_of_two_judges_state_their_results(tmp_path):
+    """PandaLM's own form: the result, then a reason and an answer of the judge's own, which state nothing."""
+    (tmp_path / "pandalm.txt").write_text(PANDALM)
+    template = load_template(str(tmp_path / "pandalm.txt"))
+    values = {"1": 1.0, "Tie": 0.5, "2": 0.0}
+    judged = 0
+    for result, reason, reference in real_replies():
+        read = read_reply(reply(f"{result}\n\n### Reason: {reason}\n\n### Reference: {reference}"), template, "tag")
+        assert read.p == values.get(result), (result, reason, reference)
+        judged += read.p is not None
+    assert judged == 1973  # 25 are marked as garbage by PandaLM's authors
+
+
+@needs_public_data
+@pytest.mark.parametrize("form", ["tag", "json"])
+def test_real_reasons_neither_are_verdicts_nor_hide_them(form):
+    wrong = lost = num = 0
+    for result, reason, _ in real_replies():
+        text = reason.replace("Response 1", "Answer A").replace("Response 2", "Answer B")
+        letter = {"1": "A", "2": "B", "Tie": "tie"}.get(result)
+        if letter is None or not text:
+            continue
+        num += 1
+        wrong += read_reply(reply(text), PAIR, form).reason is None
+        stated = f"<verdict>{letter}</verdict>" if form == "tag" else json.dumps({"verdict": letter})
+        for dressed in (f"{stated}\n\n{text}", f"{text}\n\n{stated}", f"{text} {stated}"):
+            lost += read_reply(reply(dressed), PAIR, form).p != PAIR.values[letter]
+    assert num > 1900 and wrong == lost == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        ("Use `</reasoning>` to close the block.", "Use `</reasoning>` to close the block."),
+        ("Write </think> on a line of its own.", "Write </think> on a line of its own."),
+        ('End with "</think>".', 'End with "</think>".'),
+        ("```xml\n<a>\n</think>\n```\nThat is all.", "```xml\n<a>\n</think>\n```\nThat is all."),
+        ("so it is 4.\n</think>\n\nFour.", "Four."),
+        ("so it is 4.</think>Four.", "Four."),
+        ("<think>I close it by `</think>`.</think>Four.", "Four."),
+        ("<think>a</think>\n<think>b</think>Four.", "Four."),
+        ("<think>I write `</think>` and", None),
+        ("<think>x", None),
+        ("The tag <think> opens a block.", "The tag <think> opens a block."),
+    ],
+)
+def test_what_of_a_judged_answer_is_thinking(answer, seen):
+    assert answer_after_thinking(answer) == seen
+
+
+def listed(*pairs):
+    """Log-probabilities of a first token A, as a server lists them."""
+    return {"content": [{"token": "A", "top_logprobs": [{"token": token, "logprob": value} for token, value in pairs]}]}
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "p", "form"),
+    [
+        ({"content": [{"token": "A", "logprob": -0.6, "top_logprobs": []}]}, 1.0, "letter"),
+        ({"content": [{"token": "A", "logprob": -0.6}]}, 1.0, "letter"),
+        (letters(A=0.55), 1.0, "letter"),  # the other 45 % may well be B's
+        (letters(A=0.55, The=0.3), 1.0, "letter"),
+        (listed(("A", 0.9), ("B", 0.1)), None, ""),  # probabilities, no logarithms
+        (listed(("A", 0.0), ("B", 0.0)), None, ""),  # both certain
+        (listed(("A", -1), ("A", -2), ("B", -3)), None, ""),  # one token with two values
+        (listed(("A", "-1"), ("B", "-2")), None, ""),
+        (letters(B=0.9, A=0.1), None, ""),  # the text says A, its token B
+        ({"content": [{"token": "**", "logprob": -0.1}, *letters(A=0.6, B=0.2)["content"]]}, 0.75, "logprobs"),
+    ],
+    ids=["empty", "absent", "alone", "no-other", "positive", "both-certain", "twice", "text", "contradicted", "later"],
+)
+def test_log_probabilities_count_only_where_both_letters_are_stated(logprobs, p, form):
+    read = read_reply(reply("A", "length", logprobs), PAIR, "logprobs")
+    assert (read.p, read.form) == (pytest.approx(p) if p is not None else None, form)
+    assert read.reason == (None if p is not None else "unreadable")
+
+
+def test_two_choices_of_one_reply_must_agree():
+    both = {"choices": [*reply("<verdict>A</verdict>")["choices"], *reply("<verdict>B</verdict>")["choices"]]}
+    assert read_reply(both, PAIR, "tag").reason == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("max_tokens", "truncated"), ("MAX_TOKENS", "truncated"), ("SAFETY", "content_filter"), ("error", "transport"),
+     ("abort", "transport"), ("end_turn", None), (None, None)],
+)  # fmt: skip
+def test_how_servers_say_that_a_reply_ended(finish, reason):
+    assert read_reply(reply("<verdict>A</verdict>", finish), PAIR, "tag").reason == reason
 
 
 @pytest.mark.parametrize(
@@ -81,7 +191,6 @@ def test_hard_verdict(body, form, value):
         (reply("<verdict>A</verdict> or <verdict>B</verdict>"), "tag", "unreadable"),
         (reply("Answer A is better."), "tag", "unreadable"),
         (reply('{"verdict": "A'), "json", "unreadable"),
-        (reply('["A"]'), "json", "unreadable"),
         (reply('{"winner": "A"}'), "json", "unreadable"),
         (reply("I", "length", letters(I=0.8, A=0.1, B=0.05)), "logprobs", "unreadable"),
         (reply("C", "length", letters(C=0.99)), "logprobs", "unreadable"),
@@ -109,7 +218,7 @@ def test_no_verdict(body, form, reason):
     [
         (GRADE, "<verdict>7</verdict>", "grade", 7.0),
         (GRADE, "<verdict>11</verdict>", "grade", None),
-        (GRADE, "<verdict>7/10</verdict>", "grade", None),
+        (GRADE, "<verdict>7/9</verdict>", "grade", None),
         (REFUSAL, "<verdict>Refuse</verdict>", "label", "refuse"),
         (REFUSAL, "partial.", "label", "partial"),
         (REFUSAL, "<verdict>no</verdict>", "label", None),
