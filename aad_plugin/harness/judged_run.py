@@ -203,7 +203,7 @@ class JudgedRun:
     def _write_scores(self) -> None:
         assert self.folder is not None
         lines = [json.dumps({"id": number, **scores}) + "\n" for number, scores in self._scores.items()]
-        write_whole(self.folder / SCORES_FILE, lines)
+        _write_whole(self.folder / SCORES_FILE, lines)
 
     def _mean(self, name: str, rows: Sequence[Row], by_document: Sequence[Sequence[float]]) -> None:
         """Mean over documents of each document's mean, with its standard error; documents without a value do not count."""
@@ -244,11 +244,11 @@ def write_answers(folder: Path, rows: Sequence[Row]) -> Path:
         outputs = {name: _reply(replies) for name, replies in row["answers"].items()}
         line = {"id": row["id"], "prompt": row["prompt"], "outputs": outputs, "truncated": row["truncated"]}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_whole(path, lines)
+    _write_whole(path, lines)
     return path
 
 
-def write_whole(path: Path, lines: Sequence[str]) -> None:
+def _write_whole(path: Path, lines: Sequence[str]) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
