@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aad_plugin.demo import assets
 
 ALPHA, CLOSE = 0.1, 1e-4
+STEPS = 32  # of an answer; each re-reads all before it twice
 
 
 def naive(models, ids, steps, ends):
@@ -57,9 +58,10 @@ def main(results):
         # lm-eval writes one request per strategy: the first is aad's.
         asked = sample["arguments"]["gen_args_0"]
         ids = tokenizer(asked["arg_0"], add_special_tokens=False)["input_ids"]
-        chosen, margins = naive((policy, reference), ids, asked["arg_1"]["max_gen_toks"], ends)
+        chosen, margins = naive((policy, reference), ids, min(STEPS, asked["arg_1"]["max_gen_toks"]), ends)
         text, found = tokenizer.decode(chosen, skip_special_tokens=True), sample["resps"][0][0]
-        if text.strip() == found.strip():
+        whole = found.strip() if chosen[-1] in ends else found.strip()[: len(text.strip())]
+        if text.strip() == whole:
             equal += 1
         elif min(margins) < CLOSE:
             excused += 1

@@ -25,7 +25,7 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
         ConfigError: both bases are folders here and their weights differ.
     """
     try:
-        config = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8-sig"))
         named = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
         return

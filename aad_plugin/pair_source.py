@@ -232,7 +232,7 @@ def _card_base_model(folder: Path) -> str | None:
 
 def _card(folder: Path) -> str:
     path = folder / "README.md"
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
 
 
 def _is_adapter(folder: str) -> bool:
@@ -251,7 +251,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as e:
         raise ConfigError(f"{path} is not readable JSON: {e}") from e
     return value if isinstance(value, dict) else {}

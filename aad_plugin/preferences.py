@@ -34,7 +34,7 @@ def read_preferences(path: str | Path) -> list[Preference]:
         raise ConfigError(f"no preference file {str(path)!r}; expected JSONL with prompt, chosen and rejected")
     found = []
     try:
-        lines = source.read_text(encoding="utf-8").split("\n")
+        lines = source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot read {source}: {e}") from e
     for number, line in enumerate(lines, 1):

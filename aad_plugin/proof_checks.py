@@ -22,7 +22,7 @@ from aad_plugin.sides import Role
 if TYPE_CHECKING:
     from aad_plugin.pair import AlignedPair
 
-__all__ = ["CHECKS", "USES", "Check", "Text", "make_text"]
+__all__ = ["CHECKS", "ROLES", "USES", "Comparison", "Text", "make_text"]
 
 ROLES: tuple[Role, Role] = ("policy", "reference")
 _LENGTHS, _STEPS = (9, 5), 2

@@ -25,9 +25,14 @@ def shared_vocab_size(policy_tokenizer: Any, reference_tokenizer: Any) -> int:
         )
         if differing:
             token = differing[0]
+            added = all(token in policy and token not in reference for token in differing)
+            remedy = (
+                "Tokens were only added to the policy's: pass tokenizer=<the reference's>, which both know"
+                if added and min(policy[token] for token in differing) > max(reference.values())
+                else "A pair needs the very reference its policy was tuned from, with the same tokenizer"
+            )
             raise VocabMismatch(
                 f"policy and reference must share one token→id map; {len(differing)} tokens differ, first {token!r}: "
-                f"policy {policy.get(token)}, reference {reference.get(token)}. A pair needs the very reference its "
-                "policy was tuned from, with the same tokenizer"
+                f"policy {policy.get(token)}, reference {reference.get(token)}. {remedy}"
             )
     return max(policy.values()) + 1

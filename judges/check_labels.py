@@ -67,7 +67,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield from json_rows(path)
         return
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.DictReader(file), start=1):
                 yield f"{path}, row {number}", row
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -164,7 +164,9 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ConfigError: unreadable file, malformed line (named), or something else than objects.
     """
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        opened = (
+            gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
+        )
         with opened as file:
             if path.name.removesuffix(".gz").endswith(".json"):
                 yield from _list_rows(path, file.read())

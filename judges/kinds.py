@@ -141,7 +141,7 @@ def _from_yaml(path: Path) -> tuple[str, str, dict[str, Any]]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the judge file {path}: {type(error).__name__} {error}") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -65,7 +65,7 @@ def read_difficulties(path: str | Path) -> dict[str, float]:
     index counts rows of the baseline's file from 0, which is how items are numbered.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             return {str(int(row["index"])): float(row["instruction_difficulty"]) for row in csv.DictReader(file)}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} must be a CSV with columns index, instruction_difficulty: {error!r}") from error

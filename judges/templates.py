@@ -86,7 +86,7 @@ def load_template(name: str) -> Template:
             f"pass one of {', '.join(template_names())} or the path of a .txt file"
         )
     try:
-        parts = re.split(r"^---$\n?", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        parts = re.split(r"^---$\n?", path.read_text(encoding="utf-8-sig"), flags=re.MULTILINE)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the judge template {path}: {error}") from error
     if len(parts) != 3:
@@ -130,7 +130,7 @@ def _choices(text: str) -> tuple[tuple[str, ...], tuple[int, int] | None]:
 
 
 def _reply(form: str) -> str:
-    return (_FOLDER / f"reply_{form}.txt").read_text(encoding="utf-8")
+    return (_FOLDER / f"reply_{form}.txt").read_text(encoding="utf-8-sig")
 
 
 def _fence(question: Question) -> str:

@@ -206,7 +206,7 @@ def _parquet_rows(path: Path) -> Iterable[Row]:
 def _sections(path: Path) -> Iterator[Row] | None:
     """Rows of a JSON object of lists; None where the file holds a list."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(content, dict):

@@ -96,7 +96,7 @@ def read_csv(path: str | Path, columns: Sequence[str] = COLUMNS) -> dict[str, di
         ConfigError: unreadable, or without a name column or one of `columns`.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             missing = [name for name in columns if name not in header[1:]]

@@ -81,7 +81,7 @@ def lint(
 def _judging(path: Path) -> dict[str, Any]:
     """What a judged run of this package says about its judge; nothing where the annotations come from elsewhere."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -105,12 +105,12 @@ def read_prompts(file: Path | None, least: int) -> list[str]:
     if file is None:
         import aad_plugin.tasks.demo.dialogue as demo
 
-        lines = (Path(str(demo.__file__)).parent / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (Path(str(demo.__file__)).parent / "prompts.jsonl").read_text(encoding="utf-8-sig").splitlines()
         prompts = [json.loads(line)["prompt"] for line in lines]
     elif not file.is_file():
         raise ConfigError(f"no prompt file {str(file)!r}")
     else:
-        prompts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        prompts = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if len(prompts) < least:
         raise ConfigError(
             f"{least} prompts are needed for the largest batch, {file or 'the demo task'} has {len(prompts)}"

@@ -63,6 +63,6 @@ def explain(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot read the answer {path}: {getattr(e, 'strerror', None) or e}") from e

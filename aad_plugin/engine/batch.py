@@ -35,7 +35,7 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
             checked, answered = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
             checked.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             _run([*engine_arguments(pair, name), "-i", str(checked), "-o", str(answered), *given])
-            answers = answered.read_text(encoding="utf-8")
+            answers = answered.read_text(encoding="utf-8-sig")
     if answers and not answers.endswith("\n"):
         answers += "\n"
     output.write_text(answers + "".join(json.dumps(row) + "\n" for row in refused), encoding="utf-8")
@@ -50,7 +50,7 @@ def prepare_batch(requests: Path) -> tuple[list[str], list[dict[str, Any]]]:
     if not requests.is_file():
         raise ConfigError(f"no request file {str(requests)!r}")
     lines, refused = [], []
-    for number, line in enumerate(requests.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(requests.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -55,7 +55,7 @@ def _is_plain(adapter: Path) -> bool:
     from safetensors import safe_open
 
     try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8-sig"))
         with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
             names = list(file.keys())
     except (OSError, ValueError):

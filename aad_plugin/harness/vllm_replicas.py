@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-__all__ = ["Replicas"]
+__all__ = ["Replicas", "run"]
 
 
 class Replicas:

@@ -78,7 +78,7 @@ def read_gate(path: Path) -> Gate:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the gate file {path}: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:

@@ -44,7 +44,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         ConfigError: not a YAML mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):

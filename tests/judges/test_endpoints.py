@@ -30,7 +30,10 @@ def without_faults(server, number_of=10, **options):
         return run(made_up(number_of), judge_at(url, **options))
 
 
-@pytest.mark.parametrize("form", ["tag", "json", "logprobs"])
+GRID = pytest.mark.grid
+
+
+@pytest.mark.parametrize("form", [pytest.param("tag", marks=GRID), pytest.param("json", marks=GRID), "logprobs"])
 def test_a_quarter_of_faults_changes_no_verdict(monkeypatch, form):
     monkeypatch.setattr(live_module, "_LONGEST_PAUSE_S", 0.02)
     check_faults(form, 100)
@@ -58,7 +61,14 @@ def test_each_kind_of_failure_passes(monkeypatch, kind):
     assert all(v.judged for v in without_faults(server, 3, concurrency=2, timeout_s=2.0))
 
 
-@pytest.mark.parametrize("headers", [{"Retry-After": "0"}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, {}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "0"},
+        pytest.param({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, marks=GRID),
+        pytest.param({}, marks=GRID),
+    ],
+)
 def test_three_seconds_of_limits_are_some_dozens_of_requests(headers):
     began = time.monotonic()
 
