@@ -259,9 +259,9 @@ def test_local_judges_see_marks_as_text(tmp_path, tokenizer, kind):
     assert len(seen) >= 4 and turns == {2}  # one mark per turn: of the prompt's two, or system's and user's
 
 
-@pytest.mark.slow
-def test_a_real_chat_model_judges_marks_as_their_characters(tmp_path):
-    """118 items by SmolLM2-135M-Instruct, whose inputs are those of a tokenizer that knows no marks in texts."""
+@pytest.mark.parametrize("num", [pytest.param(8, marks=pytest.mark.slow), pytest.param(118, marks=pytest.mark.grid)])
+def test_a_real_chat_model_judges_marks_as_their_characters(tmp_path, num):
+    """Items judged by SmolLM2-135M-Instruct, whose inputs are those of a tokenizer that knows no marks in texts."""
     from aad_plugin.demo.assets import base_model_path
     from aad_plugin.judges.plan import Plan
     from aad_plugin.judges.store import Store
@@ -271,13 +271,13 @@ def test_a_real_chat_model_judges_marks_as_their_characters(tmp_path):
     seen = []
     padded = speller.padded
     speller.padded = lambda rows: seen.extend(rows) or padded(rows)
-    items = marked(118, MARKS)
+    items = marked(num, MARKS)
     verdicts = compare(items, judge, tmp_path, progress=False)
     by_hand = [
         encoded_by_hand(judge.channel.tokenizer, judge.request(question).body["messages"])
         for question in Plan(items, judge).questions(Store(None))
     ]
-    assert seen == by_hand and len(seen) == 236
+    assert seen == by_hand and len(seen) == 2 * num
     assert all(v.judged for v in verdicts)
 
 
