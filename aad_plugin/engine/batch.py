@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.engine.middleware import check_request
+from aad_plugin.engine.middleware import check_path, check_request
 from aad_plugin.engine.options import EnginePair
 from aad_plugin.engine.server import attach, engine_arguments
 from aad_plugin.errors import AADError, ConfigError
@@ -26,7 +26,7 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
     Raises:
         ConfigError: a line that is no request; nothing is started.
     """
-    lines, refused = prepare_batch(requests)
+    lines, refused = prepare_batch(requests, int(pair.arguments["hf_overrides"]["aad"]["shared_vocab_size"]))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.touch()  # an unwritable place is found before the engine starts
     answers = ""
@@ -34,16 +34,18 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
         with tempfile.TemporaryDirectory() as folder:
             checked, answered = Path(folder, "requests.jsonl"), Path(folder, "answers.jsonl")
             checked.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-            _run([*engine_arguments(pair, name), "-i", str(checked), "-o", str(answered), *given])
+            _run([*engine_arguments(pair, name, given), "-i", str(checked), "-o", str(answered)])
             answers = answered.read_text(encoding="utf-8-sig")
     if answers and not answers.endswith("\n"):
         answers += "\n"
     output.write_text(answers + "".join(json.dumps(row) + "\n" for row in refused), encoding="utf-8")
 
 
-def prepare_batch(requests: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def prepare_batch(requests: Path, shared_ids: int | None = None) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the request lines with their strategies in ``vllm_xargs``, and an output row for each refused one.
 
+    Args:
+        shared_ids: number of token ids that both models know.
     Raises:
         ConfigError: no such file, or a line that is not a request; names file and line.
     """
@@ -64,7 +66,8 @@ def prepare_batch(requests: Path) -> tuple[list[str], list[dict[str, Any]]]:
                 '({"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {…}})'
             ) from e
         try:
-            lines.append(json.dumps({**row, "body": check_request(body)}))
+            check_path(str(row.get("url", "")))
+            lines.append(json.dumps({**row, "body": check_request(body, shared_ids)}))
         except AADError as e:
             refused.append(_refusal(custom_id, str(e)))
     return lines, refused

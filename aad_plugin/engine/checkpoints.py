@@ -28,6 +28,7 @@ _MORE_THAN_LORA = (
     "use_dora", "modules_to_save", "lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora",
 )  # fmt: skip
 _KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")  # other ways to initialise change the base's weights
+_MERGED = 1e-3  # a merge in float32 differs from the adapter's own logits by rounding
 _PLAIN = (".lora_A.weight", ".lora_B.weight")
 
 
@@ -115,6 +116,23 @@ def merge_adapter(base: str, adapter: str, dtype: str, target: Path) -> Path:
     return target
 
 
+def _untie(model: Any) -> None:
+    """Give the head weights of its own: what an adapter adds to a head must not enter the embeddings, nor the reverse."""
+    import torch
+
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embeddings.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
+
+
+def _logits(model: Any, ids: Any) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=ids, use_cache=False).logits.float()
+
+
 def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     import torch
     from peft import PeftModel
@@ -123,9 +141,21 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
 
     try:
         own = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, TypeError) as e:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        _untie(model)
+        ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
+        alone = _logits(model, ids)
+        adapted = PeftModel.from_pretrained(model, adapter).eval()
+        wanted = _logits(adapted, ids)
+        if torch.equal(alone, wanted):
+            raise ValueError("it changes nothing: its tensors match no layer of this base")
+        if not hasattr(adapted, "merge_and_unload") or not hasattr(adapted.base_model, "merge_and_unload"):
+            raise ValueError(f"{adapted.peft_config['default'].peft_type} cannot be merged into weights")
+        merged = adapted.merge_and_unload()
+        apart = float((_logits(merged, ids) - wanted).abs().max() / wanted.std())
+        if not apart < _MERGED:
+            raise ValueError(f"merged, its logits differ by {apart:.2g} of their spread from the adapter's own")
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {adapter!r} does not fit base {base!r}: {reason}") from e
     partial = Path(tempfile.mkdtemp(dir=target.parent))

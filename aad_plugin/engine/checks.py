@@ -9,7 +9,7 @@ from aad_plugin.engine.checkpoints import SHARED_TYPES
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, VocabMismatch, nearest
 
-__all__ = ["REMEDY", "check_engine", "check_parts"]
+__all__ = ["REMEDY", "check_context", "check_engine", "check_parts"]
 
 # Ends every refusal of a shared base.
 REMEDY = "merge the adapter (model_arg merge_adapters=true, or a checkpoint beside 'reference')"
@@ -66,6 +66,17 @@ def _check_shared(vllm_config: Any, own: Mapping[str, Any]) -> None:
         )
     if own.get("reference_revision"):
         raise ConfigError("reference_revision is for a second checkpoint; a shared base has the model's own revision")
+
+
+def check_context(reference: Any, length: int) -> None:
+    """Raise ConfigError if the engine admits texts longer than the reference's positions (its configuration)."""
+    text = reference.get_text_config()
+    known = getattr(text, "max_position_embeddings", None)
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if known and scaling.get("rope_type", "default") == "default" and length > known:
+        raise ConfigError(
+            f"the reference reads at most {known} tokens, the engine admits {length}: pass max_model_len={known}"
+        )
 
 
 def check_parts(policy: Any, reference: Any, own: Mapping[str, Any]) -> tuple[int, int]:

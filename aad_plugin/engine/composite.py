@@ -34,7 +34,7 @@ from vllm.model_executor.models.utils import (
 
 from aad_plugin.engine.adapters import adapt
 from aad_plugin.engine.checkpoints import checkpoint_mark
-from aad_plugin.engine.checks import check_engine, check_parts
+from aad_plugin.engine.checks import check_context, check_engine, check_parts
 from aad_plugin.engine.heads import Head
 from aad_plugin.engine.one_base import Halves, double_attention, twice_as_wide
 from aad_plugin.engine.row_scores import Room, score_rows
@@ -79,6 +79,7 @@ class AADForCausalLM(nn.Module):
         """Two checkpoints, each read by a model of its own."""
         configs = _configs(vllm_config.model_config, own)
         self.vocab_size, self.shared = check_parts(configs["policy"], configs["reference"], own)
+        check_context(configs["reference"], vllm_config.model_config.max_model_len)
         self.policy = _part(vllm_config, configs["policy"], maybe_prefix(prefix, "policy"))
         with set_model_tag("aad_reference"):
             self.reference = _part(vllm_config, configs["reference"], maybe_prefix(prefix, "reference"))

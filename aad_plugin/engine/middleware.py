@@ -7,6 +7,7 @@ JSON, no engine.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,9 +16,15 @@ from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["AADMiddleware", "check_request", "model_names"]
+__all__ = ["SHARED_IDS", "AADMiddleware", "check_path", "check_request", "model_names"]
 
+SHARED_IDS = "AAD_PLUGIN_SHARED_IDS"  # environment variable: number of token ids that both models of the server know
 _PATHS = ("/v1/chat/completions", "/v1/completions")
+# Requests that decode nothing.
+_HARMLESS = (
+    "/tokenize", "/detokenize", "/ping", "/health", "/reset_prefix_cache", "/sleep", "/wake_up", "/start_profile",
+    "/stop_profile",
+)  # fmt: skip
 _PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
 Message = MutableMapping[str, Any]
 
@@ -27,11 +34,20 @@ def model_names(name: str) -> list[str]:
     return [name, *(f"{name}-{strategy}" for strategy in STRATEGIES if strategy != "aad")]
 
 
-def check_request(body: dict[str, Any]) -> dict[str, Any]:
+def check_path(path: str) -> None:
+    """Raise ConfigError for an endpoint that is not known to keep a request's strategy."""
+    if path.rstrip("/") not in (*_PATHS, *_HARMLESS):
+        raise ConfigError(
+            f"{path} is not served by a pair: it would be answered by the default strategy whatever was asked; use "
+            f"{' or '.join(_PATHS)}"
+        )
+
+
+def check_request(body: dict[str, Any], shared_ids: int | None = None) -> dict[str, Any]:
     """Return the request with its strategy in ``vllm_xargs``.
 
     Args:
-        body: of a chat or text completion.
+        body: of a chat or text completion. shared_ids: number of token ids that both models know; None: not checked.
     Raises:
         ConfigError: an unknown strategy or setting, or something that means nothing on scores of two models.
     """
@@ -46,8 +62,12 @@ def check_request(body: dict[str, Any]) -> dict[str, Any]:
     settings = settings_of({**({"aad_strategy": named} if named else {}), **given}, DecodingSettings())
     if settings.needs_reference:
         _check_scores(body, settings.strategy)
-    elif body.get("prompt_logprobs") is not None:
-        raise ConfigError("prompt_logprobs are read off the server's default scores, which are two models': not served")
+    elif body.get("prompt_logprobs") is not None or (body.get("echo") and _asks_logprobs(body)):
+        raise ConfigError(
+            "log-probabilities of a prompt (prompt_logprobs, or echo with logprobs) are read off the server's default "
+            "scores, which are two models': not served; --model aad-vllm scores choices"
+        )
+    _check_ids(body, shared_ids)
     own = {**given, "aad_strategy": settings.strategy} if named or given else given
     return {**body, "vllm_xargs": own} if own else body
 
@@ -63,19 +83,51 @@ def _check_scores(body: dict[str, Any], strategy: str) -> None:
     for name, neutral in _PENALTIES.items():
         if body.get(name) not in (None, neutral):
             raise ConfigError(f"{name} rescales logits and means nothing on scores of two models; {advice}")
-    wanted = body.get("logprobs")
-    if (wanted is not None and wanted is not False) or body.get("top_logprobs") or body.get("prompt_logprobs"):
+    if _asks_logprobs(body) or body.get("prompt_logprobs"):
         raise ConfigError(f"logprobs of strategy {strategy!r} would be scores, not log-probabilities; {advice}")
 
 
+def _asks_logprobs(body: dict[str, Any]) -> bool:
+    wanted = body.get("logprobs")
+    return (wanted is not None and wanted is not False) or bool(body.get("top_logprobs"))
+
+
+def _check_ids(body: dict[str, Any], shared_ids: int | None) -> None:
+    """Refuse token ids that one of the two models does not know."""
+    if shared_ids is None:
+        return
+    prompt = body.get("prompt")
+    rows = prompt if isinstance(prompt, list) and prompt and isinstance(prompt[0], list) else [prompt]
+    named = {
+        "prompt": [token for row in rows if isinstance(row, list) for token in row],
+        "allowed_token_ids": list(body.get("allowed_token_ids") or []),
+        "stop_token_ids": list(body.get("stop_token_ids") or []),
+        "logit_bias": [int(token) for token in (body.get("logit_bias") or {}) if str(token).lstrip("-").isdigit()],
+    }
+    for name, ids in named.items():
+        wrong = [token for token in ids if isinstance(token, int) and not 0 <= token < shared_ids]
+        if wrong:
+            raise ConfigError(f"{name} has token id {wrong[0]}; the two models share ids 0 to {shared_ids - 1}")
+
+
 class AADMiddleware:
-    """Rewrites completion requests; everything else passes."""
+    """Rewrites completion requests, and refuses what else would be decoded."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
+        self.shared_ids = int(os.environ.get(SHARED_IDS) or 0) or None
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in _PATHS:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path") or "").rstrip("/")
+        try:
+            check_path(path)
+        except ConfigError as error:
+            await _refuse(send, str(error))
+            return
+        if path not in _PATHS:
             await self.app(scope, receive, send)
             return
         body = b""
@@ -88,7 +140,8 @@ class AADMiddleware:
                 break
         try:
             parsed = json.loads(body)
-            content = json.dumps(check_request(parsed)).encode() if isinstance(parsed, dict) else body
+            checked = check_request(parsed, self.shared_ids) if isinstance(parsed, dict) else None
+            content = body if checked is None else json.dumps(checked).encode()
         except AADError as error:
             await _refuse(send, str(error))
             return

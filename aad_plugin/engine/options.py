@@ -17,7 +17,7 @@ from aad_plugin.pair_source import PairSource
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.vocabulary import shared_vocab_size
 
-__all__ = ["EnginePair", "check_vllm", "engine_pair"]
+__all__ = ["EnginePair", "check_vllm", "engine_pair", "with_users"]
 
 _OLDEST = (0, 32)
 _WORKER = "aad_plugin.engine.worker.AADWorkerExtension"
@@ -80,13 +80,17 @@ def engine_pair(
         checkpoints = list(full_checkpoints(source, dtype))
         tokenizer, reference = source.tokenizer if not source.shares_base else checkpoints[0], checkpoints[1]
         own |= {"reference": reference, "reference_revision": reference_revision}
-    own["shared_vocab_size"] = _shared_vocab_size(tokenizer, reference, reference_revision)
-    arguments = {
+    # One base has one vocabulary: its adapters' folders may have a tokenizer with more tokens.
+    other = tokenizer if source.shares_base else reference
+    own["shared_vocab_size"] = _shared_vocab_size(tokenizer, other, reference_revision)
+    arguments: dict[str, Any] = {
         "hf_overrides": {"architectures": [ARCHITECTURE], "aad": own},
         "worker_extension_cls": _WORKER,
         # No sampling defaults of a checkpoint leak into a request.
         "generation_config": "vllm",
     }
+    if (context := _shorter_context(checkpoints[0], reference, reference_revision)) is not None:
+        arguments["max_model_len"] = context
     return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), arguments)
 
 
@@ -98,6 +102,34 @@ def _shared_vocab_size(tokenizer: str, reference: str, revision: str | None) -> 
     except (OSError, ValueError) as e:
         raise ConfigError(f"no tokenizer for the pair: {str(e).splitlines()[0]}") from e
     return shared_vocab_size(*both)
+
+
+def _shorter_context(policy: str, reference: str, revision: str | None) -> int | None:
+    """Return the reference's context where it is shorter than the policy's, which vLLM would take for both."""
+    from transformers import AutoConfig
+
+    try:
+        configs = AutoConfig.from_pretrained(policy), AutoConfig.from_pretrained(reference, revision=revision)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"cannot read the pair's configurations: {str(e).splitlines()[0]}") from e
+    own, other = (getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs)
+    return other if own and other and other < own else None
+
+
+def with_users(own: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
+    """Return our ``hf_overrides`` with a user's own beside them.
+
+    Raises:
+        ConfigError: the user's are no mapping, or name what makes the model a pair.
+    """
+    if given is None:
+        return own
+    if not isinstance(given, dict):
+        raise ConfigError(f"hf_overrides of a pair must be a mapping, got {type(given).__name__}")
+    taken = [name for name in given if name in own]
+    if taken:
+        raise ConfigError(f"hf_overrides may not name {', '.join(taken)}: they make the model a pair")
+    return {**given, **own}
 
 
 def check_vllm() -> None:

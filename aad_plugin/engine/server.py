@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from aad_plugin.engine.middleware import model_names
-from aad_plugin.engine.options import EnginePair
+from aad_plugin.engine.middleware import SHARED_IDS, model_names
+from aad_plugin.engine.options import EnginePair, with_users
 from aad_plugin.engine.self_test import TOKENS, compare_tokens
 from aad_plugin.errors import ConfigError
 
@@ -17,19 +18,43 @@ _GRACE_S = 10  # a client that keeps its connection open does not keep the serve
 _MIDDLEWARE = "aad_plugin.engine.middleware.AADMiddleware"
 
 
-def engine_arguments(pair: EnginePair, name: str) -> list[str]:
-    """Return vLLM's command-line arguments for a pair, whatever asks the engine."""
+def engine_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[str]:
+    """Return vLLM's command-line arguments for a pair, whatever asks the engine; the user's own come last.
+
+    Raises:
+        ConfigError: the user's --hf-overrides are no JSON object, or name what makes the model a pair.
+    """
     own = pair.arguments
+    overrides, rest = _taken(given, "--hf-overrides")
+    try:
+        users = json.loads(overrides) if overrides is not None else None
+    except ValueError as e:
+        raise ConfigError(f"--hf-overrides must be a JSON object, got {overrides!r}") from e
+    length = ["--max-model-len", str(own["max_model_len"])] if "max_model_len" in own else []
     return [
         "--model", pair.model, "--tokenizer", pair.tokenizer, "--served-model-name", *model_names(name),
-        "--hf-overrides", json.dumps(own["hf_overrides"]), "--worker-extension-cls", own["worker_extension_cls"],
+        "--hf-overrides", json.dumps(with_users(own["hf_overrides"], users)),
+        "--worker-extension-cls", own["worker_extension_cls"],
         "--generation-config", own["generation_config"], "--override-generation-config", '{"temperature": 0}',
+        *length, *rest,
     ]  # fmt: skip
 
 
 def server_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[str]:
     """Return the command line of ``vllm serve`` for a pair; the user's own arguments come last."""
-    return [*engine_arguments(pair, name), "--middleware", _MIDDLEWARE, *given]
+    return [*engine_arguments(pair, name, given), "--middleware", _MIDDLEWARE]
+
+
+def _taken(given: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+    """Return an option's value, or None, and the arguments without it; ``--option=value`` and underscores are read, too."""
+    value, rest, words = None, [], iter(given)
+    for word in words:
+        name, equals, text = word.partition("=")
+        if name.replace("_", "-") == option:
+            value = text if equals else next(words, "")
+        else:
+            rest.append(word)
+    return value, rest
 
 
 async def attach(engine: Any) -> None:
@@ -40,7 +65,8 @@ async def attach(engine: Any) -> None:
     """
     if not all(await engine.collective_rpc("aad_attach")):
         raise ConfigError(
-            "this vLLM runner does not show its requests, so strategies cannot be mixed: set VLLM_USE_V2_MODEL_RUNNER=0"
+            "vLLM holds no pair, or its runner does not show its requests, so strategies cannot be mixed: leave out "
+            "--hf-overrides that name architectures, or set VLLM_USE_V2_MODEL_RUNNER=0"
         )
 
 
@@ -64,6 +90,8 @@ def serve(arguments: Sequence[str], expected: list[dict[str, Any]] | None, *, on
     parser = make_arg_parser(FlexibleArgumentParser(prog="aad serve"))
     args = parser.parse_args(list(arguments))
     validate_parsed_serve_args(args)
+    overrides = json.loads(args.hf_overrides) if isinstance(args.hf_overrides, str) else args.hf_overrides
+    os.environ[SHARED_IDS] = str(overrides["aad"]["shared_vocab_size"])  # vLLM makes the middleware without arguments
     uvloop.run(_serve(args, expected, only_test))
 
 

@@ -24,8 +24,10 @@ class AADWorkerExtension:
     model_runner: Any
 
     def aad_attach(self) -> bool:
-        """Let requests choose their strategy; return whether this runner allows it."""
+        """Let requests choose their strategy; return whether this runner allows it, and holds a pair at all."""
         runner = self.model_runner
+        if not hasattr(runner.get_model(), "rows"):
+            return False
         if getattr(runner, "model_state", None) is not None:
             return hasattr(runner.model_state, "rows")
         if not hasattr(runner, "input_batch") or not hasattr(runner, "requests"):

@@ -16,7 +16,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
 
 from aad_plugin.engine.checkpoints import checkpoint_mark
-from aad_plugin.engine.options import engine_pair
+from aad_plugin.engine.options import engine_pair, with_users
 from aad_plugin.engine.requests import extra_args
 from aad_plugin.errors import BackendMissing, ConfigError
 from aad_plugin.harness.answer_store import AnswerStore, Stored, record_end
@@ -53,10 +53,10 @@ class AADVLLM(PairAnswers, VLLM):
         arguments = PairArguments.parse(pair, pretrained, model_args)
         self._arguments = arguments
         self.settings: DecodingSettings = arguments.settings
-        own = dict(arguments.reference_options)
-        revision = own.pop("revision", None)
-        if own or arguments.reference_device:
-            named = [f"reference_{name}" for name in own] or ["reference_device"]
+        reference = dict(arguments.reference_options)
+        revision = reference.pop("revision", None)
+        if reference or arguments.reference_device:
+            named = [f"reference_{name}" for name in reference] or ["reference_device"]
             raise ConfigError(f"{named[0]} does not exist on vLLM: both models share one engine's dtype and devices")
         assert arguments.source is not None
         options = dict(arguments.hflm)
@@ -74,14 +74,20 @@ class AADVLLM(PairAnswers, VLLM):
         self._store: AnswerStore | None = None
         self._chosen: str | None = None
         options.setdefault("tokenizer", self._pair.tokenizer)
+        own = dict(self._pair.arguments)
+        own["hf_overrides"] = with_users(own["hf_overrides"], options.pop("hf_overrides", None))
+        if options.get("max_length"):  # lm-eval's word for max_model_len
+            own.pop("max_model_len", None)
         try:
-            super().__init__(pretrained=self._pair.model, **{**self._pair.arguments, **options})
+            super().__init__(pretrained=self._pair.model, **{**own, **options})
         except TypeError as e:
             raise ConfigError(f"vLLM does not take these model_args: {e}") from e
         except (RuntimeError, ValueError) as e:
             raise ConfigError(f"vLLM did not start: {str(e).splitlines()[0]} (its log above has the cause)") from e
         if self.data_parallel_size <= 1 and not all(self.model.collective_rpc("aad_attach")):
-            raise ConfigError("this vLLM runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0")
+            raise ConfigError(
+                "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
+            )
         loaded(self)
 
     # ----------------------------------------------------------------- decoding

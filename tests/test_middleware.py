@@ -1,0 +1,96 @@
+"""What a served pair refuses before anything is decoded: endpoints, ids, log-probabilities that would be another's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from aad_plugin.engine.batch import prepare_batch
+from aad_plugin.engine.middleware import SHARED_IDS, AADMiddleware, check_request
+from aad_plugin.engine.options import with_users
+from aad_plugin.errors import ConfigError
+
+
+def post(path: str, body: dict, root_path: str = "") -> tuple[int, dict | None]:
+    """Status and what the server behind the middleware was given, None where it was not asked."""
+    given: list[dict] = []
+    status: list[int] = []
+
+    async def app(scope, receive, send):
+        given.append(json.loads((await receive())["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive():
+        return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+
+    async def send(message):
+        if "status" in message:
+            status.append(message["status"])
+
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": root_path, "headers": []}
+    asyncio.run(AADMiddleware(app)(scope, receive, send))
+    return status[0], given[0] if given else None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/messages", "/v1/responses", "/v1/chat/completions/batch", "/v1/embeddings", "/generate", "/v2/anything"],
+)
+def test_an_endpoint_that_would_forget_the_strategy_is_refused(path):
+    assert post(path, {"model": "aad-greedy"}) == (400, None)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/completions/", "/pair/v1/completions"])
+def test_known_endpoints_get_the_strategy(path):
+    status, given = post(path, {"model": "aad-greedy", "prompt": "x"}, "/pair" if path.startswith("/pair") else "")
+    assert status == 200 and given is not None and given["vllm_xargs"] == {"aad_strategy": "greedy"}
+
+
+def test_what_decodes_nothing_passes():
+    assert post("/tokenize", {"prompt": "x"}) == (200, {"prompt": "x"})
+
+
+@pytest.mark.parametrize("model", ["aad-greedy", "aad-reference", "aad"])
+def test_log_probabilities_of_a_prompt_are_refused_under_every_name(model):
+    """What lm-eval's local-completions sends for multiple choice would be scores under any of the names."""
+    with pytest.raises(ConfigError, match="log"):
+        check_request({"model": model, "prompt": "x", "echo": True, "logprobs": 1})
+    assert check_request({"model": "aad-greedy", "prompt": "x", "logprobs": 1})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", [65, 350, 67]), ("prompt", [[65], [66, 260]]), ("allowed_token_ids", [259, 300]),
+        ("logit_bias", {"300": 5}), ("stop_token_ids", [-1]),
+    ],
+)  # fmt: skip
+def test_ids_that_one_model_does_not_know(monkeypatch, field, value):
+    monkeypatch.setenv(SHARED_IDS, "260")
+    assert post("/v1/completions", {"model": "aad", field: value}) == (400, None)
+    monkeypatch.setenv(SHARED_IDS, "351")
+    body = {"model": "aad", field: value}
+    assert post("/v1/completions", body)[0] == (400 if field == "stop_token_ids" else 200)
+
+
+def test_a_file_of_requests_is_held_to_the_same(tmp_path):
+    rows = [
+        {"custom_id": "a", "url": "/v1/completions", "body": {"model": "aad", "prompt": [1, 2]}},
+        {"custom_id": "b", "url": "/v1/responses", "body": {"model": "aad", "input": "x"}},
+        {"custom_id": "c", "url": "/v1/completions", "body": {"model": "aad", "prompt": [1, 300]}},
+    ]
+    path = tmp_path / "requests.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    lines, refused = prepare_batch(path, 260)
+    assert [json.loads(line)["custom_id"] for line in lines] == ["a"]
+    assert [row["custom_id"] for row in refused] == ["b", "c"]
+
+
+def test_a_users_overrides_stand_beside_ours():
+    own = {"architectures": ["AADForCausalLM"], "aad": {"reference": "r"}}
+    assert with_users(own, {"max_position_embeddings": 1024}) == {"max_position_embeddings": 1024, **own}
+    assert with_users(own, None) == own
+    with pytest.raises(ConfigError, match="may not name architectures"):
+        with_users(own, {"architectures": ["LlamaForCausalLM"]})
