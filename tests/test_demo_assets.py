@@ -407,7 +407,7 @@ def test_figures_show_a_judge_that_beats_length():
         assert total["accuracy"] >= 0.70 and total["accuracy"] > total["length_accuracy"]
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_figures_are_what_the_shipped_models_reach():
     """Margins are so small that bf16 turns 2 or 3 of the policy's 37 pairs, by the kernels: float32 here."""
     from aad_plugin.judges.reward import RewardModel
@@ -421,7 +421,7 @@ def test_figures_are_what_the_shipped_models_reach():
         assert found["pairs"] == told["pairs"] and found["accuracy"] == pytest.approx(told["accuracy"], abs=0.06)
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_the_recipe_trains_both_adapters_by_trl_and_measures_them(tmp_path):
     """Two steps each: the figures mean nothing, but every stage runs, and the adapters have the shipped form."""
     main(["sets", "dpo", "reward", "report", "--work", str(tmp_path), "--share", "0.1",

@@ -100,6 +100,7 @@ print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
 
 
+@pytest.mark.grid
 def test_aad_needs_hardly_more_memory_than_greedy_with_the_same_adapter():
     def peak(strategy: str, shortcuts: str) -> int:
         words = [sys.executable, "-c", MEASURE, strategy, shortcuts]

@@ -66,6 +66,7 @@ def test_an_adapter_on_an_sft_adapter_has_that_as_its_reference(checkpoints, tmp
     assert not torch.allclose(policy, reference, atol=1e-2)
 
 
+@pytest.mark.grid
 def test_full_fine_tuning_from_a_local_folder_proves_nothing(checkpoints, tmp_path):
     """TRL's model card leaves out a start that was a local folder."""
     folder = train(str(checkpoints.base), tmp_path / "dpo")

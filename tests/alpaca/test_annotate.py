@@ -151,7 +151,7 @@ def test_nor_does_a_kill_of_alpaca_evals_annotator(given, tmp_path, loopback, an
 # ---------------------------------------------------------------- alpaca_eval's annotator
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_alpaca_evals_annotator_as_it_runs_itself(aad, given, tmp_path, loopback, annotator, monkeypatch):
     url, state = loopback()
     client_config(tmp_path, monkeypatch, url)
@@ -182,8 +182,13 @@ def test_one_pair_that_alpaca_eval_cannot_judge_costs_no_other(aad, given, tmp_p
     assert sum(row["preference"] is None for row in rows_of(tmp_path)) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [found.name for found in configurations()])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(found.name, marks=pytest.mark.grid if i else pytest.mark.slow)
+        for i, found in enumerate(configurations())
+    ],
+)
 def test_every_shipped_evaluator_runs_in_alpaca_eval(aad, given, tmp_path, loopback, monkeypatch, name):
     import yaml
 

@@ -81,6 +81,6 @@ def test_a_kill_costs_no_more_than_what_was_in_flight(server, tmp_path):
     check(1, server, tmp_path, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_twenty_five_kills(server, tmp_path):
     check(25, server, tmp_path, seed=2)

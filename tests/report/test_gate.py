@@ -79,7 +79,7 @@ def simulate(pairs: int, drop: float) -> dict[str, float]:
     return {name: many / pairs for name, many in alarms.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_false_alarms_and_power_over_two_hundred_pairs():
     """Labels of a sampled answer change from seed to seed, which hides a drop: there 500 documents are not enough."""
     quiet, found = simulate(200, 0.0), simulate(200, 0.05)

@@ -57,6 +57,7 @@ def test_killed_toy_study(finished, tmp_path):
     assert kills >= 4
 
 
+@pytest.mark.grid
 def test_killed_demo_study_in_bfloat16(tmp_path):
     """16-bit answers depend on who shares a batch; batches are the same after a kill."""
     prompts = tmp_path / "prompts.txt"

@@ -124,7 +124,7 @@ def command(words, *more):
     return [sys.executable, "-c", "from aad_plugin.cli.main import run; run()", "iterate", *words, *more]
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_rounds_with_trl_keep_pairs_that_load_and_resume_without_work(words, tmp_path):
     done = subprocess.run(command(words, "--rounds", "2", "--picker", words[words.index("--oracle") + 1]),
                           capture_output=True, text=True)  # fmt: skip

@@ -78,8 +78,10 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "dpo" else pytest.mark.grid) for name in recipe_names()],
+)
 def test_trl_knows_every_option_of_a_recipe(name, tmp_path):
     cpu = [] if name.endswith("_demo") else ["--use_cpu", "--bf16", "false"]
     check_options(name.partition("_")[0], ["--config", str(recipe_path(name)), "--output_dir", str(tmp_path), *cpu])
