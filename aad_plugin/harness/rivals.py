@@ -58,7 +58,7 @@ class RivalTask(GenerateTask):
         baseline         saved answers to compare with: a file as ``aad judge`` reads it, or a folder of such files
         judge            who compares; judge_template: the prompt for judges that have one
         graded           also have every answer graded from 1 to 10 by a chat judge
-        output_dir       where answers and verdicts go
+        output_dir       where answers and verdicts go; default: beside lm-eval's results (``--output_path``)
 
     Metrics, per answer s (a strategy, or ``model``) and opponent r (a rival, ``baseline`` or ``published``):
         win_rate_vs_r    mean p(the candidate's answer is better), in [0, 1]; ties one half; NaN where too few were judged
@@ -195,6 +195,19 @@ class RivalTask(GenerateTask):
             found[f"truncated_{name}_stderr"] = Figure(standard_error_of, None)
             found[f"degenerate_{name}"] = Figure(mean, False)
         return found
+
+    def fill_in_samples(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Give every sample its own rewards, grades and win rates; they were its id until the run had been judged."""
+        pending = set() if is_predict_only(self) else set(self.run.figures())
+        for row in rows:
+            own = self.run.values_of(str(row["doc"]["id"]))
+            for name in pending & set(row):
+                row[name] = own.get(name)
+            # The error of one document's value is none; its mean's stands in the results.
+            for name in [name for name in pending if name.endswith("_stderr")]:
+                row.pop(name, None)
+            if isinstance(row.get("metrics"), list):
+                row["metrics"] = [name for name in row["metrics"] if name in row]
 
     def _judged(self, items: list[Any]) -> float:
         share = self.run.judge(items)
