@@ -56,7 +56,7 @@ def show(folder: Path) -> None:
     for row in rows[:: max(1, len(rows) // SHOWN)][:SHOWN]:
         console.print(_side_by_side(row))
     page = folder / "report.html"
-    build_report(read_runs([f"demo={folder.parent.parent}"]), page)
+    build_report(read_runs([str(folder.parent.parent)]), page)
     aad = _program()
     print(f"the run as a page, every answer with its verdict: {page.resolve()}")
     print(f"every file of it: {folder.parent.parent}")

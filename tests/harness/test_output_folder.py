@@ -108,6 +108,18 @@ def test_a_report_needs_the_output_path_alone(out):
     assert {name for _, _, name in run.traced} == {"aad", "greedy"}
 
 
+def test_the_demo_shows_such_a_run_and_makes_its_page(out, capsys):
+    from aad_plugin.demo.__main__ import QUESTION, TASK, show
+
+    (answers,) = out.rglob(f"{TASK}/*/answers.jsonl")
+    show(answers.parent)
+    shown = capsys.readouterr().out
+    assert "Win rates" in shown and shown.count("┃ aad ") == 3
+    assert (answers.parent / "report.html").is_file() and str(answers.parent / "report.html") in shown
+    assert shown.splitlines()[-1].endswith(f'generate "{QUESTION}" --pair demo --strategy aad --strategy greedy')
+    (answers.parent / "report.html").unlink()
+
+
 def test_samples_carry_what_the_judge_found(out):
     (file,) = out.rglob("samples_*.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
