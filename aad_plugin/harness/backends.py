@@ -71,7 +71,7 @@ def _surround_evaluations() -> None:
 
 def _say_what_the_template_adds(model: Any) -> None:
     """Warn where a pair has a chat template that this run leaves out."""
-    tokenizer = getattr(model, "tokenizer", None)
+    tokenizer: Any = getattr(model, "tokenizer", None)
     if model not in _LOADED or not getattr(tokenizer, "chat_template", None) or getattr(model, "rank", 0) != 0:
         return
     try:
