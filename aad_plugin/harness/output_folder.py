@@ -36,13 +36,15 @@ def note_trackers(models: Mapping[str, str]) -> None:
     Args:
         models: this package's, by the name of ``--model``.
     """
-    from lm_eval.loggers import evaluation_tracker as trackers
-    from lm_eval.utils import sanitize_model_name
+    try:
+        from lm_eval.loggers import evaluation_tracker as trackers
+        from lm_eval.utils import sanitize_model_name
 
-    original = trackers.EvaluationTracker.__init__
+        original, log = trackers.EvaluationTracker.__init__, trackers.GeneralConfigTracker.log_experiment_args
+    except (ImportError, AttributeError):
+        return  # a release that keeps its paths elsewhere: answers go where a run without --output_path puts them
     if getattr(original, "_notes_its_path", False):
         return
-    log = trackers.GeneralConfigTracker.log_experiment_args
 
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:

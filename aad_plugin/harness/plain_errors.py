@@ -37,11 +37,14 @@ def print_errors_plainly() -> None:
 
 def refuse_mistakes() -> None:
     """Wrap lm-eval's reading of options and tasks; a second call changes nothing."""
-    from lm_eval.config.evaluate_config import EvaluatorConfig
+    try:
+        from lm_eval.config.evaluate_config import EvaluatorConfig
 
-    if getattr(EvaluatorConfig.process_tasks, "_plain_aad_errors", False):
+        read, find = EvaluatorConfig.from_cli.__func__, EvaluatorConfig.process_tasks  # type: ignore[attr-defined]
+    except (ImportError, AttributeError):
+        return  # a release that reads its options elsewhere answers mistakes in its own way
+    if getattr(find, "_plain_aad_errors", False):
         return
-    read, find = EvaluatorConfig.from_cli.__func__, EvaluatorConfig.process_tasks  # type: ignore[attr-defined]
 
     @functools.wraps(read)
     def from_cli(cls: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ judged run over all documents at aggregation, which lm-eval calls on the first p
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -148,7 +149,8 @@ class RivalTask(GenerateTask):
         }
         if is_predict_only(self):  # --predict_only: answers are kept, nothing is judged
             return {"bypass": item}
-        values: dict[str, Any] = {"judged": item, **dict.fromkeys(self.run.figures(), item["id"])}
+        # Not known before the run is judged; `fill_in_samples` writes them then.
+        values: dict[str, Any] = {"judged": item, **dict.fromkeys(self.run.figures(), math.nan)}
         for name, texts in replies.items():
             # What follows a model's thinking; thinking that never ended is a truncated answer.
             shown = [answer_after_thinking(text) for text in texts]
@@ -197,7 +199,7 @@ class RivalTask(GenerateTask):
         return found
 
     def fill_in_samples(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Give every sample its own rewards, grades and win rates; they were its id until the run had been judged."""
+        """Give every sample its own rewards, grades and win rates; they were not known until the run had been judged."""
         pending = set() if is_predict_only(self) else set(self.run.figures())
         for row in rows:
             own = self.run.values_of(str(row["doc"]["id"]))
