@@ -1,6 +1,6 @@
 """What the ``.pth`` line of this package runs at interpreter start: a hook that waits for lm-eval to be imported.
 
-Released lm-eval (0.4.13) discovers no plug-ins. Until one that does is everywhere, the first import of three of its
+Released lm-eval (0.4.13) discovers no plug-ins. Until one that does is everywhere, the first import of five of its
 modules is followed by a call into ``aad_plugin.harness.registration``. Nothing else is imported, read or sent; where
 lm-eval is never imported nothing happens at all. ``AAD_PLUGIN_AUTOLOAD=0`` turns it off.
 """
@@ -10,6 +10,8 @@ import sys
 _WATCHED = {
     "lm_eval.models": "register_models",
     "lm_eval.tasks.manager": "register_tasks",
+    "lm_eval.loggers.evaluation_tracker": "register_output_folders",
+    "lm_eval.config.evaluate_config": "register_plain_errors",
     "lm_eval._cli": "print_errors_plainly",
 }
 

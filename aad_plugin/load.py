@@ -6,6 +6,7 @@ bring its own loader (quantisation, device maps …) and everything else stays t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,14 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.options import refuse_unknown
 from aad_plugin.pair import AlignedPair, check_shortcuts
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
+from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
 from aad_plugin.vocabulary import shared_vocab_size
 
 __all__ = ["PER_MODEL", "assemble", "load_pair", "typed"]
+
+logger = logging.getLogger(__name__)
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file")
@@ -144,6 +148,8 @@ def assemble(
     pair = AlignedPair(
         sides, vocab_size=vocab_size, settings=settings, tokenizer=tokenizer, source=source, shortcuts=shortcuts
     )
+    if have_same_weights(sides):
+        logger.warning("%s", SAME_WEIGHTS)
     pair.prove()
     return pair
 

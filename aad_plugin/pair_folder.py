@@ -39,6 +39,14 @@ def write_pair_folder(source: PairSource, settings: DecodingSettings, folder: st
     existing = target / PAIR_FILE
     if existing.is_file() and '"aligned_pair"' not in existing.read_text(encoding="utf-8"):
         raise ConfigError(f"{existing} belongs to another model: choose an empty folder")
+    try:
+        _write(source, settings, target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror or error}; pass another folder") from error
+    return target
+
+
+def _write(source: PairSource, settings: DecodingSettings, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if source.preset:
         pointers = {"preset": source.preset}
@@ -48,8 +56,7 @@ def write_pair_folder(source: PairSource, settings: DecodingSettings, folder: st
             if name in pointers and Path(pointers[name]).is_dir():
                 pointers[name] = _copy_adapter(Path(pointers[name]), target / name)
     config = {"model_type": "aligned_pair", "source": pointers, "settings": dataclasses.asdict(settings)}
-    existing.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return target
+    (target / PAIR_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _pointer(value: str) -> str:

@@ -1,4 +1,5 @@
-"""A folder that one run owns: what was asked stands in it, a later run with the same words goes on, others are refused.
+"""Files and folders that a run writes: whole or not at all, refused before work is done where they cannot be; and a folder
+that one run owns: what was asked stands in it, a later run with the same words goes on, others are refused.
 
 Knows files and JSON, no models.
 """
@@ -13,13 +14,28 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["difference", "read_account", "refuse_other_run", "write_text"]
+__all__ = ["check_writable", "difference", "read_account", "refuse_other_run", "write_text"]
 
 _SHOWN = 60
 
 
+def check_writable(path: Path) -> None:
+    """Raise ConfigError, before any work is done, where a file cannot be written; makes missing folders."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_stream(path):
+            return
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder, expected a file")
+        probe = path.with_name(f".{path.name}.{os.getpid()}")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; a pipe or a device (/dev/stdout) is written to as it stands.
 
     Raises:
         ConfigError: the disk or the folder does not take it.
@@ -27,11 +43,14 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_stream(path):
+            path.write_text(text, encoding="utf-8")
+            return
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
 
 
 def read_account(path: Path) -> dict[str, Any]:
@@ -74,3 +93,11 @@ def difference(there: Any, mine: Any) -> str:
                 inner = difference(there.get(key), now)
                 return inner if isinstance(now, dict) and isinstance(there.get(key), dict) else f"{key} is {inner}"
     return f"{json.dumps(there)[:_SHOWN]}, not {json.dumps(mine, default=str)[:_SHOWN]}"
+
+
+def _is_stream(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path}: {error.strerror or error}; pass another file")

@@ -232,6 +232,12 @@ class OneBase(nn.Module):
         """The base model with the policy's adapter active."""
         return self.model.get_base_model()
 
+    @property
+    def adapters(self) -> tuple[str, str | None]:
+        """Names of the adapters that make policy and reference; None where the base alone is the reference."""
+        policy, reference = self._adapter_of["policy"], self._adapter_of["reference"]
+        return policy, None if reference == BASE else reference
+
     def models(self) -> dict[Role, PreTrainedModel]:
         """The one model whose weights are held."""
         return {"policy": self.policy}

@@ -11,6 +11,7 @@ from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair_check import implicit_rewards, preference_accuracy
 from aad_plugin.preferences import Preference, read_preferences
+from aad_plugin.same_weights import have_same_weights
 from tests.pairs import toy_pair
 
 
@@ -77,3 +78,28 @@ def test_pairs_check_prints_accuracy_and_margins(checkpoints, tmp_path):
     assert done.exit_code == 0, done.exception
     text = " ".join(done.output.replace("│", " ").split())
     assert "implicit reward" in text and "quartiles" in text
+
+
+def test_pairs_check_refuses_two_identical_checkpoints(checkpoints, caplog):
+    named = f"policy={checkpoints.base},reference={checkpoints.base}"
+    done = CliRunner().invoke(app(), ["pairs", "check", "--model-args", named])
+    assert done.exit_code == 1 and isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith("policy and reference hold the same weights, so every advantage is zero")
+    assert "hold the same weights" in caplog.text, "whoever loads such a pair is told"
+
+
+def test_the_same_weights_are_found_under_any_dress(checkpoints):
+    pair = toy_pair("reference_plus_lora").pair
+    assert not have_same_weights(pair.sides)
+    for name, weight in pair.sides.model.named_parameters():
+        if "lora_B" in name:
+            weight.data.zero_()
+    assert have_same_weights(pair.sides), "an adapter that was never trained"
+    two = toy_pair("two_adapters").pair
+    assert not have_same_weights(two.sides)
+    weights = dict(two.sides.model.named_parameters())
+    for name, weight in weights.items():
+        if ".reference." in name:
+            weight.data.copy_(weights[name.replace(".reference.", ".policy.")])
+    assert have_same_weights(two.sides)
+    assert not have_same_weights(toy_pair("two_models").pair.sides)

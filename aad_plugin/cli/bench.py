@@ -11,6 +11,7 @@ import typer
 
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
 from aad_plugin.errors import ConfigError
+from aad_plugin.run_folder import check_writable, write_text
 from aad_plugin.settings import DecodingSettings
 
 
@@ -40,6 +41,8 @@ def bench(
     if eager and engine != "vllm":
         raise ConfigError("--eager is for --engine vllm: the transformers engine compiles nothing")
     prompts = read_prompts(file, max(sizes))
+    if json_file:
+        check_writable(json_file)
     import torch
     from rich.console import Console
 
@@ -63,12 +66,11 @@ def bench(
     # A file or a pipe has no width of its own: the table is not folded there.
     Console(width=None if sys.stdout.isatty() else 130).print(table(found, title.replace("torch.", "")))
     if json_file:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         record = {
             "pair": account, "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),
             "versions": versions(), "rows": found,
         }  # fmt: skip
-        json_file.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(record, indent=1, default=str) + "\n")
 
 
 def _on_vllm(

@@ -20,7 +20,10 @@ def explain(
     strategy: Annotated[
         str | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; default the pair's.")
     ] = None,
-    answer: Annotated[Path | None, typer.Option(help="Score the text in this file instead of decoding one.")] = None,
+    answer: Annotated[
+        Path | None,
+        typer.Option(help="Score the text in this file, without its last newline, instead of decoding one."),
+    ] = None,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
@@ -35,7 +38,7 @@ def explain(
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
     given = {"alpha": alpha, "eft_scale": eft_scale, "seed": seed}
     DecodingSettings().override(**given, strategy=strategy)  # refuse a typo before any weight is loaded
-    from aad_plugin.report.page import check_writable
+    from aad_plugin.run_folder import check_writable, write_text
 
     for path in (html, json_file):
         if path:
@@ -53,7 +56,7 @@ def explain(
         found = explain_answer(loaded, prompt, text, chat=chat)
     print_explanation(found, Console(highlight=False, markup=False))
     if json_file:
-        json_file.write_text(json.dumps(found.to_json(), ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(found.to_json(), ensure_ascii=True, indent=1) + "\n")
     if html:
         write_explanation(found, html)
     for path in (html, json_file):
@@ -63,6 +66,7 @@ def explain(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        # Editors and `echo` end a file with a newline that nobody answered.
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot read the answer {path}: {getattr(e, 'strerror', None) or e}") from e

@@ -10,6 +10,7 @@ import typer
 
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load
 from aad_plugin.errors import ConfigError
+from aad_plugin.run_folder import check_writable, write_text
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.synthesis.prompts import prompt_rows
 
@@ -40,8 +41,8 @@ def generate(
     questions = [*(prompts or []), *([prompt for _, prompt in prompt_rows(file)] if file else [])]
     if not questions:
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --file')
-    if output and output.is_dir():
-        raise ConfigError(f"--output {output} is a folder, expected a file")
+    if output:
+        check_writable(output)
     given = dict(alpha=alpha, eft_scale=eft_scale, n=n, picker=picker, temperature=temperature, top_p=top_p, seed=seed)
     for name in strategy or []:
         DecodingSettings().override(**{**given, "strategy": name})  # refuse a typo before any weight is loaded
@@ -50,24 +51,31 @@ def generate(
     loaded = load(pair, model_args, **given)
     names = strategy or [loaded.settings.strategy]
     outputs: dict[str, list[str]] = {}
-    for name in names:
-        outputs[name] = answer(
-            loaded, questions, strategy=name, max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat,
-            progress=len(questions) > batch_size,
-        )  # fmt: skip
-    rows = [
-        {"prompt": question, "outputs": {name: outputs[name][i] for name in names}}
-        for i, question in enumerate(questions)
-    ]
-    _show(rows, output)
+    try:
+        for name in names:
+            outputs[name] = answer(
+                loaded, questions, strategy=name, max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat,
+                progress=len(questions) > batch_size,
+            )  # fmt: skip
+    finally:  # an interrupted or failed strategy does not cost the answers of those before it
+        if outputs:
+            _show([{"prompt": asked, "outputs": {name: texts[i] for name, texts in outputs.items()}}
+                   for i, asked in enumerate(questions)], output)  # fmt: skip
 
 
 def _show(rows: list[dict[str, Any]], output: Path | None) -> None:
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        typer.echo(f"{len(rows)} answers written to {output}", err=True)
-        return
+    if output is None:
+        return _print(rows)
+    try:
+        write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    except ConfigError:  # the disk filled up meanwhile
+        typer.echo("the answers follow here, since their file cannot be written", err=True)
+        _print(rows)
+        raise
+    typer.echo(f"{len(rows)} answers written to {output}", err=True)
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if len(rows) > 1:
             typer.echo(f"\n> {row['prompt']}")

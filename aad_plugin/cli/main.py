@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from aad_plugin.errors import AADError
 
-__all__ = ["app", "run"]
+__all__ = ["app", "plain_errors", "run"]
 
 # Subcommand → (module, function). Modules import heavy packages inside their functions.
 _COMMANDS = {
@@ -54,8 +56,15 @@ def app() -> typer.Typer:
 
 def run() -> None:
     """Entry point of ``aad``; exit status 1 after an error of the user's or of their surroundings."""
-    try:
+    with plain_errors():
         app()()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the process with one line and status 1 after an error of the user's or of their surroundings."""
+    try:
+        yield
     except AADError as e:
         from aad_plugin.judges.cleaning import printable  # servers' words may stand in a message
 

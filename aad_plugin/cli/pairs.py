@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+from aad_plugin.errors import ConfigError
 
 app = typer.Typer(help="Known pairs; check a pair; save it as a folder.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -38,15 +39,18 @@ def check(
         Path | None, typer.Option(help="JSONL of prompt, chosen, rejected: prints the implicit reward's accuracy.")
     ] = None,
 ) -> None:
-    """Compare vocabularies, tell memory, count steps with one plausible token, score preference pairs."""
+    """Compare vocabularies and weights, tell memory, count steps with one plausible token, score preference pairs."""
     from rich.console import Console
     from rich.table import Table
 
     from aad_plugin.pair_check import ambiguity, memory, preference_accuracy
     from aad_plugin.preferences import read_preferences
+    from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
 
     pairs = read_preferences(preferences) if preferences else []
     loaded = load(name or pair, model_args)
+    if have_same_weights(loaded.sides):
+        raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
     table = Table("check", "result")
     for part, place in loaded.source.parts().items():

@@ -13,6 +13,7 @@ from aad_plugin.engine.middleware import check_path, check_request
 from aad_plugin.engine.options import EnginePair
 from aad_plugin.engine.server import attach, engine_arguments
 from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.run_folder import check_writable, write_text
 
 __all__ = ["prepare_batch", "run_batch"]
 
@@ -27,8 +28,7 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
         ConfigError: a line that is no request; nothing is started.
     """
     lines, refused = prepare_batch(requests, int(pair.arguments["hf_overrides"]["aad"]["shared_vocab_size"]))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.touch()  # an unwritable place is found before the engine starts
+    check_writable(output)  # before the engine starts
     answers = ""
     if lines:
         with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
             answers = answered.read_text(encoding="utf-8-sig")
     if answers and not answers.endswith("\n"):
         answers += "\n"
-    output.write_text(answers + "".join(json.dumps(row) + "\n" for row in refused), encoding="utf-8")
+    write_text(output, answers + "".join(json.dumps(row) + "\n" for row in refused))
 
 
 def prepare_batch(requests: Path, shared_ids: int | None = None) -> tuple[list[str], list[dict[str, Any]]]:

@@ -115,9 +115,12 @@ class Explanation:
         return list(itertools.accumulate(step.chosen.advantage for step in self.steps))
 
     def departures(self) -> list[tuple[int, Step]]:
-        """(step number from 0, step) wherever the choice is not the policy's favourite, the largest gain first."""
+        """(step number from 0, step) wherever the choice is not the policy's favourite, what mattered most first.
+
+        Of a given answer a departure may lose: those count by how much, too.
+        """
         found = [(number, step) for number, step in enumerate(self.steps) if step.departs]
-        return sorted(found, key=lambda one: -one[1].gain)
+        return sorted(found, key=lambda one: -abs(one[1].gain))
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with the figures that follow from it; ready for `json.dumps`."""

@@ -10,6 +10,7 @@ import collections
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
@@ -49,6 +50,11 @@ class PairAnswers:
     def model_account(self) -> dict[str, Any]:
         """Return what tells this model from another: parts, revisions, dtypes, weights, versions; no settings."""
         raise NotImplementedError
+
+    def folders_account(self) -> dict[str, str]:
+        """Where this run's traces are, for lm-eval's results; empty without."""
+        trace = self._arguments.trace
+        return {"trace": str(Path(trace).resolve())} if trace else {}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer requests; each may name its own strategy in gen_kwargs, and repeats draw different samples."""

@@ -1,21 +1,27 @@
-"""Whether the model that is about to answer takes a strategy per request: only this package's backends do.
+"""What surrounds an evaluation: which model it is, what is refused or said before it, what is filled in after it.
 
-lm-eval does not tell a task which model it is evaluated with, and any other model would hand ``strategy`` on to its own
-generate call. So ``lm_eval.evaluator.evaluate`` is wrapped to note its model while it runs; where somebody calls a copy
-of it that was taken before, our models' own announcements decide.
+lm-eval does not tell a task which model it is evaluated with, and any model but this package's would hand ``strategy`` on
+to its own generate call. So ``lm_eval.evaluator.evaluate`` is wrapped to note its model while it runs; where somebody
+calls a copy of it that was taken before, our models' own announcements decide.
 """
 
 from __future__ import annotations
 
 import contextvars
 import functools
+import logging
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from lm_eval import evaluator
 
+from aad_plugin.harness import output_folder
+from aad_plugin.harness.plain_errors import check_limit
+
 __all__ = ["loaded", "takes_strategies"]
+
+logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 _LOADED: weakref.WeakSet[Any] = weakref.WeakSet()
 _EVALUATED: contextvars.ContextVar[Any] = contextvars.ContextVar("evaluated", default=None)
@@ -39,21 +45,68 @@ def takes_strategies(chat_template: Callable[..., Any] | None) -> bool:
     return bool(_LOADED) if model is None else getattr(model, "lm", model) in _LOADED
 
 
-def _note_the_model() -> None:
+def _surround_evaluations() -> None:
     original = evaluator.evaluate
     if getattr(original, "_notes_its_model", False):
         return
 
     @functools.wraps(original)
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        token = _EVALUATED.set(kwargs.get("lm", args[0] if args else None))
+        model = kwargs.get("lm", args[0] if args else None)
+        check_limit(kwargs.get("limit"))
+        if not kwargs.get("apply_chat_template"):
+            _say_what_the_template_adds(getattr(model, "lm", model))
+        token = _EVALUATED.set(model)
         try:
-            return original(*args, **kwargs)
+            results = original(*args, **kwargs)
         finally:
             _EVALUATED.reset(token)
+            output_folder.forget()
+        _fill_in_samples(kwargs.get("task_dict", args[1] if len(args) > 1 else None), results)
+        return results
 
     evaluate._notes_its_model = True  # type: ignore[attr-defined]
     evaluator.evaluate = evaluate
 
 
-_note_the_model()
+def _say_what_the_template_adds(model: Any) -> None:
+    """Warn where a pair has a chat template that this run leaves out."""
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if model not in _LOADED or not getattr(tokenizer, "chat_template", None) or getattr(model, "rank", 0) != 0:
+        return
+    try:
+        turn = [{"role": "user", "content": "PROMPT"}]
+        rendered = repr(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    except Exception:  # templates are programs that come with a model; one that takes no such chat shows nothing
+        rendered = "its own form of a chat"
+    logger.warning(
+        "this pair has a chat template, which this run does not apply: its models read each prompt as bare text, where "
+        "they were tuned on %s. Answers and scores differ from those with the template, which aad generate, aad explain "
+        "and aad serve apply. Pass --apply_chat_template unless bare text is meant",
+        rendered,
+    )
+
+
+def _fill_in_samples(task_dict: Any, results: Any) -> None:
+    """Put what a judged run found into lm-eval's samples, which were written down before there was a judge's word."""
+    samples = results.get("samples") if isinstance(results, dict) else None
+    for name, rows in (samples or {}).items():
+        fill_in = getattr(_task(task_dict, name), "fill_in_samples", None)
+        if fill_in is not None:
+            fill_in(rows)
+
+
+def _task(tree: Any, name: str) -> Any:
+    """The task of a name among lm-eval's nested groups; None where there is none."""
+    if not isinstance(tree, dict):
+        return None
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            if (found := _task(value, name)) is not None:
+                return found
+        elif key == name or getattr(value, "task_name", None) == name:
+            return value
+    return None
+
+
+_surround_evaluations()

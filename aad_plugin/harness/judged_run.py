@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.harness import output_folder
 from aad_plugin.harness.arena_score import arena_score
 from aad_plugin.judges.items import Answer, Comparison, Reply, Verdict
 from aad_plugin.judges.kinds import accepted_options, parse_spec
@@ -63,6 +64,7 @@ class JudgedRun:
         self.folder: Path | None = None
         self._figures: dict[str, float] = {}
         self._scores: dict[str, dict[str, float]] = {}
+        self._rates: dict[str, dict[str, float]] = {}
 
     def answered_by(self, answers: Sequence[str], opponents: Sequence[str], turns: int) -> None:
         """Say whose answers will come: the candidate first, then its rivals; who it is compared with; replies each."""
@@ -72,15 +74,15 @@ class JudgedRun:
 
     def check_folder(self) -> None:
         """Raise ConfigError before anything is answered where the run's folder cannot be written."""
-        folder = _run_folder(self.metadata, self.task).parent
+        folder = self._folder().parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as e:
             raise ConfigError(
-                f"answers would go to {folder}, which cannot be written ({e.strerror}); pass "
-                '--metadata \'{"output_dir": "FOLDER"}\' or set AAD_OUTPUT_DIR'
+                f"answers would go to {folder}, which cannot be written ({e.strerror}); pass another --output_path, "
+                '--metadata \'{"output_dir": "FOLDER"}\' or AAD_OUTPUT_DIR'
             ) from e
 
     def figures(self) -> dict[str, Callable[[list[Any]], float]]:
@@ -103,6 +105,10 @@ class JudgedRun:
         elif self.metadata.get("graded") and self.spec:
             names += [f"grade_{name}" for name in self.answers]
         return {full: self._read(full) for name in names for full in (name, f"{name}_stderr")}
+
+    def values_of(self, document: str) -> Mapping[str, float]:
+        """What was found of one document, by the figure's name: rewards, grades, mean p(the candidate is better)."""
+        return {**self._scores.get(document, {}), **self._rates.get(document, {})}
 
     def judge(self, items: Sequence[Row]) -> float:
         """Write the answers, judge them, keep the figures; return the share of judged comparisons (NaN without judge)."""
@@ -130,8 +136,14 @@ class JudgedRun:
             self._say_how_to_finish(path, "--predict_only")
         return 999
 
+    def _folder(self) -> Path:
+        """A new folder: below the one named, else beside lm-eval's results, else in AAD_OUTPUT_DIR or aad_runs."""
+        named, environment = self.metadata.get("output_dir"), os.environ.get("AAD_OUTPUT_DIR")
+        base = Path(named or output_folder.run_folder() or environment or "aad_runs")
+        return base / self.task / datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")
+
     def _write(self, rows: Sequence[Row]) -> Path:
-        self.folder = _run_folder(self.metadata, self.task)
+        self.folder = self._folder()
         path = write_answers(self.folder, rows)
         logger.info("answers of %d documents: %s", len(rows), path)
         return path
@@ -166,10 +178,12 @@ class JudgedRun:
         sides = {"candidate": self.answers[0], "baseline": opponent}
         write_results(self.folder / f"vs_{opponent}", verdicts, {**summary.to_json(), **sides})
         self._keep(f"win_rate_vs_{opponent}", summary)
+        self._keep_by_document(f"win_rate_vs_{opponent}", verdicts)
         if self.turns > 1:
             for turn in range(1, self.turns + 1):
                 of_turn = [v for v, (_, number, _) in zip(verdicts, asked, strict=True) if number == turn]
                 self._keep(f"win_rate_turn{turn}_vs_{opponent}", summarize(of_turn))
+                self._keep_by_document(f"win_rate_turn{turn}_vs_{opponent}", of_turn)
         if self.metadata.get("arena_score"):
             name = f"arena_score_vs_{opponent}"
             self._figures[name], self._figures[f"{name}_stderr"] = arena_score(verdicts)
@@ -178,6 +192,14 @@ class JudgedRun:
     def _keep(self, name: str, summary: Any) -> None:
         self._figures[name] = summary.reportable("win_rate")
         self._figures[f"{name}_stderr"] = summary.reportable("standard_error")
+
+    def _keep_by_document(self, name: str, verdicts: Sequence[Verdict]) -> None:
+        by_document: dict[str, list[float]] = {}
+        for verdict in verdicts:
+            if verdict.p is not None:
+                by_document.setdefault(verdict.prompt, []).append(verdict.p)
+        for document, values in by_document.items():
+            self._rates.setdefault(document, {})[name] = float(np.mean(values))
 
     def _score(self, reward_model: Any, rows: Sequence[Row]) -> None:
         for name in self.answers:
@@ -285,9 +307,3 @@ def _judge_spec(metadata: Mapping[str, Any]) -> str | None:
     if metadata.get("judge"):
         return str(metadata["judge"])
     return "reward:demo" if "demo" in (metadata.get("pair"), metadata.get("pretrained")) else None
-
-
-def _run_folder(metadata: Mapping[str, Any], task: str) -> Path:
-    base = metadata.get("output_dir") or os.environ.get("AAD_OUTPUT_DIR") or "aad_runs"
-    stamp = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")
-    return Path(base) / task / stamp

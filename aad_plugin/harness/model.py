@@ -245,5 +245,6 @@ class AADLM(PairAnswers, HFLM):
             **describe(self.model),
             "loglikelihood": self._arguments.loglikelihood,
             "truncated_prompts": self.truncated_prompts,
+            **self.folders_account(),
         }
         return {**super().get_model_info(), "aad": pair}

@@ -23,7 +23,8 @@ def read_baseline(spec: str, task: str) -> dict[str, list[str]]:
 
     Args:
         spec: a file as ``aad judge`` reads it, or a folder that holds the newest ``samples_<task>_*.jsonl`` or
-            ``<task>/…/answers.jsonl`` anywhere below it; ``#strategy`` behind either where rows hold several answers.
+            ``<task>/<date>/answers.jsonl`` anywhere below it, or is such a <date> itself; ``#strategy`` behind either where
+            rows hold several answers.
         task: whose answers are looked for in a folder.
     Returns:
         hash of the user's turns -> the replies to them. An answer in several replies is found under each of its turns.
@@ -70,7 +71,8 @@ def saved_replies(saved: Saved, prompt: str | Messages, turns: int) -> list[str]
 def _newest(folder: Path, task: str, choice: str) -> list[Row]:
     """Rows of the newest file of a task that holds the chosen strategy."""
     samples = [p for p in folder.rglob(f"samples_{task}_*.jsonl") if p.name[len(f"samples_{task}_")].isdigit()]
-    answers = list(folder.rglob(f"{task}/*/answers.jsonl"))
+    # The folder itself may be <task> or <task>/<date>, as a run's log names it.
+    answers = [p for p in folder.resolve().rglob("answers.jsonl") if p.parent.parent.name == task]
     if not samples and not answers:
         raise ConfigError(
             f"the baseline folder {folder} holds neither samples_{task}_<date>.jsonl nor {task}/<date>/answers.jsonl"

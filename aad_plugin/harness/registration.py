@@ -1,4 +1,4 @@
-"""Making lm-eval aware of this package: the model name, the task folders, one-line errors. Every call is idempotent.
+"""Making lm-eval aware of this package: models, tasks, output folders, one-line errors. Every call is idempotent.
 
 Imports nothing of torch or transformers; the model class is registered by name and loaded when first used.
 """
@@ -6,12 +6,18 @@ Imports nothing of torch or transformers; the model class is registered by name 
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-__all__ = ["print_errors_plainly", "register_all", "register_models", "register_tasks", "tasks_path"]
+__all__ = [
+    "print_errors_plainly",
+    "register_all",
+    "register_models",
+    "register_output_folders",
+    "register_plain_errors",
+    "register_tasks",
+    "tasks_path",
+]
 
 _MODELS = {
     "aad": "aad_plugin.harness.model:AADLM",
@@ -27,9 +33,11 @@ def tasks_path() -> Path:
 
 
 def register_all() -> None:
-    """Register models, tasks and plain errors with whichever lm-eval is installed."""
+    """Register models, tasks, output folders and plain errors with whichever lm-eval is installed."""
     register_models()
     register_tasks()
+    register_output_folders()
+    register_plain_errors()
     print_errors_plainly()
 
 
@@ -75,19 +83,22 @@ def register_tasks() -> None:
     TaskManager.__init__ = init  # type: ignore[method-assign]
 
 
+def register_output_folders() -> None:
+    """Let a run's answers, verdicts and results share one folder, named after the pair."""
+    from aad_plugin.harness.output_folder import note_trackers
+
+    note_trackers(_MODELS)
+
+
+def register_plain_errors() -> None:
+    """Turn what lm-eval says of a wrong option or task into one line."""
+    from aad_plugin.harness.plain_errors import refuse_mistakes
+
+    refuse_mistakes()
+
+
 def print_errors_plainly() -> None:
     """Print a user's mistake as one line instead of a traceback when it reaches the top of a command line."""
-    previous = sys.excepthook
-    if getattr(previous, "_plain_aad_errors", False):
-        return
+    from aad_plugin.harness import plain_errors
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        from aad_plugin.errors import AADError
-
-        if isinstance(error, AADError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            previous(kind, error, trace)
-
-    hook._plain_aad_errors = True  # type: ignore[attr-defined]
-    sys.excepthook = hook
+    plain_errors.print_errors_plainly()

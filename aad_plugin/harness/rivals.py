@@ -8,6 +8,7 @@ judged run over all documents at aggregation, which lm-eval calls on the first p
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ class RivalTask(GenerateTask):
         baseline         saved answers to compare with: a file as ``aad judge`` reads it, or a folder of such files
         judge            who compares; judge_template: the prompt for judges that have one
         graded           also have every answer graded from 1 to 10 by a chat judge
-        output_dir       where answers and verdicts go
+        output_dir       where answers and verdicts go; default: beside lm-eval's results (``--output_path``)
 
     Metrics, per answer s (a strategy, or ``model``) and opponent r (a rival, ``baseline`` or ``published``):
         win_rate_vs_r    mean p(the candidate's answer is better), in [0, 1]; ties one half; NaN where too few were judged
@@ -148,7 +149,8 @@ class RivalTask(GenerateTask):
         }
         if is_predict_only(self):  # --predict_only: answers are kept, nothing is judged
             return {"bypass": item}
-        values: dict[str, Any] = {"judged": item, **dict.fromkeys(self.run.figures(), item["id"])}
+        # Not known before the run is judged; `fill_in_samples` writes them then.
+        values: dict[str, Any] = {"judged": item, **dict.fromkeys(self.run.figures(), math.nan)}
         for name, texts in replies.items():
             # What follows a model's thinking; thinking that never ended is a truncated answer.
             shown = [answer_after_thinking(text) for text in texts]
@@ -195,6 +197,19 @@ class RivalTask(GenerateTask):
             found[f"truncated_{name}_stderr"] = Figure(standard_error_of, None)
             found[f"degenerate_{name}"] = Figure(mean, False)
         return found
+
+    def fill_in_samples(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Give every sample its own rewards, grades and win rates; they were not known until the run had been judged."""
+        pending = set() if is_predict_only(self) else set(self.run.figures())
+        for row in rows:
+            own = self.run.values_of(str(row["doc"]["id"]))
+            for name in pending & set(row):
+                row[name] = own.get(name)
+            # The error of one document's value is none; its mean's stands in the results.
+            for name in [name for name in pending if name.endswith("_stderr")]:
+                row.pop(name, None)
+            if isinstance(row.get("metrics"), list):
+                row["metrics"] = [name for name in row["metrics"] if name in row]
 
     def _judged(self, items: list[Any]) -> float:
         share = self.run.judge(items)

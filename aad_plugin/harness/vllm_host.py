@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 
+from aad_plugin.engine.options import check_vllm
+
+check_vllm()  # in one line what the imports below would say in twenty
+
 # vLLM asks the same question to find out that it is the CPU build: let it, before anything is changed.
-from vllm.platforms import current_platform
+from vllm.platforms import current_platform  # noqa: E402
 
 __all__ = ["VLLM"]
 

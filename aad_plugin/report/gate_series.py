@@ -33,8 +33,8 @@ def series_of(task: TaskRun) -> dict[str, Series]:
     found: dict[str, Series] = {}
     names = {name for document in task.documents.values() for name in document.values}
     for name in sorted(names):
-        if name.partition(",")[0].endswith("_stderr"):
-            continue
+        if name.partition(",")[0].endswith("_stderr") or name.startswith("win_rate"):
+            continue  # win rates are taken from the verdicts, which say who judged
         values = {key: one.values[name] for key, one in task.documents.items() if name in one.values}
         found[name.removesuffix(",none")] = Series(values)
     for comparison in task.comparisons:

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from aad_plugin.report.gate import GateResult, Tested
+from aad_plugin.run_folder import write_text
 
 __all__ = ["gate_text", "junit_xml", "write_json"]
 
@@ -35,7 +36,7 @@ def write_json(result: GateResult, path: Path) -> None:
     """Write everything as JSON; NaN becomes null."""
     from aad_plugin.judges.summary import without_nan
 
-    path.write_text(json.dumps(without_nan(result.to_json()), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(without_nan(result.to_json()), indent=2) + "\n")
 
 
 def junit_xml(result: GateResult, path: Path) -> None:
@@ -55,7 +56,8 @@ def junit_xml(result: GateResult, path: Path) -> None:
         ElementTree.SubElement(case, "error", message=_clean(f"not comparable: {missing.detail}"))
     if result.not_gated:
         ElementTree.SubElement(suite, "system-out").text = _clean("\n".join(_not_gated(result)))
-    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+    text = ElementTree.tostring(suite, encoding="unicode")
+    write_text(path, f"<?xml version='1.0' encoding='utf-8'?>\n{text}")
 
 
 def _not_gated(result: GateResult) -> list[str]:

@@ -11,16 +11,15 @@ import base64
 import functools
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.run_folder import write_text
 
-__all__ = ["check_writable", "script_json", "write_page"]
+__all__ = ["script_json", "write_page"]
 
 _ASSETS = "aad_plugin.report.assets"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -38,25 +37,7 @@ def write_page(path: Path, template: str, data: Any, *, styles: Sequence[str], s
         ConfigError: the file cannot be written.
     """
     text = _render(template, data, styles, scripts)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def check_writable(path: Path) -> None:
-    """Raise ConfigError, before any work is done, where a file cannot be written; makes missing folders."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder, expected a file")
-        probe = path.with_name(f".{path.name}.{os.getpid()}")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    write_text(path, text)
 
 
 def script_json(data: Any) -> str:
@@ -99,7 +80,3 @@ def _finite(value: Any) -> Any:
     from aad_plugin.judges.summary import without_nan
 
     return without_nan(value)
-
-
-def _unwritable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot write {path}: {error.strerror or error}; pass another file")

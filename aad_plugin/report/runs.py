@@ -6,7 +6,7 @@ Owns finding and joining. A run is a folder (or several joined by commas), in wh
     <task>/<time>/answers.jsonl, scores.jsonl, vs_<rival>/    a judged run of this package's tasks; lm-eval's results name
                                                 the folder, so it is found wherever it is
     verdicts.jsonl with summary.json            `aad judge --output`
-    *.parquet                                   traces
+    *.parquet                                   traces; lm-eval's results name the newest run's folder
 
 Of several results for one task the newest counts. What cannot be read is said in one line and left out.
 """
@@ -106,9 +106,17 @@ def read_run(spec: str) -> Run:
 
 
 def _elsewhere(run: Run, files: Iterable[Path]) -> list[Path]:
-    """Files of judged runs that lie outside the folders given, where the results say they are."""
+    """Files of judged runs and traces that lie outside the folders given, where the results say they are."""
     here = {path.resolve().parent for path in files}
     found: list[Path] = []
+    trace = run.config.get("aad", {}).get("trace") if isinstance(run.config.get("aad"), dict) else None
+    if isinstance(trace, str) and Path(trace) not in here:
+        if Path(trace).is_dir():
+            found += [path for path in Path(trace).glob("*.parquet") if path.is_file()]
+        elif not any(path.name == Path(trace).name for path in here):
+            run.problems.append(
+                f"traces were written to {trace}, which is not there: pass their folder, NAME=FOLDER,FOLDER"
+            )
     for task in run.tasks.values():
         folder = task.judged_folder
         if folder is None or folder in here:
@@ -190,8 +198,8 @@ def _read_samples(run: Run, path: Path) -> None:
 def _read_judged(run: Run, files: Iterable[Path]) -> None:
     folders = {path.parent for path in files if path.name == "answers.jsonl"}
     by_task: dict[str, list[Path]] = {}
-    for folder in sorted(folders):  # <task>/<time>
-        by_task.setdefault(folder.parent.name, []).append(folder)
+    for folder in sorted(folders):  # <task>/<time>, whichever of the two was named
+        by_task.setdefault(folder.resolve().parent.name, []).append(folder)
     for task, found in by_task.items():
         _take_judged(run, run.tasks.setdefault(task, TaskRun(task)), found)
     inside = {inner for folder in folders for inner in (folder, *folder.iterdir())}

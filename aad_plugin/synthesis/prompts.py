@@ -15,6 +15,7 @@ from aad_plugin.judges.inputs import PROMPT_FIELDS, check_text, json_rows, promp
 __all__ = ["PromptSet", "prompt_key", "prompt_rows", "read_prompts", "refuse_overlap"]
 
 Messages = list[dict[str, str]]
+_ENDINGS = ("txt", "md", "json", "jsonl", "csv", "tsv", "parquet", "xlsx", "gz")
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,18 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{path}, line {number}", {"prompt": line.strip()}
 
 
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a place on this machine: no id of the hub looks like it."""
+    ending = name.removesuffix(".gz").rpartition(".")[2]
+    return name.count("/") > 1 or name.startswith((".", "~", "/")) or ending in _ENDINGS
+
+
 def _dataset_rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Rows of a dataset; the ``datasets`` library fetches what is not here, and takes up a download that broke off."""
     from datasets import load_dataset
 
     name, _, split = source.partition("#")
-    if not Path(name).expanduser().is_dir() and (name.count("/") > 1 or name.startswith((".", "~", "/"))):
+    if not Path(name).expanduser().is_dir() and _is_path(name):
         raise ConfigError(f"no prompt file or dataset folder {name!r} here")
     try:
         rows = load_dataset(

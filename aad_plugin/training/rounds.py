@@ -164,11 +164,23 @@ def _trained(folder: Path, home: Path, plan: Plan, model_args: dict[str, Any], d
             "--dataset_name",
             str(dataset.resolve()),
         ]
-        run_trl("dpo", [*arguments, *plan.trl_arguments], output=output, log=home / "training.log", mark=folder)
+        run_trl(
+            "dpo",
+            [*arguments, *_logging(plan), *plan.trl_arguments],
+            output=output,
+            log=home / "training.log",
+            mark=folder,
+        )
         write_text(finished, json.dumps({"start": start, "last_checkpoint": str(last_checkpoint(output))}) + "\n")
     if (output / "adapter_config.json").is_file():
         return {"reference": start, "adapter": str(output.resolve()), **options}
     return {"policy": str(output.resolve()), "reference": start, **options}
+
+
+def _logging(plan: Plan) -> list[str]:
+    """The loss twenty times, unless somebody said how often: the trainer's own steps between may exceed a short round."""
+    asked = {*read_recipe(plan.training), *(word.split("=")[0].lstrip("-") for word in plan.trl_arguments)}
+    return [] if asked & {"logging_steps", "logging_strategy"} else ["--logging_steps", "0.05"]
 
 
 def _start(home: Path, source: PairSource) -> str:

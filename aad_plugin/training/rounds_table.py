@@ -112,7 +112,7 @@ def _markdown(rows: list[dict[str, Any]], picker: str, oracle: str, best: Round,
         cells = [
             f"{row['round']}" + (" (picked)" if row["round"] == best.number else ""),
             "-" if first else f"{row['pairs']} ({row['dropped']})",
-            "-" if row["first_loss"] is None else f"{row['steps']}, {row['first_loss']:.3f} → {row['last_loss']:.3f}",
+            "-" if first else _training(row),
             f"{row['picker_mean']:.3f}",
             f"{row['oracle_mean']:.3f} ± {row['oracle_se']:.3f}",
             "-" if first else _interval(row, "win_rate_over_previous"),
@@ -128,6 +128,13 @@ def _markdown(rows: list[dict[str, Any]], picker: str, oracle: str, best: Round,
             f"Stopped after round {last.number}: on the held-out prompts the picker prefers round {best.number}.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _training(row: dict[str, Any]) -> str:
+    """Steps and loss; a recipe may log so seldom that a round ends before its first."""
+    if row["first_loss"] is None:
+        return "no loss logged: lower logging_steps"
+    return f"{row['steps']}, {row['first_loss']:.3f} → {row['last_loss']:.3f}"
 
 
 def _interval(row: dict[str, Any], name: str) -> str:

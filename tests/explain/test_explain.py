@@ -149,8 +149,17 @@ def test_the_command_writes_all_three_views(checkpoints, tmp_path):
     )
 
 
-def test_a_given_answer_from_a_file(checkpoints, tmp_path):
-    (tmp_path / "a.txt").write_text("abc")
+def test_departures_that_lose_count_by_how_much():
+    """Of a given answer most departures lose; the list used to start with the one that lost least."""
+    found = explain_answer(toy_pair("two_models").pair, PROMPT, "something nobody would decode")
+    gains = [step.gain for _, step in found.departures()]
+    assert min(gains) < 0 and [abs(gain) for gain in gains] == sorted(map(abs, gains), reverse=True)
+
+
+@pytest.mark.parametrize("text", ["abc", "abc\n", "abc\r\n"])
+def test_a_given_answer_from_a_file(checkpoints, tmp_path, text):
+    """The newline that ends a text file is no token of the answer."""
+    (tmp_path / "a.txt").write_text(text, newline="")
     result = _run(checkpoints, PROMPT, "--answer", str(tmp_path / "a.txt"))
     assert result.exit_code == 0 and "given answer" in result.output and "3 tokens;" in result.output
 

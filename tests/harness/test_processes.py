@@ -25,7 +25,7 @@ def run(program: list[str], checkpoints, folder: Path) -> tuple[str, dict[str, d
         timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    (answers,) = folder.glob(f"{TASK}/*/answers.jsonl")
+    (answers,) = (folder / "results").glob(f"*/{TASK}/*/answers.jsonl")
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     return done.stderr, {row["id"]: row["outputs"] for row in rows}
 

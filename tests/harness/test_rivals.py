@@ -22,7 +22,10 @@ TASK = "aad_demo_dialogue"
 
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reward")
+    return toy_reward_model(tmp_path_factory.mktemp("reward"))
+
+
+def toy_reward_model(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
     config = LlamaConfig(**shape, num_key_value_heads=2, max_position_embeddings=1024, num_labels=1, pad_token_id=PAD)

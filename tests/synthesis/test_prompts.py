@@ -50,6 +50,12 @@ def test_tables_and_other_formats(tmp_path):
         read_prompts(str(tmp_path / "p.xlsx"))
 
 
+@pytest.mark.parametrize("name", ["nofile.txt", "data/none.jsonl", "none.csv.gz", "./x", "none.parquet#test"])
+def test_a_file_that_is_not_here_is_not_asked_of_the_hub(name):
+    with pytest.raises(ConfigError, match=r"^no prompt file or dataset folder '[^#]*' here$"):
+        read_prompts(name)
+
+
 def test_a_dataset_folder_with_a_split_and_a_named_column(tmp_path):
     (tmp_path / "set").mkdir()
     write(tmp_path / "set" / "test.jsonl", {"q": "One?"}, {"q": "Two?"})

@@ -46,6 +46,30 @@ def test_the_rate_is_the_mean_probability_and_the_share_counts_prompts(tmp_path)
     assert (tmp_path / "rounds.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.parametrize(
+    ("recipe", "options", "added"),
+    [
+        ({}, (), ["--logging_steps", "0.05"]),
+        ({"logging_steps": 5}, (), []),
+        ({}, ("--logging_steps=9",), []),
+        ({}, ("--logging_strategy", "epoch"), []),
+    ],
+)
+def test_the_loss_is_logged_unless_somebody_said_how_often(tmp_path, recipe, options, added):
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+
+    class Asked:
+        training, trl_arguments = tmp_path / "r.yaml", options
+
+    assert rounds._logging(Asked) == added
+
+
+def test_a_round_that_logged_no_loss_says_so(tmp_path):
+    done = [Round(0, evaluation([0.0], [0.0])), Round(1, evaluation([1.0], [1.0]), 5)]
+    write_tables(tmp_path, done, "implicit", "reward:x", done[1])
+    assert "| 5 (0) | no loss logged: lower logging_steps |" in (tmp_path / "rounds.md").read_text()
+
+
 def test_rounds_stop_where_the_picker_sees_no_gain(words, aad, tmp_path, monkeypatch, caplog):
     """Round 1 is better by the picker, round 2 is not, though the oracle would like it: the oracle decides nothing."""
     found = iter([evaluation([0.0], [0.0]), evaluation([1.0], [0.0]), evaluation([1.0], [9.0])])

@@ -15,7 +15,7 @@
   const draw = () => put("reward", aad.rewardChart(data.steps, Math.min(1160, document.getElementById("reward").clientWidth)));
   draw();
   addEventListener("resize", draw);
-  const found = data.steps.map((row, i) => [i, aad.step(row)]).filter(([, s]) => s.favourite !== 0).sort((a, b) => b[1].gain - a[1].gain);
+  const found = data.steps.map((row, i) => [i, aad.step(row)]).filter(([, s]) => s.favourite !== 0).sort((a, b) => Math.abs(b[1].gain) - Math.abs(a[1].gain));
   const jump = (i) => aad.el("button", { onclick: () => { tokens.show(i); document.querySelector(".token.current").scrollIntoView({ block: "center" }); } }, String(i + 1));
   put("departures", found.length === 0 ? aad.el("p", {}, "None: the answer is the policy’s own greedy choice throughout.") :
     aad.table([["token"], ["chosen"], ["instead of"], ["gain, nats", "number"], ["advantage", "number"], ["π_policy", "number"]],

@@ -1,0 +1,79 @@
+"""What a user mistypes on a command line is answered in one line, before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+import pytest
+
+from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.harness import registration
+
+OPTIONS = {"model": "aad", "model_args": "pair=demo", "tasks": "aad_demo_dialogue"}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    registration.register_all()
+
+
+def read(**options):
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    return EvaluatorConfig.from_cli(argparse.Namespace(**{**OPTIONS, **options}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0.0}, "--limit must be above 0 (documents; below 1 a share of them), got 0"),
+        ({"limit": -2.0}, "--limit must be above 0 (documents; below 1 a share of them), got -2"),
+        ({"model": "aadd"}, "no model 'aadd' (did you mean 'aad'?); lm-eval knows "),
+        ({"log_samples": True}, "lm-eval: Specify --output_path if providing --log_samples or --predict_only"),
+        ({"config": "nothing.yaml"}, "lm-eval: Config file not found: "),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(ConfigError) as caught:
+        read(**options)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_task_that_is_not_there():
+    config = read(tasks="aad_demo_dialog,aad_xstest")
+    with pytest.raises(ConfigError) as caught:
+        config.process_tasks(config.metadata)
+    assert str(caught.value) == (
+        "lm-eval: Tasks not found: aad_demo_dialog (did you mean 'aad_demo_dialogue'?); `lm_eval ls tasks` and `aad tasks` "
+        "list them"
+    )
+
+
+def test_what_is_right_stays_as_it_was():
+    config = read(limit=3.0, output_path="out", log_samples=True)
+    assert (config.limit, config.model, config.tasks) == (3, "aad", "aad_demo_dialogue")
+
+
+def test_python_that_asks_for_no_document(evaluate, checkpoints):
+    with pytest.raises(ConfigError, match="--limit must be above 0"):
+        evaluate("aad", checkpoints.model_args("two_models"), limit=0)
+
+
+def test_vllm_that_is_not_installed():
+    from importlib.util import find_spec
+
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed here")
+    from lm_eval.api.registry import get_model
+
+    with pytest.raises(BackendMissing, match=r"vLLM is not installed: pip install 'aad_plugin\[vllm\]'"):
+        get_model("aad-vllm")
+
+
+@pytest.mark.parametrize(("applied", "told"), [(False, True), (True, False)])
+def test_a_chat_template_that_is_left_out_is_named(evaluate, checkpoints, caplog, applied, told):
+    with caplog.at_level(logging.WARNING):
+        evaluate("aad", checkpoints.model_args("two_models"), limit=1, apply_chat_template=applied)
+    assert ("this pair has a chat template, which this run does not apply" in caplog.text) is told
+    assert ("Pass --apply_chat_template unless bare text is meant" in caplog.text) is told
