@@ -35,7 +35,8 @@ class Answer(str):
 
     truncated: bool | None
 
-    def __new__(cls, text: str, truncated: bool | None) -> Answer:
+    # lm-eval also makes other texts of this class (api/task.py: `type(result)(gold)`), of which nothing is known.
+    def __new__(cls, text: object, truncated: bool | None = None) -> Answer:
         answer = super().__new__(cls, text)
         answer.truncated = truncated
         return answer

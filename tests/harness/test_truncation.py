@@ -105,4 +105,4 @@ def test_drawn_answers_that_are_not_kept_know_their_end_too(checkpoints):
 def test_an_answer_is_a_string_that_is_copied_whole(again):
     answer = again(Answer("text", True))
     assert answer == "text" and answer.truncated is True and json.dumps(answer) == '"text"'
-    assert is_truncated("plain") is None
+    assert is_truncated("plain") is None and is_truncated(type(answer)("gold")) is None and type(answer)(3) == "3"
