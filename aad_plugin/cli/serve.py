@@ -34,7 +34,8 @@ def serve(
     """
     extra = list(context.args)
     if pair is not None and pair.startswith("-"):  # no PAIR was given, and the first option of the engine stood there
-        pair, extra = None, [pair, *extra]
+        extra.insert(0, pair)
+        pair = None
     asked = asked_pair(pair, model_args, alpha)
     dtype = asked.engine_dtype(extra)
     if plan is not None:

@@ -175,7 +175,8 @@ def _candidates(
     skipped = {row for row, _ in too_long(model, contexts, recipe.max_new_tokens)} if recipe.skip_long else set()
     if skipped:
         logger.warning("%d of %d prompts do not fit into %s: left out", len(skipped), len(asked), whose_context(model))
-    asked, contexts = ([one for row, one in enumerate(several) if row not in skipped] for several in (asked, contexts))
+    asked = [prompt for row, prompt in enumerate(asked) if row not in skipped]
+    contexts = [context for row, context in enumerate(contexts) if row not in skipped]
     if not asked:
         raise ConfigError(f"none of the prompts fits into {whose_context(model)}: lower --max-new-tokens")
     check_room(model, contexts, recipe.max_new_tokens, skip="--skip-long")
