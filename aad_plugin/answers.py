@@ -6,6 +6,7 @@ answer(AlignedPair.from_pretrained("demo"), ["How do I boil an egg?"], max_new_t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair import AlignedPair
 from aad_plugin.pickers import picker_for
+from aad_plugin.rendering import render_chat
 from aad_plugin.strategies import decode
 
 __all__ = ["Prompt", "answer", "check_room", "encode_prompts"]
@@ -102,7 +104,9 @@ def _render(tokenizer: Any, prompt: Prompt, chat: bool | None, number: int) -> t
         return prompt, False
     if not tokenizer.chat_template:
         raise ConfigError("this tokenizer has no chat template: pass chat=False to continue plain text")
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), True
+    options = {"tokenize": False, "add_generation_prompt": True}
+    render = functools.partial(tokenizer.apply_chat_template, **options)
+    return render_chat(render, messages, f"prompt {number + 1}"), True
 
 
 def check_room(pair: AlignedPair, encoded: list[list[int]], new_tokens: int, what: str = "new ones") -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "ReferenceUnknown",
     "VerdictUnreadable",
     "VocabMismatch",
+    "first_line",
     "nearest",
 ]
 
@@ -78,6 +79,17 @@ class JudgeUnavailable(JudgeError):
 
 class VerdictUnreadable(JudgeError):
     """The judge answered, but its reply holds no verdict."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line with text of another library's error; the error's name where it says nothing.
+
+    A package that is missing is named with how to install it.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    said = next((line for line in lines if line), type(error).__name__)
+    missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    return f"{said} (pip install {str(missing).partition('.')[0]})" if missing and "pip install" not in said else said
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from aad_plugin.errors import ConfigError
-from aad_plugin.options import refuse_unknown
+from aad_plugin.attach_adapters import attach_adapters
+from aad_plugin.errors import ConfigError, first_line
+from aad_plugin.options import refuse_unknown, safetensors_only
 from aad_plugin.pair import AlignedPair, check_shortcuts
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
+from aad_plugin.rendering import borrow_template
 from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file")
 _NAMES = ("pair", "pretrained", "tokenizer", "trust_remote_code", "shortcuts", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
-# Numbers compared of each weight before and after adapters are loaded.
-_SAMPLED = 4096
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -48,17 +47,20 @@ class _Placement:
     def load(self, path: str, **options: Any) -> PreTrainedModel:
         """Return the model in eval mode on its device."""
         try:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **self.named(), **options)
+            named = safetensors_only(path, {**self.named(), **options})
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **named)
             return model if self.device is None else model.to(self.device)
-        except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
-            raise ConfigError(f"cannot load {path!r}: {str(e).splitlines()[0]}") from e
+        except ConfigError:
+            raise
+        except (ImportError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
+            raise ConfigError(f"cannot load {path!r}: {first_line(e)}") from e
 
     def config(self, path: str, trust_remote_code: bool) -> Any:
         """Return the model's configuration without its weights."""
         try:
             return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **self.named())
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"cannot read a model at {path!r}: {str(e).splitlines()[0]}") from e
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"cannot read a model at {path!r}: {first_line(e)}") from e
 
     def named(self) -> dict[str, Any]:
         """Return revision and gguf_file where they are given."""
@@ -104,8 +106,8 @@ def load_pair(
         named = {} if path == source.adapter else sides[role].named()
         try:
             return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **named)
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"no tokenizer at {path!r}: {str(e).splitlines()[0]}") from e
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"no tokenizer at {path!r}: {first_line(e)}") from e
 
     if tokenizer is None or isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer or source.tokenizer, "policy")
@@ -118,6 +120,7 @@ def load_pair(
         reference_tokenizer=reference_tokenizer,
         adapter_revision=sides["policy"].revision,
         shortcuts=shortcuts,
+        pickles=options.get("use_safetensors") is False,
     )
 
 
@@ -130,19 +133,23 @@ def assemble(
     reference_tokenizer: Any,
     adapter_revision: str | None = None,
     shortcuts: str = "auto",
+    pickles: bool = False,
 ) -> AlignedPair:
     """Load the weights a source names, join them to a pair and let it prove itself.
 
     Args:
         load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
+        pickles: whether adapters may be read from pickle files.
     Raises:
         VocabMismatch: the tokenizers differ, checked before any weight is loaded.
         ProofFailed: no path of the pair gives what its models give alone.
     """
+    borrow_template(tokenizer, source.adapter, source.base)
     vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
     sides: TwoModels | OneBase
     if source.shares_base:
-        sides = _attach_adapters(load_model(source.backbone, "policy"), source, adapter_revision)
+        base = load_model(source.backbone, "policy")
+        sides = attach_adapters(base, source, adapter_revision, pickles=pickles)
     else:
         sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
     pair = AlignedPair(
@@ -152,48 +159,6 @@ def assemble(
         logger.warning("%s", SAME_WEIGHTS)
     pair.prove()
     return pair
-
-
-def _attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | None) -> OneBase:
-    from peft import PeftModel
-
-    before = _sampled_weights(base)
-    adapters = {"policy": source.adapter}
-    if source.reference_adapter:
-        adapters["reference"] = source.reference_adapter
-    options = {"revision": revision} if revision and not Path(source.adapter or "").is_dir() else {}
-    try:
-        model = PeftModel.from_pretrained(base, adapters.pop("policy"), adapter_name="policy", **options)
-        for name, path in adapters.items():
-            model.load_adapter(path, adapter_name=name)
-    except (OSError, ValueError, RuntimeError, TypeError) as e:
-        reason = " ".join(str(e).split())[:300]
-        raise ConfigError(f"adapter {source.adapter!r} does not fit base {source.base!r}: {reason}") from e
-    _check_base(source, before, _sampled_weights(model.get_base_model()))
-    return OneBase(model.eval(), "policy", "reference" if source.reference_adapter else None)
-
-
-def _sampled_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Return some numbers of every weight that is the base's own, by its name without PEFT's wrapping."""
-    found = {}
-    for name, weight in model.named_parameters():
-        if "lora_" in name or ".modules_to_save." in name or weight.device.type == "meta":
-            continue
-        plain = name.replace(".base_layer", "").replace(".original_module", "")
-        flat = weight.detach().flatten()
-        found[plain] = flat[:: max(1, len(flat) // _SAMPLED)].clone()
-    return found
-
-
-def _check_base(source: PairSource, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
-    """Raise if loading adapters rewrote weights that the reference reads, as PiSSA and its kind do."""
-    changed = [name for name, old in before.items() if name in after and not torch.equal(old, after[name])]
-    if changed:
-        raise ConfigError(
-            f"loading adapter {source.adapter!r} rewrote {len(changed)} of the base's own weights (first {changed[0]}), so "
-            "the base is no longer the reference: an init_lora_weights such as 'pissa' or 'olora' does that. Save it as "
-            "plain LoRA (PEFT: path_initial_model_for_weight_conversion=…), or merge it and pass policy=… reference=…"
-        )
 
 
 def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 
-__all__ = ["FROM_PRETRAINED", "refuse_unknown"]
+__all__ = ["FROM_PRETRAINED", "refuse_unknown", "safetensors_only"]
 
 FROM_PRETRAINED = frozenset(
     "attn_implementation cache_dir code_revision device_map experts_implementation force_download key_mapping "
@@ -15,6 +16,27 @@ FROM_PRETRAINED = frozenset(
     "offload_state_dict proxies quantization_config subfolder token tp_plan tp_size use_kernels use_safetensors "
     "variant".split()
 )
+
+# Options of lm-eval's HFLM and transformers that bring a reader of their own for the weights' files.
+_OTHER_LOADERS = ("gguf_file", "autogptq", "gptqmodel")
+
+
+def safetensors_only(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``from_pretrained``'s options with pickle files ruled out, unless the user passed ``use_safetensors``.
+
+    Raises:
+        ConfigError: a folder holds its weights as pickles alone, which can run code when they are read.
+    """
+    named = dict(options)
+    if any(named.get(name) not in (None, False) for name in _OTHER_LOADERS) or named.get("use_safetensors") is not None:
+        return named
+    folder = Path(path).expanduser() / str(named.get("subfolder") or "")
+    if folder.is_dir() and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"{path!r} holds its weights as pickles (.bin), which can run code when they are read: save them as "
+            "safetensors, or pass use_safetensors=false if you trust them"
+        )
+    return {**named, "use_safetensors": True}
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], config: Any) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from aad_plugin.adapter_base import check_adapter_base
 from aad_plugin.errors import ConfigError, ReferenceUnknown, nearest
 from aad_plugin.presets import PRESETS
@@ -226,8 +228,15 @@ def _trl_dpo_version(folder: Path) -> tuple[int, ...] | None:
 
 
 def _card_base_model(folder: Path) -> str | None:
-    match = re.search(r"^base_model:\s*['\"]?([^'\"\s]+)", _card(folder), re.MULTILINE)
-    return match[1] if match else None
+    """The one model that a card's YAML head names as its base; None for none, or several."""
+    head = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", _card(folder), re.DOTALL)
+    try:
+        named = (yaml.safe_load(head[1]) or {}).get("base_model") if head else None
+    except (yaml.YAMLError, AttributeError):
+        return None
+    if isinstance(named, list) and len(named) == 1:
+        named = named[0]
+    return named.strip() or None if isinstance(named, str) else None
 
 
 def _card(folder: Path) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 
-__all__ = ["SETTING_NAMES", "STRATEGIES", "DecodingSettings"]
+__all__ = ["READ_BY", "SETTING_NAMES", "STRATEGIES", "DecodingSettings"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,17 @@ STRATEGIES: dict[str, str] = {
     "sample": "nucleus sampling from the policy",
     "best_of_n": "n samples of the policy, the picker's favourite wins",
     "eft": "emulated fine-tuning: argmax of log π_reference + eft_scale · (log π_policy − log π_reference)",
+}
+
+# The only strategies that a setting can reach. Whatever is not listed here is taken to change every answer.
+READ_BY: dict[str, tuple[str, ...]] = {
+    "alpha": ("aad",),
+    "n": ("best_of_n",),
+    "picker": ("best_of_n",),
+    "eft_scale": ("eft",),
+    "temperature": ("sample", "best_of_n"),
+    "top_p": ("sample", "best_of_n"),
+    "seed": ("sample", "best_of_n"),
 }
 
 _BEST_OF = re.compile(r"best_of_(\d+)$")
@@ -103,14 +114,11 @@ class DecodingSettings:
         return dataclasses.replace(self, **given) if given else self
 
     def relevant(self) -> dict[str, Any]:
-        """Return only the settings that can change this strategy's answers, for labels and cache keys."""
-        used = {
-            "aad": ("alpha",),
-            "eft": ("eft_scale",),
-            "sample": ("temperature", "top_p", "seed"),
-            "best_of_n": ("n", "picker", "temperature", "top_p", "seed"),
-        }
-        return {name: getattr(self, name) for name in ("strategy", *used.get(self.strategy, ()))}
+        """Return the settings that can change this strategy's answers, for labels and cache keys.
+
+        A setting that :data:`READ_BY` does not name counts for every strategy.
+        """
+        return {name: getattr(self, name) for name in SETTING_NAMES if self.strategy in READ_BY.get(name, STRATEGIES)}
 
     def fingerprint(self, **context: Any) -> str:
         """Return 16 hex digits that differ when any setting or any value of ``context`` (JSON-able) differs."""

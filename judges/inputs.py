@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.judges.items import Answer, Comparison, Messages, Reply, as_messages, prompt_hash
-from aad_plugin.judges.samples import in_turns, sample_answers
+from aad_plugin.judges.samples import in_turns, repeats_of, sample_answers
 
 __all__ = [
     "OUTPUT_FIELDS",
@@ -34,6 +35,8 @@ __all__ = [
     "read_answers",
     "single_rows",
 ]
+
+logger = logging.getLogger(__name__)
 
 PROMPT_FIELDS = ("messages", "prompt", "instruction", "question", "query")
 OUTPUT_FIELDS = ("output", "completion", "response")
@@ -64,6 +67,7 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
     rows: list[Row] = []
     seen: dict[str, str] = {}
     only_filter: str | None = None
+    repeats = 1
     for place, entry in json_rows(path):
         sample = "resps" in entry and "doc" in entry
         if sample:
@@ -82,8 +86,13 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
             raise ConfigError(f"{place}: the same prompt stands at {seen[key]} already; rows are joined on it")
         seen[key] = place
         rows.append(Row(prompt, text, place, len(rows)))
+        repeats = max(repeats, repeats_of(entry) if sample else 1)
     if not rows:
         raise ConfigError(f"{path} holds no answers")
+    if repeats > 1:
+        logger.warning(
+            "%s holds %d answers to each request (the task's repeats): only the first of each is judged", path, repeats
+        )
     return rows
 
 

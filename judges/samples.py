@@ -9,7 +9,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Messages
 
-__all__ = ["in_turns", "sample_answers"]
+__all__ = ["in_turns", "repeats_of", "sample_answers"]
 
 
 def sample_answers(entry: Mapping[str, Any], place: str) -> list[tuple[str | None, Any]]:
@@ -22,6 +22,11 @@ def sample_answers(entry: Mapping[str, Any], place: str) -> list[tuple[str | Non
         name = settings.get("strategy") if isinstance(settings, dict) else None
         found.append((name, answer[0] if isinstance(answer, list) and answer else answer))
     return found
+
+
+def repeats_of(entry: Mapping[str, Any]) -> int:
+    """How many answers lm-eval drew per request of a row (``repeats`` of the task); `sample_answers` has the first."""
+    return max((len(answer) for answer in entry["resps"] if isinstance(answer, list)), default=1)
 
 
 def _settings(arguments: Any, number: int) -> Any:

@@ -7,12 +7,14 @@ template's marks, and conversations whose texts hold none, are encoded as ever.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aad_plugin.judges.items import digest
+from aad_plugin.rendering import render_chat
 
 __all__ = ["Piece", "Speller"]
 
@@ -37,9 +39,10 @@ class Speller:
 
     def conversation(self, messages: Sequence[Mapping[str, str]], **rendering: Any) -> tuple[Piece, ...]:
         """A conversation in the tokenizer's own chat format, in pieces: (text, whether its marks are text only)."""
+        render = functools.partial(self.tokenizer.apply_chat_template, tokenize=False, **rendering)
         texts = [message["content"] for message in messages]
         if self._mark is None or not any(self._mark.search(text) for text in texts):
-            return ((self.tokenizer.apply_chat_template(list(messages), tokenize=False, **rendering), False),)
+            return ((render_chat(render, messages, "a prompt of this judge"), False),)
         # A template may read its texts (and cut them at such marks), so it sees a stand-in for each mark.
         stand_in = f"\ue000{digest(texts)[:16]}"
         found: list[str] = []
@@ -49,7 +52,7 @@ class Speller:
             return f"{stand_in}{len(found) - 1}\ue001"
 
         hidden = [{**message, "content": self._mark.sub(hide, message["content"])} for message in messages]
-        rendered = self.tokenizer.apply_chat_template(hidden, tokenize=False, **rendering)
+        rendered = render_chat(render, hidden, "a prompt of this judge")
         pieces: list[Piece] = []
         for number, part in enumerate(re.split(f"({self._mark.pattern})", rendered)):
             text = re.sub(f"{stand_in}(\\d+)\ue001", lambda shown: found[int(shown[1])], part)

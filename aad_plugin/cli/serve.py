@@ -32,8 +32,11 @@ def serve(
     A request's default is AAD's argmax. The strategy comes by model name, or by "vllm_xargs": {"aad_strategy": "eft",
     "aad_eft_scale": 2}. Before it listens, a few prompts are decoded and compared with transformers.
     """
-    asked = asked_pair(pair, model_args, alpha)
     extra = list(context.args)
+    if pair is not None and pair.startswith("-"):  # no PAIR was given, and the first option of the engine stood there
+        extra.insert(0, pair)
+        pair = None
+    asked = asked_pair(pair, model_args, alpha)
     dtype = asked.engine_dtype(extra)
     if plan is not None:
         return _plan(asked, dtype, extra, plan)

@@ -32,6 +32,9 @@ def synthesize(
         bool, typer.Option("--keep-truncated", help="Keep pairs with an answer that ran into its budget.")
     ] = False,
     margin_judge: Annotated[str | None, typer.Option(help="Filter: reward:<model> that compares the answers.")] = None,
+    skip_long: Annotated[
+        bool, typer.Option("--skip-long", help="Leave out prompts that do not fit into the context, counted.")
+    ] = False,
     min_margin: Annotated[float, typer.Option(help="Filter: least reward margin, with --margin-judge.")] = 0.0,
 ) -> None:
     """Make preference pairs for another round of DPO; a killed run goes on where it stopped."""
@@ -41,12 +44,14 @@ def synthesize(
 
     limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
     settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
-    recipe = synthesizing.Recipe(rejected, settings, max_new_tokens, limits, margin_judge)
+    recipe = synthesizing.Recipe(rejected, settings, max_new_tokens, limits, margin_judge, skip_long)
     arguments = parse_model_args(model_args)
     if pair:
         arguments = {"pair": pair, **arguments}
     asked = read_prompts(prompts, prompt_field).first(limit)
     done = synthesizing.synthesize(output, asked, recipe, model_args=arguments, engine=engine, batch_size=batch_size)
     dropped = ", ".join(f"{name} {count}" for name, count in done.dropped.items())
+    if skipped := done.account.get("skipped_long"):
+        dropped += f", too long for the context {skipped}"
     typer.echo(f"{done.kept} pairs of {len(asked)} prompts (left out: {dropped})")
     typer.echo(f"{done.jsonl}\n{done.dataset}: trl dpo --dataset_name {done.dataset} …")

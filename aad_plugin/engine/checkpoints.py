@@ -12,11 +12,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.demo.assets import cache_dir
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair_source import PairSource
+from aad_plugin.rendering import borrow_template
 
-__all__ = ["SHARED_TYPES", "can_share_base", "checkpoint_mark", "full_checkpoints", "merge_adapter"]
+__all__ = ["SHARED_TYPES", "can_share_base", "full_checkpoints", "merge_adapter"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +84,6 @@ def full_checkpoints(source: PairSource, dtype: str = "auto") -> tuple[str, str]
     policy = _merged(base, str(source.adapter), dtype)
     reference = _merged(base, source.reference_adapter, dtype) if source.reference_adapter else base
     return str(policy), str(reference)
-
-
-def checkpoint_mark(path: str) -> list[Any]:
-    """Return what tells a local checkpoint from a later one in the same folder; a hub id is its own mark."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return [path]
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
 def _merged(base: str, adapter: str, dtype: str) -> Path:
@@ -162,7 +155,9 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     try:
         merged.to(own if dtype == "auto" else getattr(torch, dtype)).save_pretrained(partial)
         home = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else base
-        AutoTokenizer.from_pretrained(home).save_pretrained(partial)
+        tokenizer = AutoTokenizer.from_pretrained(home)
+        borrow_template(tokenizer, adapter, base)
+        tokenizer.save_pretrained(partial)
         partial.rename(target)
     except BaseException as e:
         shutil.rmtree(partial, ignore_errors=True)

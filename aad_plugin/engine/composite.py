@@ -32,8 +32,8 @@ from vllm.model_executor.models.utils import (
     maybe_prefix,
 )
 
+from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.engine.adapters import adapt
-from aad_plugin.engine.checkpoints import checkpoint_mark
 from aad_plugin.engine.checks import check_context, check_engine, check_parts
 from aad_plugin.engine.heads import Head
 from aad_plugin.engine.one_base import Halves, double_attention, twice_as_wide

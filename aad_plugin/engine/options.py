@@ -12,7 +12,7 @@ import torch
 from aad_plugin.engine.checkpoints import can_share_base, full_checkpoints
 from aad_plugin.engine.plugin import ARCHITECTURE
 from aad_plugin.engine.row_scores import STRATEGIES
-from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.pair_source import PairSource
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.vocabulary import shared_vocab_size
@@ -99,8 +99,8 @@ def _shared_vocab_size(tokenizer: str, reference: str, revision: str | None) -> 
 
     try:
         both = AutoTokenizer.from_pretrained(tokenizer), AutoTokenizer.from_pretrained(reference, revision=revision)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"no tokenizer for the pair: {str(e).splitlines()[0]}") from e
+    except (ImportError, OSError, ValueError) as e:
+        raise ConfigError(f"no tokenizer for the pair: {first_line(e)}") from e
     return shared_vocab_size(*both)
 
 
@@ -110,8 +110,8 @@ def _shorter_context(policy: str, reference: str, revision: str | None) -> int |
 
     try:
         configs = AutoConfig.from_pretrained(policy), AutoConfig.from_pretrained(reference, revision=revision)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"cannot read the pair's configurations: {str(e).splitlines()[0]}") from e
+    except (ImportError, OSError, ValueError) as e:
+        raise ConfigError(f"cannot read the pair's configurations: {first_line(e)}") from e
     own, other = (getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs)
     return other if own and other and other < own else None
 

@@ -23,6 +23,9 @@ def settings_of(given: Mapping[str, Any] | None, default: DecodingSettings) -> D
         ConfigError: an unknown name or strategy, or a value out of range.
     """
     own = tuple(sorted((k, v) for k, v in (given or {}).items() if k.startswith(_PREFIX)))
+    for name, value in own:
+        if not isinstance(value, str | int | float):
+            raise ConfigError(f"{name} must be a word or a number, got {value!r}")
     return _settings(own, default) if own else default
 
 

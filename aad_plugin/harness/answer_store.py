@@ -1,8 +1,7 @@
 """Answers as they arrive: one line each on disk, so that a killed run goes on where it stopped.
 
 Owns the file format and the key of an answer (rendered prompt, the settings that can change the answer, sample number,
-generation options). One folder per model; every process appends to a file of its own and reads all of them. Also what
-lm-eval's string does not carry: whether an answer reached its end, which tasks of this process ask for.
+generation options). One folder per model; every process appends to a file of its own and reads all of them.
 """
 
 from __future__ import annotations
@@ -16,14 +15,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["AnswerStore", "Stored", "answers_folder", "is_truncated", "record_end", "request_key"]
+__all__ = ["Answer", "AnswerStore", "Stored", "answers_folder", "is_truncated", "request_key"]
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
-Asked = DecodingSettings | Mapping[str, Any]
-_TRUNCATED: dict[str, bool | None] = {}
+
+class Answer(str):
+    """An answer as lm-eval takes it, a string, that also says whether it ran into its token budget.
+
+    lm-eval hands on the very object a model returned, to its cache (pickled) as well as to a task's
+    ``process_results``, so what belongs to an answer travels with it. A filter that makes a new string drops it.
+
+    Args:
+        truncated: None where that is not known.
+    """
+
+    truncated: bool | None
+
+    # lm-eval also makes other texts of this class (api/task.py: `type(result)(gold)`), of which nothing is known.
+    def __new__(cls, text: object, truncated: bool | None = None) -> Answer:
+        answer = super().__new__(cls, text)
+        answer.truncated = truncated
+        return answer
+
+    def __getnewargs__(self) -> tuple[str, bool | None]:  # type: ignore[override]
+        return str(self), self.truncated
+
+
+def is_truncated(answer: str) -> bool | None:
+    """Return whether an answer ran into its token budget; None for a plain string, of which that is not known."""
+    return getattr(answer, "truncated", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +112,14 @@ def answers_folder(given: str | None, fingerprint: str) -> Path | None:
 
 
 def request_key(context: str, settings: DecodingSettings, sample: int, options: Mapping[str, Any]) -> str:
-    """Return what identifies an answer of one model: two requests with one key get the same answer."""
-    payload = [context, settings.relevant(), sample, options]
-    return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    """Return what identifies an answer of one model: two requests with one key get the same answer.
 
-
-def record_end(context: str, asked: Asked, truncated: bool | None) -> None:
-    """Remember in this process whether the answer to a rendered prompt ran into its token budget.
-
-    Args:
-        asked: the request's gen_kwargs as the task wrote them, or, while a batch is decoded, its settings.
+    A picker that is a model of its own belongs to it with a mark of its weights.
     """
-    _TRUNCATED[_end_key(context, asked)] = truncated
-
-
-def is_truncated(context: str, asked: Asked) -> bool | None:
-    """Return what was recorded, or None where this process knows nothing of the answer."""
-    return _TRUNCATED.get(_end_key(context, asked))
-
-
-def _end_key(context: str, asked: Asked) -> str:
-    what = asked.relevant() if isinstance(asked, DecodingSettings) else dict(asked)
-    return json.dumps([context, what], sort_keys=True, default=str)
+    payload = [context, settings.relevant(), sample, options]
+    if settings.strategy == "best_of_n" and settings.picker != "implicit":
+        payload.append(checkpoint_mark(settings.picker.removeprefix("reward:")))
+    return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _ends_with_newline(path: Path) -> bool:

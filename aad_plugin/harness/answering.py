@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,19 +17,13 @@ from typing import Any, cast
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 
-from aad_plugin.harness.answer_store import (
-    AnswerStore,
-    Stored,
-    answers_folder,
-    is_truncated,
-    record_end,
-    request_key,
-)
+from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored, answers_folder, request_key
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.cache import keyed_cache_hook, never_store
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.harness.tracing import RunTracer
 from aad_plugin.harness.turns import FOLLOW_UPS, answer_in_turns
+from aad_plugin.rendering import settled
 from aad_plugin.settings import DecodingSettings
 
 __all__ = ["PairAnswers"]
@@ -66,18 +61,19 @@ class PairAnswers:
         if self._arguments.trace and self._tracer is None:
             self._tracer = RunTracer(self._arguments.trace, fingerprint, self.model_account(), self.rank)
 
-        def answer(turn: list[Instance]) -> list[str]:
+        def answer(turn: list[Instance]) -> list[Answer]:
             return self._answer(turn, store, disable_tqdm)
 
         numbered = _number_repeats(requests, self._draws)
-        return answer_in_turns(numbered, answer, self._next_context, self._finished)
+        return list(answer_in_turns(numbered, answer, self._next_context))
 
-    def _answer(self, requests: list[Instance], store: AnswerStore, disable_tqdm: bool) -> list[str]:
+    def _answer(self, requests: list[Instance], store: AnswerStore, disable_tqdm: bool) -> list[Answer]:
         """Answer what the store does not know yet, keeping each answer as it arrives."""
         keys = [self._key(*request.args) for request in requests]
         open_rows = [row for row, key in enumerate(keys) if key is None or not self._is_known(key, store)]
         if self._tracer is not None:
             self._tracer.expect(keys, requests)
+        self._arrived_answers.clear()
         hook, self.cache_hook = self.cache_hook, _Keeping(self.cache_hook, self._keep(store))
         try:
             fresh = self._decode([requests[row] for row in open_rows], disable_tqdm) if open_rows else []
@@ -90,11 +86,7 @@ class PairAnswers:
             if row not in answers:
                 stored = store.find(cast(str, key))
                 assert stored is not None
-                answers[row] = stored.answer
-                record_end(requests[row].args[0], requests[row].args[1], stored.truncated)
-            else:
-                context, gen_kwargs = requests[row].args
-                record_end(context, gen_kwargs, is_truncated(context, self._split(gen_kwargs)[0]))
+                answers[row] = Answer(stored.answer, stored.truncated)
         kept = len(requests) - len(open_rows)
         logger.info("process %d of %d: answered %d requests", self.rank + 1, self.world_size, len(open_rows))
         if kept:
@@ -105,24 +97,42 @@ class PairAnswers:
         """Whether an answer need not be decoded: it was kept, and so was its trace where one is wanted."""
         return store.find(key) is not None and (self._tracer is None or self._tracer.has(key))
 
-    def _decode(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:
+    def _decode(self, requests: list[Instance], disable_tqdm: bool) -> list[Answer]:
         """Answer requests of one turn; the host's own ``generate_until``."""
-        return super().generate_until(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+        texts = super().generate_until(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+        rows = zip(requests, texts, strict=True)
+        return [Answer(text, self._arrived_answers.get((self._identity(*one.args), text))) for one, text in rows]
 
-    def _keep(self, store: AnswerStore) -> Callable[[str, dict[str, Any], str], None]:
-        def keep(context: str, gen_kwargs: dict[str, Any], answer: str) -> None:
+    def _ended(self, context: str) -> bool | None:
+        """Whether the answer that just arrived for a rendered prompt ran into its token budget."""
+        raise NotImplementedError
+
+    def _keep(self, store: AnswerStore) -> Callable[[str, dict[str, Any], str], str]:
+        def keep(context: str, gen_kwargs: dict[str, Any], answer: str) -> str:
+            truncated = self._ended(context)
+            self._arrived_answers[self._identity(context, gen_kwargs), answer] = truncated
             if key := self._key(context, gen_kwargs):
                 settings, sample, _ = self._split(gen_kwargs)
                 if self._tracer is not None:
                     self._tracer.arrived(key, context, settings, sample, answer, self.tokenizer)
-                store.add(key, Stored(answer, is_truncated(context, settings)))
+                store.add(key, Stored(answer, truncated))
+            return Answer(answer, truncated)
 
         return keep
 
+    @property
+    def _arrived_answers(self) -> dict[tuple[str, str], bool | None]:
+        """(request, text) of each answer of the present call that arrived -> whether it is truncated."""
+        return self.__dict__.setdefault("_answers_arrived", {})
+
+    def _identity(self, context: str, gen_kwargs: Mapping[str, Any]) -> str:
+        settings, sample, options = self._split(gen_kwargs)
+        return request_key(context, settings, sample, options)
+
     def _key(self, context: str, gen_kwargs: Mapping[str, Any]) -> str | None:
         """What the answer is kept under; None where ``generate`` draws it with noise that nobody can draw again."""
-        settings, sample, options = self._split(gen_kwargs)
-        return None if options.get("do_sample") else request_key(context, settings, sample, options)
+        _, _, options = self._split(gen_kwargs)
+        return None if options.get("do_sample") else self._identity(context, gen_kwargs)
 
     def _split(self, gen_kwargs: Mapping[str, Any]) -> tuple[DecodingSettings, int, dict[str, Any]]:
         plain = {name: value for name, value in gen_kwargs.items() if name != FOLLOW_UPS}
@@ -139,16 +149,14 @@ class PairAnswers:
         return self.__dict__.setdefault("_rendered_chats", {})
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Render a chat and remember its turns."""
-        text = super().apply_chat_template(chat_history, add_generation_prompt)  # type: ignore[misc]
+        """Render a chat and remember its turns; where a template refuses a system turn, lm-eval would leave it out."""
+        options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+        options |= getattr(self, "chat_template_args", None) or {}
+        probe = functools.partial(self.tokenizer.apply_chat_template, tokenize=False, **options)
+        turns = settled(probe, chat_history, f"the chat that starts with {str(chat_history[0])[:80]}")
+        text = super().apply_chat_template(turns, add_generation_prompt)  # type: ignore[misc]
         self._chats[text] = [dict(turn) for turn in chat_history]
         return text
-
-    def _finished(self, contexts: list[str], gen_kwargs: dict[str, Any]) -> None:
-        """An answer in several replies is truncated where one of them is; tasks ask by the first prompt."""
-        ends = [is_truncated(context, gen_kwargs) for context in contexts]
-        if len(ends) > 1:
-            record_end(contexts[0], gen_kwargs, True if True in ends else None if None in ends else False)
 
     def _next_context(self, context: str, reply: str, turn: str) -> str:
         """Render the prompt of a later turn: the chat so far where one was rendered, plain text otherwise."""
@@ -171,15 +179,14 @@ class PairAnswers:
 class _Keeping(CacheHook):
     """lm-eval calls its cache hook with every answer as it arrives; this one also keeps the answer."""
 
-    def __init__(self, hook: CacheHook, keep: Callable[[str, dict[str, Any], str], None]) -> None:
+    def __init__(self, hook: CacheHook, keep: Callable[[str, dict[str, Any], str], str]) -> None:
         self._hook = hook
         self._keep = keep
         self.dbdict = hook.dbdict
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
-        self._hook.add_partial(attr, req, res)
-        if attr == "generate_until":
-            self._keep(req[0], req[1], res)
+        answer = self._keep(req[0], req[1], res) if attr == "generate_until" else res
+        self._hook.add_partial(attr, req, answer)
 
 
 def _number_repeats(requests: list[Instance], draws: Callable[[Instance], bool]) -> list[Instance]:

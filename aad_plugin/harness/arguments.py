@@ -10,6 +10,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.harness.neutral_options import telling
 from aad_plugin.load import PER_MODEL, typed
 from aad_plugin.options import refuse_unknown
 from aad_plugin.pair import AlignedPair, check_shortcuts
@@ -47,6 +48,7 @@ class PairArguments:
         shortcuts: see :class:`AlignedPair`.
         trace: folder for what was read at every token of every answer; None traces nothing.
         hflm: everything that lm-eval's HFLM takes.
+        telling: every given model_arg that can change an answer, as it was written; belongs to the key of answers.
     """
 
     source: PairSource | None
@@ -58,6 +60,7 @@ class PairArguments:
     shortcuts: str = "auto"
     trace: str | None = None
     hflm: dict[str, Any] = field(default_factory=dict)
+    telling: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, pair: str | None, pretrained: str | None, model_args: Mapping[str, Any]) -> PairArguments:
@@ -85,7 +88,7 @@ class PairArguments:
                 f"policy and reference share one base model, so {named} has no meaning here: leave it out"
             )
         kept = {"answers_dir": answers_dir, "shortcuts": shortcuts, "trace": trace}
-        return cls(source, settings, loglikelihood, options, device, **kept, hflm=rest)
+        return cls(source, settings, loglikelihood, options, device, **kept, hflm=rest, telling=telling(model_args))
 
     @classmethod
     def for_loaded(cls, pair: AlignedPair, model_args: Mapping[str, Any]) -> PairArguments:
@@ -94,7 +97,9 @@ class PairArguments:
         settings, loglikelihood = _decoding(rest, {}, pair.settings)
         kept = {"answers_dir": rest.pop("answers_dir", None), "trace": _folder(rest.pop("trace", None))}
         shortcuts = check_shortcuts(rest.pop("shortcuts", pair.shortcuts))
-        return cls(pair.source, settings, loglikelihood, shortcuts=shortcuts, **kept, hflm=rest)
+        return cls(
+            pair.source, settings, loglikelihood, shortcuts=shortcuts, **kept, hflm=rest, telling=telling(model_args)
+        )
 
     def check_unknown(self, config: Any) -> None:
         """Raise ConfigError for a name that neither HFLM, nor from_pretrained, nor the model's configuration knows."""

@@ -6,13 +6,23 @@ answers is the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.answer_store import Stored, is_truncated
 
-__all__ = ["ENGINES", "ask", "check_engine", "check_room", "identity", "load_model", "render"]
+__all__ = [
+    "ENGINES",
+    "ask",
+    "check_engine",
+    "check_room",
+    "identity",
+    "load_model",
+    "render",
+    "too_long",
+    "whose_context",
+]
 
 ENGINES = ("hf", "vllm")
 _ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
@@ -58,26 +68,51 @@ def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render(model: Any, prompt: str | Sequence[Mapping[str, str]]) -> str:
-    """The text the model reads: by its chat template; without one, the turns as paragraphs to be continued."""
+    """The text the model reads: by its chat template; without one, the turns as paragraphs to be continued.
+
+    Raises:
+        ConfigError: the template takes no such conversation.
+    """
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
     if not model.tokenizer.chat_template:
         return "".join(f"{turn['content']}\n\n" for turn in turns)
     return model.apply_chat_template(turns)
 
 
-def check_room(model: Any, contexts: Sequence[str], budget: int, what: str = "prompt") -> None:
+def check_room(model: Any, contexts: Sequence[str], budget: int, what: str = "prompt", skip: str = "") -> None:
     """Refuse what lm-eval would answer after cutting off the prompt's beginning.
 
     Args:
         contexts: from `render`. budget: new tokens per answer. what: one of them in a user's words.
+        skip: the option that leaves out such prompts, where the command has one.
     """
-    for number, context in enumerate(contexts, start=1):
+    for row, length in too_long(model, contexts, budget):
+        leave_out = f", or leave it out with {skip}" if skip else ""
+        raise ConfigError(
+            f"{what} {row + 1} has {length} tokens; with {budget} new ones it exceeds {whose_context(model)}: lower "
+            f"--max-new-tokens, or pass a larger max_length in --model-args{leave_out}"
+        )
+
+
+def too_long(model: Any, contexts: Sequence[str], budget: int) -> Iterator[tuple[int, int]]:
+    """Yield (row, length in tokens) of the prompts that leave no room for an answer; arguments as in `check_room`."""
+    for row, context in enumerate(contexts):
         length = len(model.tok_encode(context))
         if length + budget > model.max_length:
-            raise ConfigError(
-                f"{what} {number} has {length} tokens; with {budget} new ones it exceeds the context of "
-                f"{model.max_length}: lower --max-new-tokens, or pass a larger max_length in --model-args"
-            )
+            yield row, length
+
+
+def whose_context(model: Any) -> str:
+    """The context that a model answers in, in words that say where its length comes from."""
+    arguments = getattr(model, "_arguments", None)
+    given = arguments.hflm.get("max_length") or arguments.hflm.get("max_model_len") if arguments else None
+    if given and int(given) == model.max_length:
+        return f"the context of {model.max_length} tokens that --model-args set"
+    sides = getattr(getattr(model, "model", None), "sides", None)
+    for role, one in sides.models().items() if sides is not None else ():
+        if getattr(one.config.get_text_config(), "max_position_embeddings", None) == model.max_length:
+            return f"the {role}'s context of {model.max_length}"
+    return f"the context of {model.max_length}"
 
 
 def ask(model: Any, contexts: Sequence[str], gen_kwargs: Mapping[str, Any], *, progress: bool = True) -> list[Stored]:
@@ -86,4 +121,4 @@ def ask(model: Any, contexts: Sequence[str], gen_kwargs: Mapping[str, Any], *, p
 
     requests = [generate_request(context, dict(gen_kwargs)) for context in contexts]
     texts = model.generate_until(requests, disable_tqdm=not progress)
-    return [Stored(text, is_truncated(context, gen_kwargs)) for context, text in zip(contexts, texts, strict=True)]
+    return [Stored(str(text), is_truncated(text)) for text in texts]

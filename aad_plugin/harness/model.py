@@ -13,20 +13,21 @@ import torch
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
+from transformers.quantizers import AutoQuantizationConfig
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.explain.recorder import Reading
-from aad_plugin.harness.answer_store import record_end
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.load import assemble
+from aad_plugin.options import safetensors_only
 from aad_plugin.pair import AlignedPair
 from aad_plugin.pair_source import PairSource
 from aad_plugin.pickers import picker_for
-from aad_plugin.provenance import describe
+from aad_plugin.provenance import describe, tokenizer_mark
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sides import Role
 from aad_plugin.strategies import decode
@@ -60,6 +61,7 @@ class AADLM(PairAnswers, HFLM):
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self.truncated_prompts = 0
         self._contexts: list[str] = []
+        self._ends: dict[str, bool] = {}
         self._scorer: Role = "policy"
         self._probing = False
         if isinstance(pretrained, AlignedPair):
@@ -87,19 +89,22 @@ class AADLM(PairAnswers, HFLM):
             tokenizer = source.tokenizer
         try:
             super()._create_tokenizer(pretrained, tokenizer, **options)
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"no tokenizer at {tokenizer or pretrained!r}: {str(e).splitlines()[0]}") from e
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"no tokenizer at {tokenizer or pretrained!r}: {first_line(e)}") from e
 
     def _get_config(self, pretrained: str, **options: Any) -> None:
         try:
             super()._get_config(pretrained, **options)
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"cannot read a model at {pretrained!r}: {str(e).splitlines()[0]}") from e
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"cannot read a model at {pretrained!r}: {first_line(e)}") from e
         self._arguments.check_unknown(self._config)
 
     def _create_model(self, pretrained: str, **options: Any) -> None:
         arguments = self._arguments
         own = {"policy": options, "reference": {**options, **arguments.reference_options}}
+        if not self._source.shares_base and "quantization_config" not in arguments.hflm:
+            # HFLM hands on what the policy's configuration says, which would read a reference quantised otherwise wrongly.
+            own["reference"]["quantization_config"] = self._reference_quantization(own["reference"])
         home = self._device
 
         def load_model(path: str, role: Role) -> Any:
@@ -107,9 +112,11 @@ class AADLM(PairAnswers, HFLM):
             self._device = torch.device(device) if device else home
             try:
                 # A copy, since HFLM adds its device map to the keyword arguments it is given.
-                super(AADLM, self)._create_model(pretrained=path, **dict(own[role]))
-            except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
-                raise ConfigError(f"cannot load {role} {path!r}: {str(e).splitlines()[0]}") from e
+                super(AADLM, self)._create_model(pretrained=path, **safetensors_only(path, own[role]))
+            except ConfigError:
+                raise
+            except (ImportError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
+                raise ConfigError(f"cannot load {role} {path!r}: {first_line(e)}") from e
             finally:
                 self._device = home
             return self._model.eval()
@@ -124,7 +131,17 @@ class AADLM(PairAnswers, HFLM):
             reference_tokenizer=self._reference_tokenizer(own["reference"]),
             adapter_revision=options.get("revision"),
             shortcuts=arguments.shortcuts,
+            pickles=options.get("use_safetensors") is False,
         )
+
+    def _reference_quantization(self, options: dict[str, Any]) -> Any:
+        named = {name: options[name] for name in ("revision", "gguf_file", "trust_remote_code") if options.get(name)}
+        try:
+            config = AutoConfig.from_pretrained(str(self._source.reference), **named)
+            found = getattr(config, "quantization_config", None)
+            return AutoQuantizationConfig.from_dict(found) if isinstance(found, dict) else found
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"cannot read a model at {self._source.reference!r}: {first_line(e)}") from e
 
     def _reference_tokenizer(self, options: dict[str, Any]) -> Any:
         if self._source.shares_base:
@@ -132,8 +149,8 @@ class AADLM(PairAnswers, HFLM):
         named = {name: options[name] for name in ("revision", "gguf_file", "trust_remote_code") if options.get(name)}
         try:
             return AutoTokenizer.from_pretrained(self._source.reference, **named)
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"no tokenizer at reference {self._source.reference!r}: {str(e).splitlines()[0]}") from e
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"no tokenizer at reference {self._source.reference!r}: {first_line(e)}") from e
 
     def _join_processes(self) -> None:
         """Take rank and world size from accelerate where HFLM, which looks at GPUs only, left them at one process."""
@@ -171,13 +188,22 @@ class AADLM(PairAnswers, HFLM):
             )
         if self._tracer is not None:
             self._tracer.decoded(self._contexts, settings, sample, readings)
-        self._record_ends(tokens[:, context.shape[1] :], stop, settings)
+        self._ends = dict(zip(self._contexts, self._truncated(tokens[:, context.shape[1] :], stop), strict=True))
         return tokens
 
-    def _record_ends(self, answers: Tensor, stop: list[str], settings: DecodingSettings) -> None:
-        """Note which answers of this batch ran into their budget: no end token and no stop sequence."""
-        for text, answer in zip(self._contexts, self.tokenizer.batch_decode(answers), strict=True):
-            record_end(text, settings, not any(sequence in answer for sequence in stop))
+    def _truncated(self, answers: Tensor, stop: list[str]) -> list[bool]:
+        """Whether each answer of a batch ran into its budget: no end token and no stop sequence.
+
+        Args:
+            answers: (B, new) token ids, of the picked answers where several were drawn.
+        """
+        ends = self.model.generation_config.eos_token_id
+        ids = {ends} if isinstance(ends, int) else set(ends or ())
+        rows = zip(answers.tolist(), self.tokenizer.batch_decode(answers), strict=True)
+        return [ids.isdisjoint(row) and not any(sequence in text for sequence in stop) for row, text in rows]
+
+    def _ended(self, context: str) -> bool | None:
+        return self._ends.get(context)
 
     # ------------------------------------------------------------------ scoring
 
@@ -235,14 +261,23 @@ class AADLM(PairAnswers, HFLM):
     # ------------------------------------------------------------ bookkeeping
 
     def model_account(self) -> dict[str, Any]:
-        """Return what tells this model from another: parts, revisions, dtypes, weights, versions."""
+        """Return what tells this model from another: parts, revisions, dtypes, weights, options, versions."""
         account = {name: value for name, value in describe(self.model).items() if name != "settings"}
-        return {**account, "max_length": self.max_length, "add_bos_token": self.add_bos_token}
+        return {
+            **account,
+            "arguments": self._arguments.telling,
+            "shortcuts": self.model.shortcuts,
+            "tokenizer": tokenizer_mark(self.tokenizer),
+            "max_length": self.max_length,
+            "max_gen_toks": self.max_gen_toks,
+            "add_bos_token": self.add_bos_token,
+        }
 
     def get_model_info(self) -> dict[str, Any]:
         """Add the pair, its decoding settings, revisions, dtypes and versions to the results file."""
         pair = {
             **describe(self.model),
+            "arguments": self._arguments.telling,
             "loglikelihood": self._arguments.loglikelihood,
             "truncated_prompts": self.truncated_prompts,
             **self.folders_account(),

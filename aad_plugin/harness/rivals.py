@@ -82,7 +82,6 @@ class RivalTask(GenerateTask):
         super().__init__(config=plain)
         judged = self.judged or bool(metadata.get("judge_reasons"))
         self.run = JudgedRun(self.config.task or "task", metadata, judged=judged)
-        self._contexts: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self._answered_by([CANDIDATE, *self.rivals])
 
     def _answered_by(self, names: Sequence[str]) -> None:
@@ -100,9 +99,6 @@ class RivalTask(GenerateTask):
         self._answered_by([CANDIDATE, *self.rivals] if ours else [_OTHER_BACKEND])
         self.run.check_folder()
         super().build_all_requests(**options)
-        self._contexts = {}
-        for instance in self.instances:
-            self._contexts.setdefault(str(instance.doc["id"]), []).append(instance.args)
         if self._baseline:
             docs = [instance.doc for instance in self.instances if instance.idx == 0]
             prompts = [_asked(doc, self._turns_answered(doc)) for doc in docs]
@@ -139,8 +135,9 @@ class RivalTask(GenerateTask):
     def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Per-document values; every document yields the same keys. Nothing is judged here."""
         turns = self._turns_answered(doc)
-        replies = {name: replies_of(_text(r), turns) for name, r in zip(self.answers, results, strict=True)}
-        truncated = self._truncated(doc)
+        given = {name: _text(result) for name, result in zip(self.answers, results, strict=True)}
+        replies = {name: replies_of(text, turns) for name, text in given.items()}
+        truncated = {name: is_truncated(text) for name, text in given.items()}
         item = {
             "id": str(doc["id"]),
             "prompt": _asked(doc, turns),
@@ -235,13 +232,6 @@ class RivalTask(GenerateTask):
             found["baseline"] = saved_replies(self._baseline, _asked(doc, turns), turns)
         if doc.get("published"):
             found["published"] = [doc["published"]]
-        return found
-
-    def _truncated(self, doc: Mapping[str, Any]) -> dict[str, bool | None]:
-        found: dict[str, bool | None] = {}
-        for name, (context, gen_kwargs) in zip(self.answers, self._contexts[str(doc["id"])], strict=True):
-            plain = {key: value for key, value in gen_kwargs.items() if key != FOLLOW_UPS}
-            found[name] = None if name == _OTHER_BACKEND else is_truncated(context, plain)
         return found
 
 

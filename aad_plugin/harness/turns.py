@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from lm_eval.api.instance import Instance
 
+from aad_plugin.harness.answer_store import Answer, is_truncated
 from aad_plugin.judges.thinking import answer_after_thinking
 
 __all__ = ["FOLLOW_UPS", "answer_in_turns", "replies_of"]
@@ -22,23 +23,21 @@ Messages = list[dict[str, str]]
 
 def answer_in_turns(
     requests: Sequence[Instance],
-    answer: Callable[[list[Instance]], list[str]],
+    answer: Callable[[list[Instance]], list[Answer]],
     next_context: Callable[[str, str, str], str],
-    finished: Callable[[list[str], dict], None],
-) -> list[str]:
+) -> list[Answer]:
     """Answer requests, those with follow-ups turn by turn; all requests of one turn are answered together.
 
     Args:
         answer: answers requests without follow-ups.
         next_context: (rendered prompt so far, reply, the user's next turn) -> rendered prompt.
-        finished: called with the rendered prompts of all turns, the first one first, and the gen_kwargs.
     Returns:
-        one answer per request: the text, or a JSON list of replies where there were follow-ups.
+        one answer per request: the text, or a JSON list of replies where there were follow-ups, which is truncated
+        where one of its replies is.
     """
     current = [_without_follow_ups(request) for request in requests]
     left = [list(request.args[1].get(FOLLOW_UPS) or ()) for request in requests]
-    replies: list[list[str]] = [[] for _ in requests]
-    contexts = [[request.args[0]] for request in requests]
+    replies: list[list[Answer]] = [[] for _ in requests]
     rows = list(range(len(requests)))
     while rows:
         for row, text in zip(rows, answer([current[row] for row in rows]), strict=True):
@@ -48,14 +47,17 @@ def answer_in_turns(
             context, gen_kwargs = current[row].args
             said = answer_after_thinking(replies[row][-1])
             text = replies[row][-1] if said is None else said
-            contexts[row].append(next_context(context, text, left[row].pop(0)))
-            current[row] = _with_arguments(current[row], contexts[row][-1], gen_kwargs)
-    for seen, request in zip(contexts, current, strict=True):
-        finished(seen, request.args[1])
+            current[row] = _with_arguments(current[row], next_context(context, text, left[row].pop(0)), gen_kwargs)
     return [
-        json.dumps(texts, ensure_ascii=False) if request.args[1].get(FOLLOW_UPS) else texts[0]
+        _as_list(texts) if request.args[1].get(FOLLOW_UPS) else texts[0]
         for request, texts in zip(requests, replies, strict=True)
     ]
+
+
+def _as_list(replies: Sequence[Answer]) -> Answer:
+    ends = [is_truncated(reply) for reply in replies]
+    truncated = True if True in ends else None if None in ends else False
+    return Answer(json.dumps(replies, ensure_ascii=False), truncated)
 
 
 def replies_of(answer: str, turns: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import logging
 from importlib.util import find_spec
 from typing import Any
@@ -15,20 +16,21 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
 
-from aad_plugin.engine.checkpoints import checkpoint_mark
+from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.engine.options import engine_pair, with_users
 from aad_plugin.engine.requests import extra_args
-from aad_plugin.errors import BackendMissing, ConfigError
-from aad_plugin.harness.answer_store import AnswerStore, Stored, record_end
+from aad_plugin.errors import BackendMissing, ConfigError, first_line
+from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.vllm_host import VLLM
 from aad_plugin.harness.vllm_replicas import Replicas, run
 from aad_plugin.pickers import picker_for
-from aad_plugin.provenance import versions
+from aad_plugin.provenance import tokenizer_mark, versions
+from aad_plugin.rendering import borrow_template
 from aad_plugin.sampling import draw_seed
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
 __all__ = ["AADVLLM"]
 
@@ -70,7 +72,8 @@ class AADVLLM(PairAnswers, VLLM):
             raise ConfigError("gguf_file is for --model aad; vLLM takes the .gguf file itself as a checkpoint")
         if int(options.get("data_parallel_size", 1)) > 1 and find_spec("ray") is None:
             raise BackendMissing("data_parallel_size needs Ray for its replicas: pip install ray")
-        self._asked: dict[str, tuple[Instance, str | None]] = {}
+        self._asked: dict[str, str | None] = {}
+        self._truncated: dict[str, bool] = {}
         self._store: AnswerStore | None = None
         self._chosen: str | None = None
         options.setdefault("tokenizer", self._pair.tokenizer)
@@ -83,24 +86,25 @@ class AADVLLM(PairAnswers, VLLM):
         except TypeError as e:
             raise ConfigError(f"vLLM does not take these model_args: {e}") from e
         except (RuntimeError, ValueError) as e:
-            raise ConfigError(f"vLLM did not start: {str(e).splitlines()[0]} (its log above has the cause)") from e
+            raise ConfigError(f"vLLM did not start: {first_line(e)} (its log above has the cause)") from e
         if self.data_parallel_size <= 1 and not all(self.model.collective_rpc("aad_attach")):
             raise ConfigError(
                 "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
+        borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
         loaded(self)
 
     # ----------------------------------------------------------------- decoding
 
-    def _answer(self, requests: list[Instance], store: AnswerStore, disable_tqdm: bool) -> list[str]:
+    def _answer(self, requests: list[Instance], store: AnswerStore, disable_tqdm: bool) -> list[Answer]:
         self._store = store
         return super()._answer(requests, store, disable_tqdm)
 
-    def _decode(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:
+    def _decode(self, requests: list[Instance], disable_tqdm: bool) -> list[Answer]:
         """Answer requests in one go, a best_of_n request as n drawn ones of which the picker's favourite is kept."""
         drawn: list[Instance] = []
         spans = []
-        self._asked = {}
+        self._asked, self._truncated = {}, {}
         for request in requests:
             settings, sample, _ = self._split(request.args[1])
             many = settings.n if settings.strategy == "best_of_n" else 1
@@ -109,11 +113,16 @@ class AADVLLM(PairAnswers, VLLM):
                 # What arrives is kept under the request's own key; of drawn answers only the picked one is.
                 key = self._key(*request.args) if many == 1 else None
                 drawn.append(self._marked(request, settings, sample * many + number, key))
-        texts = super()._decode(drawn, disable_tqdm)
-        answers = []
-        for request, span in zip(requests, spans, strict=True):
-            candidates = [texts[row] for row in span]
-            answers.append(candidates[0] if len(span) == 1 else self._pick(request, candidates))
+        texts = VLLM.generate_until(self, drawn, disable_tqdm=disable_tqdm)
+        candidates = [[Answer(texts[row], self._truncated.get(str(row))) for row in span] for span in spans]
+        answers = [several[0] for several in candidates]
+        open_rows = [row for row, several in enumerate(candidates) if len(several) > 1]
+        picked = self._pick([requests[row] for row in open_rows], [candidates[row] for row in open_rows])
+        for row, answer in zip(open_rows, picked, strict=True):
+            answers[row] = answer
+            key = self._key(*requests[row].args)
+            if key and self._store is not None:
+                self._store.add(key, Stored(str(answer), answer.truncated))
         return answers
 
     def _marked(self, request: Instance, settings: DecodingSettings, sample: int, key: str | None) -> Instance:
@@ -125,7 +134,7 @@ class AADVLLM(PairAnswers, VLLM):
         # Noise belongs to the question here, too: batches, their order and a resumed run then draw the same answers.
         own = {_DRAW_SEED: draw_seed(settings.seed, context, sample)} if settings.samples else {}
         marked.arguments = (context, {**gen_kwargs, **changes, **own, _ANSWER_ID: mark})
-        self._asked[mark] = (request, key)
+        self._asked[mark] = key
         return marked
 
     def modify_gen_kwargs(  # type: ignore[override]
@@ -166,34 +175,45 @@ class AADVLLM(PairAnswers, VLLM):
         return [outputs[number] for number in range(len(requests))]
 
     def _arrived(self, output: Any, parameters: Any) -> None:
-        request, key = self._asked[parameters.extra_args[_ANSWER_ID]]
-        finished = output.outputs[0]
-        settings, _, _ = self._split(request.args[1])
-        truncated = finished.finish_reason == "length"
-        record_end(request.args[0], settings, truncated)
+        mark = parameters.extra_args[_ANSWER_ID]
+        key, finished = self._asked[mark], output.outputs[0]
+        truncated = self._truncated[mark] = finished.finish_reason == "length"
         if key and self._store is not None:
             text = postprocess_generated_text(finished.text, parameters.stop, self.think_end_token)
             self._store.add(key, Stored(text, truncated))
 
     def _keep(self, store: AnswerStore) -> Any:
-        return lambda context, gen_kwargs, answer: None  # kept on arrival
+        return lambda context, gen_kwargs, answer: answer  # kept on arrival
 
-    def _pick(self, request: Instance, candidates: list[str]) -> str:
-        context, gen_kwargs = request.args
-        settings, _, _ = self._split(gen_kwargs)
+    def _pick(self, requests: list[Instance], candidates: list[list[Answer]]) -> list[Answer]:
+        """Return each request's favourite among its drawn answers.
+
+        All answers of a run that one picker judges are scored in one call (implicit rewards: one call per model), since
+        a call has its own fixed cost and, with replicas, occupies all of them.
+        """
+        by_picker: dict[str, list[int]] = {}
+        for row, request in enumerate(requests):
+            by_picker.setdefault(self._split(request.args[1])[0].picker, []).append(row)
+        picked: dict[int, Answer] = {}
+        for rows in by_picker.values():
+            contexts = [requests[row].args[0] for row in rows for _ in candidates[row]]
+            settings, _, _ = self._split(requests[rows[0]].args[1])
+            rewards = iter(self._rewards(settings, contexts, [text for row in rows for text in candidates[row]]))
+            for row in rows:
+                own = [next(rewards) for _ in candidates[row]]
+                picked[row] = candidates[row][max(range(len(own)), key=own.__getitem__)]
+        return [picked[row] for row in range(len(requests))]
+
+    def _rewards(self, settings: DecodingSettings, contexts: list[str], answers: list[Answer]) -> list[float]:
+        """Return one number per (rendered prompt, answer): larger is better."""
         picker = picker_for(settings)
         if picker is not None:
-            rewards = list(picker([self._chats.get(context, context)] * len(candidates), candidates))
-        else:
-            encoded = [((context, text), *self._encode_pair(context, text)) for text in candidates]
-            scored = {role: self._scores(role, encoded) for role in ("policy", "reference")}
-            pairs = zip(scored["policy"], scored["reference"], strict=True)
-            rewards = [policy[0] - reference[0] for policy, reference in pairs]
-        best = candidates[max(range(len(candidates)), key=lambda row: rewards[row])]
-        key = self._key(context, gen_kwargs)
-        if key and self._store is not None:
-            self._store.add(key, Stored(best, None))
-        return best
+            return list(picker([self._chats.get(context, context) for context in contexts], answers))
+        asked = list(zip(contexts, map(str, answers), strict=True))
+        encoded = [((context, text), *self._encode_pair(context, text)) for context, text in asked]
+        scored = {role: self._scores(role, encoded) for role in ("policy", "reference")}
+        pairs = zip(scored["policy"], scored["reference"], strict=True)
+        return [policy[0] - reference[0] for policy, reference in pairs]
 
     # ------------------------------------------------------------------ scoring
 
@@ -234,17 +254,26 @@ class AADVLLM(PairAnswers, VLLM):
     # ------------------------------------------------------------ bookkeeping
 
     def model_account(self) -> dict[str, Any]:
-        """Return what tells this model from another."""
+        """Return what tells this model from another: parts, files, every option that can change an answer, versions."""
         assert self._arguments.source is not None
+        own = self._pair.arguments["hf_overrides"]["aad"]
+        given = self._arguments.telling
+        revisions = [given.get("revision"), given.get("reference_revision")]
+        marked = itertools.zip_longest(self._pair.checkpoints, revisions[: len(self._pair.checkpoints)])
         return {
             "engine": "vllm",
             "pair": self._arguments.source.preset,
             "parts": self._arguments.source.parts(),
             "reference_proof": self._arguments.source.proof,
-            "checkpoints": [checkpoint_mark(part) for part in self._pair.checkpoints],
+            "checkpoints": [checkpoint_mark(part, revision) for part, revision in marked],
+            "arguments": given,
+            # Which parts the engine holds whole; strategy and its strength come with each request.
+            "engine_pair": {name: value for name, value in own.items() if name not in SETTING_NAMES},
+            "tokenizer": tokenizer_mark(self.tokenizer),
             "dtype": str(self.model_args.get("dtype")),
             "quantization": self.model_args.get("quantization"),
             "max_length": self.max_length,
+            "max_gen_toks": self.max_gen_toks,
             "add_bos_token": self.add_bos_token,
             "versions": versions(),
         }

@@ -7,6 +7,7 @@ where it stopped and ends with the same pairs.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,15 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.answer_store import Stored
-from aad_plugin.harness.asking import check_engine, check_room, identity, load_model, render
+from aad_plugin.harness.asking import (
+    check_engine,
+    check_room,
+    identity,
+    load_model,
+    render,
+    too_long,
+    whose_context,
+)
 from aad_plugin.harness.whole_batches import answer_in_batches, open_store
 from aad_plugin.run_folder import read_account, refuse_other_run, write_text
 from aad_plugin.settings import DecodingSettings
@@ -24,6 +33,8 @@ from aad_plugin.synthesis.filters import Candidate, Limits, sift
 from aad_plugin.synthesis.prompts import PromptSet
 
 __all__ = ["ACCOUNT", "REJECTED", "Recipe", "Synthesized", "synthesize"]
+
+logger = logging.getLogger(__name__)
 
 ACCOUNT = "synthesis.json"
 REJECTED = ("sample", "greedy")
@@ -38,6 +49,7 @@ class Recipe:
         settings: alpha, temperature, top_p, seed; None values are the pair's own.
         max_new_tokens: budget per answer. limits: which pairs stay.
         margin_judge: "reward:<model>" for the margin filter, or None.
+        skip_long: leave out prompts that do not fit into the context, instead of refusing the run.
     """
 
     rejected: str = "sample"
@@ -45,6 +57,7 @@ class Recipe:
     max_new_tokens: int = 256
     limits: Limits = field(default_factory=Limits)
     margin_judge: str | None = None
+    skip_long: bool = False
 
     def __post_init__(self) -> None:
         if self.rejected not in REJECTED:
@@ -138,6 +151,7 @@ def _asked(prompts: PromptSet, recipe: Recipe, model_args: dict[str, Any], engin
         "keep_truncated": recipe.limits.keep_truncated,
         "margin_judge": recipe.margin_judge,
         "min_margin": recipe.limits.min_margin,
+        **({"skip_long": True} if recipe.skip_long else {}),
     }
 
 
@@ -156,8 +170,16 @@ def _candidates(
             "this pair's tokenizer has no chat template, which the conversational preference format needs: save one with "
             "the policy's tokenizer"
         )
-    contexts = [render(model, prompt) for prompt in prompts.prompts]
-    check_room(model, contexts, recipe.max_new_tokens)
+    asked = list(prompts.prompts)
+    contexts = [_rendered(model, prompt, number) for number, prompt in enumerate(asked, start=1)]
+    skipped = {row for row, _ in too_long(model, contexts, recipe.max_new_tokens)} if recipe.skip_long else set()
+    if skipped:
+        logger.warning("%d of %d prompts do not fit into %s: left out", len(skipped), len(asked), whose_context(model))
+    asked = [prompt for row, prompt in enumerate(asked) if row not in skipped]
+    contexts = [context for row, context in enumerate(contexts) if row not in skipped]
+    if not asked:
+        raise ConfigError(f"none of the prompts fits into {whose_context(model)}: lower --max-new-tokens")
+    check_room(model, contexts, recipe.max_new_tokens, skip="--skip-long")
     store = open_store(model, folder / "answers")
     # vLLM fills its batches itself; a batch here is what a kill can cost.
     size = batch_size if engine == "hf" else 256
@@ -168,7 +190,7 @@ def _candidates(
         )
     candidates = [
         _candidate(model, prompt, chosen, rejected)
-        for prompt, chosen, rejected in zip(prompts.prompts, answers["chosen"], answers["rejected"], strict=True)
+        for prompt, chosen, rejected in zip(asked, answers["chosen"], answers["rejected"], strict=True)
     ]
     own = model.settings.override(**recipe.given)
     decoding = {
@@ -176,7 +198,14 @@ def _candidates(
         for side, strategy in (("chosen", "aad"), ("rejected", recipe.rejected))
     }
     account = {name: value for name, value in model.model_account().items() if name not in ("settings",)}
-    return candidates, {"decoding": decoding, "model": account}
+    return candidates, {"decoding": decoding, "model": account, "skipped_long": len(skipped)}
+
+
+def _rendered(model: Any, prompt: list[dict[str, str]], number: int) -> str:
+    try:
+        return render(model, prompt)
+    except ConfigError as error:
+        raise ConfigError(f"prompt {number}: {error}") from error
 
 
 def _candidate(model: Any, prompt: list[dict[str, str]], chosen: Stored, rejected: Stored) -> Candidate:

@@ -177,3 +177,11 @@ def test_samples_that_lm_eval_wrote(tmp_path):
     rows = read_answers(str(samples), "text")
     assert [row.prompt for row in rows] == [f"Question {i}?" for i in range(4)]
     assert all(row.text for row in rows)
+
+
+def test_repeats_of_a_task_are_said_to_be_left_out(tmp_path, caplog):
+    drawn = [[f"first {number}", "second", "third"] for number in range(2)]
+    rows = [{"doc_id": number, "doc": {"prompt": f"p{number}"}, "resps": [drawn[number]]} for number in range(2)]
+    found = read_answers(write(tmp_path / "samples.jsonl", rows))
+    assert [row.text for row in found] == ["first 0", "first 1"]
+    assert caplog.text.count("holds 3 answers to each request (the task's repeats): only the first") == 1

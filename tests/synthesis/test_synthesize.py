@@ -210,3 +210,20 @@ def test_kill_9_and_resume_give_the_undisturbed_pairs(checkpoints, prompt_file, 
 
 def kept(folder):
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("answers/*/*.jsonl"))
+
+
+def test_a_prompt_beyond_the_context_is_named_with_whose_context_or_left_out(aad, checkpoints, tmp_path):
+    prompts = tmp_path / "some.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("Say a", "b " * 400, "Say c")))
+    named = ",".join(f"{name}={value}" for name, value in checkpoints.model_args("reference_plus_lora").items())
+    words = ["synthesize", "--model-args", f"{named},dtype=float32,device=cpu", "--prompts", prompts,
+             "--max-new-tokens", BUDGET, "--keep-truncated"]  # fmt: skip
+    refused = aad(*words, "--output", tmp_path / "refused")
+    assert refused.exit_code != 0
+    said = str(refused.output) + str(refused.exception)
+    assert "prompt 2 has" in said and "'s context of 512" in said and "--skip-long" in said
+    done = aad(*words, "--output", tmp_path / "out", "--skip-long")
+    assert done.exit_code == 0, done.exception
+    account = json.loads((tmp_path / "out" / "synthesis.json").read_text())
+    assert account["skipped_long"] == 1 and account["kept"] + sum(account["dropped"].values()) == 2
+    assert "too long for the context 1" in done.output

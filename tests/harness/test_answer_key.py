@@ -1,0 +1,152 @@
+"""Whatever can change an answer is in its key: a run never takes up another setting's or another model's answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from aad_plugin.checkpoint_mark import checkpoint_mark
+from aad_plugin.harness.answer_store import request_key
+from aad_plugin.harness.arguments import _OWN, PairArguments
+from aad_plugin.harness.model import AADLM
+from aad_plugin.harness.neutral_options import NEUTRAL
+from aad_plugin.options import FROM_PRETRAINED
+from aad_plugin.provenance import tokenizer_mark
+from aad_plugin.settings import READ_BY, STRATEGIES, DecodingSettings
+from tests.toys import byte_tokenizer
+
+OTHER = {"strategy": "greedy", "alpha": 0.3, "n": 5, "picker": "reward:x", "eft_scale": 2.5, "temperature": 0.4,
+         "top_p": 0.3, "seed": 99}  # fmt: skip
+# Names that lm-eval's VLLM and vLLM's engine take; tests/engine walks all of theirs.
+ENGINE = ("hf_overrides", "kv_cache_dtype", "quantization", "tokenizer_revision", "merge_adapters", "max_model_len",
+          "enforce_eager", "speculative_config", "a_name_of_next_year")  # fmt: skip
+VALUES = {"dtype": "bfloat16", "reference_dtype": "bfloat16", "shortcuts": "none", "loglikelihood": "reference",
+          "trace": "somewhere", "hf_overrides": {"max_position_embeddings": 64}, **OTHER}  # fmt: skip
+PARTS = {"pair", "pretrained", "policy", "reference", "base", "adapter", "reference_adapter"}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(DecodingSettings)])
+def test_every_setting_changes_the_key_or_is_read_by_no_such_strategy(field):
+    assert field in OTHER, "a new setting needs another value here"
+    for strategy in STRATEGIES:
+        before = DecodingSettings(strategy=strategy)
+        after = dataclasses.replace(before, **{field: OTHER[field] if field != "strategy" else _another(strategy)})
+        differs = request_key("p", before, 0, {}) != request_key("p", after, 0, {})
+        assert differs == (strategy in READ_BY.get(field, STRATEGIES)), (strategy, field)
+
+
+def _another(strategy: str) -> str:
+    return next(name for name in STRATEGIES if name != strategy)
+
+
+def test_prompt_sample_and_every_generation_option_are_in_the_key():
+    settings = DecodingSettings(strategy="sample")
+    asked = [("p", 0, {}), ("q", 0, {}), ("p", 1, {}), ("p", 0, {"until": ["a"]}), ("p", 0, {"max_gen_toks": 3})]
+    assert len({request_key(context, settings, sample, options) for context, sample, options in asked}) == len(asked)
+
+
+def test_a_picker_with_other_weights_is_another_picker(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    settings = DecodingSettings(strategy="best_of_n", picker=f"reward:{tmp_path}")
+    before = request_key("p", settings, 0, {})
+    assert request_key("p", settings, 0, {}) == before
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(1, 1))
+    assert request_key("p", settings, 0, {}) != before
+
+
+_NAMES = sorted({*_OWN, *ENGINE, *FROM_PRETRAINED, "trust_remote_code", "bnb_4bit_quant_type",
+                 *inspect.signature(HFLM.__init__).parameters} - {"self", "kwargs", "peft"})  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in _NAMES if name not in PARTS])
+def test_every_model_arg_is_in_the_account_or_listed_with_a_reason(name):
+    plain = {"policy": "a", "reference": "b"}
+    before = PairArguments.parse(None, None, plain).telling
+    after = PairArguments.parse(None, None, {**plain, name: VALUES.get(name, "other")}).telling
+    assert (after != before) == (name not in NEUTRAL), name
+    json.dumps(after)
+
+
+def test_the_reasons_are_sentences_and_secrets_stay_out():
+    assert all(len(reason.split()) >= 2 for reason in NEUTRAL.values())
+    assert PARTS | set(OTHER) <= set(NEUTRAL), "parts and settings reach the key by other ways, tested here"
+    assert "hunter2" not in json.dumps(PairArguments.parse(None, None, {"policy": "a", "reference": "b",
+                                                                        "token": "hunter2"}).telling)  # fmt: skip
+
+
+def test_every_part_is_marked_on_its_own(checkpoints):
+    """The parts' paths and the weights behind them are in the account, whatever name they were given by."""
+    found = [AADLM(**checkpoints.model_args(kind), device="cpu").cache_fingerprint()
+             for kind in ("two_models", "reference_plus_lora", "two_adapters")]  # fmt: skip
+    assert len(set(found)) == 3
+
+
+@pytest.fixture(scope="module")
+def model(checkpoints) -> AADLM:
+    return AADLM(**checkpoints.model_args("two_models"), device="cpu")
+
+
+@pytest.mark.parametrize("options", [
+    {"revision": "main"}, {"shortcuts": "none"}, {"max_length": 77}, {"add_bos_token": True},
+    {"attn_implementation": "eager"}, {"dtype": "bfloat16"}, {"reference_dtype": "bfloat16"},
+], ids=str)  # fmt: skip
+def test_a_loaded_model_tells_its_options(checkpoints, model, options):
+    other = AADLM(**checkpoints.model_args("two_models"), device="cpu", **options)
+    assert other.cache_fingerprint() != model.cache_fingerprint()
+
+
+def test_the_same_arguments_are_the_same_model_in_any_batch_size(checkpoints, model):
+    again = AADLM(**checkpoints.model_args("two_models"), device="cpu", batch_size=7)
+    assert again.model_account() == model.model_account()
+
+
+def test_a_change_of_one_number_of_either_model_is_another_model(model):
+    before = model.cache_fingerprint()
+    for one in model.model.sides.models().values():
+        weight = list(one.parameters())[1]
+        with torch.no_grad():  # beyond the first values of the tensor
+            old = weight.view(-1)[-1].clone()
+            weight.view(-1)[-1] += 1
+            assert model.cache_fingerprint() != before
+            weight.view(-1)[-1] = old
+    assert model.cache_fingerprint() == before
+
+
+def test_the_proof_path_the_configuration_and_the_heads_dtype_count(model, monkeypatch):
+    before, account = model.cache_fingerprint(), model.model_account()
+    policy = model.model.sides.models()["policy"]
+    with monkeypatch.context() as patch:
+        patch.setattr(policy.config, "rms_norm_eps", 0.5)
+        assert model.cache_fingerprint() != before
+    with monkeypatch.context() as patch:
+        patch.setattr(model.model, "proof", None)
+        assert model.cache_fingerprint() != before
+    head = policy.get_output_embeddings()
+    own, head.weight = head.weight, torch.nn.Parameter(head.weight.double())
+    assert model.cache_fingerprint() != before
+    head.weight = own
+    assert model.model_account() == account
+
+
+def test_another_template_or_vocabulary_is_another_tokenizer():
+    plain, other, grown = byte_tokenizer(), byte_tokenizer(), byte_tokenizer()
+    other.chat_template = "{{ messages[0]['content'] }}"
+    grown.add_tokens(["<new>"])
+    assert len({tokenizer_mark(plain), tokenizer_mark(other), tokenizer_mark(grown)}) == 3
+    assert tokenizer_mark(plain) == tokenizer_mark(byte_tokenizer())
+
+
+def test_a_checkpoints_mark_is_its_files_or_its_commit(tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
+    before = checkpoint_mark(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    assert checkpoint_mark(str(tmp_path)) != before
+    assert checkpoint_mark("nobody/nothing") == ["nobody/nothing", None]
