@@ -123,7 +123,7 @@ def test_an_instruction_without_room_is_named_before_anything_is_decoded(aad, ch
     path = write(tmp_path / "long.json", [{"instruction": "a"}, {"instruction": "b" * 600}])
     given = ["--model-args", f"policy={checkpoints.policy},reference={checkpoints.reference},device=cpu"]
     with pytest.raises(
-        ConfigError, match=r"instruction 2 has 6\d\d tokens; with 10 new ones it exceeds the context of 512"
+        ConfigError, match=r"instruction 2 has 6\d\d tokens; with 10 new ones it exceeds the policy's context of 512"
     ):
         raise aad("generate", *given, "--name", "x", "--output", tmp_path / "o", "--instructions", path,
                   "--max-new-tokens", "10").exception  # fmt: skip
