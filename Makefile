@@ -33,7 +33,7 @@ test-browser: env    ## the pages in a real browser: Debian's chromium, or CHROM
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m browser --durations 5
 
 test-engine: $(ENGINE)/.ready   ## against vLLM on CPU
-	$(VLLM) $(ENGINE)/bin/$(PYTEST) -m "engine and not grid"
+	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 $(ENGINE)/bin/python -m pytest -m "engine and not grid" --durations 15 tests/engine/test_composite.py
 
 test-wheel: env      ## the wheel as a user installs it, without our pins: lm-eval's answers against the naive loop
 	bash .ci/wheel
@@ -48,7 +48,7 @@ ci:
 
 # What CI samples, and what it has no time or network for: every grid, other libraries and Pythons. Hours.
 test-all: ci check-names test-pythons test-newest test-grid
-	$(VLLM) $(ENGINE)/bin/$(PYTEST) -m "grid and engine"
+	$(VLLM) $(ENGINE)/bin/python -m pytest -m engine
 
 test-grid: env       ## coverage of intervals over all cells, whole fault servers, every architecture; resumes in runs/
 	$(SHARED) $(BIN)/$(PYTEST) -m "grid and not engine"

@@ -31,7 +31,17 @@ from aad_plugin.pair_cache import PairCache
 if TYPE_CHECKING:
     from aad_plugin.sides_in_turns import OneBaseInTurns
 
-__all__ = ["BuildCache", "FindCandidates", "OneBase", "Plausible", "Role", "TwoModels", "read_model", "switched"]
+__all__ = [
+    "BuildCache",
+    "FindCandidates",
+    "OneBase",
+    "Plausible",
+    "Role",
+    "TwoModels",
+    "read_model",
+    "side_by_side",
+    "switched",
+]
 
 Role = Literal["policy", "reference"]
 BuildCache = Callable[[PreTrainedModel], Cache | None]
@@ -47,6 +57,13 @@ def read_model(
     held = named_cache(model, cache)
     logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
+
+
+def side_by_side(caches: Sequence[Cache | None]) -> Cache | None:
+    """Return one cache for models that each have their own, or None where one of them has none."""
+    if any(cache is None for cache in caches):
+        return None
+    return caches[0] if len(caches) == 1 else PairCache(*caches)
 
 
 @dataclass(frozen=True)
@@ -101,10 +118,7 @@ class TwoModels(nn.Module):
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
-        caches = [build(self._model(role)) for role in roles]
-        if any(cache is None for cache in caches):
-            return None
-        return caches[0] if len(caches) == 1 else PairCache(*caches)
+        return side_by_side([build(self._model(role)) for role in roles])
 
     def logits(
         self,

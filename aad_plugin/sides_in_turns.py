@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 
 from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
-from aad_plugin.sides import BuildCache, FindCandidates, Plausible, Role, read_model, switched
+from aad_plugin.sides import BuildCache, FindCandidates, Plausible, Role, read_model, side_by_side, switched
 
 __all__ = ["OneBaseInTurns"]
 
@@ -54,10 +54,7 @@ class OneBaseInTurns(nn.Module):
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
-        caches = [build(self.policy) for _ in roles]
-        if any(cache is None for cache in caches):
-            return None
-        return caches[0] if len(caches) == 1 else PairCache(*caches)
+        return side_by_side([build(self.policy) for _ in roles])
 
     def logits(
         self,

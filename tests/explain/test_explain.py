@@ -191,7 +191,7 @@ def test_mistakes_are_one_line(checkpoints, tmp_path, arguments, message):
     assert message in str(result.exception) and "\n" not in str(result.exception)
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_the_sum_of_advantages_is_the_log_ratio_on_twenty_demo_prompts():
     """log π(y) of each model alone, over prompt and answer in one uncached forward, PEFT switching the adapter."""
     from aad_plugin.load import load_pair

