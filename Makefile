@@ -32,10 +32,10 @@ test-slow: env       ## real weights, many processes
 test-browser: env    ## the pages in a real browser: Debian's chromium, or CHROMIUM=PATH
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m browser --durations 5
 
-test-engine: $(ENGINE)/.ready   ## against vLLM on CPU
+test-engine: $(ENGINE)/.ready   ## the pair inside vLLM on CPU against the naive loop; test-all has the other engine tests
 	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 $(ENGINE)/bin/python -m pytest -m "engine and not grid" --durations 15 tests/engine/test_composite.py
 
-test-wheel: env      ## the wheel as a user installs it, without our pins: lm-eval's answers against the naive loop
+test-wheel: env      ## the wheel as a user installs it, without our pins, through lm-eval
 	bash .ci/wheel
 
 # What CI runs. A step says how long it took.

@@ -231,6 +231,7 @@ def _inputs(text: Text, start: int, stop: int) -> dict[str, Tensor]:
 
 
 def make_text(pair: AlignedPair, seed: int) -> Text:
+    """Return the text of a number, read by each model alone; raises NonFiniteLogits where one gives NaN or inf."""
     device = pair.sides.policy.device
     rows = _rows(pair, seed)
     width = max(map(len, rows))
