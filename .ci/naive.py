@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aad_plugin.demo import assets
 
 ALPHA, CLOSE = 0.1, 1e-4
-STEPS = 32  # of an answer; each re-reads all before it twice
+STEPS = 16  # of an answer; each re-reads all before it twice
 
 
 def naive(models, ids, steps, ends):

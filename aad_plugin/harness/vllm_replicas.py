@@ -27,7 +27,7 @@ class Replicas:
         options = {name: value for name, value in model_args.items() if name != "distributed_executor_backend"}
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False)
-        self._engines = [ray.remote(num_gpus=gpus)(_Engine).remote(options) for _ in range(number)]
+        self._engines: list[Any] = [ray.remote(num_gpus=gpus)(_Engine).remote(options) for _ in range(number)]
 
     def answer(self, prompts: Sequence[Sequence[int]], parameters: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield (number of the request, vLLM's RequestOutput) as they finish; blocks.
@@ -59,6 +59,14 @@ class Replicas:
         import ray
 
         return ray.get([cast(Any, engine).call.remote(method, args) for engine in self._engines])
+
+    def close(self) -> None:
+        """End the copies and free their memory; they answer nothing from then on."""
+        import ray
+
+        for engine in self._engines:
+            ray.kill(engine)
+        self._engines = []
 
 
 class _Engine:

@@ -88,6 +88,7 @@ def test_two_replicas_answer_as_one(run, demo_model, tmp_path, monkeypatch):
         model._arguments.loglikelihood = "reference"  # not the side whose answers were asked for above
         scored.append(loglikelihoods(run(model, "toy_choose")))
     assert np.allclose(scored[0], scored[1], atol=2e-3)
+    replicas._replicas.close()
 
 
 @pytest.mark.parametrize(
