@@ -20,6 +20,7 @@ from aad_plugin.options import refuse_unknown, safetensors_only
 from aad_plugin.pair import AlignedPair, check_shortcuts
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.rendering import borrow_template
+from aad_plugin.rounding import coarsest_dtype, say_dtype
 from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
@@ -158,6 +159,7 @@ def assemble(
     if have_same_weights(sides):
         logger.warning("%s", SAME_WEIGHTS)
     pair.prove()
+    say_dtype(coarsest_dtype(sides.models().values()))
     return pair
 
 

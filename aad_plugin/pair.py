@@ -34,7 +34,7 @@ from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.explain.recorder import TokenRecorder
 from aad_plugin.pair_cache import PairCache
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sides import OneBase, Role, TwoModels
+from aad_plugin.sides import OneBase, Plausible, Role, TwoModels
 
 if TYPE_CHECKING:
     from aad_plugin.proof import Proof
@@ -135,6 +135,11 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.proven_uses: set[str] = set()
         self.eval()
 
+    @property
+    def sums_in_float32(self) -> bool:
+        """Whether AAD compares logits of plausible tokens that were summed in float32, whatever the head's dtype."""
+        return self.shortcuts != "none" and self.sides.gives_columns
+
     def prove(self) -> Proof:
         """Hold every path that spares work against plain readings and take the first that agrees; see `proof.py`.
 
@@ -209,7 +214,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
             return list_candidates(logits[:, : self.vocab_size], alpha)
 
-        found = self.sides.plausible(find, input_ids, cache, keep, self.shortcuts != "candidates", **inputs)
+        lazy, watched = self.shortcuts != "candidates", call.recorder is not None
+        found = self.sides.plausible(find, input_ids, cache, keep, lazy, watched, **inputs)
         if found.reference_values is not None:
             require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
         scores = aad_scores_of_candidates(
@@ -219,7 +225,22 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             found.policy_values,
             found.reference_values,
         )
-        return scores.view(len(input_ids), -1, self.vocab_size)
+        scores = scores.view(len(input_ids), -1, self.vocab_size)
+        if call.recorder is not None:
+            favourites = found.policy_logits[:, : self.vocab_size].argmax(-1).view(len(input_ids), -1)
+            call.recorder.show(self._whole_rows(found, len(input_ids)), scores, "aad", favourites)
+        return scores
+
+    def _whole_rows(self, found: Plausible, batch: int) -> dict[str, Tensor]:
+        """Return role -> (B, K, V) float32 logits as the choice saw them; without the reference where it was not asked."""
+        place = found.candidates.rows, found.candidates.tokens
+        rows = {"policy": found.policy_logits[:, : self.vocab_size].float()}
+        if found.policy_values is not None and found.reference_values is not None:
+            assert found.reference_logits is not None
+            rows["policy"] = rows["policy"].index_put(place, found.policy_values)
+            reference = found.reference_logits[:, : self.vocab_size].float()
+            rows["reference"] = reference.index_put(place, found.reference_values)
+        return {role: row.view(batch, -1, self.vocab_size) for role, row in rows.items()}
 
     @torch.no_grad()
     def answer_logprobs(
@@ -243,6 +264,26 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         rows = self.sides.logits(roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=positions)
         targets = input_ids[:, prompt_length:, None]
         return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
+
+    @torch.no_grad()
+    def choices(
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, settings: DecodingSettings
+    ) -> Tensor:
+        """Return what a strategy would have chosen at each step of given answers, in one forward.
+
+        Args:
+            input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
+            attention_mask: (B, T), 0 for padding.
+            prompt_length: number of leading positions that are not chosen.
+            settings: the strategy, one of token by token, and its strength.
+        Returns:
+            (B, T − prompt_length) int64.
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        keep = input_ids.shape[1] - prompt_length + 1
+        with self._call(settings, None):
+            scores = self(input_ids, attention_mask, positions, logits_to_keep=keep, settings=settings).logits
+        return scores[:, :-1].argmax(-1)
 
     # ---------------------------------------------------------------- generate
 
@@ -439,8 +480,9 @@ class _Call:
             )
 
     def takes_shortcuts(self, settings: DecodingSettings, shortcuts: str) -> bool:
-        """Whether a step may leave out what only a recorder would see."""
-        return settings.strategy == "aad" and shortcuts != "none" and self.recorder is None
+        """Whether a step reads the reference at plausible tokens alone; with a recorder, too, so that what is explained
+        is what is generated."""
+        return settings.strategy == "aad" and shortcuts != "none"
 
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""

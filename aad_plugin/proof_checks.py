@@ -136,7 +136,7 @@ def _check_candidates(pair: AlignedPair, text: Text) -> str | None:
     with _shortcuts(pair):
         found = pair.sides.plausible(
             lambda logits: list_candidates(logits[:, : pair.vocab_size], pair.settings.alpha),
-            text.ids, None, _STEPS + 1, False, **_inputs(text, 0, text.ids.shape[1]),
+            text.ids, None, _STEPS + 1, False, False, **_inputs(text, 0, text.ids.shape[1]),
         )  # fmt: skip
     candidates = found.candidates
     for role, values in (("policy", found.policy_values), ("reference", found.reference_values)):
@@ -199,7 +199,8 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
             if following < 0:
                 ids = ids.flip(0)
             if place == 0 and pair.shortcuts != "none":
-                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, pair.shortcuts != "candidates", **inputs)
+                lazy = pair.shortcuts != "candidates"
+                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, lazy, False, **inputs)
                 rows: dict[Role, Tensor] = {"policy": found.policy_logits[:, None]}
             else:
                 keep = move if place else 1

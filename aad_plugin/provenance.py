@@ -45,6 +45,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "settings": dataclasses.asdict(pair.settings),
         "dtype": {role: str(model.dtype) for role, model in models.items()},
         "head_dtype": {role: _head_dtype(model) for role, model in models.items()},
+        "choice_head": "float32" if pair.sums_in_float32 else "as the head",
         "device": {role: model.device.type for role, model in models.items()},
         "attention": {role: getattr(model.config, "_attn_implementation", None) for role, model in models.items()},
         "config": {role: _text_mark(model.config.to_json_string()) for role, model in models.items()},

@@ -75,12 +75,14 @@ class Plausible:
         candidates: their plausible sets.
         policy_values, reference_values: (N,) float32 logits of the candidates; None where no row had a choice and the
             reference was not asked.
+        reference_logits: (R, V), what the reference's head gave; (0, V) or None where it was spared.
     """
 
     policy_logits: Tensor
     candidates: Candidates
     policy_values: Tensor | None = None
     reference_values: Tensor | None = None
+    reference_logits: Tensor | None = None
 
 
 class TwoModels(nn.Module):
@@ -106,6 +108,11 @@ class TwoModels(nn.Module):
     @property
     def policy(self) -> PreTrainedModel:
         return self.policy_model
+
+    @property
+    def gives_columns(self) -> bool:
+        """Whether both heads' logits can be had one by one, in float32; False before the first step."""
+        return self._policy_head.gives_columns and self._reference_head.gives_columns
 
     def models(self) -> dict[Role, PreTrainedModel]:
         """The models whose weights are held, by role."""
@@ -146,6 +153,7 @@ class TwoModels(nn.Module):
         cache: Cache | None,
         keep: int,
         lazy: bool,
+        whole: bool = False,
         **inputs: Tensor | None,
     ) -> Plausible:
         """Run one step whose reference is read at the plausible tokens only.
@@ -154,6 +162,7 @@ class TwoModels(nn.Module):
             find: lists the plausible sets of (R, V) policy logits.
             keep: positions to score, counted from the end.
             lazy: put the reference's reading off while no row has a choice, and catch up in one forward.
+            whole: whether somebody wants to see the reference's whole rows; no choice depends on it.
         """
         caches = cache.caches if isinstance(cache, PairCache) else (None, None)
         given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
@@ -167,12 +176,14 @@ class TwoModels(nn.Module):
             return Plausible(policy_logits, candidates)
         given.update(cache.catch_up() if isinstance(cache, PairCache) else {})
         # The reference's own head projects nothing where its columns can be had one by one.
-        with self._reference_head.project(0 if self._reference_head.gives_columns else len(input_ids)):
+        spared = self._reference_head.gives_columns and not whole
+        with self._reference_head.project(0 if spared else len(input_ids)):
             reference_logits = self._read("reference", caches[1], keep, given).flatten(0, 1)
         reference_hidden = self._reference_head.take(keep)
         policy_values = self._policy_head.values(policy_hidden, policy_logits, candidates)
         reference_values = self._reference_head.values(reference_hidden, reference_logits, candidates)
-        return Plausible(policy_logits, candidates, policy_values, reference_values.to(policy_logits.device))
+        values = policy_values, reference_values.to(policy_logits.device)
+        return Plausible(policy_logits, candidates, *values, reference_logits.to(policy_logits.device))
 
     def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
         model = self._model(role)
@@ -252,6 +263,11 @@ class OneBase(nn.Module):
         policy, reference = self._adapter_of["policy"], self._adapter_of["reference"]
         return policy, None if reference == BASE else reference
 
+    @property
+    def gives_columns(self) -> bool:
+        """Whether the head's logits can be had one by one, in float32; False before the first step."""
+        return self._head.gives_columns
+
     def models(self) -> dict[Role, PreTrainedModel]:
         """The one model whose weights are held."""
         return {"policy": self.policy}
@@ -291,20 +307,22 @@ class OneBase(nn.Module):
         cache: Cache | None,
         keep: int,
         lazy: bool,
+        whole: bool = False,
         **inputs: Tensor | None,
     ) -> Plausible:
         """Run one step whose reference is projected at the plausible tokens only; arguments as in :class:`TwoModels`,
         except that both sides come out of one forward and nothing is put off."""
         batch = len(input_ids)
-        projected = batch if self._head.gives_columns else 2 * batch
+        projected = batch if self._head.gives_columns and not whole else 2 * batch
         with self._head.project(projected):
             logits = self._read(("policy", "reference"), input_ids, cache, keep, inputs)
         hidden = self._head.take(keep)
         policy_logits = logits[:batch].flatten(0, 1)
         candidates = find(policy_logits)
         policy_values = self._head.values(hidden[:batch], policy_logits, candidates)
-        reference_values = self._head.values(hidden[batch:], logits[batch:].flatten(0, 1), candidates)
-        return Plausible(policy_logits, candidates, policy_values, reference_values)
+        reference_logits = logits[batch:].flatten(0, 1)
+        reference_values = self._head.values(hidden[batch:], reference_logits, candidates)
+        return Plausible(policy_logits, candidates, policy_values, reference_values, reference_logits)
 
     def _read(
         self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]

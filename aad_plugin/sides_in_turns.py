@@ -44,6 +44,8 @@ class OneBaseInTurns(nn.Module):
         """The base model with the policy's adapter active."""
         return self.model.get_base_model()
 
+    gives_columns = False
+
     def models(self) -> dict[Role, PreTrainedModel]:
         """The one model, under the role it plays outside :meth:`role`."""
         return {"policy": self.policy}
@@ -81,6 +83,7 @@ class OneBaseInTurns(nn.Module):
         cache: Cache | None,
         keep: int,
         lazy: bool,
+        whole: bool = False,
         **inputs: Tensor | None,
     ) -> Plausible:
         """Run one step; the candidates' logits are taken off whole rows."""
@@ -88,4 +91,4 @@ class OneBaseInTurns(nn.Module):
         policy, reference = (row.flatten(0, 1) for row in rows)
         found = find(policy)
         place = found.rows.to(policy.device), found.tokens.to(policy.device)
-        return Plausible(policy, found, policy[place].float(), reference[place].float())
+        return Plausible(policy, found, policy[place].float(), reference[place].float(), reference)

@@ -29,6 +29,7 @@ from aad_plugin.harness.vllm_replicas import Replicas, run
 from aad_plugin.pickers import picker_for
 from aad_plugin.provenance import tokenizer_mark, versions
 from aad_plugin.rendering import borrow_template
+from aad_plugin.rounding import say_dtype
 from aad_plugin.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
@@ -91,6 +92,8 @@ class AADVLLM(PairAnswers, VLLM):
             raise ConfigError(
                 "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
+        if self.data_parallel_size <= 1:
+            say_dtype(self.model.model_config.dtype)
         borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
         loaded(self)
 
