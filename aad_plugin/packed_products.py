@@ -19,10 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PackedProducts"]
+__all__ = ["SHARE", "PackedProducts", "free_memory"]
 
-# The copies may take this share of the memory that is free when they are first wanted.
-_SHARE = 0.25
+# Copies may take this share of the memory that is free when they are first wanted.
+SHARE = 0.25
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free where a device keeps its tensors; on an accelerator what torch holds unused counts."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 class PackedProducts:
@@ -53,7 +61,7 @@ class PackedProducts:
             choice: "packed"; "auto" = if the copies fit into a quarter of the free memory; anything else = not.
         """
         if choice == "auto" and self._fits is None:
-            self._fits = self._sizes < _SHARE * psutil.virtual_memory().available
+            self._fits = self._sizes < SHARE * free_memory(torch.device("cpu"))
         before, self._on = self._on, choice == "packed" or (choice == "auto" and bool(self._fits))
         try:
             yield

@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel, StoppingCriteriaList
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -28,13 +29,15 @@ from aad_plugin.decoding import (
     aad_scores_of_candidates,
     eft_scores,
     list_candidates,
+    plausible_set,
     require_finite,
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.explain.recorder import TokenRecorder
+from aad_plugin.finite_watch import FiniteWatch
 from aad_plugin.pair_cache import PairCache
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sides import OneBase, Plausible, Role, TwoModels
+from aad_plugin.sides import OneBase, Plausible, Role, Sparing, TwoModels
 
 if TYPE_CHECKING:
     from aad_plugin.proof import Proof
@@ -47,6 +50,7 @@ SHORTCUTS = ("auto", "none", "candidates", "lazy", "packed")
 # Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
 _UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
+_NOTHING = Sparing(candidates=False, lazy=False)
 _STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
@@ -93,8 +97,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
             reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
             until a step has more than one plausible token; of one base the sides share a forward), "packed" ("lazy", and
-            on a CPU a second, packed copy of 16-bit weights) or "auto" ("packed" if the copies fit into a quarter of
-            the free memory, else "lazy").
+            on a CPU a second, packed copy of 16-bit weights) or "auto": on a CPU "packed" if the copies fit into a quarter
+            of the free memory, else "lazy"; where operations cost more than what they read, on other devices and with
+            small heads, whole rows, and of two checkpoints a late reference for a single row. All but "none" read the
+            policy of a LoRA pair, where it decodes alone, by merged weights of its own if those fit likewise.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -138,7 +144,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
     @property
     def sums_in_float32(self) -> bool:
         """Whether AAD compares logits of plausible tokens that were summed in float32, whatever the head's dtype."""
-        return self.shortcuts != "none" and self.sides.gives_columns
+        return self.sides.gives_sums or (self.sparing(1).candidates and self.sides.gives_columns)
 
     def prove(self) -> Proof:
         """Hold every path that spares work against plain readings and take the first that agrees; see `proof.py`.
@@ -191,22 +197,50 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if call is not None:
             call.check(cache)
         inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
-        if call is not None and call.takes_shortcuts(settings, self.shortcuts) and logits_to_keep:
-            scores = self._candidate_scores(call, settings.alpha, input_ids, cache, logits_to_keep, inputs)
+        sparing = (
+            self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
+        )
+        if call is not None and sparing.candidates:
+            scores = self._candidate_scores(
+                call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
+            )
             return cache_names.output(scores, cache)
-        rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
+        if sparing.lazy and isinstance(self.sides, TwoModels):
+            rows = self.sides.logits_as_needed(
+                partial(self._is_open, settings.alpha), input_ids, cache, logits_to_keep, **inputs
+            )
+        else:
+            rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
+        # Where no row has a choice the reference decides nothing, and any logits will do for it.
+        scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
         if call is not None:
-            step = call.step(cache, input_ids.shape[1])
-            for role, row in zip(roles, rows, strict=True):
-                require_finite(row[:, -1:], role, step)
-        scores = _score(settings, rows)
-        if call is not None and call.recorder is not None:
-            call.recorder.show(dict(zip(roles, rows, strict=True)), scores, settings.strategy)
+            last: dict[str, Tensor] = {role: row[:, -1] for role, row in zip(roles, rows, strict=False)}
+            call.watch.show(last, scores[:, -1], call.step(cache, input_ids.shape[1]))
+            if call.recorder is not None:
+                call.recorder.show(dict(zip(roles, rows, strict=False)), scores, settings.strategy)
         return cache_names.output(scores, cache)
 
+    def sparing(self, rows: int) -> Sparing:
+        """Return what a step of AAD for ``rows`` rows leaves out."""
+        if self.shortcuts == "auto":
+            return self.sides.auto(rows)
+        return Sparing(candidates=self.shortcuts != "none", lazy=self.shortcuts not in ("none", "candidates"))
+
+    def _is_open(self, alpha: float, policy_logits: Tensor) -> bool:
+        """Whether any of (B, K, V) rows has more than one plausible token; waits for the device."""
+        rows = policy_logits[..., : self.vocab_size]
+        return int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
+
     def _candidate_scores(
-        self, call: _Call, alpha: float, input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Any]
+        self,
+        call: _Call,
+        alpha: float,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        inputs: dict[str, Any],
+        lazy: bool,
     ) -> Tensor:
         """Return (B, K, V) scores, equal to the whole rows' up to a constant per row, from the plausible tokens alone."""
 
@@ -214,8 +248,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
             return list_candidates(logits[:, : self.vocab_size], alpha)
 
-        lazy, watched = self.shortcuts != "candidates", call.recorder is not None
-        found = self.sides.plausible(find, input_ids, cache, keep, lazy, watched, **inputs)
+        found = self.sides.plausible(find, input_ids, cache, keep, lazy, call.recorder is not None, **inputs)
         if found.reference_values is not None:
             require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
         scores = aad_scores_of_candidates(
@@ -312,8 +345,11 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             self.generate_batch()
         if kwargs.get("assistant_model") is not None:
             self._refuse_drafts("assistant_model")
-        with self._call(settings, recorder):
-            return super().generate(*args, **kwargs)
+        with self._call(settings, recorder) as call:
+            kwargs["stopping_criteria"] = StoppingCriteriaList([*(kwargs.get("stopping_criteria") or ()), call.watch])
+            answers = super().generate(*args, **kwargs)
+            call.watch.require()
+            return answers
 
     def _refuse_drafts(self, option: str) -> None:
         if self._is_stateful or not self.is_cached:
@@ -373,12 +409,13 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         return None
 
     @contextlib.contextmanager
-    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[None]:
+    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[_Call]:
         # A stack, since an assisted call may draft with this very pair under another strategy.
-        self._calls.append(_Call(settings, recorder))
+        call = _Call(settings, recorder)
+        self._calls.append(call)
         try:
-            with self.sides.products.use(self.shortcuts):
-                yield
+            with self.sides.spare(self.shortcuts):
+                yield call
         finally:
             self._calls.pop()
 
@@ -467,6 +504,7 @@ class _Call:
     def __init__(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> None:
         self.settings = settings
         self.recorder = recorder
+        self.watch = FiniteWatch()
         self.is_cached = False
         self._prompt: int | None = None
         self._forwards = 0
@@ -479,10 +517,10 @@ class _Call:
                 "passes it by a name that aad_plugin does not know; use_cache=False decodes without"
             )
 
-    def takes_shortcuts(self, settings: DecodingSettings, shortcuts: str) -> bool:
-        """Whether a step reads the reference at plausible tokens alone; with a recorder, too, so that what is explained
-        is what is generated."""
-        return settings.strategy == "aad" and shortcuts != "none"
+    def spares(self, settings: DecodingSettings) -> bool:
+        """Whether a step may leave out what only a recorder would see; with a recorder, too, so that what is explained is
+        what is generated."""
+        return settings.strategy == "aad"
 
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""

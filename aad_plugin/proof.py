@@ -42,7 +42,8 @@ class Proof:
     """What was proven of a pair.
 
     Attributes:
-        path: how it decodes: "shared rows", "two models", "one side after the other"; "no cache" where none agreed.
+        path: how it decodes: "shared rows", "shared rows, nothing merged", "two models", "one side after the other"; with
+            "no cache" where none agreed.
         status: "proven", "remembered" or "left out".
         seconds: that the proof took. avoided: paths that gave other logits, each with what differed.
     """
@@ -64,6 +65,9 @@ def _paths(pair: AlignedPair) -> Iterator[str]:
     """Put the pair on its paths one by one, the one that spares most first; yield what each is called."""
     if isinstance(pair.sides, OneBase):
         yield "shared rows"
+        if pair.sides.can_merge and pair.shortcuts != "none":
+            pair.sides.merging_is_proven = False
+            yield "shared rows, nothing merged"
         pair.sides = pair.sides.apart()
         yield "one side after the other"
         called = "one side after the other"
@@ -180,6 +184,7 @@ def _file(pair: AlignedPair) -> Any:
         "models": [[type(m).__qualname__, str(m.dtype), str(m.device), m.config._attn_implementation] for m in models],
         "sides": type(pair.sides).__name__,
         "shortcuts": pair.shortcuts,
+        "merges": isinstance(pair.sides, OneBase) and pair.sides.can_merge,
         "vocab_size": pair.vocab_size,
         "alpha": pair.settings.alpha,
         "checks": list(CHECKS),

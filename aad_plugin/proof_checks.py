@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aad_plugin.decoding import list_candidates
 from aad_plugin.errors import NonFiniteLogits
-from aad_plugin.sides import Role
+from aad_plugin.sides import OneBase, Role, TwoModels
 
 if TYPE_CHECKING:
     from aad_plugin.pair import AlignedPair
@@ -131,7 +131,7 @@ def _check_cache(pair: AlignedPair, text: Text) -> str | None:
 
 def _check_candidates(pair: AlignedPair, text: Text) -> str | None:
     """The reference's logits of the plausible tokens alone."""
-    if pair.shortcuts == "none":
+    if not pair.sparing(len(text.ids)).candidates:
         return None
     with _shortcuts(pair):
         found = pair.sides.plausible(
@@ -156,7 +156,34 @@ def _check_candidates(pair: AlignedPair, text: Text) -> str | None:
     return None
 
 
-CHECKS: dict[str, Check] = {"rows": _check_rows, "cache": _check_cache, "candidates": _check_candidates}
+def _check_late(pair: AlignedPair, text: Text) -> str | None:
+    """A reference that puts the prompt off and catches up, whole rows."""
+    if pair.shortcuts == "none" or not isinstance(pair.sides, TwoModels) or not pair.is_cached:
+        return None
+    cache = pair.new_cache()
+    start, seen = text.ids.shape[1] - 1, Comparison(text, "a late reference")
+    pair.sides.logits_as_needed(lambda logits: False, text.ids[:, :start], cache, 1, **_inputs(text, 0, start))
+    after = _inputs(text, start, start + 1)
+    rows = pair.sides.logits_as_needed(lambda logits: True, text.ids[:, start:], cache, 1, **after)
+    for role, row in zip(ROLES, rows, strict=True):
+        if said := seen.strays(role, row, _STEPS):
+            return said
+    return seen.mixes()
+
+
+def _check_alone(pair: AlignedPair, text: Text) -> str | None:
+    """The policy alone, by merged weights where it has some."""
+    if not isinstance(pair.sides, OneBase) or pair.shortcuts == "none" or not pair.sides.can_merge:
+        return None
+    seen = Comparison(text, "merged weights")
+    with _shortcuts(pair):
+        (row,) = pair.sides.logits(ROLES[:1], text.ids, None, _STEPS + 1, **_inputs(text, 0, text.ids.shape[1]))
+    return seen.strays("policy", row) or seen.mixes()
+
+
+CHECKS: dict[str, Check] = {
+    "rows": _check_rows, "cache": _check_cache, "candidates": _check_candidates, "late": _check_late, "alone": _check_alone,
+}  # fmt: skip
 
 
 def _check_static(pair: AlignedPair, text: Text) -> str | None:
@@ -198,9 +225,8 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
             ids, inputs = text.ids[:, place : place + move], _inputs(text, place, place + move)
             if following < 0:
                 ids = ids.flip(0)
-            if place == 0 and pair.shortcuts != "none":
-                lazy = pair.shortcuts != "candidates"
-                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, lazy, False, **inputs)
+            if place == 0 and (sparing := pair.sparing(len(ids))).candidates:
+                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, sparing.lazy, False, **inputs)
                 rows: dict[Role, Tensor] = {"policy": found.policy_logits[:, None]}
             else:
                 keep = move if place else 1
@@ -219,7 +245,7 @@ def _favourites(pair: AlignedPair) -> Callable[[Tensor], Any]:
 
 @contextlib.contextmanager
 def _shortcuts(pair: AlignedPair) -> Iterator[None]:
-    with pair.sides.products.use(pair.shortcuts):
+    with pair.sides.spare(pair.shortcuts):
         yield
 
 

@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 
 from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
-from aad_plugin.sides import BuildCache, FindCandidates, Plausible, Role, read_model, side_by_side, switched
+from aad_plugin.sides import BuildCache, FindCandidates, Plausible, Role, Sparing, read_model, side_by_side, switched
 
 __all__ = ["OneBaseInTurns"]
 
@@ -44,7 +44,7 @@ class OneBaseInTurns(nn.Module):
         """The base model with the policy's adapter active."""
         return self.model.get_base_model()
 
-    gives_columns = False
+    gives_columns = gives_sums = False
 
     def models(self) -> dict[Role, PreTrainedModel]:
         """The one model, under the role it plays outside :meth:`role`."""
@@ -53,6 +53,14 @@ class OneBaseInTurns(nn.Module):
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the base model is this side."""
         return switched(self.model, str(self._adapters["policy"]), self._adapters[role])
+
+    def auto(self, rows: int) -> Sparing:
+        """What ``shortcuts=auto`` spares: nothing, both sides give whole rows."""
+        return Sparing(candidates=False, lazy=False)
+
+    def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
+        """Inside the block work is spared as ``choice`` of shortcuts says; see :class:`aad_plugin.pair.AlignedPair`."""
+        return self.products.use(choice)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
