@@ -27,7 +27,7 @@ def step_mask(model: Any, mask: Tensor, input_ids: Tensor, cache: Cache | None) 
         mask: (B, T), 0 for padding. input_ids: (B, N) new tokens. cache: of this model alone.
     """
     config = model.config
-    if mask.ndim != 2 or input_ids.shape[1] != 1 or type(cache) is not DynamicCache:
+    if mask.ndim != 2 or input_ids.shape[1] != 1 or cache is None or type(cache) is not DynamicCache:
         return mask
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windowed = kinds != {"full_attention"} or getattr(config, "sliding_window", None)
