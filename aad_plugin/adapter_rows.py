@@ -128,7 +128,7 @@ class _Siblings:
         self.width = -(-width // _ALIGNED) * _ALIGNED
         self._stacks: dict[tuple[str, torch.device], tuple[Tensor, slice]] = {}
         self._weights: list[Tensor] = []
-        self._places: list[int] = []
+        self._place = 0
         self._room: _Room | None = None
         self._read: Tensor | None = None
         self._wide: Tensor | None = None
@@ -138,12 +138,15 @@ class _Siblings:
     def output(self, place: int, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, out) of one layer; ``x`` is widened when the first sibling reads it."""
         if x is not self._read:
+            if self.bases[0].weight.data_ptr() != self._place:  # at first, and after the model was moved
+                self._weights = [self._lay_out(at, base) for at, base in enumerate(self.bases)]
+                self._place = self.bases[0].weight.data_ptr()
             self._wide, self._read, self._left = self._widen(x, spans), x, len(self.layers)
         wide, self._left = self._wide, self._left - 1
         assert wide is not None
         if not self._left:
             self.forget()
-        return self.products.linear(wide, self._wide_weights()[place], self.bases[place].bias)
+        return self.products.linear(wide, self._weights[place], self.bases[place].bias)
 
     def forget(self) -> None:
         """Let go of what was read."""
@@ -190,16 +193,10 @@ class _Siblings:
             self._stacks[key] = stack.t(), slice(start, start + len(stack))
         return self._stacks[key]
 
-    def _wide_weights(self) -> list[Tensor]:
-        """Return per layer (out, in + width); the bases' own weights become views of it, so that they are held once."""
-        if [base.weight.data_ptr() for base in self.bases] != self._places:  # at first, and after the model was moved
-            self._weights = [self._lay_out(place, base) for place, base in enumerate(self.bases)]
-            self._places = [base.weight.data_ptr() for base in self.bases]
-        return self._weights
-
     @torch.inference_mode(False)
     @torch.no_grad()
     def _lay_out(self, place: int, base: nn.Linear) -> Tensor:
+        """Return (out, in + width); the base's own weight becomes a view of it, so that it is held once."""
         inner = base.in_features
         wide = base.weight.new_zeros(base.out_features, inner + self.width)
         wide[:, :inner] = base.weight
@@ -232,6 +229,9 @@ class _Room:
             if name != BASE:
                 down, place = stack(name, x.device)
                 self._parts.append((slice(start, stop), down, low[start:stop, ..., place]))
+        # Of single tokens, read from the room itself and written there: no view has to be made again.
+        single = x.shape[1] == 1 and all(down.dtype == x.dtype for _, down, _ in self._parts)
+        self._singles = [(self._own[rows, 0], down, part[:, 0]) for rows, down, part in self._parts] if single else None
 
     def fits(self, x: Tensor, spans: tuple[Span, ...]) -> bool:
         return self._spans == spans and self._like == (x.shape, x.dtype, x.device)
@@ -239,11 +239,12 @@ class _Room:
     def fill(self, x: Tensor) -> Tensor:
         """Return (rows, T, in + width), overwritten by the next call."""
         self._own.copy_(x)
+        if self._singles is not None and not torch.is_grad_enabled():
+            for own, down, low in self._singles:
+                torch.mm(own, down, out=low)
+            return self._wide
         for rows, down, low in self._parts:
-            if x.dtype == down.dtype and x.shape[1] == 1 and not torch.is_grad_enabled():
-                torch.mm(x[rows].flatten(0, 1), down, out=low.flatten(0, 1))
-            else:
-                low.copy_(x[rows].to(down.dtype) @ down)
+            low.copy_(x[rows].to(down.dtype) @ down)
         return self._wide
 
 

@@ -46,8 +46,11 @@ class PackedProducts:
         self._fits: bool | None = None
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}
         self._sizes = 0
+        models = list(models)
         left_out = {id(layer) for layer in but}
         layers = {id(m): m for model in models for m in model.modules() if type(m) is nn.Linear}
+        # One layer of each model tells of which kind its weights are.
+        self._heads = [next((m for m in model.modules() if type(m) is nn.Linear), None) for model in models]
         for layer in layers.values():
             self._sizes += layer.weight.nbytes
             if id(layer) not in left_out and "forward" not in vars(layer):
@@ -62,7 +65,11 @@ class PackedProducts:
         """
         if choice == "auto" and self._fits is None:
             self._fits = self._sizes < SHARE * free_memory(torch.device("cpu"))
-        before, self._on = self._on, choice == "packed" or (choice == "auto" and bool(self._fits))
+        wanted = choice == "packed" or (choice == "auto" and bool(self._fits))
+        before, self._on = (
+            self._on,
+            wanted and any(layer is not None and _can_pack(layer.weight) for layer in self._heads),
+        )
         try:
             yield
         finally:

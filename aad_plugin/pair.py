@@ -51,6 +51,7 @@ SHORTCUTS = ("auto", "none", "candidates", "lazy", "packed")
 _UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
 _NOTHING = Sparing(candidates=False, lazy=False)
+_TRIED = 8  # steps
 _STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
@@ -205,10 +206,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                 call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
             )
             return cache_names.output(scores, cache)
-        if sparing.lazy and isinstance(self.sides, TwoModels):
-            rows = self.sides.logits_as_needed(
-                partial(self._is_open, settings.alpha), input_ids, cache, logits_to_keep, **inputs
-            )
+        if call is not None and sparing.lazy and isinstance(self.sides, TwoModels) and call.may_close():
+            is_open = partial(self._is_open, call, settings.alpha)
+            rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
         else:
             rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
@@ -227,10 +227,12 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             return self.sides.auto(rows)
         return Sparing(candidates=self.shortcuts != "none", lazy=self.shortcuts not in ("none", "candidates"))
 
-    def _is_open(self, alpha: float, policy_logits: Tensor) -> bool:
+    def _is_open(self, call: _Call, alpha: float, policy_logits: Tensor) -> bool:
         """Whether any of (B, K, V) rows has more than one plausible token; waits for the device."""
         rows = policy_logits[..., : self.vocab_size]
-        return int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
+        found = int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
+        call.note_open(found)
+        return found
 
     def _candidate_scores(
         self,
@@ -508,6 +510,7 @@ class _Call:
         self.is_cached = False
         self._prompt: int | None = None
         self._forwards = 0
+        self._asked = self._closed = 0
 
     def check(self, cache: Cache | None) -> None:
         """Raise if the cache that was made for this call does not arrive: its steps would read a single token each."""
@@ -521,6 +524,16 @@ class _Call:
         """Whether a step may leave out what only a recorder would see; with a recorder, too, so that what is explained is
         what is generated."""
         return settings.strategy == "aad"
+
+    def may_close(self) -> bool:
+        """Whether enough of this call's steps had no choice for asking to pay: each spares a forward, asking costs a
+        twentieth of one and a wait."""
+        return self._asked < _TRIED or self._closed * _TRIED >= self._asked
+
+    def note_open(self, is_open: bool) -> None:
+        """Count a step that was asked whether it has a choice."""
+        self._asked += 1
+        self._closed += not is_open
 
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""

@@ -131,7 +131,7 @@ def _check_cache(pair: AlignedPair, text: Text) -> str | None:
 
 def _check_candidates(pair: AlignedPair, text: Text) -> str | None:
     """The reference's logits of the plausible tokens alone."""
-    if not pair.sparing(len(text.ids)).candidates:
+    if pair.shortcuts == "none":
         return None
     with _shortcuts(pair):
         found = pair.sides.plausible(
@@ -225,8 +225,9 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
             ids, inputs = text.ids[:, place : place + move], _inputs(text, place, place + move)
             if following < 0:
                 ids = ids.flip(0)
-            if place == 0 and (sparing := pair.sparing(len(ids))).candidates:
-                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, sparing.lazy, False, **inputs)
+            if place == 0 and pair.shortcuts != "none":
+                lazy = pair.shortcuts != "candidates"
+                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, lazy, False, **inputs)
                 rows: dict[Role, Tensor] = {"policy": found.policy_logits[:, None]}
             else:
                 keep = move if place else 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import DynamicCache, GemmaConfig, GemmaForCausalLM
 
-from aad_plugin import cache_names, proof, sides
+from aad_plugin import adapter_rows, cache_names, proof, sides
 from aad_plugin.errors import ProofFailed
 from aad_plugin.head_input import HeadInput
 from aad_plugin.pair import AlignedPair
@@ -125,6 +125,23 @@ def a_static_cache_of_another_model(patch):
     yield
 
 
+@contextlib.contextmanager
+def padding_seen_by_single_tokens(patch):
+    """The mask of a token that is read after the prompt forgets the padding."""
+    mask = sides.step_mask
+    patch.setattr(sides, "step_mask", lambda model, given, ids, cache: mask(
+        model, torch.ones_like(given) if ids.shape[1] == 1 else given, ids, cache
+    ))  # fmt: skip
+    yield
+
+
+@contextlib.contextmanager
+def weights_merged_with_nothing(patch):
+    """The policy's own weights are the base's."""
+    patch.setattr(adapter_rows._Siblings, "_merge", lambda self, place, name: self.bases[place].weight.detach().clone())
+    yield
+
+
 PLANTED = {
     ("rows", "reference_plus_lora"): rows_sliced_wrongly,
     ("rows", "two_adapters"): rows_sliced_wrongly,
@@ -133,6 +150,9 @@ PLANTED = {
     ("cache", "reference_plus_lora"): the_caches_name_broken,
     ("candidates", "two_models"): columns_of_another_row,
     ("candidates", "reference_plus_lora"): columns_of_another_row,
+    ("late", "two_models"): unread_tokens_forgotten,
+    ("alone", "reference_plus_lora"): weights_merged_with_nothing,
+    ("alone", "two_adapters"): weights_merged_with_nothing,
 }
 PLANTED_USES = {"drafts": a_crop_that_keeps, "static cache": a_static_cache_of_another_model}
 
@@ -155,6 +175,25 @@ def test_a_late_reference_that_forgets_is_found(monkeypatch):
     pair = toy_pair("two_models").pair
     with unread_tokens_forgotten(monkeypatch):
         assert "cache" in proof._first_difference(pair, [], {"cache": CHECKS["cache"]})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_tokens_mask_is_checked(kind, monkeypatch):
+    pair = toy_pair(kind).pair
+    with padding_seen_by_single_tokens(monkeypatch):
+        assert "cache" in proof._first_difference(pair, [], {"cache": CHECKS["cache"]})
+
+
+def test_a_pair_whose_merged_weights_are_wrong_merges_nothing(monkeypatch):
+    pair, right = toy_pair("reference_plus_lora").pair, toy_pair("reference_plus_lora").pair
+    with weights_merged_with_nothing(monkeypatch):
+        found = pair.prove()
+    assert found.path == "shared rows, nothing merged" and "merged weights" in found.avoided[0]
+    assert not pair.sides.can_merge
+    monkeypatch.undo()
+    prompt = torch.tensor([random_prompts([10])[0]])
+    options = dict(max_new_tokens=24, pad_token_id=PAD, eos_token_id=EOS, strategy="greedy")
+    assert pair.generate(input_ids=prompt, **options).tolist() == right.generate(input_ids=prompt, **options).tolist()
 
 
 @pytest.mark.parametrize(("use", "kind"), [(use, kind) for use in USES for kind in KINDS[:2]])
@@ -224,8 +263,8 @@ def test_the_proof_counts_no_pass_and_takes_few_forwards():
         pair.sides.policy.register_forward_pre_hook(lambda *args, calls=calls, **kwargs: calls.append(1))
         pair.prove()
         assert not pair.sides.passes
-        # Eight of the policy's; a shared base is also read alone for the reference.
-        assert len(calls) <= (8 if kind == "two_models" else 12)
+        # Ten of the policy's; a shared base is also read alone for the reference.
+        assert len(calls) <= (10 if kind == "two_models" else 13)
 
 
 def test_an_expert_routers_near_tie_does_not_count(monkeypatch):

@@ -25,7 +25,7 @@ def main(
     proof_shapes: Annotated[str, typer.Option(help="Of the proofs, separated by commas.")] = "tiny,mid",
     forced_shape: Annotated[str, typer.Option(help="Of the forced choices.")] = "1b",
     batches: Annotated[str, typer.Option(help="Rows decoded together, separated by commas.")] = "1,8",
-    tokens: Annotated[int, typer.Option(help="New tokens per answer.")] = 48,
+    tokens: Annotated[int, typer.Option(help="New tokens per answer.")] = 32,
     dtype: Annotated[str, typer.Option(help="Of the speed table and the forced choices.")] = "bfloat16",
     folder: Annotated[
         Path, typer.Option("--output", help="Figures, one file a part; what is there is not made again.")

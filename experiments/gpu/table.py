@@ -24,6 +24,12 @@ __all__ = ["run"]
 PROMPT = 128
 SHORTCUTS = ("none", "candidates", "lazy", "auto")
 GREEDY = ("greedy: generate", "greedy: bare loop")
+# Counted at the first batch size, which a share of the time is kept for.
+COUNTED = (
+    "greedy: generate", "lora aad none", "lora aad auto", "lora greedy", "full aad none", "full aad auto", "naive loop",
+    "greedy: bare loop", "lora aad lazy", "full aad lazy",
+)  # fmt: skip
+COUNTING = 0.2
 Calls = dict[str, Callable[[int], Tensor]]
 
 
@@ -34,18 +40,18 @@ def run(records: Records, device: str, shape: str, batches: list[int], tokens: i
     for kind in ("lora", "full"):
         records.attempt(f"{shape} proof {kind}", lambda kind=kind: {"path": getattr(built, kind).prove().path})
     print(json.dumps({"part": records.part, "made_s": round(time.monotonic() - started, 1)}), flush=True)
-    for batch in batches:
+    by_batch: dict[int, Calls] = {}
+    for number, batch in enumerate(batches):
         generator = torch.Generator().manual_seed(3)
         ids = torch.randint(4, SHAPES[shape].vocab, (batch, PROMPT), generator=generator).to(device)
-        calls = _calls(built, ids, torch.ones_like(ids))
-        share = records.left / (len(batches) - batches.index(batch))
-        _time(records, f"{shape} batch {batch}", calls, batch, tokens, time.monotonic() + share * 0.8)
-        for name, call in calls.items():
-            if batch == batches[0]:
-                records.attempt(f"{shape} batch {batch} counts {name}", lambda call=call: _counts(call))
-    if device == "cuda":
-        for name in (GREEDY[1], "lora aad none", "lora aad auto", "lora greedy", "full aad none", "full aad auto"):
+        by_batch[batch] = _calls(built, ids, torch.ones_like(ids))
+        share = (records.left - COUNTING * records.left) / (len(batches) - number)
+        _time(records, f"{shape} batch {batch}", by_batch[batch], batch, tokens, time.monotonic() + share)
+    calls = by_batch[batches[0]]
+    for name in COUNTED:
+        if device == "cuda":
             records.attempt(f"{shape} launches {name}", lambda name=name: _launches(calls[name]))
+        records.attempt(f"{shape} counts {name}", lambda name=name: _counts(calls[name]))
 
 
 def _calls(built: Built, ids: Tensor, mask: Tensor) -> Calls:
@@ -70,7 +76,6 @@ def _calls(built: Built, ids: Tensor, mask: Tensor) -> Calls:
         for shortcuts in SHORTCUTS:
             calls[f"{kind} aad {shortcuts}"] = partial(ask, pair, "aad", shortcuts)
         calls[f"{kind} greedy"] = partial(ask, pair, "greedy", "auto")
-        calls[f"{kind} reference"] = partial(ask, pair, "reference", "auto")
     return calls
 
 
