@@ -38,6 +38,7 @@ from aad_plugin.sides import OneBase, Role, TwoModels
 
 if TYPE_CHECKING:
     from aad_plugin.proof import Proof
+    from aad_plugin.sides_by_row import SidesByRow
     from aad_plugin.sides_in_turns import OneBaseInTurns
 
 __all__ = ["SHORTCUTS", "AlignedPair", "AlignedPairConfig", "check_shortcuts"]
@@ -106,7 +107,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def __init__(
         self,
-        sides: TwoModels | OneBase | OneBaseInTurns,
+        sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow,
         *,
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
@@ -391,9 +392,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def to(self, *args: Any, **kwargs: Any) -> AlignedPair:
         """Move the pair; a reference placed on a device of its own stays there."""
-        if not isinstance(self.sides, TwoModels) or self.sides.policy_model.device == self.sides.reference_model.device:
+        if len({model.device for model in self.sides.models().values()}) == 1:
             return super().to(*args, **kwargs)
-        self.sides.policy_model.to(*args, **kwargs)
+        self.sides.policy.to(*args, **kwargs)
         return self
 
     @classmethod
@@ -483,12 +484,18 @@ def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns) -> dict[str, int]:
+def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> dict[str, int]:
     models = sides.models()
+    for model in models.values():
+        if not hasattr(model.get_output_embeddings(), "weight"):
+            raise ConfigError(
+                f"{type(model).__name__} has no head with one row per token (several codebooks, or none): a pair decodes "
+                "text, token by token"
+            )
     return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
 
 
-def _context_length(sides: TwoModels | OneBase | OneBaseInTurns) -> int | None:
+def _context_length(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> int | None:
     """Return the shorter context of the two, in tokens; None where no configuration tells."""
     models = sides.models().values()
     known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]

@@ -38,6 +38,7 @@ __all__ = [
     "Plausible",
     "Role",
     "TwoModels",
+    "plausible_of_rows",
     "read_model",
     "side_by_side",
     "switched",
@@ -81,6 +82,14 @@ class Plausible:
     candidates: Candidates
     policy_values: Tensor | None = None
     reference_values: Tensor | None = None
+
+
+def plausible_of_rows(find: FindCandidates, rows: Sequence[Tensor]) -> Plausible:
+    """Return one step's plausible tokens, their logits taken off the policy's and the reference's (B, K, V) whole rows."""
+    policy, reference = (row.flatten(0, 1) for row in rows)
+    found = find(policy)
+    place = found.rows.to(policy.device), found.tokens.to(policy.device)
+    return Plausible(policy, found, policy[place].float(), reference[place].float())
 
 
 class TwoModels(nn.Module):
