@@ -32,7 +32,7 @@ from aad_plugin.decoding import (
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.explain.recorder import TokenRecorder
-from aad_plugin.pair_cache import PairCache
+from aad_plugin.pair_cache import PairCache, has_attention
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
 
@@ -446,10 +446,9 @@ class _Call:
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
         self._forwards += 1
-        try:
-            length = cache.get_seq_length() if cache is not None else new
-        except ValueError:  # a cache without attention layers keeps no length
+        if cache is not None and not has_attention(cache):
             return f" at step {self._forwards}"
+        length = cache.get_seq_length() if cache is not None else new
         if self._prompt is None:
             self._prompt = length
         return f" at step {length - self._prompt + 1}"

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-__all__ = ["PairCache", "cache_bytes_per_token"]
+__all__ = ["PairCache", "cache_bytes_per_token", "has_attention"]
+
+
+def has_attention(cache: Cache) -> bool:
+    """Whether any layer of a cache keeps keys and values of its tokens; recurrent layers alone keep a state."""
+    try:
+        cache.get_seq_length()
+    except ValueError:
+        return False
+    return True
 
 
 def cache_bytes_per_token(config: Any, value_bytes: int) -> int | None:
@@ -107,7 +116,8 @@ class PairCache(Cache):
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         self._change_unread(lambda value: value[beam_idx.to(value.device)])
         for cache in self.caches:
-            cache.reorder_cache(self._rows(beam_idx))
+            # As many indices as rows; a purely recurrent cache has no keys whose rows could be counted.
+            cache.reorder_cache(torch.cat([beam_idx, beam_idx + len(beam_idx)]) if self.is_twin else beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self._change_unread(lambda value: value[indices.to(value.device)])

@@ -30,6 +30,7 @@ from aad_plugin.sides_by_row import SidesByRow
 
 if TYPE_CHECKING:
     from aad_plugin.pair import AlignedPair
+    from aad_plugin.sides_in_turns import OneBaseInTurns
 
 __all__ = ["Proof", "prove", "prove_use"]
 
@@ -64,18 +65,21 @@ class Proof:
 
 def _paths(pair: AlignedPair) -> Iterator[str]:
     """Put the pair on its paths one by one, the one that spares most first; yield what each is called."""
+    if isinstance(pair.sides, SidesByRow):  # proven before
+        pair.sides = pair.sides.sides
     if isinstance(pair.sides, OneBase):
         yield "shared rows"
         pair.sides = pair.sides.apart()
-    called = "two models" if isinstance(pair.sides, TwoModels) else "one side after the other"
+    sides: TwoModels | OneBaseInTurns = pair.sides
+    called = "two models" if isinstance(sides, TwoModels) else "one side after the other"
     yield called
-    if isinstance(pair.sides, TwoModels):
+    if isinstance(sides, TwoModels):
         if pair.shortcuts != "none":
             pair.shortcuts = "none"
             yield f"{called}, whole rows"
     pair.is_cached, pair.shortcuts = False, "none"
     yield f"{called}, no cache"
-    pair.sides = SidesByRow(pair.sides)
+    pair.sides = SidesByRow(sides)
     yield f"{called}, row by row"
 
 

@@ -183,14 +183,16 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
     """Read the prompt, then ``moves``; say where logits differ from plain ones. A move is a number of tokens to read, or,
     negative, of tokens to take back; what will be taken back are other tokens than the text's.
 
-    The prompt is read by the way of a step that needs no reference, so that a reference that reads late has to catch up.
+    The first single token is read by the way of a step that needs no reference, so that a reference that reads late has to
+    catch up with several tokens after those that its cache holds.
     """
     if cache is None:
         return f"{what}: the models give none" if pair.is_cached else None
     start = text.ids.shape[1] - _STEPS
     place, seen = 0, Comparison(text, what)
+    late = moves.index(1) + 1 if pair.shortcuts != "none" else None
     with _shortcuts(pair):
-        for move, following in zip([start, *moves], [*moves, 0], strict=True):
+        for number, (move, following) in enumerate(zip([start, *moves], [*moves, 0], strict=True)):
             if move < 0:
                 cache.crop(move)
                 place += move
@@ -198,7 +200,7 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
             ids, inputs = text.ids[:, place : place + move], _inputs(text, place, place + move)
             if following < 0:
                 ids = ids.flip(0)
-            if place == 0 and pair.shortcuts != "none":
+            if number == late:
                 found = pair.sides.plausible(_favourites(pair), ids, cache, 1, pair.shortcuts != "candidates", **inputs)
                 rows: dict[Role, Tensor] = {"policy": found.policy_logits[:, None]}
             else:

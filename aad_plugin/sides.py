@@ -26,7 +26,7 @@ from aad_plugin.decoding import Candidates
 from aad_plugin.errors import ConfigError
 from aad_plugin.head_input import HeadInput
 from aad_plugin.packed_products import PackedProducts
-from aad_plugin.pair_cache import PairCache
+from aad_plugin.pair_cache import PairCache, has_attention
 
 if TYPE_CHECKING:
     from aad_plugin.sides_in_turns import OneBaseInTurns
@@ -56,6 +56,9 @@ def read_model(
     """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0."""
     keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
     held = named_cache(model, cache)
+    if cache is not None and "attention_mask" in inputs and not has_attention(cache):
+        # A purely recurrent model multiplies what it reads by the mask, which is of those tokens alone.
+        inputs["attention_mask"] = inputs["attention_mask"][:, -input_ids.shape[1] :]
     logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
