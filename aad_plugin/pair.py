@@ -32,7 +32,7 @@ from aad_plugin.decoding import (
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.explain.recorder import TokenRecorder
-from aad_plugin.pair_cache import PairCache, has_attention
+from aad_plugin.pair_cache import PairCache
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
 
@@ -325,6 +325,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             return cache_names.take(own)
 
         cache = self.sides.new_cache(_roles(self._calls[-1].settings), build)
+        if cache is not None and not cache_names.host_takes(cache):
+            cache = None
         self._calls[-1].is_cached = cache is not None
         if cache is not None:
             model_kwargs[cache_names.host_name()] = cache
@@ -446,7 +448,7 @@ class _Call:
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
         self._forwards += 1
-        if cache is not None and not has_attention(cache):
+        if cache is not None and not cache_names.has_attention(cache):
             return f" at step {self._forwards}"
         length = cache.get_seq_length() if cache is not None else new
         if self._prompt is None:

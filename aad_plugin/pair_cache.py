@@ -14,16 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-__all__ = ["PairCache", "cache_bytes_per_token", "has_attention"]
-
-
-def has_attention(cache: Cache) -> bool:
-    """Whether any layer of a cache keeps keys and values of its tokens; recurrent layers alone keep a state."""
-    try:
-        cache.get_seq_length()
-    except ValueError:
-        return False
-    return True
+__all__ = ["PairCache", "cache_bytes_per_token"]
 
 
 def cache_bytes_per_token(config: Any, value_bytes: int) -> int | None:

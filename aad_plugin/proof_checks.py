@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from aad_plugin.cache_names import host_takes
 from aad_plugin.decoding import list_candidates
 from aad_plugin.errors import NonFiniteLogits
 from aad_plugin.sides import Role
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS", "ROLES", "USES", "Comparison", "Text", "make_text"]
 
 ROLES: tuple[Role, Role] = ("policy", "reference")
-_LENGTHS, _STEPS = (9, 5), 2
+_LENGTHS, _STEPS, _WINDOW = (9, 5), 2, 6
 # Root mean square difference of two rows of logits over their spread, by dtype: what rounding alone can make of two ways
 # to compute one row, at least and at most; in between the difference of two plain readings decides.
 _ROUNDING = {torch.float64: (1e-12, 1e-6), torch.float32: (1e-5, 1e-4), torch.float16: (1e-2, 5e-2)}
@@ -156,7 +157,54 @@ def _check_candidates(pair: AlignedPair, text: Text) -> str | None:
     return None
 
 
-CHECKS: dict[str, Check] = {"rows": _check_rows, "cache": _check_cache, "candidates": _check_candidates}
+def _check_window(pair: AlignedPair, text: Text) -> str | None:
+    """A cache that forgets what lies before a window, of a model that is to do so, too.
+
+    Real windows are longer than any short text, so they are made short for this reading. Kernels that were told their
+    window when they were built do not see that, and are not asked.
+    """
+    configs = [model.config.get_text_config() for model in pair.sides.models().values()]
+    plain = all(config._attn_implementation in ("eager", "sdpa") for config in configs)
+    cache = pair.new_cache() if plain else None
+    if cache is None or not any(any(own.is_sliding) for own in getattr(cache, "caches", [cache])):
+        return None
+    start = text.ids.shape[1] - _STEPS
+    row = text.ids[:1]  # the longer one, which has no padding
+    with _short_windows(configs):
+        truth = {}
+        for role in ROLES:
+            with pair.sides.role(role) as model:
+                truth[role] = _read(model, row, pair.vocab_size, 1)[None]
+        cache = pair.new_cache()
+        pair.sides.logits(ROLES, row[:, :start], cache, 1)
+        rows = pair.sides.logits(ROLES, row[:, start:], cache, 1)
+    for role, logits in zip(ROLES, rows, strict=True):
+        found = _relative(logits[..., : pair.vocab_size], truth[role])
+        if not found <= text.bound:
+            return f"a cache with a window: the {role}'s logits differ by {found:.2g} of their spread"
+    return None
+
+
+@contextlib.contextmanager
+def _short_windows(configs: list[Any]) -> Iterator[None]:
+    before = [getattr(config, "sliding_window", None) for config in configs]
+    try:
+        for config, window in zip(configs, before, strict=True):
+            if isinstance(window, int):
+                config.sliding_window = min(window, _WINDOW)
+        yield
+    finally:
+        for config, window in zip(configs, before, strict=True):
+            if isinstance(window, int):
+                config.sliding_window = window
+
+
+CHECKS: dict[str, Check] = {
+    "rows": _check_rows,
+    "cache": _check_cache,
+    "window": _check_window,
+    "candidates": _check_candidates,
+}
 
 
 def _check_static(pair: AlignedPair, text: Text) -> str | None:
@@ -188,6 +236,8 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
     """
     if cache is None:
         return f"{what}: the models give none" if pair.is_cached else None
+    if not host_takes(cache):
+        return f"{what}: this transformers asks it for its length, which a recurrent model's has not"
     start = text.ids.shape[1] - _STEPS
     place, seen = 0, Comparison(text, what)
     late = moves.index(1) + 1 if pair.shortcuts != "none" else None

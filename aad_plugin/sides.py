@@ -21,12 +21,12 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.adapter_rows import BASE, AdapterRows
-from aad_plugin.cache_names import named_cache
+from aad_plugin.cache_names import has_attention, named_cache
 from aad_plugin.decoding import Candidates
 from aad_plugin.errors import ConfigError
 from aad_plugin.head_input import HeadInput
 from aad_plugin.packed_products import PackedProducts
-from aad_plugin.pair_cache import PairCache, has_attention
+from aad_plugin.pair_cache import PairCache
 
 if TYPE_CHECKING:
     from aad_plugin.sides_in_turns import OneBaseInTurns

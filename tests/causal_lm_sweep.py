@@ -210,6 +210,7 @@ def lora(model: PreTrainedModel) -> tuple[str, str]:
 
 
 OUTCOMES = ("equal", "refused", "wrong", "traceback", "no LoRA")
+REFUSED = {"two checkpoints": 0.05, "LoRA": 0.15}  # the largest share of classes that may be refused
 KINDS = {"two checkpoints": two_checkpoints, "LoRA": lora}
 
 
@@ -283,7 +284,11 @@ def main(wanted: list[str]) -> int:
     for kind in KINDS:
         found = Counter(row[kind][0] for row in built)
         print(f"| {kind} |", " | ".join(str(found[name]) for name in OUTCOMES), "|")
-    return 1 if any(row[kind][0] in ("wrong", "traceback") for row in built for kind in KINDS) else 0
+    too_many = [
+        kind for kind, share in REFUSED.items() if sum(row[kind][0] == "refused" for row in built) > share * len(built)
+    ]
+    wrong = any(row[kind][0] in ("wrong", "traceback") for row in built for kind in KINDS)
+    return 1 if wrong or too_many else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import logging
 
 import pytest
 import torch
-from transformers import DynamicCache, GemmaConfig, GemmaForCausalLM
+from transformers import DynamicCache, GemmaConfig, GemmaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from aad_plugin import cache_names, proof, sides, sides_by_row, sides_in_turns
 from aad_plugin.errors import ProofFailed
@@ -28,6 +29,16 @@ def own_memory(monkeypatch, tmp_path):
     monkeypatch.setenv("AAD_CACHE_DIR", str(tmp_path / "cache"))
 
 
+def mistral():
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, sliding_window=64, max_position_embeddings=512, eos_token_id=EOS, pad_token_id=PAD,
+            bos_token_id=None,
+        )
+    )  # fmt: skip
+
+
 def gemma():
     return GemmaForCausalLM(
         GemmaConfig(
@@ -40,9 +51,10 @@ def gemma():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("arch", ["llama", "qwen3", "gpt2", "gemma"])
+@pytest.mark.parametrize("arch", ["llama", "qwen3", "gpt2", "gemma", "mistral"])
 def test_the_fast_path_stays(arch, kind, dtype, monkeypatch):
     monkeypatch.setitem(BUILDERS, "gemma", gemma)
+    monkeypatch.setitem(BUILDERS, "mistral", mistral)
     pair = toy_pair(kind, arch).pair.to(dtype)
     shortcuts = pair.shortcuts
     found = pair.prove()
@@ -124,7 +136,19 @@ def a_static_cache_of_another_model(patch):
     yield
 
 
+@contextlib.contextmanager
+def a_window_that_keeps_too_little(patch):
+    """A cache forgets tokens that the model's mask still shows."""
+    init = DynamicSlidingWindowLayer.__init__
+    patch.setattr(DynamicSlidingWindowLayer, "__init__", lambda self, window, *given, **named: init(
+        self, max(2, window - 3), *given, **named
+    ))  # fmt: skip
+    yield
+
+
 PLANTED = {
+    ("window", "two_models"): a_window_that_keeps_too_little,
+    ("window", "reference_plus_lora"): a_window_that_keeps_too_little,
     ("rows", "reference_plus_lora"): rows_sliced_wrongly,
     ("rows", "two_adapters"): rows_sliced_wrongly,
     ("rows", "two_models"): a_mask_lost,
@@ -143,11 +167,13 @@ def test_every_path_has_a_planted_fault():
 
 @pytest.mark.parametrize(("check", "kind"), PLANTED, ids=str)
 def test_a_planted_fault_is_found(check, kind, monkeypatch):
-    pair = toy_pair(kind).pair
+    monkeypatch.setitem(BUILDERS, "mistral", mistral)
+    arch = "mistral" if check == "window" else "llama"
+    pair, right = toy_pair(kind, arch).pair, toy_pair(kind, arch).pair
     with PLANTED[check, kind](monkeypatch):
         assert proof._first_difference(pair, [], {check: CHECKS[check]})
     monkeypatch.undo()
-    assert proof._first_difference(toy_pair(kind).pair, []) is None
+    assert proof._first_difference(right, []) is None
 
 
 def test_a_late_reference_that_forgets_is_found(monkeypatch):
