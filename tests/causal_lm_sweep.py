@@ -2,6 +2,8 @@
 
     python -m tests.causal_lm_sweep [CLASS …]      # resumes in runs/causal_lm_sweep-<version>.jsonl; prints the table
 
+Classes that are named are examined anew; without names every class that the file lacks is. Delete the file after a change.
+
 As two checkpoints, and as one base with LoRA on all linear layers, a padded batch must give the naive loop's tokens or the
 pair must be refused in one line. Random weights, float32, 12 tokens of three prompts.
 """
@@ -261,7 +263,9 @@ def main(wanted: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     file = Path("runs") / f"causal_lm_sweep-{transformers.__version__}.jsonl"
     file.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() and not wanted else []
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    rows = [row for row in rows if row["class"] not in wanted]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     done = {row["class"] for row in rows}
     signal.signal(signal.SIGALRM, _too_long)
     for config_class, model_class in classes():
@@ -275,9 +279,8 @@ def main(wanted: list[str]) -> int:
         signal.alarm(0)
         rows.append(row)
         print(json.dumps(row), flush=True)
-        if not wanted:
-            with file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(row) + "\n")
+        with file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
     built = [row for row in rows if row["state"] == "built"]
     print(f"\ntransformers {transformers.__version__}: {len(rows)} classes, {len(built)} build\n")
     print(f"| as | {' | '.join(OUTCOMES)} |\n|{'---|' * (len(OUTCOMES) + 1)}")
