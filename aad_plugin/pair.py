@@ -41,6 +41,7 @@ from aad_plugin.sides import OneBase, Plausible, Role, Sparing, TwoModels
 
 if TYPE_CHECKING:
     from aad_plugin.proof import Proof
+    from aad_plugin.sides_by_row import SidesByRow
     from aad_plugin.sides_in_turns import OneBaseInTurns
 
 __all__ = ["SHORTCUTS", "AlignedPair", "AlignedPairConfig", "check_shortcuts"]
@@ -113,7 +114,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def __init__(
         self,
-        sides: TwoModels | OneBase | OneBaseInTurns,
+        sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow,
         *,
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
@@ -403,6 +404,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             return cache_names.take(own)
 
         cache = self.sides.new_cache(_roles(self._calls[-1].settings), build)
+        if cache is not None and not cache_names.host_takes(cache):
+            cache = None
         self._calls[-1].is_cached = cache is not None
         if cache is not None:
             model_kwargs[cache_names.host_name()] = cache
@@ -471,9 +474,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def to(self, *args: Any, **kwargs: Any) -> AlignedPair:
         """Move the pair; a reference placed on a device of its own stays there."""
-        if not isinstance(self.sides, TwoModels) or self.sides.policy_model.device == self.sides.reference_model.device:
+        if len({model.device for model in self.sides.models().values()}) == 1:
             return super().to(*args, **kwargs)
-        self.sides.policy_model.to(*args, **kwargs)
+        self.sides.policy.to(*args, **kwargs)
         return self
 
     @classmethod
@@ -538,10 +541,9 @@ class _Call:
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
         self._forwards += 1
-        try:
-            length = cache.get_seq_length() if cache is not None else new
-        except ValueError:  # a cache without attention layers keeps no length
+        if cache is not None and not cache_names.has_attention(cache):
             return f" at step {self._forwards}"
+        length = cache.get_seq_length() if cache is not None else new
         if self._prompt is None:
             self._prompt = length
         return f" at step {length - self._prompt + 1}"
@@ -576,12 +578,18 @@ def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns) -> dict[str, int]:
+def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> dict[str, int]:
     models = sides.models()
+    for model in models.values():
+        if not hasattr(model.get_output_embeddings(), "weight"):
+            raise ConfigError(
+                f"{type(model).__name__} has no head with one row per token (several codebooks, or none): a pair decodes "
+                "text, token by token"
+            )
     return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
 
 
-def _context_length(sides: TwoModels | OneBase | OneBaseInTurns) -> int | None:
+def _context_length(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> int | None:
     """Return the shorter context of the two, in tokens; None where no configuration tells."""
     models = sides.models().values()
     known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]

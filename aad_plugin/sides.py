@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.adapter_rows import BASE, AdapterRows
-from aad_plugin.cache_names import named_cache
+from aad_plugin.cache_names import has_attention, named_cache
 from aad_plugin.decoding import Candidates
 from aad_plugin.errors import ConfigError
 from aad_plugin.head_input import HeadInput
@@ -40,6 +40,7 @@ __all__ = [
     "Role",
     "Sparing",
     "TwoModels",
+    "plausible_of_rows",
     "read_model",
     "side_by_side",
     "switched",
@@ -57,7 +58,11 @@ def read_model(
     """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0."""
     keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
     held = named_cache(model, cache)
-    if (mask := inputs.get("attention_mask")) is not None:
+    mask = inputs.get("attention_mask")
+    if mask is not None and cache is not None and not has_attention(cache):
+        # A purely recurrent model multiplies what it reads by the mask, which is of those tokens alone.
+        inputs["attention_mask"] = mask[:, -input_ids.shape[1] :]
+    elif mask is not None:
         inputs["attention_mask"] = step_mask(model, mask, input_ids, cache)
     logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
@@ -100,6 +105,14 @@ class Plausible:
     policy_values: Tensor | None = None
     reference_values: Tensor | None = None
     reference_logits: Tensor | None = None
+
+
+def plausible_of_rows(find: FindCandidates, rows: Sequence[Tensor]) -> Plausible:
+    """Return one step's plausible tokens, their logits taken off the policy's and the reference's (B, K, V) whole rows."""
+    policy, reference = (row.flatten(0, 1) for row in rows)
+    found = find(policy)
+    place = found.rows.to(policy.device), found.tokens.to(policy.device)
+    return Plausible(policy, found, policy[place].float(), reference[place].float(), reference)
 
 
 class TwoModels(nn.Module):

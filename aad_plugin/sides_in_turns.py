@@ -16,7 +16,17 @@ from transformers.cache_utils import Cache
 
 from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
-from aad_plugin.sides import BuildCache, FindCandidates, Plausible, Role, Sparing, read_model, side_by_side, switched
+from aad_plugin.sides import (
+    BuildCache,
+    FindCandidates,
+    Plausible,
+    Role,
+    Sparing,
+    plausible_of_rows,
+    read_model,
+    side_by_side,
+    switched,
+)
 
 __all__ = ["OneBaseInTurns"]
 
@@ -95,8 +105,4 @@ class OneBaseInTurns(nn.Module):
         **inputs: Tensor | None,
     ) -> Plausible:
         """Run one step; the candidates' logits are taken off whole rows."""
-        rows = self.logits(("policy", "reference"), input_ids, cache, keep, **inputs)
-        policy, reference = (row.flatten(0, 1) for row in rows)
-        found = find(policy)
-        place = found.rows.to(policy.device), found.tokens.to(policy.device)
-        return Plausible(policy, found, policy[place].float(), reference[place].float(), reference)
+        return plausible_of_rows(find, self.logits(("policy", "reference"), input_ids, cache, keep, **inputs))
