@@ -228,7 +228,10 @@ def _check_bases(release: Release, node: ast.ClassDef, names: dict, findings: Fi
                 for method in node.body:
                     if isinstance(method, ast.FunctionDef) and method.name in theirs and not method.args.vararg:
                         full = f"{owner.module}.{owner.node.name}.{method.name}(…)"
-                        fits = len(method.args.args) >= len(theirs[method.name].args.args)
+                        given = theirs[method.name].args
+                        # We call a constructor ourselves, with what it needs.
+                        spared = len(given.defaults) if method.name == "__init__" else 0
+                        fits = len(method.args.args) >= len(given.args) - spared
                         (findings.checked if fits else findings.missing).add(full)
 
 
