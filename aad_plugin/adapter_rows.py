@@ -171,7 +171,7 @@ class _Siblings:
     def _widen(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, in + width): ``x`` with each row's own A x."""
         room = self._room
-        if room is None or not room.fits(x, spans):
+        if room is None or torch.is_grad_enabled() or not room.fits(x, spans):
             room = _Room(x, spans, self.width, self._stack)
             # Single tokens are read again and again in one shape; a gradient would need what each of them read.
             self._room = room if x.shape[1] == 1 and not torch.is_grad_enabled() else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -349,7 +349,6 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if kwargs.get("assistant_model") is not None:
             self._refuse_drafts("assistant_model")
         with self._call(settings, recorder) as call:
-            kwargs["stopping_criteria"] = StoppingCriteriaList([*(kwargs.get("stopping_criteria") or ()), call.watch])
             answers = super().generate(*args, **kwargs)
             call.watch.require()
             return answers
@@ -440,6 +439,13 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                     f"leave it out, or use strategy='greedy'"
                 )
         return config, model_kwargs
+
+    def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the running call's watch over non-finite logits end it."""
+        criteria = super()._get_stopping_criteria(*args, **kwargs)
+        if self._calls:
+            criteria.append(self._calls[-1].watch)
+        return criteria
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and isinstance(cache, PairCache) != (len(roles) == 2):

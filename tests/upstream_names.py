@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = ("aad_plugin", "judges", "tasks", "benchmarks")
+OURS = ("aad_plugin", "judges", "tasks", "benchmarks", "experiments")
 # Methods and fields that we use on objects the release hands us, and arguments we pass by string; no import names them.
 # A class may have moved: places are separated by "|".
 USED: dict[str, dict[str, tuple[str, ...]]] = {

@@ -45,10 +45,10 @@ class Counts:
 
 
 class _Counter(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
+    def __enter__(self) -> Any:
         self.names: Counter[str] = Counter()
         self.waits = 0
+        return super().__enter__()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
