@@ -7,7 +7,8 @@ and every input with the rows' A x beside it, so that
 
 costs what the base layer costs; rows without an adapter have zeros there. Layers of one parent that read one tensor (an
 attention's query, key and value) share its widened form; each gives a tensor of its own, since slices of one product
-make everything after them slower. PEFT's mixed batches (`adapter_names`) gather, project and scatter rows in every layer
+make everything after them slower. A policy read alone has weights of its own, merged in float32 and held beside the
+base's, which are never written. PEFT's mixed batches (`adapter_names`) gather, project and scatter rows in every layer
 instead, which for a small model takes as long as the model itself; layers that are not plain LoRA over a plain linear
 layer still go that way. Knows nothing of roles, caches or scores.
 """
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aad_plugin.packed_products import PackedProducts
+from aad_plugin.packed_products import SHARE, PackedProducts, free_memory
 
 __all__ = ["BASE", "AdapterRows"]
 
@@ -47,7 +48,10 @@ class AdapterRows:
         from peft.utils.other import AuxiliaryTrainingWrapper
 
         self.spans: tuple[Span, ...] = ()
+        self.alone: str | None = None
         self._siblings: list[_Siblings] = []
+        self._others = 0
+        self._fits: dict[torch.device, bool] = {}
         lora = [module for module in model.modules() if isinstance(module, LoraLayer)]
         self.products = PackedProducts([model], but=[inner for layer in lora for inner in layer.modules()])
         for parent in model.modules():
@@ -57,6 +61,7 @@ class AdapterRows:
                     plain.setdefault(module.in_features, []).append(module)
                 elif isinstance(module, (LoraLayer, AuxiliaryTrainingWrapper)):
                     module.register_forward_pre_hook(self._name_rows, with_kwargs=True)
+                    self._others += 1
             for layers in plain.values():
                 siblings = _Siblings(layers, names, self.products)
                 self._siblings.append(siblings)
@@ -73,6 +78,26 @@ class AdapterRows:
             self.spans = ()
             for siblings in self._siblings:
                 siblings.forget()
+
+    def can_merge(self, name: str) -> bool:
+        """Whether :meth:`merged` serves an adapter: it is plain LoRA throughout, and the merged weights fit into a quarter
+        of the memory that was free when this was first asked."""
+        weights = [base.weight for siblings in self._siblings for base in siblings.bases]
+        if self._others or not weights or not all(name in layer.lora_A for s in self._siblings for layer in s.layers):
+            return False
+        for device in {weight.device for weight in weights} - set(self._fits):
+            size = sum(weight.nbytes for weight in weights if weight.device == device)
+            self._fits[device] = size < SHARE * free_memory(device)
+        return all(self._fits[weight.device] for weight in weights)
+
+    @contextlib.contextmanager
+    def merged(self, name: str) -> Iterator[None]:
+        """Inside the block every row is the named adapter's, by merged weights."""
+        self.alone = name
+        try:
+            yield
+        finally:
+            self.alone = None
 
     def _name_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if not self.spans:
@@ -103,54 +128,75 @@ class _Siblings:
         self.width = -(-width // _ALIGNED) * _ALIGNED
         self._stacks: dict[tuple[str, torch.device], tuple[Tensor, slice]] = {}
         self._weights: list[Tensor] = []
-        self._places: list[int] = []
+        self._place = 0
         self._room: _Room | None = None
         self._read: Tensor | None = None
-        self._wide = torch.empty(0)
+        self._wide: Tensor | None = None
         self._left = 0
+        self._merged: dict[tuple[str, int], tuple[int, Tensor]] = {}
 
     def output(self, place: int, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, out) of one layer; ``x`` is widened when the first sibling reads it."""
         if x is not self._read:
+            if self.bases[0].weight.data_ptr() != self._place:  # at first, and after the model was moved
+                self._weights = [self._lay_out(at, base) for at, base in enumerate(self.bases)]
+                self._place = self.bases[0].weight.data_ptr()
             self._wide, self._read, self._left = self._widen(x, spans), x, len(self.layers)
         wide, self._left = self._wide, self._left - 1
+        assert wide is not None
         if not self._left:
             self.forget()
-        return self.products.linear(wide, self._wide_weights()[place], self.bases[place].bias)
+        return self.products.linear(wide, self._weights[place], self.bases[place].bias)
 
     def forget(self) -> None:
         """Let go of what was read."""
-        self._read, self._wide = None, torch.empty(0)
+        self._read = self._wide = None
+
+    def merged_output(self, place: int, x: Tensor, name: str) -> Tensor:
+        """Return (rows, T, out) of one layer whose weight is the base's with one adapter merged into a copy."""
+        base = self.bases[place]
+        at, weight = self._merged.get((name, place), (0, None))
+        if weight is None or at != base.weight.data_ptr():  # at first, and after the model was moved
+            weight = self._merge(place, name)
+            self._merged[name, place] = base.weight.data_ptr(), weight
+        return self.products.linear(x, weight, base.bias)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _merge(self, place: int, name: str) -> Tensor:
+        layer, weight = self.layers[place], self.bases[place].weight
+        down, up = (part[name].weight.detach().to(weight.device).float() for part in (layer.lora_A, layer.lora_B))
+        return weight.detach().float().addmm(up, down, alpha=layer.scaling[name]).to(weight.dtype)
 
     def _widen(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, in + width): ``x`` with each row's own A x."""
         room = self._room
-        if room is None or not room.fits(x, spans):
+        if room is None or torch.is_grad_enabled() or not room.fits(x, spans):
             room = _Room(x, spans, self.width, self._stack)
             # Single tokens are read again and again in one shape; a gradient would need what each of them read.
             self._room = room if x.shape[1] == 1 and not torch.is_grad_enabled() else None
         return room.fill(x)
 
     def _stack(self, name: str, device: torch.device) -> tuple[Tensor, slice]:
-        """Return an adapter's A matrices of all layers as (in, r) and their place; in PEFT's dtype for them, float32."""
+        """Return an adapter's A matrices of all layers as (in, r) and their place.
+
+        On a CPU in PEFT's dtype for them, float32; elsewhere in the weights' own, since turning an input into float32 and
+        back costs two launches of a step's few.
+        """
         key = (name, device)
         if key not in self._stacks:
-            downs = [layer.lora_A[name].weight.detach().to(device) for layer in self.layers if name in layer.lora_A]
+            own = [layer.lora_A[name].weight.detach() for layer in self.layers if name in layer.lora_A]
+            dtype = self.bases[0].weight.dtype if device.type != "cpu" else None
+            downs = [weight.to(device, dtype) for weight in own]
             start = self.columns[name, 0].start
             stack = torch.cat(downs) if downs else torch.empty(0, self.layers[0].in_features, device=device)
             self._stacks[key] = stack.t(), slice(start, start + len(stack))
         return self._stacks[key]
 
-    def _wide_weights(self) -> list[Tensor]:
-        """Return per layer (out, in + width); the bases' own weights become views of it, so that they are held once."""
-        if [base.weight.data_ptr() for base in self.bases] != self._places:  # at first, and after the model was moved
-            self._weights = [self._lay_out(place, base) for place, base in enumerate(self.bases)]
-            self._places = [base.weight.data_ptr() for base in self.bases]
-        return self._weights
-
     @torch.inference_mode(False)
     @torch.no_grad()
     def _lay_out(self, place: int, base: nn.Linear) -> Tensor:
+        """Return (out, in + width); the base's own weight becomes a view of it, so that it is held once."""
         inner = base.in_features
         wide = base.weight.new_zeros(base.out_features, inner + self.width)
         wide[:, :inner] = base.weight
@@ -183,6 +229,9 @@ class _Room:
             if name != BASE:
                 down, place = stack(name, x.device)
                 self._parts.append((slice(start, stop), down, low[start:stop, ..., place]))
+        # Of single tokens, read from the room itself and written there: no view has to be made again.
+        single = x.shape[1] == 1 and all(down.dtype == x.dtype for _, down, _ in self._parts)
+        self._singles = [(self._own[rows, 0], down, part[:, 0]) for rows, down, part in self._parts] if single else None
 
     def fits(self, x: Tensor, spans: tuple[Span, ...]) -> bool:
         return self._spans == spans and self._like == (x.shape, x.dtype, x.device)
@@ -190,6 +239,10 @@ class _Room:
     def fill(self, x: Tensor) -> Tensor:
         """Return (rows, T, in + width), overwritten by the next call."""
         self._own.copy_(x)
+        if self._singles is not None and not torch.is_grad_enabled():
+            for own, down, low in self._singles:
+                torch.mm(own, down, out=low)
+            return self._wide
         for rows, down, low in self._parts:
             low.copy_(x[rows].to(down.dtype) @ down)
         return self._wide
@@ -205,8 +258,11 @@ class _WideLayer:
         self.rows = rows
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        spans = self.rows.spans
-        return self.siblings.output(self.place, x, spans) if spans else self.plain(x, *args, **kwargs)
+        if spans := self.rows.spans:
+            return self.siblings.output(self.place, x, spans)
+        if self.rows.alone is not None:
+            return self.siblings.merged_output(self.place, x, self.rows.alone)
+        return self.plain(x, *args, **kwargs)
 
 
 def _is_plain(layer: Any, names: Sequence[str]) -> bool:

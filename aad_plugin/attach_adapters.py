@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.options import refuse_pickled_adapter
 from aad_plugin.pair_source import PairSource
 from aad_plugin.sides import OneBase
 
@@ -22,24 +23,29 @@ __all__ = ["attach_adapters"]
 _SAMPLED = 4096
 
 
-def attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | None, *, pickles: bool) -> OneBase:
+def attach_adapters(
+    base: PreTrainedModel, source: PairSource, revision: str | None, *, vocab_size: int, pickles: bool
+) -> OneBase:
     """Load a pair's adapters onto its base and check that all of them arrived and nothing else changed.
 
     Args:
         base: the loaded base; changed in place. revision: of an adapter on the hub.
+        vocab_size: number of token ids that the pair's tokenizer has.
         pickles: whether adapters may be read from pickle files, which can run code.
     Raises:
         ConfigError: an adapter does not fit, tensors of it found no layer, or loading rewrote the base's weights.
     """
     from peft import PeftModel
 
-    before = _sampled_weights(base)
     adapters = {"policy": source.adapter}
     if source.reference_adapter:
         adapters["reference"] = source.reference_adapter
     if not pickles:
         for path in adapters.values():
-            _refuse_pickles(Path(str(path)).expanduser())
+            refuse_pickled_adapter(Path(str(path)).expanduser())
+    grown = max(_rows(Path(str(path)).expanduser(), base) for path in adapters.values())
+    _grow(base, source, grown, vocab_size)
+    before = _sampled_weights(base, vocab_size)
     options = {"revision": revision} if revision and not Path(source.adapter or "").is_dir() else {}
     try:
         model = PeftModel.from_pretrained(base, str(source.adapter), adapter_name="policy", **options)
@@ -52,16 +58,47 @@ def attach_adapters(base: PreTrainedModel, source: PairSource, revision: str | N
     except (ImportError, OSError, ValueError, RuntimeError, TypeError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {source.adapter!r} does not fit base {source.base!r}: {reason}") from e
-    _check_base(source, before, _sampled_weights(model.get_base_model()))
+    _check_base(source, before, _sampled_weights(model.get_base_model(), vocab_size))
     return OneBase(model.eval(), "policy", "reference" if source.reference_adapter else None)
 
 
-def _refuse_pickles(folder: Path) -> None:
-    if (folder / "adapter_model.bin").is_file() and not (folder / "adapter_model.safetensors").is_file():
+def _rows(folder: Path, base: PreTrainedModel) -> int:
+    """Return the largest number of token ids that an adapter's embeddings or head have; 0 where it brings neither."""
+    from safetensors import safe_open
+
+    modules = {id(one) for one in (base.get_input_embeddings(), base.get_output_embeddings()) if one is not None}
+    names = [name for name, module in base.named_modules() if id(module) in modules]
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        return 0
+    found = 0
+    with safe_open(file, framework="pt") as tensors:
+        for key in tensors.keys():
+            owner = next((name for name in names if f".{name}." in f".{key}"), None)
+            if owner is None or any(part in key for part in ("lora_A", "lora_embedding_B")):
+                continue
+            shape = tensors.get_slice(key).get_shape()
+            found = max(found, shape[1] if "lora_embedding_A" in key else shape[0])
+    return found
+
+
+def _grow(base: PreTrainedModel, source: PairSource, rows: int, vocab_size: int) -> None:
+    """Give the base the rows that an adapter was saved with. The pair decodes over the ids that both sides know, so what
+    stands in the new rows is never read.
+
+    Raises:
+        ConfigError: the pair's tokenizer has ids that the base does not know.
+    """
+    own = base.get_input_embeddings().weight.shape[0]
+    if rows <= own:
+        return
+    if vocab_size > own:
         raise ConfigError(
-            f"adapter {folder} holds its weights as a pickle (adapter_model.bin), which can run code when it is read: save "
-            "it as safetensors, or pass use_safetensors=false if you trust it"
+            f"adapter {source.adapter!r} was trained with {rows} tokens, its base {source.base!r} has {own}, and the "
+            f"tokenizer {vocab_size}: the reference knows none of the added ones; pass tokenizer={source.base}, over whose "
+            "ids the pair decodes"
         )
+    base.resize_token_embeddings(rows, mean_resizing=False)
 
 
 def _check_tensors(model: Any, name: str, path: str, result: Any) -> None:
@@ -80,14 +117,16 @@ def _check_tensors(model: Any, name: str, path: str, result: Any) -> None:
     )
 
 
-def _sampled_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Return some numbers of every weight that is the base's own, by its name without PEFT's wrapping."""
+def _sampled_weights(model: Any, vocab_size: int) -> dict[str, torch.Tensor]:
+    """Return some numbers of every weight that is the base's own, by its name without PEFT's wrapping; of embeddings and
+    head those of the pair's ids."""
     found = {}
+    rows = model.get_input_embeddings().weight.shape[0]
     for name, weight in model.named_parameters():
         if "lora_" in name or ".modules_to_save." in name or weight.device.type == "meta":
             continue
         plain = name.replace(".base_layer", "").replace(".original_module", "")
-        flat = weight.detach().flatten()
+        flat = (weight.detach()[:vocab_size] if weight.shape[:1] == (rows,) else weight.detach()).flatten()
         found[plain] = flat[:: max(1, len(flat) // _SAMPLED)].clone()
     return found
 

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["NAMES", "host_name", "named_cache", "output", "take"]
+__all__ = ["NAMES", "has_attention", "host_name", "host_takes", "named_cache", "output", "take"]
 
 # Every name in use, the newest first.
 NAMES = ("cache", "past_key_values", "cache_params")
@@ -75,6 +75,21 @@ def output(logits: Any, cache: Cache | None) -> CausalLMOutputWithPast:
     known = {field.name for field in fields(CausalLMOutputWithPast)}
     name = next(name for name in NAMES if name in known)
     return CausalLMOutputWithPast(logits=logits, **{name: cache})
+
+
+def host_takes(cache: Cache) -> bool:
+    """Whether the installed ``generate`` can hold a cache: before the name `cache` it asked every one for a length, which
+    recurrent layers alone do not keep."""
+    return host_name() == "cache" or has_attention(cache)
+
+
+def has_attention(cache: Cache) -> bool:
+    """Whether any layer of a cache keeps keys and values of its tokens; recurrent layers alone keep a state."""
+    try:
+        cache.get_seq_length()
+    except ValueError:
+        return False
+    return True
 
 
 def _parameter(function: Callable[..., Any]) -> str | None:

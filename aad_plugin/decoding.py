@@ -131,11 +131,11 @@ def aad_scores(policy_logits: Tensor, reference_logits: Tensor, alpha: float) ->
     policy = policy - policy.amax(-1, keepdim=True)
     reference = reference_logits.float()
     reference = reference - reference.amax(-1, keepdim=True)
-    plausible = policy >= math.log(check_alpha(alpha))
-    scores = torch.where(plausible, policy - reference, IMPLAUSIBLE + policy)
+    # Few operations: on a GPU each of them costs a launch, whatever its size.
+    scores = policy - reference.where(policy >= math.log(check_alpha(alpha)), -IMPLAUSIBLE)
     best = scores.amax(-1, keepdim=True)
     favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)
-    return scores.scatter(-1, favourite, torch.nextafter(best, torch.full_like(best, torch.inf)))
+    return scores.scatter_(-1, favourite, torch.nextafter(best, best + 1))
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ def first_line(error: BaseException) -> str:
     """
     lines = (line.strip() for line in str(error).splitlines())
     said = next((line for line in lines if line), type(error).__name__)
+    if "trust_remote_code" in str(error) and "trust_remote_code" not in said:
+        said += " (pass trust_remote_code=true, or reference_trust_remote_code=true for the reference, if you trust it)"
     missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
     return f"{said} (pip install {str(missing).partition('.')[0]})" if missing and "pip install" not in said else said
 

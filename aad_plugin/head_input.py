@@ -18,6 +18,10 @@ from aad_plugin.decoding import Candidates
 
 __all__ = ["HeadInput"]
 
+# Weights of a head. To list plausible tokens and read them takes some sixty small operations more, 0.2 to 0.3 ms on a CPU,
+# in which it reads about so many.
+_COSTLY = 2**21
+
 
 class HeadInput:
     """Watches what the head of one model reads.
@@ -36,6 +40,11 @@ class HeadInput:
         self._hidden: Tensor | None = None
         self._output: Tensor | None = None
         self._is_last: bool | None = None
+        self._exact = False
+        # Only a plain head can be asked for its sums before they are rounded.
+        self._sums_on_gpu = type(self.head) is nn.Linear and not hasattr(self.head, "_hf_hook")
+        if self._sums_on_gpu:
+            self.head.forward = self._forward
         self.head.register_forward_pre_hook(self._before)
         self.head.register_forward_hook(self._after)
 
@@ -44,6 +53,29 @@ class HeadInput:
         """Whether single logits can be had from the head's weights: a plain linear head whose output is the model's (no
         soft cap, no scale), all of it at hand. False until :meth:`compare` saw one forward."""
         return bool(self._is_last)
+
+    @property
+    def gives_sums(self) -> bool:
+        """Whether :meth:`exact` gives float32 logits: a plain 16-bit head on a GPU, which adds up in float32."""
+        weight = getattr(self.head, "weight", None)
+        return self._sums_on_gpu and weight is not None and weight.is_cuda and weight.element_size() == 2
+
+    @contextlib.contextmanager
+    def exact(self) -> Iterator[None]:
+        """Inside the block the head keeps its sums in float32 where it can, see :attr:`gives_sums`: a 16-bit head rounds
+        a logit to 1/8 and more, and a token's advantage is a difference of two."""
+        before, self._exact = self._exact, True
+        try:
+            yield
+        finally:
+            self._exact = before
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether to leave columns out spares more than finding the plausible ones costs: on a CPU with a large head. An
+        accelerator reads a head faster than it answers which tokens are plausible."""
+        weight = getattr(self.head, "weight", None)
+        return weight is not None and weight.device.type == "cpu" and weight.numel() >= _COSTLY
 
     def compare(self, logits: Tensor) -> None:
         """Find out, once, whether what the head gave is what the model gave; blocks on the device."""
@@ -85,6 +117,14 @@ class HeadInput:
         # sides go this way, so that equal models differ by nothing.
         columns = (weight[tokens.to(weight.device)].float() * hidden[rows.to(hidden.device)].float()).sum(-1)
         return columns if bias is None else columns + bias[tokens.to(bias.device)].float()
+
+    def _forward(self, hidden: Tensor) -> Tensor:
+        weight, bias = self.head.weight, self.head.bias
+        if not (self._exact and self.gives_sums and hidden.dtype == weight.dtype):
+            return nn.functional.linear(hidden, weight, bias)
+        sums = torch.mm(hidden.flatten(0, -2), weight.t(), out_dtype=torch.float32)
+        sums = sums if bias is None else sums + bias
+        return sums.view(*hidden.shape[:-1], -1)
 
     def _before(self, module: nn.Module, args: tuple) -> tuple:
         hidden = args[0]

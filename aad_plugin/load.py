@@ -20,6 +20,7 @@ from aad_plugin.options import refuse_unknown, safetensors_only
 from aad_plugin.pair import AlignedPair, check_shortcuts
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.rendering import borrow_template
+from aad_plugin.rounding import coarsest_dtype, say_dtype
 from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sides import OneBase, Role, TwoModels
@@ -30,8 +31,8 @@ __all__ = ["PER_MODEL", "assemble", "load_pair", "typed"]
 logger = logging.getLogger(__name__)
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
-PER_MODEL = ("revision", "dtype", "device", "gguf_file")
-_NAMES = ("pair", "pretrained", "tokenizer", "trust_remote_code", "shortcuts", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
+PER_MODEL = ("revision", "dtype", "device", "gguf_file", "trust_remote_code")
+_NAMES = ("pair", "pretrained", "tokenizer", "shortcuts", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -43,11 +44,12 @@ class _Placement:
     dtype: Any = "auto"
     device: Any = None
     gguf_file: str | None = None
+    trust_remote_code: bool = False
 
     def load(self, path: str, **options: Any) -> PreTrainedModel:
         """Return the model in eval mode on its device."""
         try:
-            named = safetensors_only(path, {**self.named(), **options})
+            named = safetensors_only(path, {**self.named(), "trust_remote_code": self.trust_remote_code, **options})
             model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **named)
             return model if self.device is None else model.to(self.device)
         except ConfigError:
@@ -55,10 +57,10 @@ class _Placement:
         except (ImportError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
             raise ConfigError(f"cannot load {path!r}: {first_line(e)}") from e
 
-    def config(self, path: str, trust_remote_code: bool) -> Any:
+    def config(self, path: str) -> Any:
         """Return the model's configuration without its weights."""
         try:
-            return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **self.named())
+            return AutoConfig.from_pretrained(path, trust_remote_code=self.trust_remote_code, **self.named())
         except (ImportError, OSError, ValueError) as e:
             raise ConfigError(f"cannot read a model at {path!r}: {first_line(e)}") from e
 
@@ -73,7 +75,6 @@ def load_pair(
     *,
     pretrained: str | None = None,
     tokenizer: Any = None,
-    trust_remote_code: bool = False,
     shortcuts: str = "auto",
     **options: Any,
 ) -> AlignedPair:
@@ -85,7 +86,8 @@ def load_pair(
         tokenizer: a tokenizer, or where to load it from; default: the policy's.
         shortcuts: what decoding may leave out, see :class:`AlignedPair`.
         **options: parts (policy, reference, base, adapter, reference_adapter), decoding settings (strategy, alpha …),
-            per-model options (revision, dtype, device, gguf_file and their reference_… forms), and what else
+            per-model options (revision, dtype, device, gguf_file, trust_remote_code and their reference_… forms; a bare
+            one means both models), and what else
             ``AutoModelForCausalLM.from_pretrained`` takes (attn_implementation, device_map …).
     Returns:
         an :class:`AlignedPair` in eval mode.
@@ -99,13 +101,13 @@ def load_pair(
     check_shortcuts(shortcuts)
 
     def load_model(path: str, role: Role) -> PreTrainedModel:
-        refuse_unknown(options, _NAMES, sides[role].config(path, trust_remote_code))
-        return sides[role].load(path, trust_remote_code=trust_remote_code, **options)
+        refuse_unknown(options, _NAMES, sides[role].config(path))
+        return sides[role].load(path, **options)
 
     def load_tokenizer(path: str, role: Role) -> Any:
         named = {} if path == source.adapter else sides[role].named()
         try:
-            return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **named)
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=sides[role].trust_remote_code, **named)
         except (ImportError, OSError, ValueError) as e:
             raise ConfigError(f"no tokenizer at {path!r}: {first_line(e)}") from e
 
@@ -149,7 +151,7 @@ def assemble(
     sides: TwoModels | OneBase
     if source.shares_base:
         base = load_model(source.backbone, "policy")
-        sides = attach_adapters(base, source, adapter_revision, pickles=pickles)
+        sides = attach_adapters(base, source, adapter_revision, vocab_size=vocab_size, pickles=pickles)
     else:
         sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
     pair = AlignedPair(
@@ -158,6 +160,7 @@ def assemble(
     if have_same_weights(sides):
         logger.warning("%s", SAME_WEIGHTS)
     pair.prove()
+    say_dtype(coarsest_dtype(sides.models().values()))
     return pair
 
 
@@ -184,6 +187,6 @@ def typed(values: dict[str, Any]) -> dict[str, Any]:
 def _check_reference_options(source: PairSource, sides: dict[Role, _Placement]) -> None:
     if source.shares_base and sides["policy"] != sides["reference"]:
         raise ConfigError(
-            "policy and reference share one base model, so reference_device, reference_dtype, reference_revision and "
-            "reference_gguf_file have no meaning here: leave them out, or merge the adapter and pass policy=… reference=…"
+            f"policy and reference share one base model, so {', '.join(f'reference_{name}' for name in PER_MODEL)} have no "
+            "meaning here: leave them out, or merge the adapter and pass policy=… reference=…"
         )

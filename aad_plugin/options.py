@@ -8,7 +8,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 
-__all__ = ["FROM_PRETRAINED", "refuse_unknown", "safetensors_only"]
+__all__ = ["FROM_PRETRAINED", "refuse_pickled_adapter", "refuse_unknown", "safetensors_only"]
 
 FROM_PRETRAINED = frozenset(
     "attn_implementation cache_dir code_revision device_map experts_implementation force_download key_mapping "
@@ -21,9 +21,24 @@ FROM_PRETRAINED = frozenset(
 _OTHER_LOADERS = ("gguf_file", "autogptq", "gptqmodel")
 
 
-def safetensors_only(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def refuse_pickled_adapter(folder: Path, allow: str = "use_safetensors=false") -> None:
+    """Raise ConfigError for an adapter whose weights are a pickle alone, which can run code when it is read.
+
+    Args:
+        allow: what a user passes to have it read all the same.
+    """
+    if (folder / "adapter_model.bin").is_file() and not (folder / "adapter_model.safetensors").is_file():
+        raise ConfigError(
+            f"adapter {folder} holds its weights as a pickle (adapter_model.bin), which can run code when it is read: save "
+            f"it as safetensors, or pass {allow} if you trust it"
+        )
+
+
+def safetensors_only(path: str, options: Mapping[str, Any], allow: str = "use_safetensors=false") -> dict[str, Any]:
     """Return ``from_pretrained``'s options with pickle files ruled out, unless the user passed ``use_safetensors``.
 
+    Args:
+        allow: what a user passes to have pickles read all the same.
     Raises:
         ConfigError: a folder holds its weights as pickles alone, which can run code when they are read.
     """
@@ -34,7 +49,7 @@ def safetensors_only(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if folder.is_dir() and any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         raise ConfigError(
             f"{path!r} holds its weights as pickles (.bin), which can run code when they are read: save them as "
-            "safetensors, or pass use_safetensors=false if you trust them"
+            f"safetensors, or pass {allow} if you trust them"
         )
     return {**named, "use_safetensors": True}
 

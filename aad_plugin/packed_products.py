@@ -19,10 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PackedProducts"]
+__all__ = ["SHARE", "PackedProducts", "free_memory"]
 
-# The copies may take this share of the memory that is free when they are first wanted.
-_SHARE = 0.25
+# Copies may take this share of the memory that is free when they are first wanted.
+SHARE = 0.25
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free where a device keeps its tensors; on an accelerator what torch holds unused counts."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 class PackedProducts:
@@ -38,8 +46,11 @@ class PackedProducts:
         self._fits: bool | None = None
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}
         self._sizes = 0
+        models = list(models)
         left_out = {id(layer) for layer in but}
         layers = {id(m): m for model in models for m in model.modules() if type(m) is nn.Linear}
+        # One layer of each model tells of which kind its weights are.
+        self._heads = [next((m for m in model.modules() if type(m) is nn.Linear), None) for model in models]
         for layer in layers.values():
             self._sizes += layer.weight.nbytes
             if id(layer) not in left_out and "forward" not in vars(layer):
@@ -53,8 +64,12 @@ class PackedProducts:
             choice: "packed"; "auto" = if the copies fit into a quarter of the free memory; anything else = not.
         """
         if choice == "auto" and self._fits is None:
-            self._fits = self._sizes < _SHARE * psutil.virtual_memory().available
-        before, self._on = self._on, choice == "packed" or (choice == "auto" and bool(self._fits))
+            self._fits = self._sizes < SHARE * free_memory(torch.device("cpu"))
+        wanted = choice == "packed" or (choice == "auto" and bool(self._fits))
+        before, self._on = (
+            self._on,
+            wanted and any(layer is not None and _can_pack(layer.weight) for layer in self._heads),
+        )
         try:
             yield
         finally:

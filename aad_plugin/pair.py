@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,16 +29,19 @@ from aad_plugin.decoding import (
     aad_scores_of_candidates,
     eft_scores,
     list_candidates,
+    plausible_set,
     require_finite,
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.explain.recorder import TokenRecorder
+from aad_plugin.finite_watch import FiniteWatch
 from aad_plugin.pair_cache import PairCache
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sides import OneBase, Role, TwoModels
+from aad_plugin.sides import OneBase, Plausible, Role, Sparing, TwoModels
 
 if TYPE_CHECKING:
     from aad_plugin.proof import Proof
+    from aad_plugin.sides_by_row import SidesByRow
     from aad_plugin.sides_in_turns import OneBaseInTurns
 
 __all__ = ["SHORTCUTS", "AlignedPair", "AlignedPairConfig", "check_shortcuts"]
@@ -47,6 +51,8 @@ SHORTCUTS = ("auto", "none", "candidates", "lazy", "packed")
 # Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
 _UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
+_NOTHING = Sparing(candidates=False, lazy=False)
+_TRIED = 8  # steps
 _STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
@@ -93,8 +99,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
             reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
             until a step has more than one plausible token; of one base the sides share a forward), "packed" ("lazy", and
-            on a CPU a second, packed copy of 16-bit weights) or "auto" ("packed" if the copies fit into a quarter of
-            the free memory, else "lazy").
+            on a CPU a second, packed copy of 16-bit weights) or "auto": on a CPU "packed" if the copies fit into a quarter
+            of the free memory, else "lazy"; where operations cost more than what they read, on other devices and with
+            small heads, whole rows, and of two checkpoints a late reference for a single row. All but "none" read the
+            policy of a LoRA pair, where it decodes alone, by merged weights of its own if those fit likewise.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -106,7 +114,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def __init__(
         self,
-        sides: TwoModels | OneBase | OneBaseInTurns,
+        sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow,
         *,
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
@@ -134,6 +142,11 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.proof: Proof | None = None
         self.proven_uses: set[str] = set()
         self.eval()
+
+    @property
+    def sums_in_float32(self) -> bool:
+        """Whether AAD compares logits of plausible tokens that were summed in float32, whatever the head's dtype."""
+        return self.sides.gives_sums or (self.sparing(1).candidates and self.sides.gives_columns)
 
     def prove(self) -> Proof:
         """Hold every path that spares work against plain readings and take the first that agrees; see `proof.py`.
@@ -186,22 +199,51 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if call is not None:
             call.check(cache)
         inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
-        if call is not None and call.takes_shortcuts(settings, self.shortcuts) and logits_to_keep:
-            scores = self._candidate_scores(call, settings.alpha, input_ids, cache, logits_to_keep, inputs)
+        sparing = (
+            self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
+        )
+        if call is not None and sparing.candidates:
+            scores = self._candidate_scores(
+                call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
+            )
             return cache_names.output(scores, cache)
-        rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
+        if call is not None and sparing.lazy and isinstance(self.sides, TwoModels) and call.may_close():
+            is_open = partial(self._is_open, call, settings.alpha)
+            rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
+        else:
+            rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
+        # Where no row has a choice the reference decides nothing, and any logits will do for it.
+        scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
         if call is not None:
-            step = call.step(cache, input_ids.shape[1])
-            for role, row in zip(roles, rows, strict=True):
-                require_finite(row[:, -1:], role, step)
-        scores = _score(settings, rows)
-        if call is not None and call.recorder is not None:
-            call.recorder.show(dict(zip(roles, rows, strict=True)), scores, settings.strategy)
+            last: dict[str, Tensor] = {role: row[:, -1] for role, row in zip(roles, rows, strict=False)}
+            call.watch.show(last, scores[:, -1], call.step(cache, input_ids.shape[1]))
+            if call.recorder is not None:
+                call.recorder.show(dict(zip(roles, rows, strict=False)), scores, settings.strategy)
         return cache_names.output(scores, cache)
 
+    def sparing(self, rows: int) -> Sparing:
+        """Return what a step of AAD for ``rows`` rows leaves out."""
+        if self.shortcuts == "auto":
+            return self.sides.auto(rows)
+        return Sparing(candidates=self.shortcuts != "none", lazy=self.shortcuts not in ("none", "candidates"))
+
+    def _is_open(self, call: _Call, alpha: float, policy_logits: Tensor) -> bool:
+        """Whether any of (B, K, V) rows has more than one plausible token; waits for the device."""
+        rows = policy_logits[..., : self.vocab_size]
+        found = int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
+        call.note_open(found)
+        return found
+
     def _candidate_scores(
-        self, call: _Call, alpha: float, input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Any]
+        self,
+        call: _Call,
+        alpha: float,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        inputs: dict[str, Any],
+        lazy: bool,
     ) -> Tensor:
         """Return (B, K, V) scores, equal to the whole rows' up to a constant per row, from the plausible tokens alone."""
 
@@ -209,7 +251,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
             return list_candidates(logits[:, : self.vocab_size], alpha)
 
-        found = self.sides.plausible(find, input_ids, cache, keep, self.shortcuts != "candidates", **inputs)
+        found = self.sides.plausible(find, input_ids, cache, keep, lazy, call.recorder is not None, **inputs)
         if found.reference_values is not None:
             require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
         scores = aad_scores_of_candidates(
@@ -219,7 +261,22 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             found.policy_values,
             found.reference_values,
         )
-        return scores.view(len(input_ids), -1, self.vocab_size)
+        scores = scores.view(len(input_ids), -1, self.vocab_size)
+        if call.recorder is not None:
+            favourites = found.policy_logits[:, : self.vocab_size].argmax(-1).view(len(input_ids), -1)
+            call.recorder.show(self._whole_rows(found, len(input_ids)), scores, "aad", favourites)
+        return scores
+
+    def _whole_rows(self, found: Plausible, batch: int) -> dict[str, Tensor]:
+        """Return role -> (B, K, V) float32 logits as the choice saw them; without the reference where it was not asked."""
+        place = found.candidates.rows, found.candidates.tokens
+        rows = {"policy": found.policy_logits[:, : self.vocab_size].float()}
+        if found.policy_values is not None and found.reference_values is not None:
+            assert found.reference_logits is not None
+            rows["policy"] = rows["policy"].index_put(place, found.policy_values)
+            reference = found.reference_logits[:, : self.vocab_size].float()
+            rows["reference"] = reference.index_put(place, found.reference_values)
+        return {role: row.view(batch, -1, self.vocab_size) for role, row in rows.items()}
 
     @torch.no_grad()
     def answer_logprobs(
@@ -243,6 +300,26 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         rows = self.sides.logits(roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=positions)
         targets = input_ids[:, prompt_length:, None]
         return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
+
+    @torch.no_grad()
+    def choices(
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, settings: DecodingSettings
+    ) -> Tensor:
+        """Return what a strategy would have chosen at each step of given answers, in one forward.
+
+        Args:
+            input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
+            attention_mask: (B, T), 0 for padding.
+            prompt_length: number of leading positions that are not chosen.
+            settings: the strategy, one of token by token, and its strength.
+        Returns:
+            (B, T − prompt_length) int64.
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        keep = input_ids.shape[1] - prompt_length + 1
+        with self._call(settings, None):
+            scores = self(input_ids, attention_mask, positions, logits_to_keep=keep, settings=settings).logits
+        return scores[:, :-1].argmax(-1)
 
     # ---------------------------------------------------------------- generate
 
@@ -271,8 +348,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             self.generate_batch()
         if kwargs.get("assistant_model") is not None:
             self._refuse_drafts("assistant_model")
-        with self._call(settings, recorder):
-            return super().generate(*args, **kwargs)
+        with self._call(settings, recorder) as call:
+            answers = super().generate(*args, **kwargs)
+            call.watch.require()
+            return answers
 
     def _refuse_drafts(self, option: str) -> None:
         if self._is_stateful or not self.is_cached:
@@ -324,6 +403,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             return cache_names.take(own)
 
         cache = self.sides.new_cache(_roles(self._calls[-1].settings), build)
+        if cache is not None and not cache_names.host_takes(cache):
+            cache = None
         self._calls[-1].is_cached = cache is not None
         if cache is not None:
             model_kwargs[cache_names.host_name()] = cache
@@ -332,12 +413,13 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         return None
 
     @contextlib.contextmanager
-    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[None]:
+    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[_Call]:
         # A stack, since an assisted call may draft with this very pair under another strategy.
-        self._calls.append(_Call(settings, recorder))
+        call = _Call(settings, recorder)
+        self._calls.append(call)
         try:
-            with self.sides.products.use(self.shortcuts):
-                yield
+            with self.sides.spare(self.shortcuts):
+                yield call
         finally:
             self._calls.pop()
 
@@ -357,6 +439,13 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                     f"leave it out, or use strategy='greedy'"
                 )
         return config, model_kwargs
+
+    def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the running call's watch over non-finite logits end it."""
+        criteria = super()._get_stopping_criteria(*args, **kwargs)
+        if self._calls:
+            criteria.append(self._calls[-1].watch)
+        return criteria
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and isinstance(cache, PairCache) != (len(roles) == 2):
@@ -391,9 +480,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def to(self, *args: Any, **kwargs: Any) -> AlignedPair:
         """Move the pair; a reference placed on a device of its own stays there."""
-        if not isinstance(self.sides, TwoModels) or self.sides.policy_model.device == self.sides.reference_model.device:
+        if len({model.device for model in self.sides.models().values()}) == 1:
             return super().to(*args, **kwargs)
-        self.sides.policy_model.to(*args, **kwargs)
+        self.sides.policy.to(*args, **kwargs)
         return self
 
     @classmethod
@@ -426,9 +515,11 @@ class _Call:
     def __init__(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> None:
         self.settings = settings
         self.recorder = recorder
+        self.watch = FiniteWatch()
         self.is_cached = False
         self._prompt: int | None = None
         self._forwards = 0
+        self._asked = self._closed = 0
 
     def check(self, cache: Cache | None) -> None:
         """Raise if the cache that was made for this call does not arrive: its steps would read a single token each."""
@@ -438,17 +529,27 @@ class _Call:
                 "passes it by a name that aad_plugin does not know; use_cache=False decodes without"
             )
 
-    def takes_shortcuts(self, settings: DecodingSettings, shortcuts: str) -> bool:
-        """Whether a step may leave out what only a recorder would see."""
-        return settings.strategy == "aad" and shortcuts != "none" and self.recorder is None
+    def spares(self, settings: DecodingSettings) -> bool:
+        """Whether a step may leave out what only a recorder would see; with a recorder, too, so that what is explained is
+        what is generated."""
+        return settings.strategy == "aad"
+
+    def may_close(self) -> bool:
+        """Whether enough of this call's steps had no choice for asking to pay: each spares a forward, asking costs a
+        twentieth of one and a wait."""
+        return self._asked < _TRIED or self._closed * _TRIED >= self._asked
+
+    def note_open(self, is_open: bool) -> None:
+        """Count a step that was asked whether it has a choice."""
+        self._asked += 1
+        self._closed += not is_open
 
     def step(self, cache: Cache | None, new: int) -> str:
         """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
         self._forwards += 1
-        try:
-            length = cache.get_seq_length() if cache is not None else new
-        except ValueError:  # a cache without attention layers keeps no length
+        if cache is not None and not cache_names.has_attention(cache):
             return f" at step {self._forwards}"
+        length = cache.get_seq_length() if cache is not None else new
         if self._prompt is None:
             self._prompt = length
         return f" at step {length - self._prompt + 1}"
@@ -483,12 +584,18 @@ def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns) -> dict[str, int]:
+def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> dict[str, int]:
     models = sides.models()
+    for model in models.values():
+        if not hasattr(model.get_output_embeddings(), "weight"):
+            raise ConfigError(
+                f"{type(model).__name__} has no head with one row per token (several codebooks, or none): a pair decodes "
+                "text, token by token"
+            )
     return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
 
 
-def _context_length(sides: TwoModels | OneBase | OneBaseInTurns) -> int | None:
+def _context_length(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> int | None:
     """Return the shorter context of the two, in tokens; None where no configuration tells."""
     models = sides.models().values()
     known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]

@@ -107,7 +107,8 @@ class PairCache(Cache):
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         self._change_unread(lambda value: value[beam_idx.to(value.device)])
         for cache in self.caches:
-            cache.reorder_cache(self._rows(beam_idx))
+            # As many indices as rows; a purely recurrent cache has no keys whose rows could be counted.
+            cache.reorder_cache(torch.cat([beam_idx, beam_idx + len(beam_idx)]) if self.is_twin else beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self._change_unread(lambda value: value[indices.to(value.device)])

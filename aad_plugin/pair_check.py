@@ -26,6 +26,7 @@ __all__ = [
     "Memory",
     "PreferenceAccuracy",
     "ambiguity",
+    "changed_choices",
     "implicit_rewards",
     "memory",
     "preference_accuracy",
@@ -106,6 +107,25 @@ def ambiguity(pair: AlignedPair, prompts: Sequence[Any] = _PROMPTS, max_new_toke
     single = (plausible_set(logits, settings.alpha).sum(-1) == 1)[counted]
     departed = (logits.argmax(-1) != chosen)[counted]
     return Ambiguity(single.float().mean().item(), departed.float().mean().item(), int(counted.sum()))
+
+
+def changed_choices(
+    pair: AlignedPair, other: AlignedPair, prompts: Sequence[Any] = _PROMPTS, max_new_tokens: int = 32
+) -> tuple[float, int]:
+    """Return the share of AAD's choices that the same pair in another dtype makes otherwise, and how many were asked.
+
+    Both are asked along the pair's own answers, so that one flip does not count for all that follow.
+
+    Args:
+        other: the pair as loaded in the other dtype; of one tokenizer with ``pair``.
+    """
+    settings = pair.settings.override(strategy="aad")
+    ids, mask = encode_prompts(pair, prompts)
+    tokens = decode(pair, ids, mask, settings, max_new_tokens=max_new_tokens)
+    mask = torch.cat([mask, torch.ones_like(tokens[:, ids.shape[1] :])], dim=1)
+    counted = _until_end(tokens[:, ids.shape[1] :], pair)
+    own, others = (one.choices(tokens, mask, ids.shape[1], settings)[counted] for one in (pair, other))
+    return (own != others).float().mean().item(), int(counted.sum())
 
 
 def implicit_rewards(pair: AlignedPair, prompt: list[dict[str, str]], answers: Sequence[str]) -> list[float]:

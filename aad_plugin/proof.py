@@ -25,10 +25,12 @@ import torch
 from aad_plugin.errors import ProofFailed
 from aad_plugin.proof_checks import CHECKS, USES, Check, Text, make_text
 from aad_plugin.provenance import versions, weights_mark
-from aad_plugin.sides import OneBase
+from aad_plugin.sides import OneBase, TwoModels
+from aad_plugin.sides_by_row import SidesByRow
 
 if TYPE_CHECKING:
     from aad_plugin.pair import AlignedPair
+    from aad_plugin.sides_in_turns import OneBaseInTurns
 
 __all__ = ["Proof", "prove", "prove_use"]
 
@@ -42,7 +44,8 @@ class Proof:
     """What was proven of a pair.
 
     Attributes:
-        path: how it decodes: "shared rows", "two models", "one side after the other"; "no cache" where none agreed.
+        path: how it decodes: "shared rows", "shared rows, nothing merged", "two models", "one side after the other"; "…, no
+            cache" where none agreed with a cache, "…, row by row" where none agreed in a padded batch.
         status: "proven", "remembered" or "left out".
         seconds: that the proof took. avoided: paths that gave other logits, each with what differed.
     """
@@ -62,19 +65,25 @@ class Proof:
 
 def _paths(pair: AlignedPair) -> Iterator[str]:
     """Put the pair on its paths one by one, the one that spares most first; yield what each is called."""
+    if isinstance(pair.sides, SidesByRow):  # proven before
+        pair.sides = pair.sides.sides
     if isinstance(pair.sides, OneBase):
         yield "shared rows"
+        if pair.sides.can_merge and pair.shortcuts != "none":
+            pair.sides.merging_is_proven = False
+            yield "shared rows, nothing merged"
         pair.sides = pair.sides.apart()
-        yield "one side after the other"
-        called = "one side after the other"
-    else:
-        called = "two models"
-        yield called
+    sides: TwoModels | OneBaseInTurns = pair.sides
+    called = "two models" if isinstance(sides, TwoModels) else "one side after the other"
+    yield called
+    if isinstance(sides, TwoModels):
         if pair.shortcuts != "none":
             pair.shortcuts = "none"
             yield f"{called}, whole rows"
     pair.is_cached, pair.shortcuts = False, "none"
     yield f"{called}, no cache"
+    pair.sides = SidesByRow(sides)
+    yield f"{called}, row by row"
 
 
 @torch.no_grad()
@@ -97,9 +106,14 @@ def prove(pair: AlignedPair) -> Proof:
         failed = next((one for one in said if one), None)
         if failed is None:
             _remember(pair, path)
+            if avoided:
+                logger.warning(
+                    "this pair is read by the plainer path %r, since others would change its tokens (%s)",
+                    path,
+                    "; ".join(avoided),
+                )
             return Proof(path, "proven", time.monotonic() - start, tuple(avoided))
         avoided.append(f"{path}: {failed}")
-        logger.warning("this pair is not read by the path %r, which is wrong for it: %s", path, failed)
     raise ProofFailed(
         f"no way to decode this pair gives what its models give alone ({avoided[-1]}; {_versions()}). Merge adapters into "
         "a checkpoint and pass policy=… reference=…, try dtype=float32 or another transformers; AAD_PLUGIN_PROOF=0 "
@@ -180,6 +194,7 @@ def _file(pair: AlignedPair) -> Any:
         "models": [[type(m).__qualname__, str(m.dtype), str(m.device), m.config._attn_implementation] for m in models],
         "sides": type(pair.sides).__name__,
         "shortcuts": pair.shortcuts,
+        "merges": isinstance(pair.sides, OneBase) and pair.sides.can_merge,
         "vocab_size": pair.vocab_size,
         "alpha": pair.settings.alpha,
         "checks": list(CHECKS),

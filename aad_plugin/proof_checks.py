@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from aad_plugin.cache_names import host_takes
 from aad_plugin.decoding import list_candidates
 from aad_plugin.errors import NonFiniteLogits
-from aad_plugin.sides import Role
+from aad_plugin.sides import OneBase, Role, TwoModels
 
 if TYPE_CHECKING:
     from aad_plugin.pair import AlignedPair
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS", "ROLES", "USES", "Comparison", "Text", "make_text"]
 
 ROLES: tuple[Role, Role] = ("policy", "reference")
-_LENGTHS, _STEPS = (9, 5), 2
+_LENGTHS, _STEPS, _WINDOW = (9, 5), 2, 6
 # Root mean square difference of two rows of logits over their spread, by dtype: what rounding alone can make of two ways
 # to compute one row, at least and at most; in between the difference of two plain readings decides.
 _ROUNDING = {torch.float64: (1e-12, 1e-6), torch.float32: (1e-5, 1e-4), torch.float16: (1e-2, 5e-2)}
@@ -136,7 +137,7 @@ def _check_candidates(pair: AlignedPair, text: Text) -> str | None:
     with _shortcuts(pair):
         found = pair.sides.plausible(
             lambda logits: list_candidates(logits[:, : pair.vocab_size], pair.settings.alpha),
-            text.ids, None, _STEPS + 1, False, **_inputs(text, 0, text.ids.shape[1]),
+            text.ids, None, _STEPS + 1, False, False, **_inputs(text, 0, text.ids.shape[1]),
         )  # fmt: skip
     candidates = found.candidates
     for role, values in (("policy", found.policy_values), ("reference", found.reference_values)):
@@ -156,7 +157,81 @@ def _check_candidates(pair: AlignedPair, text: Text) -> str | None:
     return None
 
 
-CHECKS: dict[str, Check] = {"rows": _check_rows, "cache": _check_cache, "candidates": _check_candidates}
+def _check_late(pair: AlignedPair, text: Text) -> str | None:
+    """A reference that puts the prompt off and catches up, whole rows."""
+    if pair.shortcuts == "none" or not isinstance(pair.sides, TwoModels) or not pair.is_cached:
+        return None
+    cache = pair.new_cache()
+    start, seen = text.ids.shape[1] - 1, Comparison(text, "a late reference")
+    pair.sides.logits_as_needed(lambda logits: False, text.ids[:, :start], cache, 1, **_inputs(text, 0, start))
+    after = _inputs(text, start, start + 1)
+    rows = pair.sides.logits_as_needed(lambda logits: True, text.ids[:, start:], cache, 1, **after)
+    for role, row in zip(ROLES, rows, strict=True):
+        if said := seen.strays(role, row, _STEPS):
+            return said
+    return seen.mixes()
+
+
+def _check_alone(pair: AlignedPair, text: Text) -> str | None:
+    """The policy alone, by merged weights where it has some."""
+    if not isinstance(pair.sides, OneBase) or pair.shortcuts == "none" or not pair.sides.can_merge:
+        return None
+    seen = Comparison(text, "merged weights")
+    with _shortcuts(pair):
+        (row,) = pair.sides.logits(ROLES[:1], text.ids, None, _STEPS + 1, **_inputs(text, 0, text.ids.shape[1]))
+    return seen.strays("policy", row) or seen.mixes()
+
+
+def _check_window(pair: AlignedPair, text: Text) -> str | None:
+    """A cache that forgets what lies before a window, of a model that is to do so, too.
+
+    Real windows are longer than any short text, so they are made short for this reading. Kernels that were told their
+    window when they were built do not see that, and are not asked.
+    """
+    configs = [model.config.get_text_config() for model in pair.sides.models().values()]
+    plain = all(config._attn_implementation in ("eager", "sdpa") for config in configs)
+    cache = pair.new_cache() if plain else None
+    if cache is None or not any(any(own.is_sliding) for own in getattr(cache, "caches", [cache])):
+        return None
+    start = text.ids.shape[1] - _STEPS
+    row = text.ids[:1]  # the longer one, which has no padding
+    with _short_windows(configs):
+        truth = {}
+        for role in ROLES:
+            with pair.sides.role(role) as model:
+                truth[role] = _read(model, row, pair.vocab_size, 1)[None]
+        cache = pair.new_cache()
+        pair.sides.logits(ROLES, row[:, :start], cache, 1)
+        rows = pair.sides.logits(ROLES, row[:, start:], cache, 1)
+    for role, logits in zip(ROLES, rows, strict=True):
+        found = _relative(logits[..., : pair.vocab_size], truth[role])
+        if not found <= text.bound:
+            return f"a cache with a window: the {role}'s logits differ by {found:.2g} of their spread"
+    return None
+
+
+@contextlib.contextmanager
+def _short_windows(configs: list[Any]) -> Iterator[None]:
+    before = [getattr(config, "sliding_window", None) for config in configs]
+    try:
+        for config, window in zip(configs, before, strict=True):
+            if isinstance(window, int):
+                config.sliding_window = min(window, _WINDOW)
+        yield
+    finally:
+        for config, window in zip(configs, before, strict=True):
+            if isinstance(window, int):
+                config.sliding_window = window
+
+
+CHECKS: dict[str, Check] = {
+    "rows": _check_rows,
+    "cache": _check_cache,
+    "window": _check_window,
+    "candidates": _check_candidates,
+    "late": _check_late,
+    "alone": _check_alone,
+}
 
 
 def _check_static(pair: AlignedPair, text: Text) -> str | None:
@@ -183,14 +258,18 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
     """Read the prompt, then ``moves``; say where logits differ from plain ones. A move is a number of tokens to read, or,
     negative, of tokens to take back; what will be taken back are other tokens than the text's.
 
-    The prompt is read by the way of a step that needs no reference, so that a reference that reads late has to catch up.
+    The first single token is read by the way of a step that needs no reference, so that a reference that reads late has to
+    catch up with several tokens after those that its cache holds.
     """
     if cache is None:
         return f"{what}: the models give none" if pair.is_cached else None
+    if not host_takes(cache):
+        return f"{what}: this transformers asks it for its length, which a recurrent model's has not"
     start = text.ids.shape[1] - _STEPS
     place, seen = 0, Comparison(text, what)
+    late = moves.index(1) + 1 if pair.shortcuts != "none" else None
     with _shortcuts(pair):
-        for move, following in zip([start, *moves], [*moves, 0], strict=True):
+        for number, (move, following) in enumerate(zip([start, *moves], [*moves, 0], strict=True)):
             if move < 0:
                 cache.crop(move)
                 place += move
@@ -198,8 +277,9 @@ def _walk(pair: AlignedPair, text: Text, cache: Any, moves: list[int], what: str
             ids, inputs = text.ids[:, place : place + move], _inputs(text, place, place + move)
             if following < 0:
                 ids = ids.flip(0)
-            if place == 0 and pair.shortcuts != "none":
-                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, pair.shortcuts != "candidates", **inputs)
+            if number == late:
+                lazy = pair.shortcuts != "candidates"
+                found = pair.sides.plausible(_favourites(pair), ids, cache, 1, lazy, False, **inputs)
                 rows: dict[Role, Tensor] = {"policy": found.policy_logits[:, None]}
             else:
                 keep = move if place else 1
@@ -218,7 +298,7 @@ def _favourites(pair: AlignedPair) -> Callable[[Tensor], Any]:
 
 @contextlib.contextmanager
 def _shortcuts(pair: AlignedPair) -> Iterator[None]:
-    with pair.sides.products.use(pair.shortcuts):
+    with pair.sides.spare(pair.shortcuts):
         yield
 
 

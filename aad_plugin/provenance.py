@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from aad_plugin.pair import AlignedPair
+from aad_plugin.sides import OneBase
 
 __all__ = ["describe", "tokenizer_mark", "versions", "weights_mark"]
 
@@ -45,10 +46,12 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "settings": dataclasses.asdict(pair.settings),
         "dtype": {role: str(model.dtype) for role, model in models.items()},
         "head_dtype": {role: _head_dtype(model) for role, model in models.items()},
+        "choice_head": "float32" if pair.sums_in_float32 else "as the head",
         "device": {role: model.device.type for role, model in models.items()},
         "attention": {role: getattr(model.config, "_attn_implementation", None) for role, model in models.items()},
         "config": {role: _text_mark(model.config.to_json_string()) for role, model in models.items()},
         "revision": {role: getattr(model.config, "_commit_hash", None) for role, model in models.items()},
+        "policy_alone": "merged" if isinstance(pair.sides, OneBase) and pair.sides.can_merge else "as given",
         "path": pair.proof.path if pair.proof else "not proven",
         "weights": weights_mark(pair),
         "versions": versions(),

@@ -21,12 +21,13 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.adapter_rows import BASE, AdapterRows
-from aad_plugin.cache_names import named_cache
+from aad_plugin.cache_names import has_attention, named_cache
 from aad_plugin.decoding import Candidates
 from aad_plugin.errors import ConfigError
 from aad_plugin.head_input import HeadInput
 from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
+from aad_plugin.step_mask import step_mask
 
 if TYPE_CHECKING:
     from aad_plugin.sides_in_turns import OneBaseInTurns
@@ -37,7 +38,9 @@ __all__ = [
     "OneBase",
     "Plausible",
     "Role",
+    "Sparing",
     "TwoModels",
+    "plausible_of_rows",
     "read_model",
     "side_by_side",
     "switched",
@@ -55,6 +58,12 @@ def read_model(
     """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0."""
     keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
     held = named_cache(model, cache)
+    mask = inputs.get("attention_mask")
+    if mask is not None and cache is not None and not has_attention(cache):
+        # A purely recurrent model multiplies what it reads by the mask, which is of those tokens alone.
+        inputs["attention_mask"] = mask[:, -input_ids.shape[1] :]
+    elif mask is not None:
+        inputs["attention_mask"] = step_mask(model, mask, input_ids, cache)
     logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
@@ -67,6 +76,19 @@ def side_by_side(caches: Sequence[Cache | None]) -> Cache | None:
 
 
 @dataclass(frozen=True)
+class Sparing:
+    """What a step of AAD leaves out.
+
+    Attributes:
+        candidates: the reference's logits of tokens that are not plausible.
+        lazy: of two checkpoints, the reference's reading while no row has a choice.
+    """
+
+    candidates: bool
+    lazy: bool
+
+
+@dataclass(frozen=True)
 class Plausible:
     """One step in which only plausible tokens matter.
 
@@ -75,12 +97,22 @@ class Plausible:
         candidates: their plausible sets.
         policy_values, reference_values: (N,) float32 logits of the candidates; None where no row had a choice and the
             reference was not asked.
+        reference_logits: (R, V), what the reference's head gave; (0, V) or None where it was spared.
     """
 
     policy_logits: Tensor
     candidates: Candidates
     policy_values: Tensor | None = None
     reference_values: Tensor | None = None
+    reference_logits: Tensor | None = None
+
+
+def plausible_of_rows(find: FindCandidates, rows: Sequence[Tensor]) -> Plausible:
+    """Return one step's plausible tokens, their logits taken off the policy's and the reference's (B, K, V) whole rows."""
+    policy, reference = (row.flatten(0, 1) for row in rows)
+    found = find(policy)
+    place = found.rows.to(policy.device), found.tokens.to(policy.device)
+    return Plausible(policy, found, policy[place].float(), reference[place].float(), reference)
 
 
 class TwoModels(nn.Module):
@@ -107,6 +139,23 @@ class TwoModels(nn.Module):
     def policy(self) -> PreTrainedModel:
         return self.policy_model
 
+    @property
+    def gives_columns(self) -> bool:
+        """Whether both heads' logits can be had one by one, in float32; False before the first step."""
+        return self._policy_head.gives_columns and self._reference_head.gives_columns
+
+    @property
+    def gives_sums(self) -> bool:
+        """Whether whole rows of both sides keep their heads' float32 sums."""
+        return self._policy_head.gives_sums and self._reference_head.gives_sums
+
+    def auto(self, rows: int) -> Sparing:
+        """What ``shortcuts=auto`` spares for a batch of ``rows``."""
+        if self._reference_head.is_costly:
+            return Sparing(candidates=True, lazy=True)
+        # A single row often has one plausible token, several hardly ever all at once.
+        return Sparing(candidates=False, lazy=rows == 1)
+
     def models(self) -> dict[Role, PreTrainedModel]:
         """The models whose weights are held, by role."""
         return {"policy": self.policy_model, "reference": self.reference_model}
@@ -115,6 +164,10 @@ class TwoModels(nn.Module):
     def role(self, role: Role) -> Iterator[PreTrainedModel]:
         """Inside the block the yielded model, read by itself, is this side."""
         yield self._model(role)
+
+    def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
+        """Inside the block work is spared as ``choice`` of shortcuts says; see :class:`aad_plugin.pair.AlignedPair`."""
+        return self.products.use(choice)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
@@ -131,13 +184,43 @@ class TwoModels(nn.Module):
         """Return per role (B, K, V) logits on the policy's device."""
         caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
         rows = []
-        for role, own_cache in zip(roles, caches, strict=True):
-            given = {"input_ids": input_ids, **inputs}
-            if role == "reference" and isinstance(cache, PairCache):
-                cache.put_off(input_ids=input_ids, position_ids=inputs.get("position_ids"))
-                given.update(cache.catch_up())
-            rows.append(self._read(role, own_cache, logits_to_keep or input_ids.shape[1], given).to(input_ids.device))
+        with self._exact() if len(roles) == 2 else contextlib.nullcontext():
+            for role, own_cache in zip(roles, caches, strict=True):
+                given = {"input_ids": input_ids, **inputs}
+                if role == "reference" and isinstance(cache, PairCache):
+                    cache.put_off(input_ids=input_ids, position_ids=inputs.get("position_ids"))
+                    given.update(cache.catch_up())
+                logits = self._read(role, own_cache, logits_to_keep or input_ids.shape[1], given)
+                rows.append(logits.to(input_ids.device))
         return rows
+
+    @contextlib.contextmanager
+    def _exact(self) -> Iterator[None]:
+        with self._policy_head.exact(), self._reference_head.exact():
+            yield
+
+    def logits_as_needed(
+        self,
+        is_open: Callable[[Tensor], bool],
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        **inputs: Tensor | None,
+    ) -> list[Tensor]:
+        """Return the policy's (B, K, V) logits, and the reference's only where ``is_open`` of the policy's is true.
+
+        A reference that is not asked puts its reading off and catches up in one forward.
+        """
+        caches = cache.caches if isinstance(cache, PairCache) else (None, None)
+        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        with self._exact():
+            policy_logits = self._read("policy", caches[0], keep, given)
+            if isinstance(cache, PairCache):
+                cache.put_off(input_ids=input_ids, position_ids=inputs.get("position_ids"))
+            if not self._is_one_model and not is_open(policy_logits):
+                return [policy_logits]
+            given.update(cache.catch_up() if isinstance(cache, PairCache) else {})
+            return [policy_logits, self._read("reference", caches[1], keep, given).to(policy_logits.device)]
 
     def plausible(
         self,
@@ -146,6 +229,7 @@ class TwoModels(nn.Module):
         cache: Cache | None,
         keep: int,
         lazy: bool,
+        whole: bool = False,
         **inputs: Tensor | None,
     ) -> Plausible:
         """Run one step whose reference is read at the plausible tokens only.
@@ -154,6 +238,7 @@ class TwoModels(nn.Module):
             find: lists the plausible sets of (R, V) policy logits.
             keep: positions to score, counted from the end.
             lazy: put the reference's reading off while no row has a choice, and catch up in one forward.
+            whole: whether somebody wants to see the reference's whole rows; no choice depends on it.
         """
         caches = cache.caches if isinstance(cache, PairCache) else (None, None)
         given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
@@ -167,12 +252,14 @@ class TwoModels(nn.Module):
             return Plausible(policy_logits, candidates)
         given.update(cache.catch_up() if isinstance(cache, PairCache) else {})
         # The reference's own head projects nothing where its columns can be had one by one.
-        with self._reference_head.project(0 if self._reference_head.gives_columns else len(input_ids)):
+        spared = self._reference_head.gives_columns and not whole
+        with self._reference_head.project(0 if spared else len(input_ids)):
             reference_logits = self._read("reference", caches[1], keep, given).flatten(0, 1)
         reference_hidden = self._reference_head.take(keep)
         policy_values = self._policy_head.values(policy_hidden, policy_logits, candidates)
         reference_values = self._reference_head.values(reference_hidden, reference_logits, candidates)
-        return Plausible(policy_logits, candidates, policy_values, reference_values.to(policy_logits.device))
+        values = policy_values, reference_values.to(policy_logits.device)
+        return Plausible(policy_logits, candidates, *values, reference_logits.to(policy_logits.device))
 
     def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
         model = self._model(role)
@@ -240,6 +327,8 @@ class OneBase(nn.Module):
         self._head = HeadInput(self.policy)
         self._rows = AdapterRows(model, [name for name in (policy_adapter, reference_adapter) if name])
         self.products = self._rows.products
+        self._merges = False
+        self.merging_is_proven = True
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -251,6 +340,20 @@ class OneBase(nn.Module):
         """Names of the adapters that make policy and reference; None where the base alone is the reference."""
         policy, reference = self._adapter_of["policy"], self._adapter_of["reference"]
         return policy, None if reference == BASE else reference
+
+    @property
+    def gives_columns(self) -> bool:
+        """Whether the head's logits can be had one by one, in float32; False before the first step."""
+        return self._head.gives_columns
+
+    @property
+    def gives_sums(self) -> bool:
+        """Whether whole rows of both sides keep their head's float32 sums."""
+        return self._head.gives_sums
+
+    def auto(self, rows: int) -> Sparing:
+        """What ``shortcuts=auto`` spares for a batch of ``rows``."""
+        return Sparing(candidates=self._head.is_costly, lazy=False)
 
     def models(self) -> dict[Role, PreTrainedModel]:
         """The one model whose weights are held."""
@@ -268,6 +371,21 @@ class OneBase(nn.Module):
         reference = self._adapter_of["reference"]
         return OneBaseInTurns(self.model, self._adapter_of["policy"], None if reference == BASE else reference)
 
+    @contextlib.contextmanager
+    def spare(self, choice: str) -> Iterator[None]:
+        """Inside the block work is spared as ``choice`` of shortcuts says; see :class:`aad_plugin.pair.AlignedPair`."""
+        before, self._merges = self._merges, choice != "none" and self.can_merge
+        try:
+            with self.products.use(choice):
+                yield
+        finally:
+            self._merges = before
+
+    @property
+    def can_merge(self) -> bool:
+        """Whether the policy alone reads weights of its own, merged; the base's are never written."""
+        return self.merging_is_proven and self._rows.can_merge(self._adapter_of["policy"])
+
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
         cache = build(self.policy)
@@ -282,7 +400,8 @@ class OneBase(nn.Module):
         **inputs: Tensor | None,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits; both roles come out of one forward."""
-        return list(self._read(roles, input_ids, cache, logits_to_keep, inputs).split(len(input_ids)))
+        with self._head.exact() if len(roles) == 2 else contextlib.nullcontext():
+            return list(self._read(roles, input_ids, cache, logits_to_keep, inputs).split(len(input_ids)))
 
     def plausible(
         self,
@@ -291,20 +410,22 @@ class OneBase(nn.Module):
         cache: Cache | None,
         keep: int,
         lazy: bool,
+        whole: bool = False,
         **inputs: Tensor | None,
     ) -> Plausible:
         """Run one step whose reference is projected at the plausible tokens only; arguments as in :class:`TwoModels`,
         except that both sides come out of one forward and nothing is put off."""
         batch = len(input_ids)
-        projected = batch if self._head.gives_columns else 2 * batch
+        projected = batch if self._head.gives_columns and not whole else 2 * batch
         with self._head.project(projected):
             logits = self._read(("policy", "reference"), input_ids, cache, keep, inputs)
         hidden = self._head.take(keep)
         policy_logits = logits[:batch].flatten(0, 1)
         candidates = find(policy_logits)
         policy_values = self._head.values(hidden[:batch], policy_logits, candidates)
-        reference_values = self._head.values(hidden[batch:], logits[batch:].flatten(0, 1), candidates)
-        return Plausible(policy_logits, candidates, policy_values, reference_values)
+        reference_logits = logits[batch:].flatten(0, 1)
+        reference_values = self._head.values(hidden[batch:], reference_logits, candidates)
+        return Plausible(policy_logits, candidates, policy_values, reference_values, reference_logits)
 
     def _read(
         self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]
@@ -314,12 +435,13 @@ class OneBase(nn.Module):
         batch = len(input_ids)
         self.passes.update(dict.fromkeys(roles, batch))
         if len(roles) == 2:
-            input_ids = input_ids.repeat(2, 1)
-            given = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in given.items()}
+            input_ids = _twice(input_ids)
+            given = {name: _twice(value) for name, value in given.items()}
             cache = cache.caches[0] if isinstance(cache, PairCache) else cache
-        # The policy alone takes PEFT's ordinary path: bit for bit what `--model hf` with `peft=` computes.
-        names = [] if roles == ("policy",) else [self._adapter_of[role] for role in roles]
-        with self._rows.use(names, batch):
+        # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
+        alone = tuple(roles) == ("policy",)
+        names = [] if alone else [self._adapter_of[role] for role in roles]
+        with self._rows.merged(self._adapter_of["policy"]) if alone and self._merges else self._rows.use(names, batch):
             logits = read_model(self.policy, input_ids, cache, keep, **given)
         self._head.compare(logits)
         return logits
@@ -349,3 +471,8 @@ class OneBase(nn.Module):
             variants = [name for name in names if name in getattr(layer, "lora_variant", {})]
             if variants:
                 raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")
+
+
+def _twice(rows: Tensor) -> Tensor:
+    """Return (2B, …): the rows, then the rows again; one row costs no copy."""
+    return rows.expand(2, *rows.shape[1:]) if len(rows) == 1 else rows.repeat(2, *[1] * (rows.ndim - 1))

@@ -16,7 +16,17 @@ from transformers.cache_utils import Cache
 
 from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
-from aad_plugin.sides import BuildCache, FindCandidates, Plausible, Role, read_model, side_by_side, switched
+from aad_plugin.sides import (
+    BuildCache,
+    FindCandidates,
+    Plausible,
+    Role,
+    Sparing,
+    plausible_of_rows,
+    read_model,
+    side_by_side,
+    switched,
+)
 
 __all__ = ["OneBaseInTurns"]
 
@@ -44,6 +54,8 @@ class OneBaseInTurns(nn.Module):
         """The base model with the policy's adapter active."""
         return self.model.get_base_model()
 
+    gives_columns = gives_sums = False
+
     def models(self) -> dict[Role, PreTrainedModel]:
         """The one model, under the role it plays outside :meth:`role`."""
         return {"policy": self.policy}
@@ -51,6 +63,14 @@ class OneBaseInTurns(nn.Module):
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the base model is this side."""
         return switched(self.model, str(self._adapters["policy"]), self._adapters[role])
+
+    def auto(self, rows: int) -> Sparing:
+        """What ``shortcuts=auto`` spares: nothing, both sides give whole rows."""
+        return Sparing(candidates=False, lazy=False)
+
+    def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
+        """Inside the block work is spared as ``choice`` of shortcuts says; see :class:`aad_plugin.pair.AlignedPair`."""
+        return self.products.use(choice)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
@@ -81,11 +101,8 @@ class OneBaseInTurns(nn.Module):
         cache: Cache | None,
         keep: int,
         lazy: bool,
+        whole: bool = False,
         **inputs: Tensor | None,
     ) -> Plausible:
         """Run one step; the candidates' logits are taken off whole rows."""
-        rows = self.logits(("policy", "reference"), input_ids, cache, keep, **inputs)
-        policy, reference = (row.flatten(0, 1) for row in rows)
-        found = find(policy)
-        place = found.rows.to(policy.device), found.tokens.to(policy.device)
-        return Plausible(policy, found, policy[place].float(), reference[place].float())
+        return plausible_of_rows(find, self.logits(("policy", "reference"), input_ids, cache, keep, **inputs))

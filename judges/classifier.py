@@ -8,7 +8,7 @@ from itertools import islice
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling, as_text, conversation, digest
-from aad_plugin.judges.local_models import check_model_options, model_mark
+from aad_plugin.judges.local_models import check_model_options, model_mark, weight_options
 from aad_plugin.judges.sitting import Sitting
 from aad_plugin.judges.spelling import Piece, Speller
 
@@ -23,7 +23,8 @@ class ClassifierJudge:
     conversation, any other (a toxicity classifier) the answer alone.
 
     Args:
-        name: folder or hub id. device, dtype, batch_size: of the model.
+        name: folder or hub id. device, dtype, batch_size: of the model. use_safetensors: False reads pickles, too, which
+            can run code.
     """
 
     kind = "pointwise"
@@ -32,14 +33,23 @@ class ClassifierJudge:
     price = None
     in_process = True
 
-    def __init__(self, name: str, *, device: str | None = None, dtype: str = "auto", batch_size: int = 16):
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int = 16,
+        use_safetensors: bool | None = None,
+    ):
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         check_model_options(device, dtype, batch_size)
+        options = weight_options(name, use_safetensors)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
-            model = AutoModelForSequenceClassification.from_pretrained(name, dtype=dtype)
+            model = AutoModelForSequenceClassification.from_pretrained(name, dtype=dtype, **options)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load the classifier {name!r}: {error}") from error
         if model.config.num_labels < 2:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.chat import ChatJudge
-from aad_plugin.judges.local_models import check_model_options, model_mark
+from aad_plugin.judges.local_models import check_model_options, model_mark, weight_options
 from aad_plugin.judges.requests import Reply, Request
 from aad_plugin.judges.sitting import Sitting
 from aad_plugin.judges.spelling import Speller
@@ -28,14 +28,15 @@ def hf_judge(
     dtype: str = "auto",
     batch_size: int = 4,
     max_tokens: int | None = None,
+    use_safetensors: bool | None = None,
 ) -> ChatJudge:
     """A judge made of a causal language model with a chat template; a folder or a hub id.
 
     Pairwise templates are judged by the log-probabilities of the reply's first token, pointwise ones by greedy
-    generation of a tag, `max_tokens` (1024) at most.
+    generation of a tag, `max_tokens` (1024) at most. Pickled weights are read where `use_safetensors` is False.
     """
     check_model_options(device, dtype, batch_size)
-    channel = _Local(name, device, dtype, batch_size)
+    channel = _Local(name, device, dtype, batch_size, use_safetensors)
     form = "logprobs" if load_template(template).kind == "pairwise" else "tag"
     return ChatJudge(
         "hf", name, channel, template=template, forms=[form], parameters={}, max_tokens=max_tokens,
@@ -49,13 +50,14 @@ class _Local:
     transports = ("live",)
     in_process = True
 
-    def __init__(self, name: str, device: str | None, dtype: str, batch_size: int):
+    def __init__(self, name: str, device: str | None, dtype: str, batch_size: int, use_safetensors: bool | None):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        options = weight_options(name, use_safetensors)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load the judge model {name!r}: {error}") from error
         if not self.tokenizer.chat_template:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.options import safetensors_only
 
-__all__ = ["check_model_options", "model_mark"]
+__all__ = ["check_model_options", "model_mark", "weight_options"]
 
 _SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
 # What trainers and converters leave beside a model; a copy without these is the same judge.
@@ -33,6 +34,15 @@ def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:
                 with path.open("rb") as content:
                     marks.append([path.name, hashlib.file_digest(content, "sha256").hexdigest()])
     return {"dtype": dtype, "files": marks}
+
+
+def weight_options(name: str, use_safetensors: bool | None) -> dict[str, Any]:
+    """Return ``from_pretrained``'s options that rule pickled weights out, unless ``use_safetensors`` is False.
+
+    Raises:
+        ConfigError: a folder holds its weights as pickles alone.
+    """
+    return safetensors_only(name, {} if use_safetensors is None else {"use_safetensors": use_safetensors})
 
 
 def check_model_options(device: str | None, dtype: str, batch_size: int) -> None:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Messages, Question, Reply, Ruling, conversation, digest
-from aad_plugin.judges.local_models import check_model_options, model_mark
+from aad_plugin.judges.local_models import check_model_options, model_mark, weight_options
 from aad_plugin.judges.spelling import Piece, Speller
+from aad_plugin.options import refuse_pickled_adapter
 
 if TYPE_CHECKING:
     from aad_plugin.judges.sitting import Sitting
@@ -39,13 +40,16 @@ class RewardModel:
         self._known: dict[str, float] = {}  # text's hash -> score; one answer meets several rivals
 
     @classmethod
-    def load(cls, spec: str, device: str | None = None, dtype: str = "auto") -> RewardModel:
+    def load(
+        cls, spec: str, device: str | None = None, dtype: str = "auto", use_safetensors: bool | None = None
+    ) -> RewardModel:
         """Load a reward model; blocks on disk, and on the network for a hub id.
 
         Args:
             spec: "demo", a folder (a model, or a PEFT adapter whose config names its base), or a hub id.
             device: torch device; None is the GPU where there is one.
             dtype: of the weights; "auto" is the checkpoint's own.
+            use_safetensors: False reads pickles, too, which can run code.
         Raises:
             ConfigError: nothing is there, or the model does not end in exactly one score.
         """
@@ -53,10 +57,13 @@ class RewardModel:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         base, adapter = _parts(spec)
+        options = weight_options(base, use_safetensors)
+        if adapter and use_safetensors is not False:
+            refuse_pickled_adapter(Path(adapter))
         try:
             with _quiet_about_the_head(adapter is not None):
                 model = AutoModelForSequenceClassification.from_pretrained(
-                    base, dtype=dtype, **({"num_labels": 1} if adapter else {})
+                    base, dtype=dtype, **options, **({"num_labels": 1} if adapter else {})
                 )
             if adapter:
                 from peft import PeftModel
@@ -119,7 +126,7 @@ class RewardModel:
 
 
 class RewardJudge:
-    """Pairwise judge made of a reward model. Options: device, dtype, batch_size."""
+    """Pairwise judge made of a reward model. Options: device, dtype, batch_size, use_safetensors."""
 
     kind = "pairwise"
     both_orders = False
@@ -127,11 +134,19 @@ class RewardJudge:
     price = None
     in_process = True
 
-    def __init__(self, name: str, *, device: str | None = None, dtype: str = "auto", batch_size: int = 8):
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int = 8,
+        use_safetensors: bool | None = None,
+    ):
         check_model_options(device, dtype, batch_size)
         self.name = f"reward:{name}"
         self.batch_size = batch_size
-        self.reward_model = RewardModel.load(name, device=device, dtype=dtype)
+        self.reward_model = RewardModel.load(name, device=device, dtype=dtype, use_safetensors=use_safetensors)
         self.fingerprint = digest(reward_mark(name, dtype))
 
     def prepare(self, sitting: Sitting) -> None:

@@ -8,13 +8,23 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
 
 from aad_plugin.answers import answer
+from aad_plugin.engine.checkpoints import refuse_pickles, with_template
 from aad_plugin.errors import ConfigError, ReferenceUnknown, first_line
 from aad_plugin.harness.model import AADLM
+from aad_plugin.judges.kinds import load_judge
 from aad_plugin.load import load_pair
 from aad_plugin.pair_source import resolve
+from tests.pairs import toy_pair
+from tests.toys import byte_tokenizer
 
 LOADERS = [load_pair, lambda **arguments: AADLM(**arguments, device="cpu")]
 both = pytest.mark.parametrize("load", LOADERS, ids=["load_pair", "lm-eval"])
@@ -123,3 +133,91 @@ def test_serve_without_a_pair_hands_its_options_on(aad, checkpoints):
 
 def test_a_loaded_pair_still_answers(checkpoints):
     assert answer(load_pair(**checkpoints.model_args("two_adapters")), ["Hello"], max_new_tokens=4)
+
+
+@pytest.mark.parametrize("kind", ["reward", "classifier", "hf"])
+def test_a_judges_pickled_weights_are_read_only_when_asked_for(kind, tmp_path):
+    config = LlamaConfig(
+        vocab_size=260, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        num_labels=1 if kind == "reward" else 2, pad_token_id=0,
+    )  # fmt: skip
+    model = (LlamaForCausalLM if kind == "hf" else LlamaForSequenceClassification)(config)
+    model.save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"holds its weights as pickles .*use_safetensors=false"):
+        load_judge(f"{kind}:{tmp_path}")
+    load_judge(f"{kind}:{tmp_path},use_safetensors=false")
+
+
+def test_the_engine_reads_pickles_only_when_asked_for(checkpoints, tmp_path):
+    """vLLM falls back to pickles by itself."""
+    policy = shutil.copytree(checkpoints.policy, tmp_path / "policy")
+    (policy / "model.safetensors").rename(policy / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"holds its weights as pickles .*load_format=pt"):
+        refuse_pickles(resolve(policy=str(policy), reference=str(checkpoints.reference)))
+    adapter = shutil.copytree(checkpoints.adapter, tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(ConfigError, match=r"holds its weights as a pickle .*load_format=pt"):
+        refuse_pickles(resolve(reference=str(checkpoints.base), adapter=str(adapter)))
+
+
+@both
+def test_code_of_one_part_is_trusted_without_the_other(load, checkpoints, tmp_path):
+    """A configuration that names code of its own is loaded for the part that is trusted alone."""
+    own = shutil.copytree(checkpoints.reference, tmp_path / "own")
+    written = json.loads((own / "config.json").read_text())
+    code = {"AutoConfig": "odd.OddConfig", "AutoModelForCausalLM": "odd.OddForCausalLM"}
+    (own / "config.json").write_text(json.dumps({**written, "model_type": "odd", "auto_map": code}))
+    (own / "odd.py").write_text(ODD)
+    plain = str(checkpoints.policy)
+    with pytest.raises(ConfigError, match="trust_remote_code"):
+        load(policy=plain, reference=str(own), trust_remote_code=True, reference_trust_remote_code=False)
+    with pytest.raises(ConfigError, match="trust_remote_code"):
+        load(policy=str(own), reference=plain, reference_trust_remote_code=True)
+    load(policy=plain, reference=str(own), reference_trust_remote_code=True)
+    with pytest.raises(ConfigError, match=r"share one base model, .*reference_trust_remote_code.* no meaning here"):
+        load(**checkpoints.model_args("reference_plus_lora"), reference_trust_remote_code=True)
+
+
+ODD = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OddConfig(LlamaConfig):
+    model_type = "odd"
+
+class OddForCausalLM(LlamaForCausalLM):
+    config_class = OddConfig
+"""
+
+
+def test_a_served_adapter_borrows_its_bases_template(checkpoints, tmp_path, monkeypatch):
+    """vLLM reads the tokenizer's folder by itself and refuses chats where it holds no template."""
+    monkeypatch.setenv("AAD_CACHE_DIR", str(tmp_path / "cache"))
+    base = shutil.copytree(checkpoints.base, tmp_path / "base")
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(base)
+    adapter = shutil.copytree(checkpoints.adapter, tmp_path / "adapter")
+    source = resolve(reference=str(base), adapter=str(adapter))
+    assert with_template(source) == str(base)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(adapter)
+    (adapter / "chat_template.jinja").unlink(missing_ok=True)
+    for _ in range(2):
+        found = with_template(source)
+        assert AutoTokenizer.from_pretrained(found).chat_template == template
+    assert found not in (str(base), str(adapter))
+    tokenizer.chat_template = "own"
+    tokenizer.save_pretrained(adapter)
+    assert with_template(source) == str(adapter)
+
+
+def test_a_pair_in_memory_is_proven_too():
+    pair = toy_pair("two_models").pair
+    assert pair.proof is None
+    assert AADLM(pretrained=pair, device="cpu").model.proof.path == "two models"

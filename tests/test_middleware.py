@@ -13,7 +13,7 @@ from aad_plugin.engine.options import with_users
 from aad_plugin.errors import ConfigError
 
 
-def post(path: str, body: dict, root_path: str = "") -> tuple[int, dict | None]:
+def post(path: str, body: dict, root_path: str = "", key: str | None = None) -> tuple[int, dict | None]:
     """Status and what the server behind the middleware was given, None where it was not asked."""
     given: list[dict] = []
     status: list[int] = []
@@ -30,8 +30,47 @@ def post(path: str, body: dict, root_path: str = "") -> tuple[int, dict | None]:
             status.append(message["status"])
 
     scope = {"type": "http", "method": "POST", "path": path, "root_path": root_path, "headers": []}
-    asyncio.run(AADMiddleware(app)(scope, receive, send))
+    if key is not None:
+        scope["headers"] = [(b"authorization", f"Bearer {key}".encode())]
+    asyncio.run(AADMiddleware(app if key is None else Within(Guard(app)))(scope, receive, send))
     return status[0], given[0] if given else None
+
+
+class Within:
+    """Any middleware between ours and vLLM's."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+
+class Guard(Within):
+    """vLLM's check of an API key, in its terms."""
+
+    def verify_token(self, headers):
+        return headers.get("Authorization") == "Bearer right"
+
+    async def __call__(self, scope, receive, send):
+        if self.verify_token({"Authorization": dict(scope["headers"])[b"authorization"].decode()}):
+            await self.app(scope, receive, send)
+        else:
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+
+
+@pytest.mark.parametrize("xargs", [{"aad_alpha": [0.1]}, {"aad_strategy": "guess"}])
+def test_a_request_without_the_key_hears_nothing_but_that(xargs):
+    body = {"model": "aad", "prompt": "x", "vllm_xargs": xargs}
+    assert post("/v1/completions", body, key="wrong") == (401, None)
+    assert post("/v1/completions", body, key="right") == (400, None)
+    assert post("/v1/messages", body, key="wrong") == (401, None)
+    assert post("/v1/completions", {"model": "aad", "prompt": "x"}, key="right")[0] == 200
+
+
+def test_a_list_for_a_setting_says_what_was_expected():
+    with pytest.raises(ConfigError, match=r"aad_alpha.*number.*\[0\.1\]"):
+        check_request({"model": "aad", "prompt": "x", "vllm_xargs": {"aad_alpha": [0.1]}})
 
 
 @pytest.mark.parametrize(

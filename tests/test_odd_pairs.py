@@ -28,7 +28,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from aad_plugin.errors import ConfigError, ProofFailed
+from aad_plugin.errors import ConfigError, ProofFailed, VocabMismatch
 from aad_plugin.pair import AlignedPair
 from tests.toys import BUILDERS as TOYS
 from tests.toys import EOS, PAD, VOCAB, byte_tokenizer, left_pad, model_logits, naive_aad, random_prompts, spread
@@ -212,6 +212,67 @@ def test_a_static_cache_that_a_model_cannot_use_is_one_line(tmp_path):
     pair = check({"policy": on, "reference": moved(tmp_path, on)})
     with pytest.raises(ProofFailed, match=r"static cache would change this pair's tokens: .*leave it out"):
         pair.generate(input_ids=torch.tensor([[1, 2, 3]]), max_new_tokens=3, cache_implementation="static")
+
+
+def grown(folder: Path, on: str, saved: str) -> str:
+    """An adapter trained after two tokens were added, with its tokenizer beside it."""
+    model = AutoModelForCausalLM.from_pretrained(on)
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<a>", "<b>"])
+    model.resize_token_embeddings(len(tokenizer))
+    ways = {
+        "modules": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        "beside": {"target_modules": ["q_proj"]},  # PEFT saves grown embeddings by itself
+        "LoRA": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+    }
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **ways[saved]))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name or "lora_embedding_A" in name:
+                weight.add_(torch.randn_like(weight) * 0.25)
+            if "modules_to_save" in name:
+                weight.add_(torch.randn_like(weight) * 0.1)
+    adapted.peft_config["default"].base_model_name_or_path = on
+    adapted.save_pretrained(folder / saved, save_embedding_layers=saved != "modules")
+    tokenizer.save_pretrained(folder / saved)
+    return str(folder / saved)
+
+
+@pytest.mark.parametrize("saved", ["modules", "beside", "LoRA"])
+def test_an_adapter_with_grown_embeddings_decodes_over_the_shared_ids(tmp_path, saved):
+    """C8: 260 rows on a base of 258."""
+    on = base(tmp_path, "llama")
+    adapter = grown(tmp_path, on, saved)
+    with pytest.raises(ConfigError, match=rf"trained with 260 tokens, its base .* has 258, .*pass tokenizer={on}"):
+        AlignedPair.from_pretrained(reference=on, adapter=adapter)
+    pair = AlignedPair.from_pretrained(reference=on, adapter=adapter, tokenizer=on)
+    assert pair.vocab_size == VOCAB and pair.proof.path == "shared rows"
+    larger = AutoModelForCausalLM.from_pretrained(on)
+    larger.resize_token_embeddings(260, mean_resizing=False)
+    policy = model_logits(PeftModel.from_pretrained(larger, adapter).eval())
+    prompt = random_prompts([9])[0]
+    run = naive_aad(lambda ids: policy(ids)[:VOCAB], alone({"reference": on}, "reference"), prompt, STEPS, 0.1, EOS)
+    out = pair.generate(input_ids=torch.tensor([prompt]), max_new_tokens=STEPS, pad_token_id=PAD, eos_token_id=EOS)
+    assert out[0, len(prompt) :].tolist() == run.tokens and min(run.margins) > CLOSE
+
+
+def test_a_pad_added_to_the_policy_alone(tmp_path):
+    """C9: the line names the remedy, which works."""
+    reference = base(tmp_path, "llama")
+    policy = Path(moved(tmp_path, reference))
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["[PAD]"], special_tokens=True)
+    tokenizer.save_pretrained(policy)
+    model = AutoModelForCausalLM.from_pretrained(policy)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(policy)
+    with pytest.raises(VocabMismatch, match="only added to the policy's: pass tokenizer=<the reference's>"):
+        AlignedPair.from_pretrained(policy=str(policy), reference=reference)
+    pair = AlignedPair.from_pretrained(policy=str(policy), reference=reference, tokenizer=reference)
+    ids, mask = left_pad(random_prompts([3, 9]))
+    out = pair.generate(input_ids=ids, attention_mask=mask, max_new_tokens=STEPS, pad_token_id=PAD, eos_token_id=None)
+    assert int(out.max()) < VOCAB
 
 
 def test_a_pad_of_minus_one(tmp_path):

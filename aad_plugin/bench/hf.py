@@ -45,36 +45,47 @@ def contestants(
     found = []
     for batch in batches:
         inputs = encode_prompts(pair, prompts[:batch])
-        asked: dict[str, Any] = {"max_new_tokens": tokens, "eos_token_id": None}
-        generate = partial(_generate, policy, *inputs, pad_token_id=0, do_sample=False, **asked)
-        strategy = partial(_decode, pair, *inputs, **asked)
-        calls: dict[str, Callable[[], Tensor]] = {
-            GENERATE: generate,
-            LOOP: partial(greedy_loop, policy, *inputs, tokens),
-            NAIVE: partial(naive_loop, policy, reference, *inputs, tokens, pair.settings.alpha),
+        calls: dict[str, Callable[[int], Tensor]] = {
+            GENERATE: partial(_generate, policy, *inputs, {}),
+            LOOP: partial(greedy_loop, policy, *inputs),
+            NAIVE: partial(_naive, policy, reference, *inputs, pair.settings.alpha),
         }
+        whole: dict[str, Callable[[int], Tensor]] = {}
         for name in strategies:
-            calls[name] = partial(strategy, name)
             settings = pair.settings.override(strategy=name)
-            if settings.strategy == "best_of_n":
-                calls[f"{settings.n} samples, one by one"] = partial(_draw, strategy, settings.n)
+            drawn = settings.strategy == "best_of_n"
+            (whole if drawn else calls)[name] = partial(_decode, pair, *inputs, name, {})
+            if drawn:
+                whole[f"{settings.n} samples, one by one"] = partial(_draw, pair, *inputs, settings.n)
         if draft and batch == 1:
-            calls[f"greedy, merged: draft {draft}"] = partial(generate, prompt_lookup_num_tokens=draft)
-            calls[f"aad: draft {draft}"] = partial(strategy, "aad", prompt_lookup_num_tokens=draft)
-        found += [Contestant(name, batch, batch * tokens, call) for name, call in calls.items()]
+            options = {"prompt_lookup_num_tokens": draft}
+            whole[f"greedy, merged: draft {draft}"] = partial(_generate, policy, *inputs, options)
+            whole[f"aad: draft {draft}"] = partial(_decode, pair, *inputs, "aad", options)
+        for name, call in {**calls, **whole}.items():
+            # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
+            counted = call if name in calls and batch == batches[0] else None
+            found.append(Contestant(name, batch, batch * tokens, partial(call, tokens), counted))
     return found
 
 
-def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
-    return model.generate(ids, attention_mask=mask, **options)[:, ids.shape[1] :]  # type: ignore[operator]
+def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, options: dict[str, Any], steps: int) -> Tensor:
+    asked = {"pad_token_id": 0, "do_sample": False, "max_new_tokens": steps, "eos_token_id": None, **options}
+    return model.generate(ids, attention_mask=mask, **asked)[:, ids.shape[1] :]  # type: ignore[operator]
 
 
-def _decode(pair: AlignedPair, ids: Tensor, mask: Tensor, strategy: str, **options: Any) -> Tensor:
-    return decode(pair, ids, mask, pair.settings.override(strategy=strategy), **options)[:, ids.shape[1] :]
+def _naive(
+    policy: PreTrainedModel, reference: PreTrainedModel, ids: Tensor, mask: Tensor, alpha: float, steps: int
+) -> Tensor:
+    return naive_loop(policy, reference, ids, mask, steps, alpha)
 
 
-def _draw(strategy: Callable[..., Tensor], number: int) -> Tensor:
-    return torch.stack([strategy("sample", sample=i) for i in range(number)])
+def _decode(pair: AlignedPair, ids: Tensor, mask: Tensor, strategy: str, options: dict[str, Any], steps: int) -> Tensor:
+    settings = pair.settings.override(strategy=strategy)
+    return decode(pair, ids, mask, settings, max_new_tokens=steps, eos_token_id=None, **options)[:, ids.shape[1] :]
+
+
+def _draw(pair: AlignedPair, ids: Tensor, mask: Tensor, number: int, steps: int) -> Tensor:
+    return torch.stack([_decode(pair, ids, mask, "sample", {"sample": i}, steps) for i in range(number)])
 
 
 def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:

@@ -13,6 +13,8 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
+from aad_plugin.bench.operations import Counts, per_step
+
 __all__ = ["Contestant", "Timing", "interleave"]
 
 
@@ -23,12 +25,14 @@ class Contestant:
     Attributes:
         name: as the table shows it. batch: prompts decoded together. tokens: new tokens of one call, all rows.
         call: decodes the batch and returns (B, new) token ids.
+        steps: decodes so many tokens, to count what one more dispatches; None where that is not asked.
     """
 
     name: str
     batch: int
     tokens: int
     call: Callable[[], Any]
+    steps: Callable[[int], Any] | None = None
 
 
 @dataclass
@@ -37,13 +41,14 @@ class Timing:
 
     Attributes:
         seconds: of each round. peak_mib: largest growth of memory in use during a call, weights not counted.
-        output: (B, new) token ids of the last round.
+        output: (B, new) token ids of the last round. counts: of a step, where they were asked for.
     """
 
     contestant: Contestant
     seconds: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
     output: Any = None
+    counts: Counts | None = None
 
     @property
     def speeds(self) -> list[float]:
@@ -57,7 +62,7 @@ class Timing:
 
 
 def interleave(contestants: Sequence[Contestant], rounds: int, progress: bool = True, rest: float = 0) -> list[Timing]:
-    """Run each contestant once to warm up and then once per round, in turn.
+    """Run each contestant once to warm up and then once per round, in turn; count what a step dispatches at the end.
 
     Args:
         rest: seconds before each call in which nothing runs, for what goes on spinning after its answer.
@@ -74,6 +79,9 @@ def interleave(contestants: Sequence[Contestant], rounds: int, progress: bool = 
                     timing.seconds.append(seconds)
                     timing.peak_mib = max(timing.peak_mib, peak)
                 bar.update()
+    for timing in timings:
+        if timing.contestant.steps is not None:
+            timing.counts = per_step(timing.contestant.steps)
     return timings
 
 

@@ -27,7 +27,8 @@ def rows(timings: Sequence[Timing], baselines: Sequence[str], naive: str | None)
     Returns:
         tokens per second (median, lowest, highest round), ``ratio`` to the yardstick and ``ratio_naive``, both medians
         over rounds of that round's own ratio; ``agreement``: share of an answer's tokens before the first one that
-        differs from the naive loop's, for AAD; ``peak_mib``: memory taken by the call itself.
+        differs from the naive loop's, for AAD; ``peak_mib``: memory taken by the call itself; ``operations`` and
+        ``waits`` of a step (:mod:`aad_plugin.bench.operations`), None where they were not counted.
     """
     found = []
     for timing in timings:
@@ -46,6 +47,8 @@ def rows(timings: Sequence[Timing], baselines: Sequence[str], naive: str | None)
                 "agreement": _agreement(timing, loop) if loop and timing.contestant.name.startswith("aad") else None,
                 "peak_mib": timing.peak_mib,
                 "seconds": timing.seconds,
+                "operations": timing.counts.operations if timing.counts else None,
+                "waits": timing.counts.waits if timing.counts else None,
             }
         )
     return found
@@ -54,7 +57,18 @@ def rows(timings: Sequence[Timing], baselines: Sequence[str], naive: str | None)
 def table(found: Sequence[dict[str, Any]], title: str) -> Table:
     """Draw the rows for a terminal."""
     drawn = Table(title=title, title_justify="left")
-    for name in ("batch", "decoding", "tokens/s", "lowest – highest", "÷ greedy", "÷ naive", "as naive", "peak MiB"):
+    for name in (
+        "batch",
+        "decoding",
+        "tokens/s",
+        "lowest – highest",
+        "÷ greedy",
+        "÷ naive",
+        "as naive",
+        "peak MiB",
+        "operations",
+        "waits",
+    ):
         drawn.add_column(name, justify="left" if name == "decoding" else "right")
     for row in found:
         drawn.add_row(
@@ -62,6 +76,7 @@ def table(found: Sequence[dict[str, Any]], title: str) -> Table:
             f"{row['lowest']:.1f} – {row['highest']:.1f}", f"{row['ratio']:.2f}",
             "" if row["ratio_naive"] is None else f"{row['ratio_naive']:.2f}",
             "" if row["agreement"] is None else f"{row['agreement']:.0%}", f"{row['peak_mib']:.0f}",
+            *("" if row[name] is None else f"{row[name]:.0f}" for name in ("operations", "waits")),
         )  # fmt: skip
     return drawn
 

@@ -64,7 +64,7 @@ def bench(
         found, account, dtype = rows(timings, hf.BASELINES, hf.NAIVE), describe(loaded), str(loaded.sides.policy.dtype)
     title = f"{pair or model_args}, {engine}, {dtype}, {max_new_tokens} tokens, median of {rounds} rounds"
     # A file or a pipe has no width of its own: the table is not folded there.
-    Console(width=None if sys.stdout.isatty() else 130).print(table(found, title.replace("torch.", "")))
+    Console(width=None if sys.stdout.isatty() else 150).print(table(found, title.replace("torch.", "")))
     if json_file:
         record = {
             "pair": account, "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),

@@ -26,7 +26,7 @@ class AskedPair:
 
     def engine_dtype(self, extra: Sequence[str]) -> str:
         """Return the engine's dtype: --dtype, else model_args' dtype, else "auto"."""
-        return extra[extra.index("--dtype") + 1] if "--dtype" in extra[:-1] else self.dtype
+        return _value(extra, "--dtype") or self.dtype
 
     def engine_options(self, extra: Sequence[str]) -> list[str]:
         """Return the engine's options with the dtype that model_args named."""
@@ -38,8 +38,14 @@ class AskedPair:
 
         return engine_pair(
             self.source, self.settings, dtype=self.engine_dtype(extra), reference_revision=self.reference_revision,
-            merge_adapters=self.merge_adapters,
+            merge_adapters=self.merge_adapters, load_format=_value(extra, "--load-format"),
         )  # fmt: skip
+
+
+def _value(extra: Sequence[str], option: str) -> str | None:
+    """Return what follows an option, as a word of its own or after ``=``."""
+    joined = next((word.partition("=")[2] for word in extra if word.startswith(f"{option}=")), None)
+    return extra[extra.index(option) + 1] if option in extra[:-1] else joined
 
 
 def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedPair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +72,7 @@ def check(
         f"{choice.single:.0%} of {choice.steps} steps have one plausible token (alpha {loaded.settings.alpha}); "
         f"{choice.departures:.0%} differ from greedy",
     )
+    table.add_row("dtype", _other_dtype(loaded, name or pair, model_args, size.policy + size.reference_extra))
     console = Console()
     warning = ""
     if pairs:
@@ -90,6 +92,35 @@ def check(
     console.print(table)
     if warning:
         typer.echo(warning, err=True)
+
+
+def _other_dtype(loaded: Any, name: str | None, model_args: str, size: int) -> str:
+    """Say how many of the pair's choices fall otherwise in float32, or of a float32 pair in bfloat16."""
+    import torch
+
+    from aad_plugin.errors import AADError, first_line
+    from aad_plugin.pair_check import changed_choices
+    from aad_plugin.rounding import coarsest_dtype
+
+    dtype = coarsest_dtype(loaded.sides.models().values())
+    other = torch.bfloat16 if dtype == torch.float32 else torch.float32
+    own_name, other_name = (str(one).removeprefix("torch.") for one in (dtype, other))
+    needed = size * other.itemsize // dtype.itemsize
+    if needed > _free_bytes(loaded.device):
+        return f"{own_name}; how often {other_name} chooses otherwise needs {needed / 2**30:.1f} GiB more than are free"
+    arguments = {**parse_model_args(model_args), "dtype": other_name}
+    try:
+        share, steps = changed_choices(loaded, load(name, json.dumps(arguments)))
+    except AADError as error:
+        return f"{own_name}; how often {other_name} chooses otherwise is unknown: {first_line(error)}"
+    return f"{own_name}; {other_name} chooses otherwise at {share:.1%} of {steps} steps of its answers"
+
+
+def _free_bytes(device: Any) -> int:
+    import psutil
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _proof(proof: Any) -> str:

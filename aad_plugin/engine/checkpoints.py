@@ -14,11 +14,12 @@ from filelock import FileLock
 
 from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.demo.assets import cache_dir
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, first_line
+from aad_plugin.options import refuse_pickled_adapter, safetensors_only
 from aad_plugin.pair_source import PairSource
 from aad_plugin.rendering import borrow_template
 
-__all__ = ["SHARED_TYPES", "can_share_base", "full_checkpoints", "merge_adapter"]
+__all__ = ["SHARED_TYPES", "can_share_base", "full_checkpoints", "merge_adapter", "refuse_pickles", "with_template"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,16 @@ _MORE_THAN_LORA = (
 _KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")  # other ways to initialise change the base's weights
 _MERGED = 1e-3  # a merge in float32 differs from the adapter's own logits by rounding
 _PLAIN = (".lora_A.weight", ".lora_B.weight")
+
+
+def refuse_pickles(source: PairSource) -> None:
+    """Raise ConfigError for a part of a pair whose weights are pickles alone: vLLM would read them."""
+    for part in (source.policy, source.reference, source.base):
+        if part:
+            safetensors_only(part, {}, "load_format=pt")
+    for adapter in (source.adapter, source.reference_adapter):
+        if adapter:
+            refuse_pickled_adapter(Path(adapter).expanduser(), "load_format=pt")
 
 
 def can_share_base(source: PairSource) -> bool:
@@ -70,6 +81,35 @@ def _is_plain(adapter: Path) -> bool:
     return all(name.endswith(_PLAIN) and "lm_head" not in name and "embed" not in name for name in names)
 
 
+def with_template(source: PairSource) -> str:
+    """Return where the tokenizer of a shared base is: the adapter's own or the base's, or, where only the base has a chat
+    template, a copy of the adapter's that has it, too."""
+    from transformers import AutoTokenizer
+
+    home = source.tokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(home)
+    except (ImportError, OSError, ValueError) as e:
+        raise ConfigError(f"no tokenizer at {home!r}: {first_line(e)}") from e
+    had = getattr(tokenizer, "chat_template", None)
+    borrow_template(tokenizer, source.adapter, source.base)
+    if getattr(tokenizer, "chat_template", None) == had:
+        return home
+    mark = [checkpoint_mark(home), tokenizer.chat_template]
+    target = cache_dir() / "tokenizers" / hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
+    with FileLock(_lock(target)):
+        if not target.is_dir():
+            partial = Path(tempfile.mkdtemp(dir=target.parent))
+            tokenizer.save_pretrained(partial)
+            partial.rename(target)
+    return str(target)
+
+
+def _lock(target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return f"{target}.lock"
+
+
 def full_checkpoints(source: PairSource, dtype: str = "auto") -> tuple[str, str]:
     """Return (policy, reference) as paths or ids of full checkpoints; merges adapters on first use.
 
@@ -101,8 +141,7 @@ def merge_adapter(base: str, adapter: str, dtype: str, target: Path) -> Path:
     Raises:
         ConfigError: the adapter does not fit the base, or the disk does not take it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
+    with FileLock(_lock(target)):
         if not target.is_dir():
             logger.info("merging %s into %s", adapter, base)
             _merge(base, adapter, dtype, target)

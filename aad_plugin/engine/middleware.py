@@ -110,12 +110,43 @@ def _check_ids(body: dict[str, Any], shared_ids: int | None) -> None:
             raise ConfigError(f"{name} has token id {wrong[0]}; the two models share ids 0 to {shared_ids - 1}")
 
 
+class _Headers(dict[str, str]):
+    """A request's headers under names in lower case, found under any spelling, as vLLM's check asks for them."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
 class AADMiddleware:
     """Rewrites completion requests, and refuses what else would be decoded."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
         self.shared_ids = int(os.environ.get(SHARED_IDS) or 0) or None
+
+    async def _refuse(self, scope: Message, send: Any, reason: str) -> None:
+        """Answer 400 with the reason, or 401 to whoever may not ask at all."""
+        if self._has_key(scope):
+            error: Any = {"message": reason, "type": "BadRequestError", "param": None, "code": 400}
+        else:
+            error = "Unauthorized"
+        content = json.dumps({"error": error}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        status = 401 if error == "Unauthorized" else 400
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    def _has_key(self, scope: Message) -> bool:
+        """Whether a request has the server's API key, by vLLM's own check, which stands behind this one; True without."""
+        headers = _Headers(
+            {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        )
+        layer = self.app
+        while layer is not None:
+            if (verify := getattr(layer, "verify_token", None)) is not None:
+                return bool(verify(headers))
+            layer = getattr(layer, "app", None)  # type: ignore[assignment]
+        return True
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -125,7 +156,7 @@ class AADMiddleware:
         try:
             check_path(path)
         except ConfigError as error:
-            await _refuse(send, str(error))
+            await self._refuse(scope, send, str(error))
             return
         if path not in _PATHS:
             await self.app(scope, receive, send)
@@ -143,7 +174,7 @@ class AADMiddleware:
             checked = check_request(parsed, self.shared_ids) if isinstance(parsed, dict) else None
             content = body if checked is None else json.dumps(checked).encode()
         except AADError as error:
-            await _refuse(send, str(error))
+            await self._refuse(scope, send, str(error))
             return
         except ValueError:
             content = body  # not JSON: vLLM says so
@@ -159,11 +190,3 @@ class AADMiddleware:
             return {"type": "http.request", "body": content, "more_body": False}
 
         await self.app({**scope, "headers": headers}, replay, send)
-
-
-async def _refuse(send: Any, reason: str) -> None:
-    error = {"error": {"message": reason, "type": "BadRequestError", "param": None, "code": 400}}
-    content = json.dumps(error).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

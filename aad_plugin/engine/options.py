@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from aad_plugin.engine.checkpoints import can_share_base, full_checkpoints
+from aad_plugin.engine.checkpoints import can_share_base, full_checkpoints, refuse_pickles, with_template
 from aad_plugin.engine.plugin import ARCHITECTURE
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
@@ -47,6 +47,7 @@ def engine_pair(
     dtype: str = "auto",
     reference_revision: str | None = None,
     merge_adapters: bool | None = None,
+    load_format: str | None = None,
 ) -> EnginePair:
     """Prepare a pair for vLLM: tokenizers compared, adapters merged where they cannot share their base, scores entered
     by ``hf_overrides``.
@@ -56,10 +57,13 @@ def engine_pair(
         dtype: of the engine. reference_revision: of the second checkpoint on the hub.
         merge_adapters: False shares the base's weights where both sides can, True merges all the same; None shares on CPU
             and merges on GPUs, where sharing was not seen yet.
+        load_format: of the engine; pickles are read only where it asks for them.
     Raises:
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
+    if load_format in (None, "auto"):
+        refuse_pickles(source)
     if merge_adapters is None:
         merge_adapters = torch.version.cuda is not None or torch.version.hip is not None
     if not isinstance(merge_adapters, bool):
@@ -74,7 +78,7 @@ def engine_pair(
     }
     if not merge_adapters and not reference_revision and can_share_base(source):
         checkpoints = [str(part) for part in (source.base, source.adapter, source.reference_adapter) if part]
-        tokenizer, reference = source.tokenizer, checkpoints[0]
+        tokenizer, reference = with_template(source), checkpoints[0]
         own |= {"adapter": source.adapter, "reference_adapter": source.reference_adapter}
     else:
         checkpoints = list(full_checkpoints(source, dtype))

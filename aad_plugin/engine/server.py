@@ -11,6 +11,7 @@ from aad_plugin.engine.middleware import SHARED_IDS, model_names
 from aad_plugin.engine.options import EnginePair, with_users
 from aad_plugin.engine.self_test import TOKENS, compare_tokens
 from aad_plugin.errors import ConfigError
+from aad_plugin.rounding import say_dtype
 
 __all__ = ["attach", "engine_arguments", "serve", "server_arguments"]
 
@@ -103,6 +104,7 @@ async def _serve(args: Any, expected: list[dict[str, Any]] | None, only_test: bo
     try:
         async with build_async_engine_client(args) as engine:
             await attach(engine)
+            say_dtype(engine.model_config.dtype)
             if expected is not None:
                 agreed = compare_tokens(expected, await _decode(engine, expected), str(args.dtype))
                 print(f"self-test: {agreed} of {len(expected) * TOKENS} tokens as with transformers", flush=True)

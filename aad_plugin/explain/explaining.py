@@ -17,6 +17,7 @@ from aad_plugin.explain.records import Explanation
 from aad_plugin.explain.texts import steps_of
 from aad_plugin.pair import AlignedPair
 from aad_plugin.pickers import picker_for
+from aad_plugin.rounding import coarsest_dtype
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.strategies import decode
 
@@ -72,6 +73,7 @@ def explain(
         steps=steps,
         truncated=truncated,
         greedy=greedy if beside_greedy else None,
+        dtype=_dtype(pair),
     )
 
 
@@ -95,7 +97,12 @@ def explain_answer(
     whole = torch.cat([ids, torch.tensor([tokens], device=ids.device)], dim=1)
     (reading,) = read_answer(pair, whole, mask, chosen.alpha)
     settings = {"strategy": None, "alpha": chosen.alpha}
-    return Explanation(_shown(prompt), text, settings, steps_of(reading, pair.tokenizer), given=True)
+    steps = steps_of(reading, pair.tokenizer)
+    return Explanation(_shown(prompt), text, settings, steps, given=True, dtype=_dtype(pair))
+
+
+def _dtype(pair: AlignedPair) -> str:
+    return str(coarsest_dtype(pair.sides.models().values())).removeprefix("torch.")
 
 
 def _settings(chosen: DecodingSettings) -> dict[str, Any]:

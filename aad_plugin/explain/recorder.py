@@ -17,6 +17,7 @@ from transformers import DynamicCache, StoppingCriteria
 from aad_plugin.decoding import IMPLAUSIBLE, plausible_set
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import MAX_PLAUSIBLE
+from aad_plugin.rounding import coarsest_dtype, rounding_step
 
 if TYPE_CHECKING:
     from aad_plugin.pair import AlignedPair
@@ -37,28 +38,31 @@ class Reading:
     Attributes:
         ids: (2 + K) ids each: the chosen token, the policy's favourite, then the plausible ones by falling π_policy.
         counts: plausible tokens. log_policy, log_reference: nats, in the places of `ids`.
+        rounding: nats, the distance between neighbours of the policy's largest logit in the pair's dtype.
     """
 
     ids: list[list[int]]
     counts: list[int]
     log_policy: list[list[float]]
     log_reference: list[list[float]]
+    rounding: list[float]
 
 
 @dataclass
 class _Step:
-    """One step of a batch: (B, 2 + K) ids, (B,) counts, (B, 2 + K) log-probabilities."""
+    """One step of a batch: (B, 2 + K) ids, (B,) counts, (B, 2 + K) log-probabilities, (B,) largest logits."""
 
     ids: Tensor
     counts: Tensor
     log_policy: Tensor
     log_reference: Tensor | None
+    largest: Tensor
 
     def select(self, rows: Sequence[int]) -> _Step:
         """Some rows of the step."""
         index = torch.tensor(rows, device=self.ids.device)
         reference = None if self.log_reference is None else self.log_reference[index]
-        return _Step(self.ids[index], self.counts[index], self.log_policy[index], reference)
+        return _Step(self.ids[index], self.counts[index], self.log_policy[index], reference, self.largest[index])
 
 
 class TokenRecorder(StoppingCriteria):
@@ -70,23 +74,30 @@ class TokenRecorder(StoppingCriteria):
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha
-        self._shown: tuple[Mapping[str, Tensor], Tensor | None] | None = None
+        self._shown: tuple[Mapping[str, Tensor], Tensor | None, Tensor | None] | None = None
         self._steps: list[_Step | None] = []
 
-    def show(self, rows: Mapping[str, Tensor], scores: Tensor, strategy: str) -> None:
+    def show(self, rows: Mapping[str, Tensor], scores: Tensor, strategy: str, favourites: Tensor | None = None) -> None:
         """Take the rows of the step about to be chosen; called by the pair's forward.
 
         Args:
-            rows: role -> (B, K, V) logits; the last position is the step's. scores: (B, K, V), what the choice reads.
+            rows: role -> (B, K, V) logits, without a model that the step did not read; the last position is the step's.
+            scores: (B, K, V), what the choice reads. favourites: (B, K) int64, what greedy decoding takes, where the
+            policy's rows are more exact than those that greedy decoding reads.
         """
-        self._shown = {role: row[:, -1] for role, row in rows.items()}, scores[:, -1] if strategy == "aad" else None
+        own = {role: row[:, -1] for role, row in rows.items()}
+        self._shown = (
+            own,
+            scores[:, -1] if strategy == "aad" else None,
+            None if favourites is None else favourites[:, -1],
+        )
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """Note the step whose token `generate` has just appended; return (B,) False."""
         assert self._shown is not None
-        rows, aad_scores = self._shown
+        rows, *rest = self._shown
         self._shown = None
-        self._steps.append(_read(rows, input_ids[:, -1], self.alpha, aad_scores) if "policy" in rows else None)
+        self._steps.append(_read(rows, input_ids[:, -1], self.alpha, *rest) if "policy" in rows else None)
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
     def readings(
@@ -104,10 +115,11 @@ class TokenRecorder(StoppingCriteria):
         seen = [step.select(rows) for step in self._steps[:longest] if step is not None]
         if len(seen) < longest:
             seen = list(_forced(pair, tokens, attention_mask, longest, self.alpha))
-        elif seen[0].log_reference is None:
+        elif any(step.log_reference is None for step in seen):
             for step, logits in zip(seen, _rows(pair, ("reference",), tokens, attention_mask, longest), strict=True):
-                step.log_reference = _logprobs(logits["reference"], step.ids)
-        return _by_row(seen, lengths)
+                if step.log_reference is None:
+                    step.log_reference = _logprobs(logits["reference"], step.ids)
+        return _by_row(seen, lengths, coarsest_dtype(pair.sides.models().values()))
 
 
 def read_answer(pair: AlignedPair, tokens: Tensor, attention_mask: Tensor, alpha: float) -> list[Reading]:
@@ -118,7 +130,8 @@ def read_answer(pair: AlignedPair, tokens: Tensor, attention_mask: Tensor, alpha
         alpha: plausibility threshold, in (0, 1].
     """
     length = tokens.shape[1] - attention_mask.shape[1]
-    return _by_row(list(_forced(pair, tokens, attention_mask, length, alpha)), [length] * len(tokens))
+    steps = list(_forced(pair, tokens, attention_mask, length, alpha))
+    return _by_row(steps, [length] * len(tokens), coarsest_dtype(pair.sides.models().values()))
 
 
 def check_traceable(options: Mapping[str, Any]) -> None:
@@ -132,15 +145,22 @@ def check_traceable(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"a trace follows one answer token by token: leave {name} out, or the trace")
 
 
-def _read(rows: Mapping[str, Tensor], chosen: Tensor, alpha: float, aad_scores: Tensor | None) -> _Step:
+def _read(
+    rows: Mapping[str, Tensor],
+    chosen: Tensor,
+    alpha: float,
+    aad_scores: Tensor | None = None,
+    favourites: Tensor | None = None,
+) -> _Step:
     policy = rows["policy"].float()
     plausible = aad_scores > IMPLAUSIBLE if aad_scores is not None else plausible_set(policy, alpha)
     counts = plausible.sum(-1)
-    # A plausible set is the policy's likeliest tokens, so its members are the first `counts` of them.
-    members = policy.topk(min(int(counts.max()), MAX_PLAUSIBLE)).indices
-    ids = torch.cat([chosen[:, None], policy.argmax(-1, keepdim=True), members], dim=-1)
+    members = policy.masked_fill(~plausible, -torch.inf).topk(min(int(counts.max()), MAX_PLAUSIBLE)).indices
+    favourites = policy.argmax(-1) if favourites is None else favourites
+    ids = torch.cat([chosen[:, None], favourites[:, None], members], dim=-1)
     reference = rows.get("reference")
-    return _Step(ids, counts, _logprobs(policy, ids), None if reference is None else _logprobs(reference, ids))
+    log_reference = None if reference is None else _logprobs(reference, ids)
+    return _Step(ids, counts, _logprobs(policy, ids), log_reference, policy.abs().amax(-1))
 
 
 def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
@@ -152,7 +172,7 @@ def _forced(pair: AlignedPair, tokens: Tensor, attention_mask: Tensor, length: i
     """Yield the steps of known answers."""
     start = attention_mask.shape[1]
     for number, rows in enumerate(_rows(pair, _ROLES, tokens, attention_mask, length)):
-        yield _read(rows, tokens[:, start + number], alpha, None)
+        yield _read(rows, tokens[:, start + number], alpha)
 
 
 @torch.no_grad()
@@ -186,21 +206,23 @@ def _rows(
             yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}
 
 
-def _by_row(steps: Sequence[_Step], lengths: Sequence[int]) -> list[Reading]:
+def _by_row(steps: Sequence[_Step], lengths: Sequence[int], dtype: torch.dtype) -> list[Reading]:
     columns = [
-        (step.ids.tolist(), step.counts.tolist(), step.log_policy.tolist(), step.log_reference.tolist())  # type: ignore[union-attr]
+        (step.ids.tolist(), step.counts.tolist(), step.log_policy.tolist(), step.log_reference.tolist(),  # type: ignore[union-attr]
+         rounding_step(step.largest, dtype).tolist())
         for step in steps
-    ]
+    ]  # fmt: skip
     readings = []
     for row, length in enumerate(lengths):
         own = [[column[row] for column in step] for step in columns[:length]]
-        kept = [2 + min(counts, MAX_PLAUSIBLE) for _, counts, _, _ in own]
+        kept = [2 + min(counts, MAX_PLAUSIBLE) for _, counts, _, _, _ in own]
         readings.append(
             Reading(
-                ids=[ids[:k] for (ids, _, _, _), k in zip(own, kept, strict=True)],
-                counts=[counts for _, counts, _, _ in own],
-                log_policy=[values[:k] for (_, _, values, _), k in zip(own, kept, strict=True)],
-                log_reference=[values[:k] for (_, _, _, values), k in zip(own, kept, strict=True)],
+                ids=[ids[:k] for (ids, *_), k in zip(own, kept, strict=True)],
+                counts=[counts for _, counts, *_ in own],
+                log_policy=[values[:k] for (_, _, values, _, _), k in zip(own, kept, strict=True)],
+                log_reference=[values[:k] for (_, _, _, values, _), k in zip(own, kept, strict=True)],
+                rounding=[rounding for *_, rounding in own],
             )
         )
     return readings

@@ -49,6 +49,7 @@ class Step:
     Args:
         plausible: the tokens of V_α by falling π_policy, at most `MAX_PLAUSIBLE`. num_plausible: how many there were.
         special: the chosen token is a control token such as the end of the answer; it is not part of the text.
+        rounding: nats, the distance between neighbouring logits of this size in the pair's dtype; 0 where not known.
     """
 
     chosen: Token
@@ -56,6 +57,12 @@ class Step:
     plausible: tuple[Token, ...]
     num_plausible: int
     special: bool = False
+    rounding: float = 0.0
+
+    @property
+    def near_tie(self) -> bool:
+        """Whether the choice departs from greedy's by at most one rounding step: another dtype may choose otherwise."""
+        return self.departs and abs(self.gain) <= self.rounding
 
     @property
     def departs(self) -> bool:
@@ -69,7 +76,7 @@ class Step:
 
     @property
     def cost(self) -> float:
-        """log π_policy of the favourite minus that of the chosen token, at least 0; at most −log α in V_α."""
+        """log π_policy of the favourite minus that of the chosen token; in V_α from 0 to −log α, but for rounding."""
         return self.favourite.log_policy - self.chosen.log_policy
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +86,7 @@ class Step:
             "favourite": self.favourite.to_json(),
             "departs": self.departs,
             "special": self.special,
+            "near_tie": self.near_tie,
             "num_plausible": self.num_plausible,
             "plausible": [token.to_json() for token in self.plausible],
         }
@@ -94,6 +102,7 @@ class Explanation:
         given: the answer was handed in and only scored; otherwise it was decoded, and every figure is of that decoding.
         truncated: the answer ran into its token budget; None for a given one.
         greedy: what greedy decoding of the policy answers, where it was asked for.
+        dtype: what the pair computed in, "bfloat16".
     """
 
     prompt: str
@@ -103,6 +112,7 @@ class Explanation:
     given: bool = False
     truncated: bool | None = None
     greedy: str | None = None
+    dtype: str = ""
 
     @property
     def reward(self) -> float:
@@ -129,6 +139,7 @@ class Explanation:
             "answer": self.answer,
             "greedy_answer": self.greedy,
             "settings": dict(self.settings),
+            "dtype": self.dtype,
             "given": self.given,
             "truncated": self.truncated,
             "reward": round(self.reward, 6),

@@ -25,7 +25,8 @@ def steps_of(reading: Reading, tokenizer: Any) -> tuple[Step, ...]:
             Token(i, _single(tokenizer, i), policy, reference) for i, policy, reference in values
         ]
         own = Token(own.id, piece, own.log_policy, own.log_reference)
-        steps.append(Step(own, favourite, tuple(plausible), reading.counts[row], own.id in special))
+        known = reading.counts[row], own.id in special, reading.rounding[row]
+        steps.append(Step(own, favourite, tuple(plausible), *known))
     return tuple(steps)
 
 

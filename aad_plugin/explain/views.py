@@ -16,6 +16,7 @@ __all__ = ["compact_steps", "print_explanation", "write_explanation"]
 
 _FULL_COLOUR = 1.0  # nats
 _SHOWN_DEPARTURES = 12
+_NEAR_TIE = "within one rounding step of {}: a near tie, which float32 or a batch of another size may decide otherwise"
 _UP, _DOWN = (31, 157, 85), (214, 69, 69)
 
 
@@ -35,6 +36,8 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     departures = explanation.departures()
     if departures:
         console.print(_table(departures[:_SHOWN_DEPARTURES], len(departures)))
+    if any(step.near_tie for _, step in departures[:_SHOWN_DEPARTURES]):
+        console.print(Text(f"~ {_NEAR_TIE.format(explanation.dtype)}"))
     if explanation.greedy is not None:
         console.print(Rule("greedy answer of the policy", align="left"))
         same = explanation.greedy == explanation.answer
@@ -54,6 +57,7 @@ def write_explanation(explanation: Explanation, path: Path) -> None:
         "title": _title(explanation),
         "about": _about(explanation),
         "greedy": explanation.greedy,
+        "near_tie": _NEAR_TIE.format(explanation.dtype),
         "steps": compact_steps(explanation.steps),
     }
     scripts = ["vendor/d3.min.js", "vendor/plot.min.js", "tokens.js", "explain.js"]
@@ -77,6 +81,7 @@ def compact_steps(steps: Iterable[Step], max_plausible: int | None = None) -> li
                 int(step.special),
                 [[token.text, round(token.log_policy, 4), round(token.advantage, 4)] for token in shown],
                 step.num_plausible,
+                int(step.near_tie),
             ]
         )
     return rows
@@ -95,7 +100,8 @@ def _about(explanation: Explanation) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in explanation.settings.items() if value is not None)
     return (
         f"{len(steps)} tokens{ends}; implicit reward Σ log π_policy − log π_reference = {explanation.reward:+.3f} nats; "
-        f"{departs} departures from greedy ({settings})"
+        f"{departs} departures from greedy, {sum(step.near_tie for step in steps)} of them near ties "
+        f"({', '.join(filter(None, (settings, explanation.dtype)))})"
     )
 
 
@@ -115,7 +121,7 @@ def _table(departures: list[tuple[int, Step]], total: int) -> Any:
             str(number + 1),
             Text(repr(_visible(chosen.text))),
             Text(repr(_visible(step.favourite.text))),
-            f"{step.gain:+.3f}",
+            f"{'~ ' if step.near_tie else ''}{step.gain:+.3f}",
             f"{chosen.advantage:+.3f}",
             f"{math.exp(chosen.log_policy):.4f}",
             f"{math.exp(chosen.log_reference):.4f}",

@@ -42,7 +42,7 @@ class PairArguments:
         source: the pair's parts; None for a pair that was loaded by the caller.
         settings: decoding defaults of the model.
         loglikelihood: whose probabilities score choices.
-        reference_options: revision, dtype, gguf_file of the reference where they differ.
+        reference_options: revision, dtype, gguf_file, trust_remote_code of the reference where they differ.
         reference_device: where the reference goes, or None.
         answers_dir: where answers are kept as they arrive; None is the default folder, "none" keeps nothing.
         shortcuts: see :class:`AlignedPair`.

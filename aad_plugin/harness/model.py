@@ -47,7 +47,7 @@ class AADLM(PairAnswers, HFLM):
         **model_args: a pair (pair=… | policy=… reference=… | reference=… adapter=… | base=… reference_adapter=…
             adapter=…), decoding settings (strategy, alpha, n, picker, eft_scale, temperature, top_p, seed),
             ``loglikelihood`` (policy | reference | implicit_reward), reference_device / _dtype / _revision /
-            _gguf_file, ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
+            _gguf_file / _trust_remote_code, ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
     Raises:
         AADError: a mistake in the arguments; one line says what was expected.
     """
@@ -67,6 +67,8 @@ class AADLM(PairAnswers, HFLM):
         if isinstance(pretrained, AlignedPair):
             self._arguments = PairArguments.for_loaded(pretrained, model_args)
             pretrained.shortcuts = self._arguments.shortcuts
+            if pretrained.proof is None:
+                pretrained.prove()
             super().__init__(pretrained=pretrained, tokenizer=pretrained.tokenizer, **self._arguments.hflm)
         else:
             self._arguments = PairArguments.parse(pair, pretrained, model_args)

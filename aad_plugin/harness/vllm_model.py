@@ -10,6 +10,7 @@ import copy
 import functools
 import itertools
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +20,7 @@ from lm_eval.models.utils import postprocess_generated_text
 from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.engine.options import engine_pair, with_users
 from aad_plugin.engine.requests import extra_args
+from aad_plugin.engine.self_test import TOKENS, EngineProof
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored
 from aad_plugin.harness.answering import PairAnswers
@@ -29,6 +31,7 @@ from aad_plugin.harness.vllm_replicas import Replicas, run
 from aad_plugin.pickers import picker_for
 from aad_plugin.provenance import tokenizer_mark, versions
 from aad_plugin.rendering import borrow_template
+from aad_plugin.rounding import say_dtype
 from aad_plugin.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
@@ -64,7 +67,7 @@ class AADVLLM(PairAnswers, VLLM):
         options = dict(arguments.hflm)
         self._pair = engine_pair(
             arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), reference_revision=revision,
-            merge_adapters=options.pop("merge_adapters", None),
+            merge_adapters=options.pop("merge_adapters", None), load_format=options.get("load_format"),
         )  # fmt: skip
         if arguments.trace:
             raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")
@@ -81,6 +84,7 @@ class AADVLLM(PairAnswers, VLLM):
         own["hf_overrides"] = with_users(own["hf_overrides"], options.pop("hf_overrides", None))
         if options.get("max_length"):  # lm-eval's word for max_model_len
             own.pop("max_model_len", None)
+        self.proof = self._engine_proof(options)
         try:
             super().__init__(pretrained=self._pair.model, **{**own, **options})
         except TypeError as e:
@@ -91,8 +95,28 @@ class AADVLLM(PairAnswers, VLLM):
             raise ConfigError(
                 "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
+        if self.data_parallel_size <= 1:
+            say_dtype(self.model.model_config.dtype)
+        self.proof.hold(self._by_aad)
         borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
         loaded(self)
+
+    def _engine_proof(self, options: Mapping[str, Any]) -> EngineProof:
+        """What transformers answers, asked before the engine takes the memory; nothing where it passed before."""
+        source, given = self._arguments.source, self._arguments.telling
+        assert source is not None
+        revisions = {name: given[name] for name in ("revision", "reference_revision") if given.get(name)}
+        parts = {**source.arguments(), "alpha": self.settings.alpha, **revisions}
+        account = {**self._weights_account(), "alpha": self.settings.alpha, "versions": versions()}
+        return EngineProof(account, parts, str(options.get("dtype", "auto")))
+
+    def _by_aad(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        from vllm import SamplingParams
+
+        asked = extra_args(self.settings.override(strategy="aad"))
+        parameters = [SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=asked) for _ in prompts]
+        outputs = dict(self._stream(prompts, parameters))
+        return [list(outputs[number].outputs[0].token_ids) for number in range(len(prompts))]
 
     # ----------------------------------------------------------------- decoding
 
@@ -166,13 +190,17 @@ class AADVLLM(PairAnswers, VLLM):
 
             scoring = SamplingParams(temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False)
             sampling_params = [scoring] * len(requests)
-        stream = self._replicas.answer if self.data_parallel_size > 1 else functools.partial(run, self.model)
         outputs: dict[int, Any] = {}
-        for number, output in stream(requests, sampling_params):
+        for number, output in self._stream(requests, sampling_params):
             outputs[number] = output
             if generate:
                 self._arrived(output, sampling_params[number])
         return [outputs[number] for number in range(len(requests))]
+
+    def _stream(self, prompts: Any, parameters: Any) -> Iterator[tuple[int, Any]]:
+        if self.data_parallel_size > 1:
+            return self._replicas.answer(prompts, parameters)
+        return run(self.model, prompts, parameters)
 
     def _arrived(self, output: Any, parameters: Any) -> None:
         mark = parameters.extra_args[_ANSWER_ID]
@@ -255,6 +283,19 @@ class AADVLLM(PairAnswers, VLLM):
 
     def model_account(self) -> dict[str, Any]:
         """Return what tells this model from another: parts, files, every option that can change an answer, versions."""
+        return {
+            **self._weights_account(),
+            "tokenizer": tokenizer_mark(self.tokenizer),
+            "dtype": str(self.model_args.get("dtype")),
+            "quantization": self.model_args.get("quantization"),
+            "max_length": self.max_length,
+            "max_gen_toks": self.max_gen_toks,
+            "add_bos_token": self.add_bos_token,
+            "versions": versions(),
+        }
+
+    def _weights_account(self) -> dict[str, Any]:
+        """What is known of the pair before an engine holds it."""
         assert self._arguments.source is not None
         own = self._pair.arguments["hf_overrides"]["aad"]
         given = self._arguments.telling
@@ -269,13 +310,6 @@ class AADVLLM(PairAnswers, VLLM):
             "arguments": given,
             # Which parts the engine holds whole; strategy and its strength come with each request.
             "engine_pair": {name: value for name, value in own.items() if name not in SETTING_NAMES},
-            "tokenizer": tokenizer_mark(self.tokenizer),
-            "dtype": str(self.model_args.get("dtype")),
-            "quantization": self.model_args.get("quantization"),
-            "max_length": self.max_length,
-            "max_gen_toks": self.max_gen_toks,
-            "add_bos_token": self.add_bos_token,
-            "versions": versions(),
         }
 
     def get_model_info(self) -> dict[str, Any]:
@@ -283,4 +317,5 @@ class AADVLLM(PairAnswers, VLLM):
         base = super().get_model_info() if hasattr(VLLM, "get_model_info") else {}
         account = {**self.model_account(), "loglikelihood": self._arguments.loglikelihood}
         account.pop("checkpoints")
+        account["self_test"] = self.proof.status
         return {**base, "aad": account}

@@ -61,7 +61,10 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
     assert {(name, size) for name in ("aad", "best_of_2", "aad: naive two-model loop") for size in (1, 2)} <= measured
     agreements = [row["agreement"] for row in kept["rows"] if row["name"].startswith("aad")]
     assert agreements and set(agreements) == {1.0}
-    assert "÷ naive" in found.output
+    assert "÷ naive" in found.output and "operations" in found.output
+    counted = {row["name"] for row in kept["rows"] if row["operations"]}
+    assert {"aad", "greedy, merged: generate", "aad: naive two-model loop"} <= counted
+    assert all(row["waits"] >= 1 for row in kept["rows"] if row["operations"])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@
   const jump = (i) => aad.el("button", { onclick: () => { tokens.show(i); document.querySelector(".token.current").scrollIntoView({ block: "center" }); } }, String(i + 1));
   put("departures", found.length === 0 ? aad.el("p", {}, "None: the answer is the policy’s own greedy choice throughout.") :
     aad.table([["token"], ["chosen"], ["instead of"], ["gain, nats", "number"], ["advantage", "number"], ["π_policy", "number"]],
-      found.slice(0, 50).map(([i, s]) => [jump(i), aad.el("bdi", {}, aad.quoted(s.text)), aad.el("bdi", {}, aad.quoted(s.favourite)), aad.signed(s.gain, 3),
-        aad.signed(s.advantage, 3), aad.pct(Math.exp(s.logPolicy), 2)])));
+      found.slice(0, 50).map(([i, s]) => [jump(i), aad.el("bdi", {}, aad.quoted(s.text)), aad.el("bdi", {}, aad.quoted(s.favourite)),
+        (s.near ? "~ " : "") + aad.signed(s.gain, 3),
+        aad.signed(s.advantage, 3), aad.pct(Math.exp(s.logPolicy), 2)]), found.some(([, s]) => s.near) ? "~ " + data.near_tie : null));
 })();

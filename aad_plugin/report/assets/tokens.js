@@ -30,9 +30,10 @@ aad.num = (value, digits = 2) => (value === null || value === undefined || !isFi
 aad.pct = (value, digits = 1) => (value === null || value === undefined || !isFinite(value)) ? "–" : (100 * value).toFixed(digits) + " %";
 aad.signed = (value, digits = 2) => (value === null || value === undefined || !isFinite(value)) ? "–" : (value > 0 ? "+" : "") + Number(value).toFixed(digits);
 
-// A step is [text, advantage, log_policy, favourite's text or 0, gain, special, plausible: [[text, log_policy, advantage], …], how many].
+// A step is [text, advantage, log_policy, favourite's text or 0, gain, special, plausible: [[text, log_policy, advantage], …], how many,
+// departure within one rounding step].
 aad.step = (row) => ({ text: row[0], advantage: row[1], logPolicy: row[2], favourite: row[3], gain: row[4], special: row[5],
-  plausible: row[6] || [], count: row[7] });
+  plausible: row[6] || [], count: row[7], near: row[8] });
 
 aad.quoted = (text) => "“" + aad.visible(text).replace(/\n/g, "⏎") + "”";
 

@@ -1,0 +1,111 @@
+"""A pair whose models can read neither a padded batch nor a cache rightly: every row is read alone, from its first token.
+
+The plainest road, and the slowest: exactly what each model computes by itself. Models with positions that no caller can
+give (Bart's decoder and its kin) or states that padding enters need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from aad_plugin.sides import (
+    BuildCache,
+    FindCandidates,
+    Plausible,
+    Role,
+    Sparing,
+    TwoModels,
+    plausible_of_rows,
+    read_model,
+)
+
+if TYPE_CHECKING:
+    from aad_plugin.sides_in_turns import OneBaseInTurns
+
+__all__ = ["SidesByRow"]
+
+
+class SidesByRow(nn.Module):
+    """As :class:`aad_plugin.sides.TwoModels`, without padding and without caches.
+
+    Args:
+        sides: where the weights are.
+    """
+
+    gives_columns = gives_sums = False
+
+    def __init__(self, sides: TwoModels | OneBaseInTurns) -> None:
+        super().__init__()
+        self.passes: Counter[str] = sides.passes
+        self.products = sides.products
+        self.sides = sides
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The policy, as the sides themselves give it."""
+        return self.sides.policy
+
+    def models(self) -> dict[Role, PreTrainedModel]:
+        """The models whose weights are held, by role."""
+        return self.sides.models()
+
+    def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
+        """Inside the block the yielded model, read by itself, is this side."""
+        return self.sides.role(role)
+
+    def auto(self, rows: int) -> Sparing:
+        """What ``shortcuts=auto`` spares: nothing, both sides give whole rows."""
+        return Sparing(candidates=False, lazy=False)
+
+    def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
+        """Inside the block work is spared as ``choice`` of shortcuts says; see :class:`aad_plugin.pair.AlignedPair`."""
+        return self.products.use(choice)
+
+    def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
+        """Return None: whole rows are read at every step."""
+        return None
+
+    def logits(
+        self,
+        roles: Sequence[Role],
+        input_ids: Tensor,
+        cache: Cache | None,
+        logits_to_keep: int,
+        **inputs: Tensor | None,
+    ) -> list[Tensor]:
+        """Return per role (B, K, V) logits; those of padding on the left are zeros."""
+        mask = inputs.get("attention_mask")
+        padded = [0] * len(input_ids) if mask is None else mask.argmax(-1).tolist()
+        keep = logits_to_keep or input_ids.shape[1]
+        found = []
+        for role in roles:
+            self.passes[role] += len(input_ids)
+            with self.role(role) as model:
+                rows = []
+                for ids, start in zip(input_ids, padded, strict=True):
+                    own = read_model(model, ids[None, start:].to(model.device), None, min(keep, len(ids) - start))
+                    rows.append(F.pad(own, (0, 0, keep - own.shape[1], 0)))
+                found.append(torch.cat(rows).to(input_ids.device))
+        return found
+
+    def plausible(
+        self,
+        find: FindCandidates,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        lazy: bool,
+        whole: bool = False,
+        **inputs: Tensor | None,
+    ) -> Plausible:
+        """Run one step; the candidates' logits are taken off whole rows."""
+        return plausible_of_rows(find, self.logits(("policy", "reference"), input_ids, cache, keep, **inputs))

@@ -1,0 +1,1 @@
+"""Experiments that need a machine of their own; no part of the wheel."""
