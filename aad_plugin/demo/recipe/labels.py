@@ -1,4 +1,4 @@
-"""Preference pairs about labels: the right label in the asked form with a short reason, against answers that lack one of them.
+"""Preference pairs about labels: the right label in the asked form with a short reason, against answers that miss one.
 
 ``labels.json`` holds texts written for this project with their right labels. The questions are those of the categorization
 and moderation tasks; no text is one of the demo tasks', and policy and reward model share none, which tests check.
@@ -81,7 +81,9 @@ def load_examples(split: str) -> list[Example]:
     for entry in written["moderation"]:
         rows += [("flags", entry, entry["categories"], text, tuple(right)) for text, right in entry["texts"]]
     rows = [row for row in rows if row[1]["split"] == split]
-    held_out = set(random.Random(f"held out labels {split}").sample(range(len(rows)), round(HELD_OUT_SHARE * len(rows))))
+    held_out = set(
+        random.Random(f"held out labels {split}").sample(range(len(rows)), round(HELD_OUT_SHARE * len(rows)))
+    )
     examples = []
     for i, (form, entry, menu, text, right) in enumerate(rows):
         names = list(menu)
@@ -92,7 +94,9 @@ def load_examples(split: str) -> list[Example]:
         ordered = tuple(name for name in names if name in right)
         kind = entry.get("kind", "text")
         examples.append(
-            Example(f"{split}-{form}-{i:03d}", form, kind, text, shown, ordered, phrases, entry["off_menu"], i in held_out)
+            Example(
+                f"{split}-{form}-{i:03d}", form, kind, text, shown, ordered, phrases, entry["off_menu"], i in held_out
+            )
         )
     return examples
 
