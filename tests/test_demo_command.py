@@ -27,6 +27,9 @@ def test_the_demo_ends_with_win_rates_answers_a_page_and_the_next_line(tmp_path)
     done = demo(tmp_path, "--limit", "4")
     assert done.returncode == 0, done.stderr[-3000:]
     shown = done.stdout[done.stdout.index("Win rates") :]
+    for task in ("categorization", "moderation"):
+        assert re.search(rf"{task} +│ aad +│ [01]\.\d{{3}} .*\[[+-]\d\.\d{{3}}, [+-]\d\.\d{{3}}\] │ 4 ", shown)
+    assert shown.count("right: ") == 2
     assert re.search(r"greedy .*[01]\.\d{3}.*\[[01]\.\d{3}, [01]\.\d{3}\].* 4 ", shown)
     assert len(re.findall(r"┃ aad +┃ greedy +┃ best_of_2 +┃", shown)) == 3, "three prompts, answers side by side"
     (page,) = (tmp_path / "aad_runs" / "demo").glob("aad_demo_dialogue/*/report.html")
