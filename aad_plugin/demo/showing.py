@@ -75,7 +75,7 @@ def _labels(tasks: dict[str, list[_Row]]) -> Any:
     """Share of documents with exactly the right labels; an answer that breaks the asked form has none."""
     from rich.table import Table
 
-    from aad_plugin.judges import mean_with_interval, paired_difference
+    from aad_plugin.judges.statistics import mean_with_interval, paired_difference
 
     table = Table("task", "answers", "right", "95 % interval", "unreadable", "aad - greedy", "n", title="Labels")
     for task, rows in tasks.items():
