@@ -81,8 +81,9 @@ def _report(base: Path, work: Path, preset: str) -> None:
     from aad_plugin.judges.reward import RewardModel
     from aad_plugin.load import load_pair
 
-    pair = load_pair(reference=str(base), adapter=str(work / "policy"), dtype="bfloat16")
-    model = RewardModel.load(str(work / "reward"))
+    # Margins of held-out pairs are small: in bfloat16 the kernels decide two or three of them.
+    pair = load_pair(reference=str(base), adapter=str(work / "policy"), dtype="float32")
+    model = RewardModel.load(str(work / "reward"), dtype="float32")
     found = measure.figures(pair, model, {split: _pairs(work, preset, split) for split in sampling.PLAN})
     (work / "out" / "figures.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
