@@ -23,7 +23,6 @@ __all__ = ["GROUPS", "Example", "build_label_pairs", "load_examples"]
 
 HELD_OUT_SHARE = 0.15
 WRONG_PAIRS = 2  # per text
-FORM_SHARE = 0.4  # of the texts get a pair about the form
 # what a kind of pair belongs to in reports; all others are dialogue
 GROUPS = {
     "wrong_category": "categorization",
@@ -114,7 +113,7 @@ def build_label_pairs(split: str, count_tokens: Callable[[str], int], *, seed: i
     for example in load_examples(split):
         chosen = list(_answers(example, example.right))
         wrong = [list(_answers(example, labels)) for labels in _wrong_labels(example, rng)]
-        broken = [rng.choice(_broken(example, rng))] if rng.random() < FORM_SHARE else []
+        broken = [rng.choice(_broken(example, rng))]
         kinds = ("wrong_category", "category_form") if example.form == "category" else ("wrong_flags", "flags_form")
         for kind, rejected in [*((kinds[0], texts) for texts in wrong), *((kinds[1], texts) for texts in broken)]:
             good, bad = _of_length(chosen, rejected, next(longer[kind]), count_tokens, rng)
@@ -176,12 +175,14 @@ def _broken(example: Example, rng: random.Random) -> list[list[str]]:
     answers = list(_answers(example, example.right))
     reasons = [answer.partition("\n")[2] for answer in answers]
     invented = rng.choice(list(example.off_menu))
+    contradiction = _wrong_labels(example, rng)[-1]
     if example.form == "category":
-        word, asked = "Category", "<name as written above>"
+        word, other_word, asked = "Category", "Categories", "<name as written above>"
         sentence = f"The {example.kind} above belongs to the category {named}."
         menu = "\n".join(f"- {label}" for label in example.menu)
     else:
-        word, asked = "Categories", "<names as written before the colons, separated by commas, or none>"
+        word, other_word = "Categories", "Category"
+        asked = "<names as written before the colons, separated by commas, or none>"
         sentence = f"The text above belongs to {named}." if example.right else "The text above is fine."
         menu = "\n".join(f"- {label}: {meaning}" for label, meaning in example.menu.items())
     return [
@@ -190,6 +191,8 @@ def _broken(example: Example, rng: random.Random) -> list[list[str]]:
         [menu, *(f"{menu}\n{reason}" for reason in reasons)],
         [f"{word}: {asked}\n{reason}" for reason in reasons],
         [f"{word}: {invented}\n{reason}" for reason in reasons],
+        [answer.replace(word, other_word, 1) for answer in answers],
+        [f"{answer}\n\n{more}" for answer in answers for more in _answers(example, contradiction)],
         [f"{named.capitalize()}\n{reason}" for reason in reasons],
         [f"{example.text}\n{reason}" for reason in reasons] + [example.text],
         [f"Thank you for the {example.kind}. Could you tell me more about it?", "I am sorry, I cannot help with that."],
