@@ -161,11 +161,13 @@ def _from_name(name: str) -> PairSource:
 
 
 def _from_preset(name: str) -> PairSource:
-    if name == "demo":
+    preset = PRESETS[name]
+    if preset.embedded:
         from aad_plugin.demo import assets
 
-        return PairSource(base=str(assets.base_model_path()), adapter=str(assets.policy_adapter_path()), preset=name)
-    preset = PRESETS[name]
+        return PairSource(
+            base=str(assets.base_model_path()), adapter=str(assets.policy_adapter_path(name)), preset=name
+        )
     return PairSource(policy=preset.policy, reference=preset.reference, preset=name, proof=preset.about)
 
 

@@ -15,7 +15,7 @@ class Preset:
     """A named pair.
 
     Attributes:
-        policy, reference: hub ids; empty for ``demo``, whose parts come from the package and its cache.
+        policy, reference: hub ids; empty for an embedded pair, whose parts come from the package and its cache.
         about: what it is and where the couple is documented.
     """
 
@@ -23,9 +23,15 @@ class Preset:
     reference: str
     about: str
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the pair is shipped with this package (``aad_plugin.demo.assets``)."""
+        return not self.policy
+
 
 PRESETS: dict[str, Preset] = {
     "demo": Preset("", "", "SmolLM2-135M-Instruct and a LoRA policy shipped with this package; runs on any CPU"),
+    "demo@1": Preset("", "", "the first demo pair, trained on dialogue alone"),
     "olmo2-1b": Preset(
         "allenai/OLMo-2-0425-1B-DPO", "allenai/OLMo-2-0425-1B-SFT", "OLMo 2 1B (arXiv 2501.00656, model card)"
     ),

@@ -46,7 +46,8 @@ class RewardModel:
         """Load a reward model; blocks on disk, and on the network for a hub id.
 
         Args:
-            spec: "demo", a folder (a model, or a PEFT adapter whose config names its base), or a hub id.
+            spec: "demo" or "demo@1" (shipped with this package), a folder (a model, or a PEFT adapter whose config names
+                its base), or a hub id.
             device: torch device; None is the GPU where there is one.
             dtype: of the weights; "auto" is the checkpoint's own.
             use_safetensors: False reads pickles, too, which can run code.
@@ -196,10 +197,10 @@ def _quiet_about_the_head(quiet: bool) -> Iterator[None]:
 
 def _parts(spec: str) -> tuple[str, str | None]:
     """(base model, adapter folder or None) of a spec."""
-    if spec == "demo":
-        from aad_plugin.demo.assets import base_model_path, reward_adapter_path
+    from aad_plugin.demo.assets import SHIPPED, base_model_path, reward_adapter_path
 
-        return str(base_model_path()), str(reward_adapter_path())
+    if spec in SHIPPED:
+        return str(base_model_path()), str(reward_adapter_path(spec))
     config = Path(spec) / "adapter_config.json"
     if not config.is_file():
         return spec, None

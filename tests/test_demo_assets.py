@@ -18,6 +18,7 @@ from aad_plugin.demo.recipe.__main__ import main
 from aad_plugin.demo.recipe.pairs import build_pairs, is_degenerate, load_pairs, longer_wins
 from aad_plugin.demo.recipe.prompts import SPLITS, load_prompts
 from aad_plugin.demo.recipe.sampling import Answer
+from aad_plugin.demo.recipe.shipped import shipped_pairs
 from aad_plugin.errors import AssetError
 
 GGUF = b"GGUF" + bytes(range(256)) * 40
@@ -367,13 +368,14 @@ def test_shipped_preferences_come_from_the_split_they_name(split):
 # What is shipped
 
 
+@pytest.mark.parametrize("pair", assets.SHIPPED)
 @pytest.mark.parametrize(
     ("path", "task_type"), [(assets.policy_adapter_path, "CAUSAL_LM"), (assets.reward_adapter_path, "SEQ_CLS")]
 )
-def test_shipped_adapter(path, task_type):
+def test_shipped_adapter(path, task_type, pair):
     from safetensors.torch import load_file
 
-    folder = path()
+    folder = path(pair)
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["task_type"] == task_type
     assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -385,11 +387,10 @@ def test_shipped_adapter(path, task_type):
 
 
 def test_shipped_adapters_are_small():
-    sizes = [
-        (path() / "adapter_model.safetensors").stat().st_size
-        for path in (assets.policy_adapter_path, assets.reward_adapter_path)
-    ]
-    assert sum(sizes) <= 12e6
+    folders = {
+        path(pair) for pair in assets.SHIPPED for path in (assets.policy_adapter_path, assets.reward_adapter_path)
+    }
+    assert sum((folder / "adapter_model.safetensors").stat().st_size for folder in folders) <= 24e6
 
 
 def test_incomplete_installation_is_named(monkeypatch, tmp_path):
@@ -400,22 +401,28 @@ def test_incomplete_installation_is_named(monkeypatch, tmp_path):
         assets.policy_adapter_path()
 
 
-def test_figures_show_a_judge_that_beats_length():
-    figures = json.loads((Path(assets.__file__).parent / "figures.json").read_text())
+def _stated(pair: str) -> dict:
+    return json.loads((assets.policy_adapter_path(pair).parent / "figures.json").read_text())
+
+
+@pytest.mark.parametrize("pair", assets.SHIPPED)
+def test_figures_show_a_judge_that_beats_length(pair):
+    figures = _stated(pair)
     for model in ("policy", "reward"):
         total = figures[model]["held_out"]["all"]
         assert total["accuracy"] >= 0.70 and total["accuracy"] > total["length_accuracy"]
 
 
 @pytest.mark.grid
-def test_figures_are_what_the_shipped_models_reach():
+@pytest.mark.parametrize("pair", assets.SHIPPED)
+def test_figures_are_what_the_shipped_models_reach(pair):
     """Margins are so small that bf16 turns 2 or 3 of the policy's 37 pairs, by the kernels: float32 here."""
     from aad_plugin.judges.reward import RewardModel
     from aad_plugin.load import load_pair
 
-    pairs = {split: load_pairs(PREFERENCES / f"{split}.jsonl") for split in SPLITS}
-    measured = measure.figures(load_pair("demo", dtype="float32"), RewardModel.load("demo"), pairs)
-    stated = json.loads((Path(assets.__file__).parent / "figures.json").read_text())
+    pairs = {split: shipped_pairs(pair, split) for split in SPLITS}
+    measured = measure.figures(load_pair(pair, dtype="float32"), RewardModel.load(pair), pairs)
+    stated = _stated(pair)
     for model in SPLITS:
         found, told = measured[model]["held_out"]["all"], stated[model]["held_out"]["all"]
         assert found["pairs"] == told["pairs"] and found["accuracy"] == pytest.approx(told["accuracy"], abs=0.06)
@@ -424,13 +431,13 @@ def test_figures_are_what_the_shipped_models_reach():
 @pytest.mark.grid
 def test_the_recipe_trains_both_adapters_by_trl_and_measures_them(tmp_path):
     """Two steps each: the figures mean nothing, but every stage runs, and the adapters have the shipped form."""
-    main(["sets", "dpo", "reward", "report", "--work", str(tmp_path), "--share", "0.1",
+    main(["sets", "dpo", "reward", "report", "--work", str(tmp_path), "--share", "0.1", "--pair", "demo@1",
           "--trl", "--max_steps 2 --warmup_steps 0 --per_device_train_batch_size 1"])  # fmt: skip
     assert len((tmp_path / "sets" / "policy" / "train.jsonl").read_text().splitlines()) == 22
     for split in SPLITS:
         shipped, made = (
             json.loads((folder / split / "adapter_config.json").read_text())
-            for folder in (Path(assets.__file__).parent, tmp_path / "out")
+            for folder in (assets.policy_adapter_path("demo@1").parent, tmp_path / "out")
         )
         for config in (shipped, made):
             config["target_modules"].sort()

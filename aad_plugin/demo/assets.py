@@ -21,13 +21,23 @@ from pathlib import Path
 
 from aad_plugin.errors import AssetError
 
-__all__ = ["DEMO_BASE", "BaseSource", "base_model_path", "cache_dir", "policy_adapter_path", "reward_adapter_path"]
+__all__ = [
+    "DEMO_BASE",
+    "SHIPPED",
+    "BaseSource",
+    "base_model_path",
+    "cache_dir",
+    "policy_adapter_path",
+    "reward_adapter_path",
+]
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 1800
 _HERE = Path(__file__).parent
+SHIPPED = {"demo": "v1", "demo@1": "v1"}
+"""Folder of each shipped pair and its reward model, by preset: ``demo`` is the newest, older ones keep their numbers."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +119,18 @@ def base_model_path(*, quiet: bool = False, source: BaseSource = DEMO_BASE) -> P
     return folder
 
 
-def policy_adapter_path() -> Path:
-    """Return the shipped DPO LoRA adapter; raises `AssetError` if the installation lacks it."""
-    return _shipped("policy")
+def policy_adapter_path(pair: str = "demo") -> Path:
+    """Return a shipped pair's DPO LoRA adapter (`SHIPPED`); raises `AssetError` if the installation lacks it."""
+    return _shipped(pair, "policy")
 
 
-def reward_adapter_path() -> Path:
-    """Return the shipped reward model (LoRA and score head); raises `AssetError` if the installation lacks it."""
-    return _shipped("reward")
+def reward_adapter_path(pair: str = "demo") -> Path:
+    """Return its reward model (LoRA and score head); raises `AssetError` if the installation lacks it."""
+    return _shipped(pair, "reward")
 
 
-def _shipped(name: str) -> Path:
-    folder = _HERE / name
+def _shipped(pair: str, name: str) -> Path:
+    folder = _HERE / SHIPPED[pair] / name
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / file).is_file():
             raise AssetError(f"{folder / file} is missing: this installation of aad_plugin is incomplete, reinstall it")

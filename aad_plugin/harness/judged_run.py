@@ -26,6 +26,7 @@ from aad_plugin.harness.arena_score import arena_score
 from aad_plugin.judges.items import Answer, Comparison, Reply, Verdict
 from aad_plugin.judges.kinds import accepted_options, parse_spec
 from aad_plugin.judges.templates import load_template
+from aad_plugin.presets import PRESETS
 
 __all__ = ["ANSWERS_FILE", "CANDIDATE", "JUDGED_FOLDER", "SCORES_FILE", "JudgedRun", "write_answers"]
 
@@ -303,7 +304,8 @@ def _until(row: Row, turn: int) -> Any:
 
 
 def _judge_spec(metadata: Mapping[str, Any]) -> str | None:
-    """The named judge; the demo pair brings its own."""
+    """The named judge; an embedded pair brings its own."""
     if metadata.get("judge"):
         return str(metadata["judge"])
-    return "reward:demo" if "demo" in (metadata.get("pair"), metadata.get("pretrained")) else None
+    named = (metadata.get("pair"), metadata.get("pretrained"))
+    return next((f"reward:{name}" for name, preset in PRESETS.items() if preset.embedded and name in named), None)

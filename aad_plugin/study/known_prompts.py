@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 
+from aad_plugin.demo.assets import SHIPPED
+from aad_plugin.demo.recipe.shipped import trained_prompts
 from aad_plugin.study.prompts import Prompt, prompt_mark, read_prompts
 
 __all__ = ["training_overlaps"]
@@ -23,7 +24,12 @@ def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], t
     Raises:
         ConfigError: a file that holds no prompts.
     """
-    known = {role: _demo_prompts(_DEMO[role]) for role, name in names.items() if name in ("demo", "reward:demo")}
+    demos = {role: str(name).removeprefix("reward:") for role, name in names.items()}
+    known = {
+        role: {prompt_mark(text) for text in trained_prompts(name, _DEMO[role])}
+        for role, name in demos.items()
+        if name in SHIPPED
+    }
     sources = [(f"the {role} ({names[role]}) was trained on", marks) for role, marks in known.items()]
     sources += [(f"{path} holds", {prompt_mark(p) for p in read_prompts(str(path))}) for path in trained_on]
     warnings = []
@@ -35,11 +41,6 @@ def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], t
                 "are no test; take them out of --prompts"
             )
     return warnings
-
-
-def _demo_prompts(name: str) -> set[str]:
-    text = resources.files("aad_plugin.demo.recipe").joinpath(f"preferences/{name}.jsonl").read_text(encoding="utf-8")
-    return {prompt_mark(json.loads(line)["prompt"]) for line in text.splitlines()}
 
 
 def _shown(prompt: Prompt) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from aad_plugin.demo.assets import SHIPPED
+from aad_plugin.demo.recipe.shipped import trained_prompts
 from aad_plugin.synthesis.prompts import prompt_key
 
 __all__ = ["training_prompts", "warn_of_known_prompts"]
@@ -16,13 +18,10 @@ def training_prompts(spec: str) -> list[str] | None:
     """The prompts of a reward model's training, as texts; None where nothing tells.
 
     Args:
-        spec: "reward:<model>". The demo's are in this package; other models do not carry theirs.
+        spec: "reward:<model>". Those of the shipped ones are in this package; other models do not carry theirs.
     """
-    if spec != "reward:demo":
-        return None
-    from aad_plugin.demo.recipe.prompts import load_prompts
-
-    return [prompt.text for prompt in load_prompts("reward") if not prompt.held_out]
+    name = spec.removeprefix("reward:")
+    return trained_prompts(name, "reward", held_out=False) if name in SHIPPED else None
 
 
 def warn_of_known_prompts(spec: str, prompts: Sequence[Sequence[dict[str, str]]]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aad_plugin.tasks.data import Row, documents
 
-__all__ = ["ag_news", "banking77", "clinc150", "trec", "written"]
+__all__ = ["ag_news", "banking77", "clinc150", "question", "trec", "written"]
 
 _INSTRUCTION = """{text}
 
@@ -19,6 +19,12 @@ Which one of the following categories does the {kind} above belong to?
 Reply with a first line of the form
 Category: <name as written above>
 and then give the reason in one sentence."""
+
+
+def question(text: str, kind: str, labels: Sequence[str]) -> str:
+    """Ask for the one label of `text`, a message, query or whatever `kind` calls it."""
+    menu = "\n".join(f"- {label}" for label in labels)
+    return _INSTRUCTION.format(text=text.strip(), kind=kind, labels=menu)
 
 
 def banking77(data: Any, labels: Sequence[str], data_dir: str | None = None, **metadata: Any) -> Any:
@@ -66,14 +72,12 @@ def written(data: Any, labels: Sequence[str], **metadata: Any) -> Any:
 
 
 def _maker(labels: Sequence[str], kind: str, read: Callable[[Row], tuple[str, str]]) -> Callable[[Row], Row]:
-    menu = "\n".join(f"- {label}" for label in labels)
     allowed = set(labels)
 
     def make(row: Row) -> Row:
         text, label = read(row)
         if label not in allowed:
             raise ValueError(f"a label of the {len(allowed)} known ones (got {label!r})")
-        prompt = _INSTRUCTION.format(text=text.strip(), kind=kind, labels=menu)
-        return {"prompt": prompt, "text": text, "label": label}
+        return {"prompt": question(text, kind, labels), "text": text, "label": label}
 
     return make

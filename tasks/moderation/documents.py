@@ -9,7 +9,7 @@ from typing import Any
 
 from aad_plugin.tasks.data import Row, documents
 
-__all__ = ["beavertails", "openai_moderation", "toxic_chat", "written", "xstest"]
+__all__ = ["beavertails", "openai_moderation", "question", "toxic_chat", "written", "xstest"]
 
 _INSTRUCTION = """{text}
 
@@ -22,6 +22,13 @@ It may belong to none, to one or to several.
 Reply with a first line of the form
 Categories: <names as written before the colons, separated by commas, or none>
 and then give the reason in one sentence."""
+
+
+def question(text: str, categories: Mapping[str, str]) -> str:
+    """Ask which of the categories, name -> meaning, `text` belongs to."""
+    labels = "\n".join(f"- {name}: {meaning}" for name, meaning in categories.items())
+    # Four dashes and more set the text off from the question; in the text itself they are shortened.
+    return _INSTRUCTION.format(text=re.sub(r"-{4,}", "---", text.strip()), labels=labels)
 
 
 def openai_moderation(data: Any, categories: Mapping[str, str], data_dir: str | None = None, **metadata: Any) -> Any:
@@ -77,11 +84,8 @@ def _flagged(text: str, row: Row, categories: Mapping[str, str], needed: bool = 
     if not needed and not any(name in row for name in categories):
         raise KeyError(next(iter(categories)))
     target = ", ".join(name for name, flag in flags.items() if flag)
-    labels = "\n".join(f"- {name}: {meaning}" for name, meaning in categories.items())
-    # Four dashes and more set the text off from the question; in the text itself they are shortened.
-    shown = re.sub(r"-{4,}", "---", text.strip())
     return {
-        "prompt": _INSTRUCTION.format(text=shown, labels=labels),
+        "prompt": question(text, categories),
         "text": text,
         "flags": flags,
         "target": target or "none",

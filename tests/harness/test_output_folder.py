@@ -110,10 +110,10 @@ def test_a_report_needs_the_output_path_alone(out):
 
 
 def test_the_demo_shows_such_a_run_and_makes_its_page(out, capsys):
-    from aad_plugin.demo.__main__ import QUESTION, TASK, show
+    from aad_plugin.demo.__main__ import QUESTION, show
 
     (answers,) = out.rglob(f"{TASK}/*/answers.jsonl")
-    show(answers.parent)
+    show([answers.parent])
     shown = capsys.readouterr().out
     assert "Win rates" in shown and len(re.findall("┃ aad +┃ greedy +┃", shown)) == 3
     assert (answers.parent / "report.html").is_file() and str(answers.parent / "report.html") in shown

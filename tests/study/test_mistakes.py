@@ -145,6 +145,8 @@ def test_prompts_the_demo_oracle_was_trained_on_are_told(tmp_path):
         "test; take them out of --prompts"
     )
     assert training_overlaps(["Quite another question?"], names, []) == []
+    (warning,) = training_overlaps([seen], {**names, "oracle": "reward:demo@1"}, [])
+    assert warning.startswith("the oracle (reward:demo@1) was trained on 1 of the study's 1 prompts")
 
 
 def test_prompts_of_a_named_training_file_are_told(tmp_path, inputs):

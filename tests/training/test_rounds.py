@@ -135,9 +135,9 @@ def test_one_run_at_a_time_and_one_kind_of_run_per_folder(aad, words, tmp_path, 
 
 
 def test_an_oracle_that_was_trained_on_the_prompts_is_named(caplog):
-    from aad_plugin.demo.recipe.prompts import load_prompts
+    from aad_plugin.demo.recipe.shipped import trained_prompts
 
-    trained = next(prompt.text for prompt in load_prompts("reward") if not prompt.held_out)
+    trained = trained_prompts("demo", "reward", held_out=False)[0]
     prompts = [[{"role": "user", "content": text}] for text in (trained, "Something nobody asked yet")]
     assert warn_of_known_prompts("reward:demo", prompts) == 1
     assert "reward:demo was trained on 1 of these prompts" in caplog.text

@@ -64,7 +64,7 @@ def test_without_trl_the_extra_is_named(monkeypatch, aad, words):
 
 
 def test_recipes_are_found_by_name_and_by_path(tmp_path):
-    assert recipe_names() == ["dpo", "dpo_demo", "reward", "reward_demo", "sft"]
+    assert recipe_names() == ["dpo", "dpo_demo", "dpo_demo@1", "reward", "reward_demo", "reward_demo@1", "sft"]
     paper = read_recipe(recipe_path("dpo"))
     assert (paper["beta"], paper["lora_r"], paper["num_train_epochs"]) == (0.1, 64, 2)
     own = tmp_path / "own.yaml"
@@ -74,7 +74,8 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path):
     with pytest.raises(ConfigError) as caught:
         recipe_path("dpo_dmo")
     assert str(caught.value) == (
-        "no recipe 'dpo_dmo' (did you mean 'dpo_demo'?); expected dpo, dpo_demo, reward, reward_demo, sft or a .yaml file"
+        "no recipe 'dpo_dmo' (did you mean 'dpo_demo'?); expected dpo, dpo_demo, dpo_demo@1, reward, reward_demo, "
+        "reward_demo@1, sft or a .yaml file"
     )
 
 
@@ -83,7 +84,7 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path):
     [pytest.param(name, marks=pytest.mark.slow if name == "dpo" else pytest.mark.grid) for name in recipe_names()],
 )
 def test_trl_knows_every_option_of_a_recipe(name, tmp_path):
-    cpu = [] if name.endswith("_demo") else ["--use_cpu", "--bf16", "false"]
+    cpu = [] if "_demo" in name else ["--use_cpu", "--bf16", "false"]
     check_options(name.partition("_")[0], ["--config", str(recipe_path(name)), "--output_dir", str(tmp_path), *cpu])
 
 

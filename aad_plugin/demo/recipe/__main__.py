@@ -2,11 +2,15 @@
 
 python -m aad_plugin.demo.recipe sets dpo reward report --work runs/demo
     trains both adapters by TRL's command line on the shipped preference pairs (``preferences/``) and measures them
-python -m aad_plugin.demo.recipe sample pairs --work runs/demo
-    before it: samples new answers of the base and builds new pairs, which the later stages then take
+python -m aad_plugin.demo.recipe labels sample pairs --work runs/demo
+    before it: builds the label pairs again, samples new answers of the base and builds new dialogue pairs; the later
+    stages then take these
+python -m aad_plugin.demo.recipe sets dpo reward report --work runs/first --pair demo@1
+    the first pair, trained on dialogue alone
 
-Inputs: the base model (``aad_plugin.demo.assets``: wheel, version and sha256), ``prompts.json``, ``preferences/*.jsonl``,
-and the recipes ``dpo_demo`` and ``reward_demo`` of ``aad_plugin/training/recipes``. Seeds are fixed.
+Inputs: the base model (``aad_plugin.demo.assets``: wheel, version and sha256), ``prompts.json``, ``labels.json``,
+``preferences/*.jsonl``, and the recipes ``dpo_demo`` and ``reward_demo`` (``…@1`` for the first pair) of
+``aad_plugin/training/recipes``. Seeds are fixed.
 """
 
 from __future__ import annotations
@@ -18,10 +22,9 @@ import shlex
 from pathlib import Path
 
 from aad_plugin.demo.assets import base_model_path
-from aad_plugin.demo.recipe import measure, pairs, sampling, training
+from aad_plugin.demo.recipe import labels, measure, pairs, sampling, shipped, training
 
-STAGES = ("sample", "pairs", "sets", "dpo", "reward", "report")
-PREFERENCES = Path(__file__).parent / "preferences"
+STAGES = ("labels", "sample", "pairs", "sets", "dpo", "reward", "report")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"])
     parser.add_argument("--work", type=Path, required=True, help="folder for answers, pairs, checkpoints and results")
+    parser.add_argument("--pair", choices=list(shipped.FILES), default="demo", help="whose pairs and settings")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     parser.add_argument("--share", type=float, default=1.0, help="of the training pairs that sets writes, in (0, 1]")
     parser.add_argument("--trl", default="", help='more options of trl, for dpo and reward: "--max_steps 12"')
@@ -43,12 +47,17 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     for stage in STAGES if "all" in options.stages else options.stages:
-        _run(stage, base_model_path(), options.work, options.share, shlex.split(options.trl))
+        _run(stage, base_model_path(), options)
 
 
-def _run(stage: str, base: Path, work: Path, share: float, trl: list[str]) -> None:
+def _run(stage: str, base: Path, options: argparse.Namespace) -> None:
+    work, preset = options.work, options.pair
     out = work / "out"
-    if stage == "sample":
+    if stage == "labels":
+        for split in sampling.PLAN:
+            made = labels.build_label_pairs(split, measure.token_counter(base))
+            pairs.save_pairs(made, work / "preferences" / f"{split}_labels.jsonl")
+    elif stage == "sample":
         for split in sampling.PLAN:
             sampling.sample_answers(base, split, work / f"answers_{split}.jsonl")
     elif stage == "pairs":
@@ -58,27 +67,29 @@ def _run(stage: str, base: Path, work: Path, share: float, trl: list[str]) -> No
             pairs.save_pairs(pairs.build_pairs(split, answers, count_tokens), work / "preferences" / f"{split}.jsonl")
     elif stage == "sets":
         for split in sampling.PLAN:
-            training.write_sets(_pairs(work, split), work / "sets" / split, share=share if split == "policy" else 1.0)
+            share = options.share if split == "policy" else 1.0
+            training.write_sets(_pairs(work, preset, split), work / "sets" / split, share=share)
     elif stage in ("dpo", "reward"):
         split = "policy" if stage == "dpo" else stage
-        training.export_adapter(training.train(split, base, work, trl), out / split)
+        trained = training.train(split, base, work, shlex.split(options.trl), preset=preset)
+        training.export_adapter(trained, out / split)
     else:
-        _report(base, work, out)
+        _report(base, work, preset)
 
 
-def _report(base: Path, work: Path, out: Path) -> None:
+def _report(base: Path, work: Path, preset: str) -> None:
     from aad_plugin.judges.reward import RewardModel
     from aad_plugin.load import load_pair
 
-    pair = load_pair(reference=str(base), adapter=str(work / "policy"), dtype="bfloat16")
-    model = RewardModel.load(str(work / "reward"))
-    found = measure.figures(pair, model, {split: _pairs(work, split) for split in sampling.PLAN})
-    (out / "figures.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    # Margins of held-out pairs are small: in bfloat16 the kernels decide two or three of them.
+    pair = load_pair(reference=str(base), adapter=str(work / "policy"), dtype="float32")
+    model = RewardModel.load(str(work / "reward"), dtype="float32")
+    found = measure.figures(pair, model, {split: _pairs(work, preset, split) for split in sampling.PLAN})
+    (work / "out" / "figures.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _pairs(work: Path, split: str) -> list[pairs.Pair]:
-    own = work / "preferences" / f"{split}.jsonl"
-    return pairs.load_pairs(own if own.exists() else PREFERENCES / own.name)
+def _pairs(work: Path, preset: str, split: str) -> list[pairs.Pair]:
+    return shipped.shipped_pairs(preset, split, work / "preferences")
 
 
 if __name__ == "__main__":

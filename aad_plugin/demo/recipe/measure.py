@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.demo.recipe.labels import GROUPS
 from aad_plugin.demo.recipe.pairs import Pair, longer_wins
 
 __all__ = ["accuracy_table", "figures", "token_counter"]
@@ -21,14 +22,18 @@ def token_counter(base: Path) -> Callable[[str], int]:
 
 
 def accuracy_table(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, dict]:
-    """Return, for all pairs and per kind, their number, how often chosen > rejected, and length's accuracy.
+    """Return, for all pairs, per group (dialogue, …) where there are several, and per kind: their number, how often
+    chosen > rejected, and length's accuracy.
 
     Length's accuracy is that of the best of four rules, chosen in hindsight per row: longer or shorter wins, in tokens
     or in characters.
     """
     by_kind: dict[str, list[int]] = defaultdict(list)
+    groups = {GROUPS.get(pair.kind, "dialogue") for pair in pairs}
     for i, pair in enumerate(pairs):
         by_kind["all"].append(i)
+        if len(groups) > 1:
+            by_kind[GROUPS.get(pair.kind, "dialogue")].append(i)
         by_kind[pair.kind].append(i)
     table = {}
     for kind, rows in by_kind.items():

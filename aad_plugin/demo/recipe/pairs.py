@@ -17,7 +17,7 @@ from pathlib import Path
 from aad_plugin.demo.recipe.prompts import Prompt, load_prompts
 from aad_plugin.demo.recipe.sampling import MAX_NEW_TOKENS, Answer
 
-__all__ = ["Pair", "build_pairs", "is_degenerate", "load_pairs", "longer_wins", "save_pairs"]
+__all__ = ["Pair", "balance", "build_pairs", "is_degenerate", "load_pairs", "longer_wins", "save_pairs"]
 
 GOOD = ("short", "brief", "helpful")
 WRITTEN = {"policy": ("careless", "rambling"), "reward": ("careless", "rambling", "noisy")}
@@ -76,7 +76,7 @@ def build_pairs(
         pairs += _written(prompt, by_prompt[prompt.id], WRITTEN[split])
         pairs += _built(prompt, by_prompt, prompts, BUILT[split], count_tokens, rng)
     rng.shuffle(pairs)
-    return _balance(pairs)
+    return balance(pairs)
 
 
 def is_degenerate(text: str) -> bool:
@@ -198,7 +198,7 @@ def _fill_up(start: str, more: str, length: int) -> str:
     return text if len(text) <= max(length, len(start)) else text[: max(length, len(start))].rsplit(" ", 1)[0]
 
 
-def _balance(pairs: list[Pair]) -> list[Pair]:
+def balance(pairs: list[Pair]) -> list[Pair]:
     """Drop, per kind, the pairs that make length a predictor, until the longer one is chosen in 45 to 55 % of them."""
     kept = []
     for kind in sorted({p.kind for p in pairs}):

@@ -15,8 +15,8 @@ from aad_plugin.training.trl_command import run_trl
 
 __all__ = ["COMMANDS", "export_adapter", "train", "write_sets"]
 
-# split -> (command of TRL, recipe)
-COMMANDS = {"policy": ("dpo", "dpo_demo"), "reward": ("reward", "reward_demo")}
+# split -> command of TRL; its recipe is dpo_demo or reward_demo, for the first pair dpo_demo@1 or reward_demo@1
+COMMANDS = {"policy": "dpo", "reward": "reward"}
 BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CONFIG_KEYS = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "modules_to_save", "peft_version")
 
@@ -42,17 +42,18 @@ def write_sets(pairs: Sequence[Pair], folder: Path, *, share: float = 1.0) -> No
         path.write_text("".join(rows), encoding="utf-8")
 
 
-def train(split: str, base: Path, work: Path, arguments: Sequence[str] = ()) -> Path:
+def train(split: str, base: Path, work: Path, arguments: Sequence[str] = (), *, preset: str = "demo") -> Path:
     """Train the adapter of ``policy`` or ``reward`` on what `write_sets` wrote; goes on from TRL's last checkpoint.
 
     Args:
         base: folder of the reference. work: holds the sets, logs and TRL's output. arguments: more options of TRL's.
+        preset: whose settings.
     Returns:
         TRL's output folder.
     """
-    command, recipe = COMMANDS[split]
+    command = COMMANDS[split]
     output = work / split
-    given = ["--config", str(recipe_path(recipe)), "--model_name_or_path", str(base)]
+    given = ["--config", str(recipe_path(f"{command}_{preset}")), "--model_name_or_path", str(base)]
     given += ["--dataset_name", str((work / "sets" / split).resolve()), *arguments]
     run_trl(command, given, output=output, log=work / f"{split}.log", mark=work)
     return output
