@@ -169,6 +169,7 @@ class JudgedRun:
     def _against(self, opponent: str, rows: Sequence[Row], judge: Any) -> list[Verdict]:
         """Judge the candidate against one opponent and keep its figures; verdicts of one document are one cluster."""
         from aad_plugin.judges import compare, summarize
+        from aad_plugin.judges.limits import outside
         from aad_plugin.judges.results import write_results
 
         assert self.folder is not None
@@ -178,6 +179,9 @@ class JudgedRun:
         summary = summarize(verdicts)
         sides = {"candidate": self.answers[0], "baseline": opponent}
         write_results(self.folder / f"vs_{opponent}", verdicts, {**summary.to_json(), **sides})
+        for line in outside(verdicts, getattr(judge, "limits", None)):
+            told = "such verdicts say little about the answers, see `aad judge-check`"
+            logger.warning("%s, %s against %s: %s; %s", self.task, self.answers[0], opponent, line, told)
         self._keep(f"win_rate_vs_{opponent}", summary)
         self._keep_by_document(f"win_rate_vs_{opponent}", verdicts)
         if self.turns > 1:

@@ -83,6 +83,14 @@ def test_a_judged_run(checkpoints, tmp_path, reward_model):
     assert sum(row["reward_aad"] for row in scores) / 6 == pytest.approx(metrics["reward_aad,none"])
 
 
+def test_a_judge_outside_its_limits_is_said(checkpoints, tmp_path, reward_model, caplog, monkeypatch):
+    from aad_plugin.judges import limits
+
+    monkeypatch.setattr(limits, "outside", lambda verdicts, own: [f"{len(verdicts)} items disagree"])
+    run(checkpoints, tmp_path, {"judge": f"reward:{reward_model}", "rivals": ["greedy"]})
+    assert f"{TASK}, aad against greedy: 6 items disagree; such verdicts say little" in caplog.text
+
+
 def test_without_a_judge_nothing_is_spent_and_the_line_that_finishes_is_printed(checkpoints, tmp_path, caplog):
     metrics = run(checkpoints, tmp_path)["results"][TASK]
     assert len(rows(tmp_path)) == 6
