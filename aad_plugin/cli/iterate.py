@@ -26,7 +26,9 @@ def iterate(
     model_args: ModelArgs = "",
     rounds: Annotated[int, typer.Option(help="At most so many; ends earlier where the picker sees no gain.")] = 1,
     picker: Annotated[str, typer.Option(help="implicit (of the pair given, frozen) or reward:<model>.")] = "implicit",
-    recipe: Annotated[str, typer.Option(help="Training recipe: dpo, dpo_demo, dpo_demo@1, or a .yaml file for trl dpo.")] = "dpo",
+    recipe: Annotated[
+        str, typer.Option(help="Training recipe: dpo, dpo_demo, dpo_demo@1, or a .yaml file for trl dpo.")
+    ] = "dpo",
     trl: Annotated[str, typer.Option("--trl", help='More options of trl dpo: "--max_steps 40 --beta 0.2".')] = "",
     engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together, with --engine hf.")] = 8,
