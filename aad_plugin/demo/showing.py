@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+__all__ = ["SHOWN", "figures", "side_by_side"]
+
 SHOWN = {"aad_demo_dialogue": 3}
 """How many answers of a task are shown; one of any other."""
 _Row = dict[str, Any]

@@ -98,6 +98,7 @@ class AADVLLM(PairAnswers, VLLM):
         if self.data_parallel_size <= 1:
             say_dtype(self.model.model_config.dtype)
         self.proof.hold(self._by_aad)
+        logger.info("self-test against transformers: %s, %.0f s", self.proof.status, self.proof.seconds)
         borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
         loaded(self)
 
