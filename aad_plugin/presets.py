@@ -31,11 +31,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "demo": Preset("", "", "SmolLM2-135M-Instruct and a LoRA policy shipped with this package; runs on any CPU"),
-<<<<<<< HEAD
-    "demo@1": Preset("", "", "the first demo pair, trained on dialogue alone"),
-=======
     "demo@1": Preset("", "", "the first demo pair, trained on dialogue alone; kept for the figures made with it"),
->>>>>>> issue22
     "olmo2-1b": Preset(
         "allenai/OLMo-2-0425-1B-DPO", "allenai/OLMo-2-0425-1B-SFT", "OLMo 2 1B (arXiv 2501.00656, model card)"
     ),
