@@ -27,13 +27,13 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_the_demo_ends_with_win_rates_answers_a_page_and_the_next_line(tmp_path):
     """It used to end with lm-eval's table and exit status 0: the command-line library left the process."""
-    done = demo(tmp_path, "--limit", "4")
+    done = demo(tmp_path, "--limit", "3", "--gen_kwargs", "max_gen_toks=16")
     assert done.returncode == 0, done.stderr[-3000:]
     shown = done.stdout[done.stdout.index("Win rates") :]
     for task in ("categorization", "moderation"):
-        assert re.search(rf"{task} +│ aad +│ [01]\.\d{{3}} .*\[[+-]\d\.\d{{3}}, [+-]\d\.\d{{3}}\] │ 4 ", shown)
+        assert re.search(rf"{task} +│ aad +│ [01]\.\d{{3}} .*\[[+-]\d\.\d{{3}}, [+-]\d\.\d{{3}}\] │ 3 ", shown)
     assert shown.count("right: ") == 2
-    assert re.search(r"greedy .*[01]\.\d{3}.*\[[01]\.\d{3}, [01]\.\d{3}\].* 4 ", shown)
+    assert re.search(r"greedy .*[01]\.\d{3}.*\[[01]\.\d{3}, [01]\.\d{3}\].* 3 ", shown)
     assert len(re.findall(r"┃ aad +┃ greedy +┃ best_of_2 +┃", shown)) == 3, "three prompts, answers side by side"
     (page,) = (tmp_path / "aad_runs" / "demo").glob("aad_demo_dialogue/*/report.html")
     assert f"the run as a page, every answer with its verdict: {page.resolve()}" in shown
