@@ -8,6 +8,7 @@ import sys
 import pytest
 import transformers
 
+from aad_plugin.cache_names import host_name
 from tests.causal_lm_sweep import examine
 
 # What each class's cache holds, and the path that its pairs take as two checkpoints and as LoRA.
@@ -36,7 +37,10 @@ def test_a_class_of_each_kind_of_cache_equals_the_naive_loop(name):
     model_class = getattr(transformers, name)
     row = examine(model_class.config_class, model_class)
     paths = [(row[kind][0], row[kind][1].partition(";")[0]) for kind in ("two checkpoints", "LoRA")]
-    assert paths == [("equal", path) for path in CACHES[name][1:]]
+    wanted = CACHES[name][1:]
+    if name == "MambaForCausalLM" and host_name() != "cache":  # that `generate` asks states alone for their length
+        wanted = ("two models, no cache", "one side after the other, no cache")
+    assert paths == [("equal", path) for path in wanted]
 
 
 @pytest.mark.slow
