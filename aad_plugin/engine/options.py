@@ -17,7 +17,7 @@ from aad_plugin.pair_source import PairSource
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.vocabulary import shared_vocab_size
 
-__all__ = ["EnginePair", "check_vllm", "engine_pair", "with_users"]
+__all__ = ["EnginePair", "check_vllm", "engine_pair", "on_gpu", "with_users"]
 
 _OLDEST = (0, 32)
 _WORKER = "aad_plugin.engine.worker.AADWorkerExtension"
@@ -65,7 +65,7 @@ def engine_pair(
     if load_format in (None, "auto"):
         refuse_pickles(source)
     if merge_adapters is None:
-        merge_adapters = torch.version.cuda is not None or torch.version.hip is not None
+        merge_adapters = on_gpu()
     if not isinstance(merge_adapters, bool):
         raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
     if torch.version.cuda is not None:
@@ -134,6 +134,11 @@ def with_users(own: dict[str, Any], given: dict[str, Any] | None) -> dict[str, A
     if taken:
         raise ConfigError(f"hf_overrides may not name {', '.join(taken)}: they make the model a pair")
     return {**given, **own}
+
+
+def on_gpu() -> bool:
+    """Whether the installed torch, and so vLLM, is built for GPUs."""
+    return torch.version.cuda is not None or torch.version.hip is not None
 
 
 def check_vllm() -> None:

@@ -18,7 +18,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
 
 from aad_plugin.checkpoint_mark import checkpoint_mark
-from aad_plugin.engine.options import engine_pair, with_users
+from aad_plugin.engine.options import engine_pair, on_gpu, with_users
 from aad_plugin.engine.requests import extra_args
 from aad_plugin.engine.self_test import TOKENS, EngineProof
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
@@ -84,6 +84,10 @@ class AADVLLM(PairAnswers, VLLM):
         own["hf_overrides"] = with_users(own["hf_overrides"], options.pop("hf_overrides", None))
         if options.get("max_length"):  # lm-eval's word for max_model_len
             own.pop("max_model_len", None)
+        if not on_gpu():
+            # vLLM takes back the noise of a prompt read in parts, which torch's generators on a CPU cannot do.
+            options.setdefault("enable_chunked_prefill", False)
+        self._takes_seeds = on_gpu() or not options["enable_chunked_prefill"]
         self.proof = self._engine_proof(options)
         try:
             super().__init__(pretrained=self._pair.model, **{**own, **options})
@@ -132,6 +136,11 @@ class AADVLLM(PairAnswers, VLLM):
         self._asked, self._truncated = {}, {}
         for request in requests:
             settings, sample, _ = self._split(request.args[1])
+            if settings.samples and not self._takes_seeds:
+                raise ConfigError(
+                    f"strategy={settings.strategy} draws with a seed, which vLLM cannot do on a CPU while it reads prompts in "
+                    "parts: leave enable_chunked_prefill out"
+                )
             many = settings.n if settings.strategy == "best_of_n" else 1
             spans.append(range(len(drawn), len(drawn) + many))
             for number in range(many):
