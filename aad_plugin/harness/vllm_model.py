@@ -138,8 +138,8 @@ class AADVLLM(PairAnswers, VLLM):
             settings, sample, _ = self._split(request.args[1])
             if settings.samples and not self._takes_seeds:
                 raise ConfigError(
-                    f"strategy={settings.strategy} draws with a seed, which vLLM cannot do on a CPU while it reads prompts in "
-                    "parts: leave enable_chunked_prefill out"
+                    f"strategy={settings.strategy} draws with a seed, which vLLM cannot do on a CPU while it reads prompts "
+                    "in parts: leave enable_chunked_prefill out"
                 )
             many = settings.n if settings.strategy == "best_of_n" else 1
             spans.append(range(len(drawn), len(drawn) + many))
