@@ -40,7 +40,6 @@ __all__ = [
     "Role",
     "Sparing",
     "TwoModels",
-    "plausible_of_rows",
     "read_model",
     "side_by_side",
     "switched",
@@ -105,14 +104,6 @@ class Plausible:
     policy_values: Tensor | None = None
     reference_values: Tensor | None = None
     reference_logits: Tensor | None = None
-
-
-def plausible_of_rows(find: FindCandidates, rows: Sequence[Tensor]) -> Plausible:
-    """Return one step's plausible tokens, their logits taken off the policy's and the reference's (B, K, V) whole rows."""
-    policy, reference = (row.flatten(0, 1) for row in rows)
-    found = find(policy)
-    place = found.rows.to(policy.device), found.tokens.to(policy.device)
-    return Plausible(policy, found, policy[place].float(), reference[place].float(), reference)
 
 
 class TwoModels(nn.Module):
@@ -259,7 +250,8 @@ class TwoModels(nn.Module):
         policy_values = self._policy_head.values(policy_hidden, policy_logits, candidates)
         reference_values = self._reference_head.values(reference_hidden, reference_logits, candidates)
         values = policy_values, reference_values.to(policy_logits.device)
-        return Plausible(policy_logits, candidates, *values, reference_logits.to(policy_logits.device))
+        shown = reference_logits.to(policy_logits.device) if whole else None
+        return Plausible(policy_logits, candidates, *values, shown)
 
     def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
         model = self._model(role)

@@ -7,26 +7,17 @@ give (Bart's decoder and its kin) or states that padding enters need it.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from aad_plugin.sides import (
-    BuildCache,
-    FindCandidates,
-    Plausible,
-    Role,
-    Sparing,
-    TwoModels,
-    plausible_of_rows,
-    read_model,
-)
+from aad_plugin.sides import BuildCache, Role, TwoModels, read_model
+from aad_plugin.whole_rows import WholeRows
 
 if TYPE_CHECKING:
     from aad_plugin.sides_in_turns import OneBaseInTurns
@@ -34,18 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["SidesByRow"]
 
 
-class SidesByRow(nn.Module):
+class SidesByRow(WholeRows):
     """As :class:`aad_plugin.sides.TwoModels`, without padding and without caches.
 
     Args:
         sides: where the weights are.
     """
 
-    gives_columns = gives_sums = False
-
     def __init__(self, sides: TwoModels | OneBaseInTurns) -> None:
         super().__init__()
-        self.passes: Counter[str] = sides.passes
+        self.passes = sides.passes
         self.products = sides.products
         self.sides = sides
 
@@ -61,14 +50,6 @@ class SidesByRow(nn.Module):
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the yielded model, read by itself, is this side."""
         return self.sides.role(role)
-
-    def auto(self, rows: int) -> Sparing:
-        """What ``shortcuts=auto`` spares: nothing, both sides give whole rows."""
-        return Sparing(candidates=False, lazy=False)
-
-    def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
-        """Inside the block work is spared as ``choice`` of shortcuts says; see :class:`aad_plugin.pair.AlignedPair`."""
-        return self.products.use(choice)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return None: whole rows are read at every step."""
@@ -96,16 +77,3 @@ class SidesByRow(nn.Module):
                     rows.append(F.pad(own, (0, 0, keep - own.shape[1], 0)))
                 found.append(torch.cat(rows).to(input_ids.device))
         return found
-
-    def plausible(
-        self,
-        find: FindCandidates,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        lazy: bool,
-        whole: bool = False,
-        **inputs: Tensor | None,
-    ) -> Plausible:
-        """Run one step; the candidates' logits are taken off whole rows."""
-        return plausible_of_rows(find, self.logits(("policy", "reference"), input_ids, cache, keep, **inputs))

@@ -10,28 +10,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.packed_products import PackedProducts
 from aad_plugin.pair_cache import PairCache
-from aad_plugin.sides import (
-    BuildCache,
-    FindCandidates,
-    Plausible,
-    Role,
-    Sparing,
-    plausible_of_rows,
-    read_model,
-    side_by_side,
-    switched,
-)
+from aad_plugin.sides import BuildCache, Role, read_model, side_by_side, switched
+from aad_plugin.whole_rows import WholeRows
 
 __all__ = ["OneBaseInTurns"]
 
 
-class OneBaseInTurns(nn.Module):
+class OneBaseInTurns(WholeRows):
     """As :class:`aad_plugin.sides.OneBase`, with a forward and a cache for each side.
 
     Args:
@@ -43,7 +34,7 @@ class OneBaseInTurns(nn.Module):
 
     def __init__(self, model: Any, policy_adapter: str, reference_adapter: str | None = None) -> None:
         super().__init__()
-        self.passes: Counter[str] = Counter()
+        self.passes = Counter()
         self.model = model
         self._adapters: dict[str, str | None] = {"policy": policy_adapter, "reference": reference_adapter}
         model.set_adapter(policy_adapter)
@@ -54,8 +45,6 @@ class OneBaseInTurns(nn.Module):
         """The base model with the policy's adapter active."""
         return self.model.get_base_model()
 
-    gives_columns = gives_sums = False
-
     def models(self) -> dict[Role, PreTrainedModel]:
         """The one model, under the role it plays outside :meth:`role`."""
         return {"policy": self.policy}
@@ -63,14 +52,6 @@ class OneBaseInTurns(nn.Module):
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the base model is this side."""
         return switched(self.model, str(self._adapters["policy"]), self._adapters[role])
-
-    def auto(self, rows: int) -> Sparing:
-        """What ``shortcuts=auto`` spares: nothing, both sides give whole rows."""
-        return Sparing(candidates=False, lazy=False)
-
-    def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
-        """Inside the block work is spared as ``choice`` of shortcuts says; see :class:`aad_plugin.pair.AlignedPair`."""
-        return self.products.use(choice)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
@@ -93,16 +74,3 @@ class OneBaseInTurns(nn.Module):
             with self.role(role) as model:
                 rows.append(read_model(model, input_ids, own_cache, logits_to_keep, **given))
         return rows
-
-    def plausible(
-        self,
-        find: FindCandidates,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        lazy: bool,
-        whole: bool = False,
-        **inputs: Tensor | None,
-    ) -> Plausible:
-        """Run one step; the candidates' logits are taken off whole rows."""
-        return plausible_of_rows(find, self.logits(("policy", "reference"), input_ids, cache, keep, **inputs))
