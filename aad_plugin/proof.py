@@ -10,8 +10,6 @@ remembered, so that the same pair loads again at no cost.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -24,6 +22,7 @@ import torch
 
 from aad_plugin.errors import ProofFailed
 from aad_plugin.proof_checks import CHECKS, USES, Check, Text, make_text
+from aad_plugin.proof_files import proof_file, remember
 from aad_plugin.provenance import versions, weights_mark
 from aad_plugin.sides import OneBase, TwoModels
 from aad_plugin.sides_by_row import SidesByRow
@@ -105,7 +104,7 @@ def prove(pair: AlignedPair) -> Proof:
         said = _all_ranks(_first_difference(pair, texts))
         failed = next((one for one in said if one), None)
         if failed is None:
-            _remember(pair, path)
+            remember(pair.proof_file, {"path": path, "versions": versions()})
             if avoided:
                 logger.warning(
                     "this pair is read by the plainer path %r, since others would change its tokens (%s)",
@@ -185,8 +184,6 @@ def _all_ranks(value: Any) -> list[Any]:
 
 
 def _file(pair: AlignedPair) -> Any:
-    from aad_plugin.demo.assets import cache_dir
-
     models = pair.sides.models().values()
     about = {
         "weights": weights_mark(pair),
@@ -199,8 +196,7 @@ def _file(pair: AlignedPair) -> Any:
         "alpha": pair.settings.alpha,
         "checks": list(CHECKS),
     }
-    name = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:24]
-    return cache_dir() / "proofs" / f"{name}.json"
+    return proof_file(about)
 
 
 def _recall(pair: AlignedPair) -> str | None:
@@ -209,15 +205,6 @@ def _recall(pair: AlignedPair) -> str | None:
         return json.loads(pair.proof_file.read_text("utf-8"))["path"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _remember(pair: AlignedPair, path: str) -> None:
-    """Note the path that agreed; a disk that takes nothing costs only the next proof."""
-    with contextlib.suppress(OSError):
-        pair.proof_file.parent.mkdir(parents=True, exist_ok=True)
-        partial = pair.proof_file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"path": path, "versions": versions()}), encoding="utf-8")
-        partial.replace(pair.proof_file)
 
 
 def _versions() -> str:

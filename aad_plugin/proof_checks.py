@@ -296,10 +296,8 @@ def _favourites(pair: AlignedPair) -> Callable[[Tensor], Any]:
     return lambda logits: list_candidates(logits[:, : pair.vocab_size], 1.0)
 
 
-@contextlib.contextmanager
-def _shortcuts(pair: AlignedPair) -> Iterator[None]:
-    with pair.sides.spare(pair.shortcuts):
-        yield
+def _shortcuts(pair: AlignedPair) -> contextlib.AbstractContextManager[None]:
+    return pair.sides.spare(pair.shortcuts)
 
 
 def _inputs(text: Text, start: int, stop: int) -> dict[str, Tensor]:

@@ -7,8 +7,6 @@ The expectation is made in a process of its own, so that its weights are gone wh
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import math
 import os
@@ -22,6 +20,7 @@ from typing import Any
 
 from aad_plugin.decoding import IMPLAUSIBLE
 from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.proof_files import proof_file, remember
 
 __all__ = ["EngineProof", "Mismatch", "compare_tokens", "expected_tokens"]
 
@@ -53,10 +52,7 @@ class EngineProof:
     """
 
     def __init__(self, account: Mapping[str, Any], parts: dict[str, Any], dtype: str) -> None:
-        from aad_plugin.demo.assets import cache_dir
-
-        name = hashlib.sha256(json.dumps(account, sort_keys=True, default=str).encode()).hexdigest()[:24]
-        self._file = cache_dir() / "proofs" / f"vllm-{name}.json"
+        self._file = proof_file(account, "vllm-")
         self._dtype = dtype
         self.status, self.seconds = "remembered" if self._file.is_file() else "proven", 0.0
         if os.environ.get("AAD_PLUGIN_PROOF") == "0":
@@ -80,11 +76,7 @@ class EngineProof:
         found = decode([one["ids"] for one in self._expected])
         agreed = compare_tokens(self._expected, [list(tokens) for tokens in found], self._dtype)
         self.seconds += time.monotonic() - start
-        with contextlib.suppress(OSError):  # a disk that takes nothing costs only the next test
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._file.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps({"agreed": agreed, "seconds": round(self.seconds, 1)}), encoding="utf-8")
-            partial.replace(self._file)
+        remember(self._file, {"agreed": agreed, "seconds": round(self.seconds, 1)})
 
 
 def expected_tokens(parts: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
