@@ -158,13 +158,7 @@ def _league(
         _standing(data, point, at, low, high, sets, gained)
         for at in sorted(range(len(data.systems)), key=lambda at: (-point.scores[0, at], data.systems[at]))
     )
-    effects = tuple(
-        Effect(
-            name, float(point.style[0, at]), float(_quantile(drawn.style[kept][:, at], tail)),
-            float(_quantile(drawn.style[kept][:, at], 1 - tail)), float(data.style_scale[at]),
-        )
-        for at, name in enumerate(data.features)
-    )  # fmt: skip
+    effects = _effects(data, point, drawn.style[kept])
     nu = float(np.exp(point.tie[0]))
     notes = [f"{one.system}: {one.note}" for one in standings if one.note]
     if dropped := int((~kept).sum()):
@@ -178,6 +172,26 @@ def _league(
         standings, effects, model, at_zero, nu / (2 + nu), data.questions, battles, unjudged, int(kept.sum()), dropped,
         notes,
     )  # fmt: skip
+
+
+def _effects(data: Design, point: Fits, drawn: np.ndarray) -> tuple[Effect, ...]:
+    """Effects of style with Student's t on the draws' standard deviation.
+
+    Percentiles cover too little here, since a few answers with many marks carry an effect. The standard deviation counts
+    the coefficients as lost questions, as is usual for errors that are robust to dependence within a question.
+    """
+    from scipy import stats
+
+    if not data.features:
+        return ()
+    left = max(1, data.questions - len(data.systems) - len(data.features))
+    wide = stats.t.ppf(1 - _TAIL, left) * drawn.std(axis=0, ddof=1) * np.sqrt(data.questions / left)
+    return tuple(
+        Effect(name, value, value - half, value + half, unit)
+        for name, value, half, unit in zip(
+            data.features, point.style[0].tolist(), wide.tolist(), data.style_scale.tolist(), strict=True
+        )
+    )
 
 
 def _standing(
