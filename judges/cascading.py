@@ -145,8 +145,8 @@ def cascade_figures(rows: Sequence[CascadeRow], cheap: str, dear: str) -> dict[s
             "n_unjudged": len(rows) - len(counted),
             "source": (
                 f"the win rate that {dear} would give all {len(counted)} items: {cheap} judged all of them, {dear} "
-                f"{asked}, drawn with known chances; difference estimator (Cassel, Särndal & Wretman 1976), unbiased whatever "
-                f"{cheap} is worth"
+                f"{asked}, drawn with known chances; difference estimator (Cassel, Särndal & Wretman 1976), unbiased "
+                f"whatever {cheap} is worth"
             ),
         }
     )
