@@ -69,11 +69,7 @@ def cascade(
     Raises:
         ConfigError: a pointwise judge, twice the same one, or a share out of its range.
     """
-    if (
-        cheap.name == dear.name
-        and type(cheap) is type(dear)
-        and vars(cheap).get("parameters") == vars(dear).get("parameters")
-    ):
+    if cheap.fingerprint == dear.fingerprint:
         raise ConfigError(f"a cascade needs two different judges, got {cheap.name} twice")
     first = compare(comparisons, cheap, output_dir, seed=seed, **run)
     if any(verdict.reason == "not_asked" for verdict in first):

@@ -18,11 +18,14 @@ from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
 from aad_plugin.judges.cleaning import printable
 from aad_plugin.judges.endpoint import Endpoint
 from aad_plugin.judges.items import Question, Ruling, digest
+from aad_plugin.judges.languages import Tongues
 from aad_plugin.judges.patience import PATIENCE_S
 from aad_plugin.judges.replies import Reading, merged, read_reply
 from aad_plugin.judges.requests import Reply, Request, usage_of
+from aad_plugin.judges.rubric import read_rubric
 from aad_plugin.judges.sitting import TRANSPORTS, Price, Sitting
-from aad_plugin.judges.templates import FORMS, load_template
+from aad_plugin.judges.templates import FORMS, Template, load_template
+from aad_plugin.judges.wording import challenge_text
 
 __all__ = ["Channel", "ChatJudge", "openai_judge"]
 
@@ -56,13 +59,16 @@ class ChatJudge:
         model: str,
         channel: Channel,
         *,
-        template: str,
+        template: str | None,
         forms: Sequence[str],
         parameters: Mapping[str, Any],
         max_tokens: int | None = None,
         token_limit_name: str = "max_completion_tokens",
         price: Price | None = None,
         mark: Mapping[str, Any] | None = None,
+        rubric: str | None = None,
+        reasons: str = "none",
+        language: str | None = None,
     ):
         self.name = f"{kind}:{model}"
         self.model = model
@@ -70,14 +76,21 @@ class ChatJudge:
         self.transports = channel.transports
         self.in_process = channel.in_process
         self.mark = mark
-        self.template = load_template(template)
+        name = template or ("rubric" if rubric else "dialogue")
+        asked = {"reasons": reasons, "criteria": read_rubric(rubric) if rubric else ()}
+        self.template = load_template(name, **asked)
+        self.tongues = Tongues(name, language, **asked) if language else None
+        if self.tongues:
+            self.language_of = self.tongues.told
+        self.can_be_challenged = self.template.kind == "pairwise" and not rubric
         self.kind = self.template.kind
         self.both_orders = self.kind == "pairwise"
         self.forms = [form for form in forms if form != "logprobs" or self.template.soft]
         if not self.forms:
+            besides = " by several criteria" if rubric else "" if reasons == "none" else f" with reasons {reasons} them"
             raise ConfigError(
-                f"log-probabilities give verdicts between A and B only, the template {template!r} asks for "
-                f"{', '.join(self.template.choices)}"
+                f"log-probabilities give verdicts between A and B only, the template {name!r} asks for "
+                f"{', '.join(self.template.choices)}{besides}"
             )
         self.parameters = {name: value for name, value in parameters.items() if value is not None}
         if max_tokens is not None and not (isinstance(max_tokens, int) and max_tokens >= 1):
@@ -123,13 +136,25 @@ class ChatJudge:
         """A question as a chat completion's body."""
         form = form or self.form
         limit = 1 if form == "logprobs" else self.max_tokens
-        body = {"model": self.model, "messages": self.template.messages(question, form), self.token_limit_name: limit}
+        body = {"model": self.model, "messages": self._messages(question, form), self.token_limit_name: limit}
         body |= self.parameters
         if form == "logprobs":
             body |= {"logprobs": True, "top_logprobs": 20}
         elif form == "json":
             body["response_format"] = {"type": "json_schema", "json_schema": self._schema()}
         return Request(question.key, body, limit)
+
+    def _messages(self, question: Question, form: str) -> list[dict[str, str]]:
+        template = self.tongues.template(question) if self.tongues else self.template
+        messages = template.messages(question, form)
+        if question.challenged is None:
+            return messages
+        said = _stated(template, question.challenged, form)
+        return [
+            *messages,
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": challenge_text(template.language)},
+        ]
 
     def ruling(self, reply: Reply, bill: Price | None = None) -> Ruling:
         """What a reply says, with what it tells about itself and what it cost at the price `bill`."""
@@ -145,6 +170,7 @@ class ChatJudge:
             p=read.p,
             grade=read.grade,
             label=read.label,
+            criteria=read.criteria,
             reason=read.reason,
             detail=self._detail(read, bodies, clean),
             reply=_whole(clean(read.text)),
@@ -168,20 +194,27 @@ class ChatJudge:
 
     def _identity(self) -> list[Any]:
         known = [self.name, self.parameters, self.max_tokens, self.template.hash]
-        return known if self.mark is None else [*known, self.mark]
+        known += [] if self.mark is None else [self.mark]
+        return [*known, self.tongues.mark] if self.tongues else known
 
     def _schema(self) -> dict[str, Any]:
         grades = self.template.grades
         values: dict[str, Any] = {"type": "string", "enum": list(self.template.choices)}
         if grades:
             values = {"type": "integer", "enum": list(range(grades[0], grades[1] + 1))}
+        # Models write fields in the order of the schema, so the reasons stand where they are wanted.
+        fields: dict[str, Any] = {name: values for name, _ in self.template.criteria} or {"verdict": values}
+        if self.template.reasons == "before":
+            fields = {"reasons": {"type": "string"}, **fields}
+        elif self.template.reasons == "after":
+            fields = {**fields, "reasons": {"type": "string"}}
         return {
             "name": "verdict",
             "strict": True,
             "schema": {
                 "type": "object",
-                "properties": {"verdict": values},
-                "required": ["verdict"],
+                "properties": fields,
+                "required": list(fields),
                 "additionalProperties": False,
             },
         }
@@ -200,13 +233,23 @@ class ChatJudge:
                     said.append(f"{form}: {reply.detail}")
                     break
                 read = read_reply(reply.body, self.template, form)
-                if read.reason is None and (read.form == form or _holds_logprobs(reply.body)):
+                # A judge that leaves a criterion out now and then still knows the form.
+                if read.reason in (None, "incomplete") and (read.form == form or _holds_logprobs(reply.body)):
                     return form
                 said.append(f"{form}: {read.detail or read.reason or read.form}")
         raise VerdictUnreadable(
             f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
             + (f"; first: {said[0]}" if len(self.forms) > 1 else "")
         )
+
+
+def _stated(template: Template, p: float, form: str) -> str:
+    """The verdict nearest to p as the judge was asked to write it."""
+    menu = {name: value for name, value in template.values.items() if form != "logprobs" or value in (0.0, 1.0)}
+    choice = min(menu, key=lambda name: abs(menu[name] - p))
+    if form == "logprobs":
+        return choice
+    return json.dumps({"verdict": choice}) if form == "json" else f"<verdict>{choice}</verdict>"
 
 
 def _whole(text: str) -> str:
@@ -258,7 +301,10 @@ def openai_judge(
     patience_s: float = PATIENCE_S,
     price: Sequence[float] | Mapping[str, float] | str | None = None,
     form: str = "auto",
-    template: str = "dialogue",
+    template: str | None = None,
+    rubric: str | None = None,
+    reasons: str = "none",
+    language: str | None = None,
 ) -> ChatJudge:
     """A judge behind an OpenAI-compatible API.
 
@@ -272,7 +318,10 @@ def openai_judge(
         concurrency: requests in flight, live transport only.
         price: money per million prompt and completion tokens, [in, out] or "in/out".
         form: logprobs, json or tag; "auto" finds out.
-        template: name or file, see `templates`.
+        template: name or file, see `templates`; "dialogue" by default, "rubric" with a rubric.
+        rubric: file of criteria that are judged in one call, see `rubric`.
+        reasons: none, before or after the verdict; with reasons there are no log-probabilities.
+        language: of the prompt, a code such as "de", or "auto" for that of the answers; English by default.
     """
     if form not in ("auto", *FORMS):
         raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
@@ -292,6 +341,9 @@ def openai_judge(
         max_tokens=max_tokens,
         token_limit_name=token_limit_name,
         price=paid,
+        rubric=rubric,
+        reasons=reasons,
+        language=language,
     )
 
 

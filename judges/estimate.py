@@ -18,6 +18,16 @@ __all__ = ["Estimate", "estimate"]
 _REPLY_TOKENS = 12  # of a JSON object or a tag around one word
 
 
+_REASONS_TOKENS = 150
+
+
+def _reply_tokens(judge: Judge) -> int:
+    """Of a usual reply: a word per criterion, and the reasons where they are asked for."""
+    template = getattr(judge, "template", None)
+    words = max(1, len(getattr(template, "criteria", ())))
+    return _REPLY_TOKENS * words + (_REASONS_TOKENS if getattr(template, "reasons", "none") != "none" else 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A run's size. Tokens are estimated from bytes, within about a quarter for English; cost is None without a price.
@@ -60,7 +70,7 @@ def estimate(
         if hasattr(judge, "request"):
             request = judge.request(question)
             prompt_tokens += round(prompt_tokens_of(request.body))
-            completion_tokens += min(_REPLY_TOKENS, request.max_tokens)
+            completion_tokens += min(_reply_tokens(judge), request.max_tokens)
             if price:
                 forms = [request] if form_known else [judge.request(question, form) for form in judge.forms]
                 most += max(most_cost(one, price) for one in forms)

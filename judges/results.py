@@ -20,7 +20,7 @@ from aad_plugin.judges.summary import Summary
 
 __all__ = ["print_summary", "read_difficulties", "read_verdicts", "share_of", "verdict_of", "versions", "write_results"]
 
-_TUPLES = ("orders", "repeats", "models", "system_fingerprints", "rulings")
+_TUPLES = ("orders", "repeats", "models", "system_fingerprints", "rulings", "challenged")
 _FIELDS = {field.name for field in dataclasses.fields(Verdict)}
 
 
@@ -157,11 +157,15 @@ def verdict_of(entry: Mapping[str, Any]) -> Verdict:
         KeyError, TypeError, ValueError: it is none.
     """
     known = {name: tuple(value) if name in _TUPLES else value for name, value in entry.items() if name in _FIELDS}
+    if by_name := entry.get("criteria"):
+        known["criteria"] = {name: tuple(orders) for name, orders in by_name.items()}
     verdict = Verdict(**known)
     for name, value in (("id", verdict.id), ("prompt", verdict.prompt), ("judge", verdict.judge)):
         if not isinstance(value, str):
             raise ValueError(f"{name} must be a text, got {value!r}")
-    for value in (verdict.p, *verdict.orders, *verdict.repeats, *(verdict.members or {}).values()):
+    by_criterion = [value for orders in (verdict.criteria or {}).values() for value in orders]
+    single = (verdict.p, *verdict.orders, *verdict.repeats, *verdict.challenged, *by_criterion)
+    for value in (*single, *(verdict.members or {}).values()):
         if value is not None and not (_is_number(value) and 0 <= value <= 1):
             raise ValueError(f"p lies between 0 and 1, got {value!r}")
     if verdict.grade is not None and not _is_number(verdict.grade):
