@@ -14,8 +14,9 @@ import typer
 from aad_plugin.cli import judge_files as read
 from aad_plugin.cli import judge_options as options
 from aad_plugin.cli.judge_cascade import judge_by_cascade
+from aad_plugin.cli.judge_protocol import as_meetings, check_protocol, finish_protocol, items_of
 from aad_plugin.cli.judge_running import Running
-from aad_plugin.cli.judge_systems import judge_systems, meetings_of
+from aad_plugin.cli.judge_systems import finish_systems, meetings_of
 from aad_plugin.cli.league import Draws, Elo, Sides, Style
 from aad_plugin.errors import ConfigError
 
@@ -42,6 +43,13 @@ MoreSystems = Annotated[
 Anchors = Annotated[
     list[str] | None,
     _league("A system that all others meet, instead of a round robin; the first one's score is 0.", "--anchor"),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="Count and keep verdicts as arena-hard-v0.1, arena-hard-v2.0, mt-bench-single, mt-bench-pairwise or "
+        "alpaca-eval-2 do; upstream's scorer reads the files."
+    ),
 ]
 Cascade = Annotated[
     str | None, typer.Option(help="The dear judge of a cascade, asked where --judge is unsure and on a random share.")
@@ -89,6 +97,7 @@ def judge(
     baseline: Baseline = "",
     judges: Judges = None,
     output: Output = None,
+    protocol: Protocol = None,
     systems: Systems = None,
     anchors: Anchors = None,
     style: Style = "",
@@ -145,15 +154,19 @@ def judge(
         _check_limits(verdicts, options.load(judges, how) if judges else [])
         return
     specs = [*(systems or []), *(more_systems or [])]
-    _check_call(candidate, specs, systems, anchors, judges, cascade)
+    _check_call(candidate, specs, systems, anchors, judges, cascade, protocol)
+    if protocol:
+        asked_by = check_protocol(protocol, baseline, anchors or [], specs, len(judges or []))
+        how["template"] = template or asked_by
     loaded = options.load([*(judges or []), *([cascade] if cascade else [])], how)
     dear = loaded.pop() if cascade else None
     sitting = {"transport": transport, "results": results, "max_cost": max_cost, "poll_s": poll_s}
     running = Running(loaded, output, seed, repeats, challenge, jury, sitting)
-    if specs:
-        items = [one.comparison for one in meetings_of(specs, anchors or [], prompt_field, allow_unmatched)]
-    else:
-        items = read.items_of(candidate, baseline, prompt_field, allow_unmatched)
+    meetings = meetings_of(specs, anchors or [], prompt_field, allow_unmatched) if specs else []
+    items = [one.comparison for one in meetings] or read.items_of(candidate, baseline, prompt_field, allow_unmatched)
+    if protocol:
+        items = items_of(protocol, items)
+        meetings = meetings or as_meetings(items, candidate, baseline)
     running.check(items)
     if estimate:
         running.print_estimates(items)
@@ -168,14 +181,15 @@ def judge(
     if specs:
         league = {"style": style, "sides": sides, "elo": elo, "draws": draws, "seed": seed}
         league["anchor"] = anchors[0] if anchors else None
-        verdicts, summary = judge_systems(
-            specs, anchors or [], prompt_field, allow_unmatched, running.verdicts, output, clean, **league
-        )
+        verdicts = running.verdicts(items)
+        summary = finish_systems(meetings, verdicts, output, clean, **league)
     else:
         data = data_of(read.unjudged(items, loaded[0]), judge=loaded[0])
         finish = partial(finish, data=data, clean=clean)
         verdicts = running.verdicts_or_kept(items, finish)
         summary = finish(verdicts)
+    if protocol:
+        finish_protocol(protocol, output, meetings, verdicts, loaded[0].name, style)
     _check_share(summary, max_unjudged)
     _check_limits(verdicts, loaded)
 
@@ -187,6 +201,7 @@ def _check_call(
     anchors: list[str] | None,
     judges: list[str] | None,
     cascade: str | None,
+    protocol: str | None,
 ) -> None:
     """Refuse arguments that do not go together."""
     if specs and not systems:
@@ -197,6 +212,8 @@ def _check_call(
         raise ConfigError("pass --candidate and --baseline for two systems, or --systems for many, not both")
     if anchors and not specs:
         raise ConfigError("--anchor belongs to --systems")
+    if protocol and cascade:
+        raise ConfigError("a protocol has one judge: leave --cascade out")
     if specs and cascade:
         raise ConfigError("--cascade compares two systems: pass --candidate and --baseline")
     if not (candidate or specs) or not judges:

@@ -13,7 +13,9 @@ __all__ = ["check_run", "data_of", "items_of", "transport_of", "unjudged", "verd
 def items_of(candidate: str, baseline: str, prompt_field: str | None, allow_unmatched: bool) -> list[Any]:
     """Comparisons of two files, or the answers of one."""
     from aad_plugin.judges.inputs import has_field, pair_rows, read_answers, single_rows
+    from aad_plugin.judges.leagues.battles import named_file
 
+    candidate, baseline = named_file(candidate)[1], named_file(baseline)[1]
     if not baseline:
         return single_rows(read_answers(candidate, prompt_field, joined=False))
     # A foreign task's field need not stand in the other file; in one of them it must.

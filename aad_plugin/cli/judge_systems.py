@@ -11,33 +11,25 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["judge_systems", "rank"]
+__all__ = ["finish_systems", "meetings_of", "rank"]
 
 
-def judge_systems(
-    specs: Sequence[str],
-    anchors: Sequence[str],
-    prompt_field: str | None,
-    allow_unmatched: bool,
-    judged: Callable[[list[Any]], list[Any]],
+def finish_systems(
+    meetings: Sequence[Any],
+    verdicts: Sequence[Any],
     output: Path,
     clean: Callable[[str], str],
     **league: Any,
-) -> tuple[list[Any], Any]:
-    """Judge every pair (or every system against each anchor), write ``battles.jsonl`` and ``league.json``, show the table.
+) -> Any:
+    """Write ``battles.jsonl``, ``verdicts.jsonl`` and ``league.json``, show the table; return the verdicts' `Summary`.
 
     Args:
-        specs: FILE, FILE#strategy or NAME=FILE. judged: comparisons -> verdicts, in order. clean: takes secrets out of a
-            text. league: of `rank`.
-    Returns:
-        the verdicts and their `Summary`.
+        meetings: from `meetings_of`, one per verdict. clean: takes secrets out of a text. league: of `rank`.
     """
     from aad_plugin.judges.leagues.files import battle_row, write_battles
     from aad_plugin.judges.results import versions, write_results
     from aad_plugin.judges.summary import summarize
 
-    meetings = meetings_of(specs, anchors, prompt_field, allow_unmatched)
-    verdicts = judged([one.comparison for one in meetings])
     write_battles(output, (battle_row(v, one.a, one.b, one.styles) for v, one in zip(verdicts, meetings, strict=True)))
     summary = summarize(verdicts)
     # A win rate over pairs of many systems means nothing; how the judge behaved does.
@@ -52,13 +44,13 @@ def judge_systems(
     content |= {"systems": list(dict.fromkeys(name for one in meetings for name in (one.a, one.b)))}
     write_results(output, verdicts, content | {"versions": versions(), "command": command})
     rank([output / "battles.jsonl"], output, command=command, **league)
-    return verdicts, summary
+    return summary
 
 
 def meetings_of(
     specs: Sequence[str], anchors: Sequence[str], prompt_field: str | None, allow_unmatched: bool
 ) -> list[Any]:
-    """The comparisons of a league."""
+    """The comparisons of a league: every pair, or every system against each anchor."""
     from aad_plugin.judges.leagues import schedule
 
     return schedule.meetings_of(schedule.systems_of(specs), anchors, prompt_field, allow_unmatched)

@@ -19,7 +19,7 @@ from aad_plugin.judges.inputs import json_rows
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.leagues.style import Style
 
-__all__ = ["Battle", "battle_of", "read_battles", "shares_of"]
+__all__ = ["Battle", "battle_of", "named_file", "read_battles", "shares_of", "system_name"]
 
 _WINNERS = {
     "model_a": (1.0, 0.0, 0.0),
@@ -145,12 +145,14 @@ def _names_of(path: Path) -> tuple[str, str]:
 
 
 def system_name(spec: str) -> str:
-    """The name of a system from how its answers are named: NAME=FILE, else of FILE#strategy the strategy, else the file's.
+    """The name of a system from how its answers are named, see `named_file`."""
+    return named_file(spec)[0]
 
-    A bare file name loses its endings, a path keeps what tells it from others only where the caller finds none else.
-    """
-    name, equals, _ = spec.partition("=")
-    if equals and name and "/" not in name:
-        return name
+
+def named_file(spec: str) -> tuple[str, str]:
+    """(name, file) of NAME=FILE; without a name it is the strategy of FILE#strategy, else the file's without endings."""
+    name, equals, file = spec.partition("=")
+    if equals and name and "/" not in name and not Path(spec).exists():
+        return name, file
     strategy = spec.rpartition("#")[2] if "#" in spec else ""
-    return strategy or Path(spec).name.partition(".")[0]
+    return strategy or Path(spec).name.partition(".")[0], spec

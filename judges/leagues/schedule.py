@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.judges.inputs import has_field, pair_rows, read_answers
 from aad_plugin.judges.items import Comparison, as_text
-from aad_plugin.judges.leagues.battles import system_name
+from aad_plugin.judges.leagues.battles import named_file
 from aad_plugin.judges.leagues.style import Style, style_of
 from aad_plugin.judges.thinking import answer_after_thinking
 
@@ -35,9 +34,7 @@ def systems_of(specs: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for spec in specs:
-        name, file = system_name(spec), spec
-        if not Path(spec).exists() and spec.startswith(f"{name}="):
-            file = spec.partition("=")[2]
+        name, file = named_file(spec)
         if name in found:
             raise ConfigError(
                 f"the systems {found[name]} and {file} are both named {name!r}; name one as in {name}-2={file}"
@@ -57,7 +54,8 @@ def meetings_of(
     """Comparisons of a round robin, or of every system against each anchor.
 
     Args:
-        systems: from `systems_of`. anchors: names; none is a round robin. prompt_field, allow_unmatched: as for two files.
+        systems: from `systems_of`. anchors: names, the baselines of whom they meet; none is a round robin. prompt_field,
+            allow_unmatched: as for two files.
     Raises:
         ConfigError: an unknown anchor; answers that cannot be joined.
     """
@@ -73,6 +71,8 @@ def meetings_of(
     for a, b in combinations(systems, 2):
         if anchors and a not in anchors and b not in anchors:
             continue
+        if a in anchors and b not in anchors:
+            a, b = b, a
         for comparison in pair_rows(rows[a], rows[b], allow_unmatched):
             named = Comparison(
                 f"{a} | {b} | {comparison.id}", comparison.prompt, comparison.candidate, comparison.baseline
