@@ -20,8 +20,6 @@ from aad_plugin.cli.judge_systems import finish_systems, meetings_of
 from aad_plugin.cli.league import Draws, Elo, Sides, Style
 from aad_plugin.errors import ConfigError
 
-__all__ = ["judge"]
-
 
 def _statistics(text: str, *names: str, **bounds: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel="Statistics", **bounds)
@@ -233,8 +231,8 @@ def _finish(
     clean: Callable[[str], str] = str,
 ) -> Any:
     """Write and print the summary; return it."""
-    from aad_plugin.judges.results import print_summary, versions, write_results
-    from aad_plugin.judges.summary import summarize
+    from aad_plugin.judges.statistics.results import print_summary, versions, write_results
+    from aad_plugin.judges.statistics.summary import summarize
 
     summary = summarize(verdicts, seed=seed, **data)
     if output is not None:
@@ -264,9 +262,9 @@ def _check_unjudged(num: int, num_unjudged: int, reasons: dict[str, int], limit:
 
 def _check_limits(verdicts: list[Any], judges: list[Any]) -> None:
     """Warn and exit with 4 where the judge's two orders do not agree as its limits say."""
-    from aad_plugin.judges.limits import outside
+    from aad_plugin.judges.statistics.limits import outside
 
-    limits = getattr(judges[0], "limits", None) if len(judges) == 1 else None
+    limits = judges[0].limits if len(judges) == 1 else None
     if told := outside(verdicts, limits):
         for line in told:
             typer.echo(f"WARNING: {line}", err=True)

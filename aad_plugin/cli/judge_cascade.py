@@ -9,8 +9,6 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["judge_by_cascade"]
-
 
 def judge_by_cascade(
     items: list[Any], cheap: list[Any], dear: Any, share: float, seed: int, output: Path, sitting: dict[str, Any]
@@ -20,8 +18,8 @@ def judge_by_cascade(
     Raises:
         ConfigError: several cheap judges, or what `cascading.cascade` refuses.
     """
-    from aad_plugin.judges.cascade import RANDOM_SHARE, chances_of_asking
-    from aad_plugin.judges.cascading import cascade, write_cascade
+    from aad_plugin.judges.sitting.cascading import cascade, write_cascade
+    from aad_plugin.judges.statistics.cascade import RANDOM_SHARE, chances_of_asking
 
     if len(cheap) != 1:
         raise ConfigError(f"a cascade has one cheap judge, got {len(cheap)}: pass --judge once")

@@ -10,8 +10,6 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["as_meetings", "check_protocol", "finish_protocol", "items_of"]
-
 
 def check_protocol(protocol: str, baseline: str, anchors: Sequence[str], specs: Sequence[str], judges: int) -> str:
     """The template a protocol asks by.

@@ -13,8 +13,6 @@ import typer
 from aad_plugin.cli import judge_files as read
 from aad_plugin.errors import AADError, ConfigError, nearest
 
-__all__ = ["JURIES", "Running"]
-
 JURIES = ("all", "cyclic")
 
 
@@ -41,7 +39,7 @@ class Running:
         Raises:
             ConfigError: says what.
         """
-        from aad_plugin.judges.judging import check_challenge
+        from aad_plugin.judges.sitting.judging import check_challenge
 
         if self.jury not in JURIES:
             raise ConfigError(f"--jury is {' or '.join(JURIES)}, got {self.jury!r}{nearest(self.jury, JURIES)}")
@@ -56,7 +54,7 @@ class Running:
     def verdicts(self, items: list[Any]) -> list[Any]:
         """Judge; blocks on the judges."""
         from aad_plugin.judges import jury_verdicts
-        from aad_plugin.judges.cyclic_jury import cyclic_verdicts, deal
+        from aad_plugin.judges.statistics.cyclic_jury import cyclic_verdicts, deal
 
         names = self._names()
         if self.jury == "cyclic":
@@ -71,7 +69,7 @@ class Running:
 
     def kept(self, items: list[Any]) -> list[Any]:
         """Verdicts of what the store holds after a run that ended early; none for a jury or an unused store."""
-        from aad_plugin.judges.judging import stored_verdicts
+        from aad_plugin.judges.sitting.judging import stored_verdicts
 
         if len(self.judges) > 1 or self.output is None or not (self.output / "store.jsonl").exists():
             return []
@@ -92,7 +90,7 @@ class Running:
 
     def print_estimates(self, items: list[Any]) -> None:
         """Print what each judge would be asked and cost; asks nothing."""
-        from aad_plugin.judges.cyclic_jury import deal
+        from aad_plugin.judges.statistics.cyclic_jury import deal
 
         names = self._names()
         dealt = deal(items, names, self.seed) if self.jury == "cyclic" else []
@@ -101,7 +99,7 @@ class Running:
             self._print_estimate(own, one)
 
     def _print_estimate(self, items: list[Any], one: Any) -> None:
-        from aad_plugin.judges.estimate import estimate
+        from aad_plugin.judges.sitting.estimate import estimate
 
         found = estimate(
             items, one, self.output, transport=self.sitting["transport"], seed=self.seed, repeats=self.repeats

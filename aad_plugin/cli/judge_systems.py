@@ -11,8 +11,6 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["finish_systems", "meetings_of", "rank"]
-
 
 def finish_systems(
     meetings: Sequence[Any],
@@ -27,8 +25,8 @@ def finish_systems(
         meetings: from `meetings_of`, one per verdict. clean: takes secrets out of a text. league: of `rank`.
     """
     from aad_plugin.judges.leagues.files import battle_row, write_battles
-    from aad_plugin.judges.results import versions, write_results
-    from aad_plugin.judges.summary import summarize
+    from aad_plugin.judges.statistics.results import versions, write_results
+    from aad_plugin.judges.statistics.summary import summarize
 
     write_battles(output, (battle_row(v, one.a, one.b, one.styles) for v, one in zip(verdicts, meetings, strict=True)))
     summary = summarize(verdicts)
@@ -74,7 +72,7 @@ def rank(
     from aad_plugin.judges.leagues.files import league_json, print_league, write_league
     from aad_plugin.judges.leagues.style import chosen_features
     from aad_plugin.judges.leagues.table import league_of
-    from aad_plugin.judges.results import versions
+    from aad_plugin.judges.statistics.results import versions
 
     if draws < 100:
         raise ConfigError(f"intervals need at least 100 draws, got {draws}")

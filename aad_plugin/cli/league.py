@@ -11,8 +11,6 @@ import typer
 from aad_plugin.cli.judge_systems import rank
 from aad_plugin.errors import ConfigError
 
-__all__ = ["Draws", "Elo", "Sides", "Style", "league"]
-
 Style = Annotated[str, typer.Option(help="Control for style: all, markdown, or any of length,headers,lists,bold.")]
 Sides = Annotated[bool, typer.Option("--sides", help="Count soft verdicts as whole wins of the side they favour.")]
 Elo = Annotated[bool, typer.Option("--elo", help="Also the sequential Elo rating, which depends on the order.")]

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import json_rows
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.leagues.style import Style
-
-__all__ = ["Battle", "battle_of", "named_file", "read_battles", "shares_of", "system_name"]
+from aad_plugin.texts.rows import json_rows
 
 _WINNERS = {
     "model_a": (1.0, 0.0, 0.0),

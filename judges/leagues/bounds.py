@@ -6,8 +6,6 @@ import numpy as np
 
 from aad_plugin.judges.leagues.design import Design
 
-__all__ = ["shift_of_unbeaten"]
-
 _FURTHEST = 60.0
 
 

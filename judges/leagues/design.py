@@ -11,8 +11,6 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges.leagues.battles import Battle
 from aad_plugin.judges.leagues.style import FEATURES, differences
 
-__all__ = ["Design", "design_of", "reachable"]
-
 
 @dataclass(frozen=True)
 class Design:

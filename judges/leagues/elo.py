@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aad_plugin.judges.leagues.battles import Battle
-from aad_plugin.judges.statistics import CONFIDENCE
-
-__all__ = ["Rating", "elo_ratings"]
+from aad_plugin.judges.statistics.intervals import CONFIDENCE
 
 K = 4.0
 SCALE = 400.0

@@ -16,15 +16,19 @@ from aad_plugin.judges.leagues.elo import Rating
 from aad_plugin.judges.leagues.style import Style
 from aad_plugin.judges.leagues.table import League
 
-__all__ = ["LEAGUE_FILE", "battle_row", "league_json", "print_league", "write_battles", "write_league"]
-
 LEAGUE_FILE = "league.json"
 BATTLES_FILE = "battles.jsonl"
 
 
 def battle_row(verdict: Verdict, a: str, b: str, styles: tuple[Style, Style] | None = None) -> dict[str, Any]:
     """A verdict on two systems as a line of ``battles.jsonl``; `p` and `orders` are for `a`."""
-    row = {"question_id": verdict.prompt, "model_a": a, "model_b": b, "p": verdict.p, "orders": list(verdict.orders)}
+    row: dict[str, Any] = {
+        "question_id": verdict.prompt,
+        "model_a": a,
+        "model_b": b,
+        "p": verdict.p,
+        "orders": list(verdict.orders),
+    }
     if not verdict.judged:
         row["reason"] = verdict.reason
     if styles:

@@ -16,8 +16,6 @@ import numpy as np
 
 from aad_plugin.errors import JudgeError
 
-__all__ = ["NUMERICAL_RIDGE", "fit_coefficients"]
-
 NUMERICAL_RIDGE = 1e-9
 """Weight of the squared coefficients: keeps every step solvable, and moves no estimate by more than 1e-7."""
 _MOST_STEPS = 200

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aad_plugin.judges.statistics import CONFIDENCE
-
-__all__ = ["rank_sets"]
+from aad_plugin.judges.statistics.intervals import CONFIDENCE
 
 
 def rank_sets(

@@ -10,8 +10,6 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges.leagues.design import Design, reachable
 from aad_plugin.judges.leagues.fit import fit_coefficients
 
-__all__ = ["Fits", "Links", "check_connected", "fits_of", "links_of", "main_group"]
-
 _CELLS_AT_ONCE = 2_000_000
 
 
@@ -36,7 +34,7 @@ def links_of(data: Design, weights: np.ndarray) -> Links:
     wins = np.zeros((num, size, size))
     wins[:, one, two] = by_pair[:, :, 0] + by_pair[:, :, 1]
     wins[:, two, one] = by_pair[:, :, 2] + by_pair[:, :, 1]
-    kept = reachable(wins + wins.transpose(0, 2, 1)).all(axis=(1, 2))
+    kept = np.asarray(reachable(wins + wins.transpose(0, 2, 1)).all(axis=(1, 2)))
     return Links(by_pair, reachable(wins), kept)
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from aad_plugin.errors import ConfigError, nearest
-from aad_plugin.judges.inputs import has_field, pair_rows, read_answers
-from aad_plugin.judges.items import Comparison, as_text
+from aad_plugin.judges.items import Comparison
 from aad_plugin.judges.leagues.battles import named_file
 from aad_plugin.judges.leagues.style import Style, style_of
-from aad_plugin.judges.thinking import answer_after_thinking
-
-__all__ = ["Meeting", "meetings_of", "systems_of"]
+from aad_plugin.judges.pairing import pair_rows
+from aad_plugin.texts.answer_files import has_field, read_answers
+from aad_plugin.texts.messages import as_text
+from aad_plugin.texts.thinking import answer_after_thinking
 
 
 @dataclass(frozen=True, slots=True)

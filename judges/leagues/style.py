@@ -16,8 +16,6 @@ import numpy as np
 
 from aad_plugin.errors import ConfigError, nearest
 
-__all__ = ["FEATURES", "Style", "chosen_features", "differences", "style_of"]
-
 FEATURES = ("length", "headers", "lists", "bold")
 _GROUPS = {"all": FEATURES, "markdown": FEATURES[1:], "style": FEATURES}
 _CHARACTERS_PER_TOKEN = 4

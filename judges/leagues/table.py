@@ -16,9 +16,7 @@ from aad_plugin.judges.leagues.bounds import shift_of_unbeaten
 from aad_plugin.judges.leagues.design import Design, design_of
 from aad_plugin.judges.leagues.ranks import rank_sets
 from aad_plugin.judges.leagues.resamples import Fits, check_connected, fits_of, links_of, main_group
-from aad_plugin.judges.statistics import CONFIDENCE
-
-__all__ = ["DRAWS", "ELO_PER_LOG_ODDS", "Effect", "League", "Standing", "league_of"]
+from aad_plugin.judges.statistics.intervals import CONFIDENCE
 
 DRAWS = 1000
 ELO_PER_LOG_ODDS = 400 / np.log(10)

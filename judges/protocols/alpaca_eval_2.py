@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from aad_plugin.judges.items import Comparison, Verdict, as_messages, as_text
-
-__all__ = ["annotation_row", "winrate_figures"]
+from aad_plugin.judges.items import Comparison, Verdict
+from aad_plugin.texts.messages import as_messages, as_text
 
 
 def annotation_row(

@@ -20,19 +20,7 @@ import numpy as np
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.leagues.style import FEATURES, Style, differences
-from aad_plugin.judges.statistics import mean_with_interval
-
-__all__ = [
-    "LABELS",
-    "VERSIONS",
-    "Judgment",
-    "Score",
-    "answer_row",
-    "judgment_row",
-    "labels_of",
-    "points_of",
-    "scores_of",
-]
+from aad_plugin.judges.statistics.intervals import mean_with_interval
 
 VERSIONS = ("v0.1", "v2.0")
 LABELS = {1.0: "A>>B", 0.75: "A>B", 0.5: "A=B", 0.25: "B>A", 0.0: "B>>A"}

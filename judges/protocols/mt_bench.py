@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.items import Answer, Comparison, Item, as_messages
-from aad_plugin.judges.statistics import mean_with_interval
-
-__all__ = ["Grade", "Pair", "grade_row", "graded_scores", "pair_row", "paired_scores", "turns_of"]
+from aad_plugin.judges.items import Answer, Comparison, Item
+from aad_plugin.judges.statistics.intervals import mean_with_interval
+from aad_plugin.texts.messages import as_messages
 
 _TURNS = 2
 

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, JudgeError, nearest
-from aad_plugin.judges.inputs import json_rows
-from aad_plugin.judges.items import Answer, Comparison, Item, Verdict, as_messages, as_text
+from aad_plugin.files.whole import without_nan
+from aad_plugin.judges.items import Answer, Comparison, Item, Verdict
 from aad_plugin.judges.leagues.schedule import Meeting
 from aad_plugin.judges.leagues.style import style_of
-from aad_plugin.judges.length_control import length_controlled
 from aad_plugin.judges.protocols import alpaca_eval_2, arena_hard, mt_bench
-from aad_plugin.judges.summary import without_nan
-from aad_plugin.judges.thinking import answer_after_thinking
-
-__all__ = ["PROTOCOLS", "Told", "items_of", "kind_of", "meeting_of", "template_of", "told_of", "write_protocol"]
+from aad_plugin.judges.statistics.length_control import length_controlled
+from aad_plugin.texts.messages import as_messages, as_text
+from aad_plugin.texts.rows import json_rows
+from aad_plugin.texts.thinking import answer_after_thinking
 
 PROTOCOLS = {
     "arena-hard-v0.1": "arena_hard",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aad_plugin.judges.cascade import CERTAIN_ERRS, chances_of_asking, corrected
-from aad_plugin.judges.statistics import mean_of_unbounded, mean_with_interval
+from aad_plugin.judges.statistics.cascade import CERTAIN_ERRS, chances_of_asking, corrected
+from aad_plugin.judges.statistics.intervals import mean_of_unbounded, mean_with_interval
 
 CHEAP, DEAR = 1.0, 10.0
 

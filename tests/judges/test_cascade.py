@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.cascade import chances_of_asking, choose, corrected, doubt
-from aad_plugin.judges.cascading import cascade, write_cascade
-from aad_plugin.judges.items import Verdict, digest
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.sitting.cascading import cascade, write_cascade
+from aad_plugin.judges.statistics.cascade import chances_of_asking, choose, corrected, doubt
+from aad_plugin.texts.messages import digest
 from tests.judges import cascade_grid
 from tests.judges.conftest import made_up
 

@@ -9,12 +9,12 @@ import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Comparison, compare, load_judge, load_template, read_reply, summarize
-from aad_plugin.judges.cyclic_jury import cyclic_verdicts, deal
+from aad_plugin.judges.asking.languages import Tongues, language_of_text
+from aad_plugin.judges.asking.rubric import read_rubric, statements_of
+from aad_plugin.judges.asking.wording import languages_of
 from aad_plugin.judges.items import Question, Verdict
-from aad_plugin.judges.languages import Tongues, language_of_text
-from aad_plugin.judges.results import verdict_of
-from aad_plugin.judges.rubric import read_rubric, statements_of
-from aad_plugin.judges.wording import languages_of
+from aad_plugin.judges.statistics.cyclic_jury import cyclic_verdicts, deal
+from aad_plugin.judges.statistics.results import verdict_of
 from tests.judges.conftest import made_up
 
 RUBRIC = """criteria:

@@ -81,7 +81,7 @@ def test_judged_folders_make_a_league(systems, tmp_path, loopback):
     ids=["argument", "one", "names", "anchor", "both", "anchor alone", "cascade", "no judge"],
 )  # fmt: skip
 def test_mistakes_are_one_line(arguments, message, monkeypatch):
-    from aad_plugin.judges import kinds
+    from aad_plugin.judges.kinds import specs as kinds
 
     monkeypatch.setattr(kinds, "load_judge", lambda *_, **__: None)
     with pytest.raises(ConfigError, match=message):

@@ -123,7 +123,7 @@ def mt_bench(source: Path) -> None:
 
 def alpaca_eval() -> float:
     """alpaca_eval's ``pairwise_to_winrate`` on preferences, ties and gaps; the largest difference to ours."""
-    from aad_plugin.judges.alpaca_worker import provide_pkg_resources
+    from aad_plugin.judges.statistics.alpaca_worker import provide_pkg_resources
 
     provide_pkg_resources()
     from alpaca_eval.metrics.winrate import pairwise_to_winrate
