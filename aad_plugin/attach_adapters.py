@@ -138,5 +138,5 @@ def _check_base(source: PairSource, before: dict[str, torch.Tensor], after: dict
         raise ConfigError(
             f"loading adapter {source.adapter!r} rewrote {len(changed)} of the base's own weights (first {changed[0]}), so "
             "the base is no longer the reference: an init_lora_weights such as 'pissa' or 'olora' does that. Save it as "
-            "plain LoRA (PEFT: path_initial_model_for_weight_conversion=…), or merge it and pass policy=… reference=…"
+            "plain LoRA (PEFT: path_initial_model_for_weight_conversion=…), or merge it and pass policy=…,reference=…"
         )

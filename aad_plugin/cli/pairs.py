@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+from aad_plugin.cli.grammar import Command, Group
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 
-app = typer.Typer(help="Known pairs; check a pair; save it as a folder.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Known pairs; check a pair; save it as a folder.", no_args_is_help=True, rich_markup_mode=None, cls=Group
+)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_pairs() -> None:
     """List the presets."""
     from rich.console import Console
@@ -31,16 +33,16 @@ def list_pairs() -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(cls=Command)
+@names_a_pair(positional=True)
 def check(
-    name: Annotated[str | None, typer.Argument(help="Preset, pair folder or TRL output folder.")] = None,
-    pair: PairName = None,
-    model_args: ModelArgs = "",
+    named: NamedPair,
     preferences: Annotated[
         Path | None, typer.Option(help="JSONL of prompt, chosen, rejected: prints the implicit reward's accuracy.")
     ] = None,
 ) -> None:
     """Compare vocabularies and weights, tell memory, count steps with one plausible token, score preference pairs."""
+    named.check()
     from rich.console import Console
     from rich.table import Table
 
@@ -49,7 +51,7 @@ def check(
     from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
 
     pairs = read_preferences(preferences) if preferences else []
-    loaded = load(name or pair, model_args)
+    loaded = named.load()
     if have_same_weights(loaded.sides):
         raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
@@ -72,7 +74,7 @@ def check(
         f"{choice.single:.0%} of {choice.steps} steps have one plausible token (alpha {loaded.settings.alpha}); "
         f"{choice.departures:.0%} differ from greedy",
     )
-    table.add_row("dtype", _other_dtype(loaded, name or pair, model_args, size.policy + size.reference_extra))
+    table.add_row("dtype", _other_dtype(loaded, named, size.policy + size.reference_extra))
     console = Console()
     warning = ""
     if pairs:
@@ -94,7 +96,7 @@ def check(
         typer.echo(warning, err=True)
 
 
-def _other_dtype(loaded: Any, name: str | None, model_args: str, size: int) -> str:
+def _other_dtype(loaded: Any, named: NamedPair, size: int) -> str:
     """Say how many of the pair's choices fall otherwise in float32, or of a float32 pair in bfloat16."""
     import torch
 
@@ -108,9 +110,8 @@ def _other_dtype(loaded: Any, name: str | None, model_args: str, size: int) -> s
     needed = size * other.itemsize // dtype.itemsize
     if needed > _free_bytes(loaded.device):
         return f"{own_name}; how often {other_name} chooses otherwise needs {needed / 2**30:.1f} GiB more than are free"
-    arguments = {**parse_model_args(model_args), "dtype": other_name}
     try:
-        share, steps = changed_choices(loaded, load(name, json.dumps(arguments)))
+        share, steps = changed_choices(loaded, named.but(dtype=other_name).load())
     except AADError as error:
         return f"{own_name}; how often {other_name} chooses otherwise is unknown: {first_line(error)}"
     return f"{own_name}; {other_name} chooses otherwise at {share:.1%} of {steps} steps of its answers"
@@ -129,19 +130,19 @@ def _proof(proof: Any) -> str:
     return f"{proof.status}: decodes by the path {proof.path!r}{avoided}"
 
 
-@app.command()
+@app.command(cls=Command)
+@names_a_pair
 def save(
+    named: NamedPair,
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
 ) -> None:
     """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
     from aad_plugin.pair_folder import write_pair_folder
     from aad_plugin.pair_source import PART_NAMES, resolve
     from aad_plugin.settings import DecodingSettings
 
-    arguments = parse_model_args(model_args)
+    arguments = dict(named.arguments)
     parts = {part: arguments.pop(part, None) for part in (*PART_NAMES, "pretrained")}
-    source = resolve(arguments.pop("pair", None) or pair, **parts)
+    source = resolve(arguments.pop("pair", None), **parts)
     settings = DecodingSettings().override(**source.settings).override(**arguments)
     typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")

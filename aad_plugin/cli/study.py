@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import SETTING_NAMES
 
 
+@names_a_pair
 def study(
+    named: NamedPair,
     output: Annotated[Path, typer.Option(help="Folder of the study; the same command goes on with it.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
     prompts: Annotated[
         str | None,
         typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or data set, hub id or folder, #split."),
@@ -56,7 +56,8 @@ def study(
     from aad_plugin.study.plan import StudyPlan, keep_plan
     from aad_plugin.study.prompts import draw_splits, read_prompts
 
-    asked = parse_model_args(model_args)
+    named.check()
+    asked = named.arguments
     if own := [name for name in asked if name in SETTING_NAMES]:
         raise ConfigError(
             f"a study sets the decoding itself: leave {own[0]} out of --model-args (see aad study --help)"
@@ -72,13 +73,13 @@ def study(
         max_new_tokens=max_new_tokens, batch_size=batch_size,
     )  # fmt: skip
     _check_plots(output)
-    _warn(plan, pair, trained_on or [])
+    _warn(plan, asked.get("pair"), trained_on or [])
     from aad_plugin.study.decoding import Decoder, load_wrong_reference
     from aad_plugin.study.models import account
     from aad_plugin.study.running import run_study
     from aad_plugin.study.scoring import Scorer
 
-    loaded = load(pair, model_args)
+    loaded = named.load()
     wrong = load_wrong_reference(loaded, wrong_reference) if wrong_reference else None
     keep_plan(output, plan, account(plan, loaded, wrong))
     decoder = Decoder(loaded, wrong, max_new_tokens=max_new_tokens, batch_size=batch_size)

@@ -135,7 +135,7 @@ def _run(checkpoints, *arguments: str):
 
 def test_the_command_writes_all_three_views(checkpoints, tmp_path):
     page, figures = tmp_path / "new" / "a.html", tmp_path / "a.json"
-    result = _run(checkpoints, PROMPT, "--max-new-tokens", "8", "--html", str(page), "--json", str(figures))
+    result = _run(checkpoints, PROMPT, "--max-new-tokens", "8", "--output", str(page), "--output", str(figures))
     assert result.exit_code == 0, result.output
     assert "implicit reward" in result.output and "greedy answer of the policy" in result.output
     data = json.loads(figures.read_text())
@@ -177,7 +177,8 @@ def test_a_given_answer_from_a_file(checkpoints, tmp_path, text):
             ["x", "--answer", "{long}", "--strategy", "aad"],
             "--answer scores a text as it stands, --strategy decodes one",
         ),
-        (["x", "--html", "/dev/null/a.html"], "cannot write /dev/null/a.html: File exists; pass another file"),
+        (["x", "--output", "/dev/null/a.html"], "cannot write /dev/null/a.html: File exists; pass another file"),
+        (["x", "--output", "why.txt"], "FILE.html (a page) or FILE.json (every figure), got why.txt"),
         (["x", "--json", "{tmp}"], "it is a folder, expected a file; pass another file"),
         (["x", "--max-new-tokens", "0"], "max_new_tokens must be at least 1, got 0"),
     ],
