@@ -31,9 +31,9 @@ _KEPT: dict[str, str] = {
     "study": "every answer and score so far is kept in --output; the same command goes on there",
     "judge": "every verdict so far is kept in --output; the same command goes on there and pays for nothing twice",
     "judge-check": "with --output every ruling so far is kept, and the same command goes on there",
-    "annotate": "every verdict so far is kept in --output; the same command goes on there and pays for nothing twice",
+    "alpaca-eval generate": "every answer so far is kept in --output; the same command goes on there",
+    "alpaca-eval annotate": "every verdict so far is kept in --output; the same command goes on there and pays for nothing twice",
 }
-_GENERATE_OUTPUTS = "every answer so far is kept in --output; the same command goes on there"
 
 
 def dashes(word: str) -> str:
@@ -52,16 +52,14 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words of a command line, old names as the new ones."""
-        return super().parse_args(ctx, _renamed(args, _OLD_NAMES.get(self.name or "", {})))
+        return super().parse_args(ctx, _renamed(args, _OLD_NAMES.get(_path(ctx), {})))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C ends it with one line and status 130."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupted:
-            outputs = self.name == "generate" and ctx.parent is not None and ctx.parent.info_name == "alpaca-eval"
-            kept = _GENERATE_OUTPUTS if outputs else _KEPT.get(self.name or "", "nothing was written")
-            print(f"\ninterrupted: {kept}", file=sys.stderr)
+            print(f"\ninterrupted: {_KEPT.get(_path(ctx), 'nothing was written')}", file=sys.stderr)
             raise typer.Exit(130) from interrupted
 
 
@@ -78,6 +76,15 @@ class Group(TyperGroup):
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+
+def _path(ctx: Any) -> str:
+    """Return a command's name with those of the groups above it, the root's left out: ``alpaca-eval generate``."""
+    names = []
+    while ctx.parent is not None:
+        names.insert(0, ctx.info_name)
+        ctx = ctx.parent
+    return " ".join(names)
 
 
 def _renamed(args: Sequence[str], old: dict[str, str]) -> list[str]:
