@@ -29,10 +29,10 @@ _KEPT: dict[str, str] = {
     "iterate": "finished steps and answers are kept in --output; the same command goes on there",
     "synthesize": "every answer so far is kept in --output; the same command goes on there",
     "study": "every answer and score so far is kept in --output; the same command goes on there",
-    "judge": "every verdict so far is kept in --output; the same command goes on there and pays for nothing twice",
+    "judge": "every verdict so far is kept in --output; the same command goes on and pays nothing twice",
     "judge-check": "with --output every ruling so far is kept, and the same command goes on there",
     "alpaca-eval generate": "every answer so far is kept in --output; the same command goes on there",
-    "alpaca-eval annotate": "every verdict so far is kept in --output; the same command goes on there and pays for nothing twice",
+    "alpaca-eval annotate": "every verdict so far is kept in --output; the same command goes on and pays nothing twice",
 }
 
 
