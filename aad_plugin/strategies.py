@@ -64,6 +64,17 @@ class StopSequences(StoppingCriteria):
         return (self.lengths <= answer.shape[1]).to(input_ids.device)
 
 
+class _Steps(StoppingCriteria):
+    """Tell a caller after each step how many tokens there are; stops nothing."""
+
+    def __init__(self, on_step: Callable[[int], None], prompt_length: int) -> None:
+        self.on_step, self.prompt_length = on_step, prompt_length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        self.on_step(input_ids.shape[1] - self.prompt_length)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
 def decode(
     pair: AlignedPair,
     input_ids: Tensor,
@@ -75,6 +86,7 @@ def decode(
     picker: Picker | None = None,
     prompts: Sequence[Any] = (),
     on_readings: Callable[[list[Reading]], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
     **generate_options: Any,
 ) -> Tensor:
     """Decode one batch.
@@ -87,6 +99,7 @@ def decode(
         picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
         prompts: (B) prompts as the picker wants them.
         on_readings: is given what was read at each step, one reading per prompt; of best_of_n's answers, the picked one's.
+        on_step: is told after each step how many tokens the batch's answers have, for a progress bar.
         **generate_options: for ``generate`` (max_new_tokens or max_length, pad_token_id …).
     Returns:
         (B, P + new) int64, right-padded.
@@ -101,7 +114,10 @@ def decode(
         )
     if on_readings is not None:
         check_traceable(generate_options)
-    run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None)
+    run = _Run(
+        pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None,
+        on_step=on_step,
+    )  # fmt: skip
     tokens, origins = _answers(run, sample, picker, prompts)
     if on_readings is not None:
         on_readings(run.readings(origins))
@@ -211,7 +227,9 @@ class _Run:
         options: dict[str, Any],
         *,
         traced: bool = False,
+        on_step: Callable[[int], None] | None = None,
     ) -> None:
+        self.on_step = on_step
         self.pair = pair
         self.traced = traced
         self.input_ids = input_ids
@@ -240,6 +258,8 @@ class _Run:
             beams = self.options.get("num_beams") or 1
             self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length, rows_move=beams > 1)
             criteria.append(self.stopper)
+        if self.on_step is not None:
+            criteria.append(_Steps(self.on_step, self.prompt_length))
         if self.traced:
             self.recorder = TokenRecorder(self.settings.alpha)
             criteria.append(self.recorder)

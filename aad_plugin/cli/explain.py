@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,9 @@ def explain(
 
     loaded = named.load(**given)
     if text is None:
-        found = decode_and_read(loaded, prompt, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat)
+        found = decode_and_read(
+            loaded, prompt, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat, progress=sys.stderr.isatty()
+        )
     else:
         found = explain_answer(loaded, prompt, text, chat=chat)
     print_explanation(found, Console(highlight=False, markup=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,7 @@ def generate(
         for name in names:
             outputs[name] = answer(
                 loaded, questions, strategy=name, max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat,
-                progress=len(questions) > batch_size,
+                progress=sys.stderr.isatty() or len(questions) > batch_size,
             )  # fmt: skip
     finally:  # an interrupted or failed strategy does not cost the answers of those before it
         if outputs:

@@ -80,7 +80,7 @@ class Group(TyperGroup):
 
 def _path(ctx: Any) -> str:
     """Return a command's name with those of the groups above it, the root's left out: ``alpaca-eval generate``."""
-    names = []
+    names: list[str] = []
     while ctx.parent is not None:
         names.insert(0, ctx.info_name)
         ctx = ctx.parent
