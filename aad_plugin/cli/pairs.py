@@ -94,6 +94,7 @@ def check(
     console.print(table)
     if warning:
         typer.echo(warning, err=True)
+    typer.echo(_verdict(choice, None if not pairs else found))
 
 
 def _other_dtype(loaded: Any, named: NamedPair, size: int) -> str:
@@ -122,6 +123,18 @@ def _free_bytes(device: Any) -> int:
     import torch
 
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _verdict(choice: Any, found: Any) -> str:
+    """Say in one sentence whether the pair is fit for AAD, as far as was looked."""
+    if choice.departures == 0:
+        return "verdict: of no use, AAD answers as greedy decoding does; is the reference the policy itself?"
+    if found is not None and found.near_chance:
+        return "verdict: doubtful, the implicit reward does not order the preferences; check the reference"
+    changes = f"AAD departs from greedy at {choice.departures:.0%} of steps"
+    if found is None:
+        return f"verdict: the pair works, {changes}; whether the reference is the right one --preferences FILE can tell"
+    return f"verdict: fit for AAD, {changes} and the implicit reward orders {found.accuracy:.0%} of the preferences"
 
 
 def _proof(proof: Any) -> str:

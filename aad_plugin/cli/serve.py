@@ -20,6 +20,12 @@ def serve(
         bool | None,
         typer.Option("--self-test/--no-self-test", help="Only test the engine against transformers / skip the test."),
     ] = None,
+    ignore_temperature: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-temperature", help="Of requests to aad and eft, which chat clients send unasked; else refused."
+        ),
+    ] = False,
     plan: Annotated[
         float | None,
         typer.Option(
@@ -45,7 +51,12 @@ def serve(
     expected = None
     if self_test is not False:
         expected = expected_tokens(asked.source.arguments(), dtype)
-    run(server_arguments(prepared, name, asked.engine_options(extra)), expected, only_test=self_test is True)
+    run(
+        server_arguments(prepared, name, asked.engine_options(extra)),
+        expected,
+        only_test=self_test is True,
+        ignore_temperature=ignore_temperature,
+    )
 
 
 def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> None:

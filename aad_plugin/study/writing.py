@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.study.comparisons import conclusion
 from aad_plugin.study.plan import read_plan
 from aad_plugin.study.plots import write_study_plots
 from aad_plugin.study.results import compute_results
 from aad_plugin.study.rows import Rows
 from aad_plugin.study.tables import study_tables
 
-__all__ = ["write_study"]
+__all__ = ["told", "write_study"]
 
 
 def write_study(folder: Path) -> list[Path]:
@@ -46,6 +47,19 @@ def write_study(folder: Path) -> list[Path]:
             ) from error
         written.append(path)
     return written + write_study_plots(results, folder)
+
+
+def told(folder: Path) -> str:
+    """Return the main table and one sentence of a study that was written, for a terminal.
+
+    Raises:
+        ConfigError: the folder holds no study.
+    """
+    plan, models = read_plan(folder)
+    results = compute_results(plan, models, Rows(folder))
+    main = next((table for table in study_tables(results) if table.name == "table"), None)
+    shown = f"{main.plain(5)}\n\n" if main else ""
+    return shown + conclusion(results.arms)
 
 
 def _finite(value: Any) -> Any:
