@@ -52,8 +52,8 @@ def bench(
     import torch
     from rich.console import Console
 
-    from aad_plugin.bench.report import machine, rows, table
-    from aad_plugin.provenance import versions
+    from aad_plugin.files.versions import versions
+    from aad_plugin.speed.report import machine, rows, table
 
     if threads:
         torch.set_num_threads(threads)

@@ -13,8 +13,6 @@ import typer
 from aad_plugin.cli.grammar import Command, Group, dashes, in_options
 from aad_plugin.errors import AADError
 
-__all__ = ["app", "plain_errors", "run"]
-
 # Subcommand → (module, function). Modules import heavy packages inside their functions.
 _COMMANDS = {
     "eval": ("aad_plugin.cli.eval", "evaluate"),
@@ -95,7 +93,7 @@ def plain_errors(words: Callable[[str], str] = str) -> Iterator[None]:
     try:
         yield
     except AADError as e:
-        from aad_plugin.judges.cleaning import printable  # servers' words may stand in a message
+        from aad_plugin.texts.cleaning import printable  # servers' words may stand in a message
 
         print(f"error: {printable(words(str(e)))}", file=sys.stderr)
         sys.exit(1)

@@ -22,7 +22,7 @@ def list_pairs() -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from aad_plugin.presets import PRESETS
+    from aad_plugin.sources.presets import PRESETS
 
     table = Table("pair", Column("policy · reference", overflow="fold"), Column("what it is", overflow="fold"))
     for name, preset in PRESETS.items():
@@ -46,9 +46,9 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    from aad_plugin.pair_check import ambiguity, memory, preference_accuracy
-    from aad_plugin.preferences import read_preferences
-    from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
+    from aad_plugin.pair.check import ambiguity, memory, preference_accuracy
+    from aad_plugin.pair.same_weights import SAME_WEIGHTS, have_same_weights
+    from aad_plugin.texts.preferences import read_preferences
 
     pairs = read_preferences(preferences) if preferences else []
     loaded = named.load()
@@ -102,8 +102,8 @@ def _other_dtype(loaded: Any, named: NamedPair, size: int) -> str:
     import torch
 
     from aad_plugin.errors import AADError, first_line
-    from aad_plugin.pair_check import changed_choices
-    from aad_plugin.rounding import coarsest_dtype
+    from aad_plugin.pair.check import changed_choices
+    from aad_plugin.pair.rounding import coarsest_dtype
 
     dtype = coarsest_dtype(loaded.sides.models().values())
     other = torch.bfloat16 if dtype == torch.float32 else torch.float32
@@ -150,9 +150,9 @@ def save(
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
 ) -> None:
     """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
-    from aad_plugin.pair_folder import write_pair_folder
-    from aad_plugin.pair_source import PART_NAMES, resolve
     from aad_plugin.settings import DecodingSettings
+    from aad_plugin.sources.folder import write_pair_folder
+    from aad_plugin.sources.parts import PART_NAMES, resolve
 
     arguments = dict(named.arguments)
     parts = {part: arguments.pop(part, None) for part in (*PART_NAMES, "pretrained")}

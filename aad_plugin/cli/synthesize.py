@@ -42,7 +42,7 @@ def synthesize(
     named.check(**settings)
     from aad_plugin.synthesis import synthesizing
     from aad_plugin.synthesis.filters import Limits
-    from aad_plugin.synthesis.prompts import read_prompts
+    from aad_plugin.texts.prompts import read_prompts
 
     limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
     recipe = synthesizing.Recipe(rejected, settings, max_new_tokens, limits, margin_judge, skip_long)

@@ -153,8 +153,8 @@ def _main(given: str, target: str) -> None:
     """Write what transformers chooses, with the gap between the two best scores and to the threshold."""
     import torch
 
-    from aad_plugin.answers import encode_prompts
-    from aad_plugin.load import load_pair
+    from aad_plugin.pair.answering import encode_prompts
+    from aad_plugin.pair.model import load_pair
 
     pair = load_pair(**json.loads(given), strategy="aad")
     found = []

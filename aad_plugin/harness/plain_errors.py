@@ -17,8 +17,6 @@ from typing import Any
 from aad_plugin.errors import AADError, ConfigError, nearest
 from aad_plugin.harness.registration import our_tasks_alone
 
-__all__ = ["check_limit", "print_errors_plainly", "refuse_mistakes"]
-
 _MISTAKES = (ValueError, TypeError, KeyError, OSError)
 
 
