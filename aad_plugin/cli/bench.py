@@ -12,8 +12,8 @@ import typer
 from aad_plugin.cli.grammar import listed
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
-from aad_plugin.run_folder import check_writable, write_text
-from aad_plugin.synthesis.prompts import prompt_rows
+from aad_plugin.files.whole import check_writable, write_text
+from aad_plugin.texts.prompts import prompt_rows
 
 
 @names_a_pair
@@ -62,9 +62,9 @@ def bench(
         found, account = _on_vllm(named, dtype, asked, names, sizes, max_new_tokens, rounds, eager)
     else:
         loaded = named.load()
-        from aad_plugin.bench import hf
-        from aad_plugin.bench.measure import interleave
-        from aad_plugin.provenance import describe
+        from aad_plugin.pair.account import describe
+        from aad_plugin.speed import hf
+        from aad_plugin.speed.measure import interleave
 
         timings = interleave(hf.contestants(loaded, asked, names, sizes, max_new_tokens, draft), rounds)
         found, account, dtype = rows(timings, hf.BASELINES, hf.NAIVE), describe(loaded), str(loaded.sides.policy.dtype)
@@ -86,9 +86,9 @@ def _on_vllm(
     from aad_plugin.cli.engine_options import asked_pair
 
     asked = asked_pair(named, None)
-    from aad_plugin.bench import vllm
-    from aad_plugin.bench.measure import interleave
-    from aad_plugin.bench.report import rows
+    from aad_plugin.speed import vllm
+    from aad_plugin.speed.measure import interleave
+    from aad_plugin.speed.report import rows
 
     dtype = "bfloat16" if dtype == "auto" else dtype
     contestants = vllm.contestants(

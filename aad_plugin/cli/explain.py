@@ -42,7 +42,7 @@ def explain(
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
     given = {"alpha": alpha, "eft_scale": eft_scale, "seed": seed}
     named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
-    from aad_plugin.run_folder import check_writable, write_text
+    from aad_plugin.files.whole import check_writable, write_text
 
     pages = [path for path in (*(output or []), html) if path and (path.suffix == ".html" or path == html)]
     figures = [path for path in (*(output or []), json_file) if path and path not in pages]

@@ -13,8 +13,8 @@ import typer
 from aad_plugin.cli.grammar import listed
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
-from aad_plugin.run_folder import check_writable, write_text
-from aad_plugin.synthesis.prompts import prompt_rows
+from aad_plugin.files.whole import check_writable, write_text
+from aad_plugin.texts.prompts import prompt_rows
 
 
 @names_a_pair
@@ -54,7 +54,7 @@ def generate(
     for name in names:
         named.check(**given, strategy=name)
     loaded = named.load(**given)
-    from aad_plugin.answers import answer
+    from aad_plugin.pair.answering import answer
 
     names = names or [loaded.settings.strategy]
     outputs: dict[str, list[str]] = {}

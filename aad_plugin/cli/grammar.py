@@ -10,8 +10,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["Command", "Group", "dashes", "in_options", "listed"]
-
 # Names an option had before, by command; they are understood for one more release.
 _OLD_NAMES: dict[str, dict[str, str]] = {
     "generate": {"--file": "--prompts", "--strategy": "--strategies"},

@@ -17,11 +17,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.pair_source import PART_NAMES, resolve
-from aad_plugin.presets import PRESETS
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-
-__all__ = ["NamedPair", "names_a_pair", "parse_model_args"]
+from aad_plugin.sources.parts import PART_NAMES, resolve
+from aad_plugin.sources.presets import PRESETS
 
 _PANEL = "The pair"
 _HELP = {
@@ -89,7 +87,7 @@ class NamedPair:
     def load(self, **settings: Any) -> Any:
         """Return the :class:`aad_plugin.AlignedPair`, with those of the settings that are not None."""
         self.check(**settings)
-        from aad_plugin.load import load_pair
+        from aad_plugin.pair.model import load_pair
 
         given = {name: value for name, value in settings.items() if value is not None}
         return load_pair(**{**self.arguments, **given})

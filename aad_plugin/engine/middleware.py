@@ -16,8 +16,6 @@ from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["IGNORE_TEMPERATURE", "SHARED_IDS", "AADMiddleware", "check_path", "check_request", "model_names"]
-
 SHARED_IDS = "AAD_PLUGIN_SHARED_IDS"  # environment variable: number of token ids that both models of the server know
 IGNORE_TEMPERATURE = (
     "AAD_PLUGIN_IGNORE_TEMPERATURE"  # environment variable: not empty, `aad serve --ignore-temperature`

@@ -21,9 +21,7 @@ from typing import Any
 
 from aad_plugin.decoding import IMPLAUSIBLE
 from aad_plugin.errors import AADError, ConfigError
-from aad_plugin.proof_files import proof_file, remember
-
-__all__ = ["Agreement", "EngineProof", "Mismatch", "compare_tokens", "expected_tokens"]
+from aad_plugin.files.cache import proof_file, remember
 
 Decode = Callable[[Sequence[list[int]]], Sequence[list[int]]]
 

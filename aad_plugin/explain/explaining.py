@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from aad_plugin.answers import Prompt, answer, check_room, encode_prompts, token_bar
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import Explanation
 from aad_plugin.explain.texts import steps_of
-from aad_plugin.pair.answering import Prompt, answer, check_room, encode_prompts
+from aad_plugin.pair.answering import Prompt, answer, check_room, encode_prompts, token_bar
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.recorder import Reading, read_answer

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from aad_plugin.errors import AADError, ConfigError, nearest
-from aad_plugin.harness.registration import our_tasks_alone
+from aad_plugin.harness.own_tasks import our_tasks_alone
 
 _MISTAKES = (ValueError, TypeError, KeyError, OSError)
 

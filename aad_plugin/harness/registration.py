@@ -6,40 +6,15 @@ Imports nothing of torch or transformers; the model class is registered by name 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "our_tasks_alone",
-    "print_errors_plainly",
-    "register_all",
-    "register_models",
-    "register_output_folders",
-    "register_plain_errors",
-    "register_tasks",
-    "tasks_path",
-]
+from aad_plugin.harness import own_tasks
 
 _MODELS = {
     "aad": "aad_plugin.harness.model:AADLM",
     "aad-vllm": "aad_plugin.harness.vllm_model:AADVLLM",
 }
-
-
-_ALONE = ContextVar("our_tasks_alone", default=False)
-
-
-@contextmanager
-def our_tasks_alone() -> Iterator[None]:
-    """Let every TaskManager made meanwhile read this package's tasks and not lm-eval's thousands, which takes seconds."""
-    before = _ALONE.set(True)
-    try:
-        yield
-    finally:
-        _ALONE.reset(before)
 
 
 def tasks_path() -> Path:
@@ -93,7 +68,7 @@ def register_tasks() -> None:
         )
         # A user who switches the defaults off wants their own folder alone.
         paths = [tasks_path(), *users] if include_defaults else users
-        original(self, verbosity, paths or None, include_defaults and not _ALONE.get(), metadata)
+        original(self, verbosity, paths or None, include_defaults and not own_tasks.ALONE.get(), metadata)
         self.include_path = include_path
 
     init._finds_aad_tasks = True  # type: ignore[attr-defined]

@@ -15,12 +15,10 @@ import torch
 from tqdm.auto import tqdm
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.pair import AlignedPair
-from aad_plugin.pickers import picker_for
-from aad_plugin.rendering import render_chat
-from aad_plugin.strategies import decode
-
-__all__ = ["Prompt", "answer", "check_room", "encode_prompts", "token_bar"]
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.pickers import picker_for
+from aad_plugin.pair.strategies import decode
+from aad_plugin.texts.rendering import render_chat
 
 Prompt = str | Sequence[dict[str, str]]
 

@@ -18,7 +18,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, prompt_key
-from aad_plugin.pair.stopping import StopSequences, answer_lengths
+from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths
 from aad_plugin.settings import DecodingSettings
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
@@ -27,51 +27,6 @@ _SCORED_ROWS = 8
 
 # A picker scores answers: prompts and answers as text, one number each, larger is better.
 Picker = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
-
-
-class StopSequences(StoppingCriteria):
-    """Finish each row by itself when one of several strings appears in its answer.
-
-    Args:
-        sequences: stop strings; special tokens are matched too.
-        tokenizer: decodes the answer's tail.
-        prompt_length: tokens before the answer.
-        rows_move: beam search reorders its rows, so what a row held at an earlier step says nothing.
-    """
-
-    def __init__(
-        self, sequences: Sequence[str], tokenizer: Any, prompt_length: int, *, rows_move: bool = False
-    ) -> None:
-        self.rows_move = rows_move
-        self.sequences = [sequence for sequence in sequences if sequence]
-        self.tokenizer = tokenizer
-        self.prompt_length = prompt_length
-        encoded = [tokenizer.encode(sequence, add_special_tokens=False) for sequence in self.sequences]
-        # Two tokens more than its own encoding: the model may spell a sequence with other tokens.
-        self.tail = max(map(len, encoded), default=0) + 2
-        self.lengths: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        """Return (B,) bool, True for rows whose answer holds a stop sequence."""
-        if self.lengths is None or self.rows_move:
-            self.lengths = torch.full((len(input_ids),), torch.iinfo(torch.int64).max)
-        answer = input_ids[:, self.prompt_length :]
-        texts = self.tokenizer.batch_decode(answer[:, -self.tail :])
-        for row, text in enumerate(texts):
-            if any(sequence in text for sequence in self.sequences):
-                self.lengths[row] = min(int(self.lengths[row]), answer.shape[1])
-        return (self.lengths <= answer.shape[1]).to(input_ids.device)
-
-
-class _Steps(StoppingCriteria):
-    """Tell a caller after each step how many tokens there are; stops nothing."""
-
-    def __init__(self, on_step: Callable[[int], None], prompt_length: int) -> None:
-        self.on_step, self.prompt_length = on_step, prompt_length
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        self.on_step(input_ids.shape[1] - self.prompt_length)
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def decode(
@@ -246,7 +201,7 @@ class _Run:
             self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length, rows_move=beams > 1)
             criteria.append(self.stopper)
         if self.on_step is not None:
-            criteria.append(_Steps(self.on_step, self.prompt_length))
+            criteria.append(StepTeller(self.on_step, self.prompt_length))
         if self.traced:
             self.recorder = TokenRecorder(self.settings.alpha)
             criteria.append(self.recorder)

@@ -75,7 +75,7 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
 
 def test_a_bar_counts_every_token_of_every_batch(capsys):
     """A batch that ends early counts whole; the bar is gone when it is done."""
-    from aad_plugin.answers import token_bar
+    from aad_plugin.pair.answering import token_bar
 
     with token_bar("aad", 10, 2, True) as on_step:
         for batch, tokens in ((0, 1), (0, 4), (0, 10), (1, 1), (1, 10)):
@@ -89,8 +89,8 @@ def test_a_bar_counts_every_token_of_every_batch(capsys):
 
 def test_a_caller_is_told_of_every_step(checkpoints):
     from aad_plugin import AlignedPair
-    from aad_plugin.answers import encode_prompts
-    from aad_plugin.strategies import decode
+    from aad_plugin.pair.answering import encode_prompts
+    from aad_plugin.pair.strategies import decode
 
     pair = AlignedPair.from_pretrained(**checkpoints.model_args("two_models"))
     ids, mask = encode_prompts(pair, ["hello"])
