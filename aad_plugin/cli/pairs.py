@@ -131,10 +131,12 @@ def _verdict(choice: Any, found: Any) -> str:
         return "verdict: of no use, AAD answers as greedy decoding does; is the reference the policy itself?"
     if found is not None and found.near_chance:
         return "verdict: doubtful, the implicit reward does not order the preferences; check the reference"
-    changes = f"AAD departs from greedy at {choice.departures:.0%} of steps"
+    changes = f"departs from greedy at {choice.departures:.0%} of steps"
     if found is None:
-        return f"verdict: the pair works, {changes}; whether the reference is the right one --preferences FILE can tell"
-    return f"verdict: fit for AAD, {changes} and the implicit reward orders {found.accuracy:.0%} of the preferences"
+        return f"verdict: the pair works, AAD {changes}; whether the reference is the right one --preferences FILE can tell"
+    return (
+        f"verdict: fit for AAD, which {changes}, and the implicit reward orders {found.accuracy:.0%} of the preferences"
+    )
 
 
 def _proof(proof: Any) -> str:
