@@ -71,6 +71,7 @@ def explain(
         truncated=truncated,
         greedy=greedy if beside_greedy else None,
         dtype=_dtype(pair),
+        pair=_pair_name(pair),
     )
 
 
@@ -95,7 +96,16 @@ def explain_answer(
     (reading,) = read_answer(pair, whole, mask, chosen.alpha)
     settings = {"strategy": None, "alpha": chosen.alpha}
     steps = steps_of(reading, pair.tokenizer)
-    return Explanation(_shown(prompt), text, settings, steps, given=True, dtype=_dtype(pair))
+    return Explanation(_shown(prompt), text, settings, steps, given=True, dtype=_dtype(pair), pair=_pair_name(pair))
+
+
+def _pair_name(pair: AlignedPair) -> str:
+    """The preset's name, or the last parts of its checkpoints' paths."""
+    source = pair.source
+    if source is None:
+        return ""
+    parts = source.parts().values()
+    return source.preset or " + ".join("/".join(str(part).rstrip("/").split("/")[-2:]) for part in parts)
 
 
 def _dtype(pair: AlignedPair) -> str:

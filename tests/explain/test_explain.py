@@ -219,3 +219,14 @@ def test_the_sum_of_advantages_is_the_log_ratio_on_twenty_demo_prompts():
 def _answer_logprob(logits: torch.Tensor, answer_ids: torch.Tensor) -> float:
     rows = logits[:, -answer_ids.shape[1] - 1 : -1].double().log_softmax(-1)
     return float(rows.gather(-1, answer_ids[..., None]).sum())
+
+
+def test_the_page_names_pair_dtype_and_version(checkpoints, tmp_path):
+    """A page that is passed on says what it is about: nobody else knows."""
+    page, figures = tmp_path / "why.html", tmp_path / "why.json"
+    result = _run(checkpoints, PROMPT, "--max-new-tokens", "4", "--output", str(page), "--output", str(figures))
+    assert result.exit_code == 0, result.exception
+    found = json.loads(figures.read_text())
+    assert found["pair"].count(" + ") == 1 and found["dtype"]
+    text = page.read_text()
+    assert f'"pair":"{found["pair"]}"' in text and f'"made":"{found["dtype"]}, aad_plugin ' in text
