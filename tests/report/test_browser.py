@@ -353,6 +353,8 @@ def test_every_page_is_readable_at_a_phones_and_a_desks_width(browser, pages, tm
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, (file.name, width)
             keys = page.locator("dialog .key").evaluate_all("all => all.map((one) => getComputedStyle(one).display)")
             assert keys == ["none" if phone else "inline"] * 2
+            table = page.locator("#win-table .tabulator-tableholder")
+            assert phone or table.evaluate("node => node.scrollWidth <= node.clientWidth"), "win rates need scrolling"
             cut = page.locator("#browser .tabulator-col-title").evaluate_all(
                 "all => all.filter((n) => n.offsetParent && n.scrollWidth > n.clientWidth).map((n) => n.textContent)"
             )

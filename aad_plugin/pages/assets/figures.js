@@ -84,9 +84,11 @@ aad.winTable = (data, runs) => {
   const columns = [...(many("task") ? [aad.textColumn("task", "task")] : []), aad.textColumn("comparison", "against"), aad.textColumn("win rate [95 %]", "shownRate", by("rate")),
     aad.textColumn("at matched length", "shownLc", by("lc_rate")), aad.numberColumn("n", "n", (v) => v ?? "– not said"), aad.textColumn("won / lost / tied", "counts", by("wins")),
     aad.numberColumn("consistency", "consistency", oneOrder), aad.numberColumn("first", "first_rate", oneOrder),
-    aad.textColumn("unjudged", "open"), ...(many("named") ? [aad.textColumn("judge", "named")] : []), aad.textColumn("judge tokens", "bill", by("prompt_tokens"))];
+    aad.textColumn("unjudged", "open"), ...(many("named") ? [aad.textColumn("judge", "named"), aad.textColumn("judge tokens", "bill", by("prompt_tokens"))] : [])];
   if (runs.length > 1) columns.unshift(aad.textColumn("run", "run"));
-  if (!many("named")) document.getElementById("win-table").after(aad.el("p", { class: "quiet" }, aad.visible(`Judge: ${rows[0].named}.`)));
+  const sum = (field) => rows.reduce((total, row) => total + (row[field] || 0), 0);
+  const spent = sum("prompt_tokens") ? `; ${sum("prompt_tokens").toLocaleString("en")} tokens in, ${sum("completion_tokens").toLocaleString("en")} out` + (sum("cost") ? `, cost ${aad.num(sum("cost"), 4)}` : "") : "";
+  if (!many("named")) document.getElementById("win-table").after(aad.el("p", { class: "quiet" }, aad.visible(`Judge: ${rows[0].named}${spent}.`)));
   new Tabulator("#win-table", { data: rows, columns, layout: "fitData" });
 };
 
