@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.cli.pair_options import parse_model_args
+from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
@@ -46,15 +46,15 @@ def _value(extra: Sequence[str], option: str) -> str | None:
     return extra[extra.index(option) + 1] if option in extra[:-1] else joined
 
 
-def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedPair:
+def asked_pair(named: NamedPair, alpha: float | None) -> AskedPair:
     """Read the pair's part of a command line.
 
     Raises:
         ConfigError: an unknown name, or a setting out of range.
     """
-    given = parse_model_args(model_args)
+    given = dict(named.arguments)
     parts = {part: given.pop(part) for part in PART_NAMES if part in given}
-    source = resolve(given.pop("pair", None) or pair, given.pop("pretrained", None), **parts)
+    source = resolve(given.pop("pair", None), given.pop("pretrained", None), **parts)
     changes = {key: given.pop(key) for key in SETTING_NAMES if key in given}
     settings = DecodingSettings().override(**source.settings).override(**changes).override(alpha=alpha)
     dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)

@@ -83,7 +83,8 @@ Repeats = Annotated[int, _statistics("Judge a random subset this many times agai
 Labels = Annotated[Path | None, _statistics("Human verdicts for some items, JSON lines.")]
 Difficulties = Annotated[Path | None, _statistics("AlpacaEval's instruction difficulties, CSV.")]
 Gamed = Annotated[
-    Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
+    Path | None,
+    _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.", "--df-gamed"),
 ]
 MaxUnjudged = Annotated[float, _statistics("Share of unjudged items above which the exit code is 2.", min=0, max=1)]
 Seed = Annotated[int, _statistics("Of the order of prompts, the repeated subset and the bootstrap of kappa.")]

@@ -30,7 +30,7 @@ Form = Annotated[str | None, _chat("logprobs, json or tag; default: found out by
 Concurrency = Annotated[int | None, _chat("Requests in flight; default 16.")]
 TimeoutS = Annotated[float | None, _chat("For one request, in seconds; default 120.")]
 Patience = Annotated[
-    float | None, _chat("Seconds a server that answers nothing is asked again; default 3600.", "--patience", min=0)
+    float | None, _chat("Seconds a server that answers nothing is asked again; default 3600.", "--patience-s", min=0)
 ]
 Price = Annotated[str | None, _chat("Money per million tokens, in/out, e.g. 2.0/8.0.")]
 Rubric = Annotated[str | None, typer.Option(help="YAML file of criteria, all judged in one call, each for itself.")]

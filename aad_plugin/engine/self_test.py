@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,31 @@ _CLOSE_ROUNDED = 0.25
 
 class Mismatch(AADError):
     """The engine's tokens are not those of the transformers path."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a self-test found.
+
+    Attributes:
+        tokens: that agree. expected: tokens that were compared with. near_tie: the largest margin, in nats, at which the
+            engines parted; None where they never did. close: the margin up to which rounding may decide.
+    """
+
+    tokens: int
+    expected: int
+    near_tie: float | None
+    close: float
+
+    def __str__(self) -> str:
+        """Return the one line that a server says."""
+        same = f"self-test passed: {self.tokens} of {self.expected} tokens as with transformers"
+        if self.near_tie is None:
+            return same
+        return (
+            f"{same}; where an answer parts, two choices were as good as equal (largest such margin {self.near_tie:.2g} "
+            f"nats; up to {self.close:g} is rounding), and the rest of that answer is not compared"
+        )
 
 
 class EngineProof:
@@ -74,7 +100,7 @@ class EngineProof:
         found = decode([one["ids"] for one in self._expected])
         agreed = compare_tokens(self._expected, [list(tokens) for tokens in found], self._dtype)
         self.seconds += time.monotonic() - start
-        remember(self._file, {"agreed": agreed, "seconds": round(self.seconds, 1)})
+        remember(self._file, {"agreed": agreed.tokens, "seconds": round(self.seconds, 1)})
 
 
 def expected_tokens(parts: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
@@ -93,14 +119,16 @@ def expected_tokens(parts: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
         return json.loads(target.read_text())
 
 
-def compare_tokens(expected: list[dict[str, Any]], found: list[list[int]], dtype: str) -> int:
-    """Return how many tokens agree; a difference ends its prompt where the choice was closer than rounding.
+def compare_tokens(expected: list[dict[str, Any]], found: list[list[int]], dtype: str) -> Agreement:
+    """Return how many tokens agree, and why others do not.
+
+    A difference ends its prompt where the choice was closer than rounding.
 
     Raises:
         Mismatch: the engine chose another token where the choice was clear.
     """
     close = _CLOSE.get(dtype, _CLOSE_ROUNDED)
-    agreed = 0
+    agreed, parted = 0, []
     for one, tokens in zip(expected, found, strict=True):
         for step, (wanted, margin) in enumerate(zip(one["tokens"], one["margins"], strict=True)):
             got = tokens[step] if step < len(tokens) else None
@@ -113,8 +141,10 @@ def compare_tokens(expected: list[dict[str, Any]], found: list[list[int]], dtype
                     "rounding, and report it with the engine's version otherwise"
                 )
             else:
+                parted.append(margin)
                 break
-    return agreed
+    total = sum(len(one["tokens"]) for one in expected)
+    return Agreement(agreed, total, max(parted, default=None), close)
 
 
 def _main(given: str, target: str) -> None:

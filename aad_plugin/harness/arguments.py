@@ -70,7 +70,7 @@ class PairArguments:
         rest = dict(model_args)
         parts = {name: rest.pop(name, None) for name in PART_NAMES}
         if "peft" in rest:
-            raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=… adapter=…")
+            raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=…,adapter=…")
         source = resolve(pair, pretrained, **parts)
         settings, loglikelihood = _decoding(rest, source.settings)
         reference = {name.removeprefix("reference_"): rest.pop(name, None) for name in _REFERENCE_OPTIONS}

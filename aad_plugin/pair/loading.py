@@ -188,5 +188,5 @@ def _check_reference_options(source: PairSource, sides: dict[Role, _Placement]) 
     if source.shares_base and sides["policy"] != sides["reference"]:
         raise ConfigError(
             f"policy and reference share one base model, so {', '.join(f'reference_{name}' for name in PER_MODEL)} have no "
-            "meaning here: leave them out, or merge the adapter and pass policy=… reference=…"
+            "meaning here: leave them out, or merge the adapter and pass policy=…,reference=…"
         )

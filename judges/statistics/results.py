@@ -113,11 +113,19 @@ def _lines(summary: Summary) -> Sequence[tuple[str, str]]:
 
 def _pairwise_lines(summary: Summary) -> list[tuple[str, str]]:
     agree, disagree = summary.ties_by_agreement, summary.ties_by_disagreement
+    judged = summary.wins + summary.losses + summary.ties
+    if judged and disagree == judged:
+        # Every p is one half then; a rate of 50 % within [50 %, 50 %] would look like a sure tie.
+        rates = [("win rate", "none: every order contradicts the other, the judge says nothing about the answers")]
+    else:
+        rates = [
+            ("win rate", f"{_pct(summary.win_rate)} ± {_pct(summary.standard_error)}, 95 % {_range(summary.ci95)}"),
+            ("", f"{summary.ci_method}, {summary.n_prompts} prompts"),
+            ("length-controlled", f"{_pct(summary.lc_win_rate)}, 95 % {_range(summary.lc_ci95)}"),
+            ("", summary.lc_method),
+        ]
     return [
-        ("win rate", f"{_pct(summary.win_rate)} ± {_pct(summary.standard_error)}, 95 % {_range(summary.ci95)}"),
-        ("", f"{summary.ci_method}, {summary.n_prompts} prompts"),
-        ("length-controlled", f"{_pct(summary.lc_win_rate)}, 95 % {_range(summary.lc_ci95)}"),
-        ("", summary.lc_method),
+        *rates,
         ("wins, losses, ties", f"{summary.wins}, {summary.losses}, {summary.ties}"),
         ("orders", f"{agree} ties by agreement, {disagree} contradictions"),
         ("position consistency", _pct(summary.position_consistency)),

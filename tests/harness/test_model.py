@@ -138,7 +138,7 @@ def test_results_say_how_they_were_made(evaluate, checkpoints):
         ({"alhpa": 0.2}, None, "unknown model_arg 'alhpa' .did you mean 'alpha'"),
         ({"strategy": "greedi"}, None, "did you mean 'greedy'"),
         ({"loglikelihood": "polcy"}, None, "loglikelihood must be one of policy, reference, implicit_reward"),
-        ({"peft": "x"}, None, "a pair takes reference=… adapter=…"),
+        ({"peft": "x"}, None, "a pair takes reference=…,adapter=…"),
         ({}, "strategy=aad,alfa=0.3", "unknown gen_kwarg 'alfa' .did you mean 'alpha'"),
         ({}, "strategy=aad,alpha=3", r"alpha must be a number in \(0, 1\], got 3"),
         ({}, "repetition_penalty=1.3", "repetition_penalty=1.3 rescales logits"),

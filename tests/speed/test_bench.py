@@ -52,7 +52,7 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
     prompts.write_text("one\n\ntwo words\n")
     found = aad(
         "bench", "--model-args", f"{arguments},dtype=float32", "--strategies", "aad, best_of_2", "--batch-sizes", "1,2",
-        "--max-new-tokens", "4", "--rounds", "1", "--file", prompts, "--json", tmp_path / "new" / "figures.json",
+        "--max-new-tokens", "4", "--rounds", "1", "--prompts", prompts, "--output", tmp_path / "new" / "figures.json",
     )  # fmt: skip
     assert found.exit_code == 0, found.output
     kept = json.loads((tmp_path / "new" / "figures.json").read_text())
@@ -75,8 +75,8 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
         (["--rounds", "0"], "must be at least 1"),
         (["--engine", "vlm"], "--engine must be hf or vllm, got 'vlm'"),
         (["--eager"], "--eager is for --engine vllm"),
-        (["--file", "none.txt"], "no prompt file 'none.txt'"),
-        (["--file", "FILE", "--batch-sizes", "4"], "4 prompts are needed for the largest batch"),
+        (["--prompts", "none.txt"], "none.txt"),
+        (["--prompts", "FILE", "--batch-sizes", "4"], "4 prompts are needed for the largest batch"),
     ],
 )
 def test_mistakes_are_one_line(aad, tmp_path, words, message):
@@ -91,6 +91,15 @@ def test_the_processor_is_named():
 
 
 def test_a_mistake_shows_no_traceback():
-    command = [sys.executable, "-c", "from aad_plugin.cli.main import run; run()", "bench", "--rounds", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from aad_plugin.cli.main import run; run()",
+        "bench",
+        "--pair",
+        "demo",
+        "--rounds",
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode and "Traceback" not in done.stderr and "must be at least 1" in done.stderr
