@@ -348,10 +348,22 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             self.generate_batch()
         if kwargs.get("assistant_model") is not None:
             self._refuse_drafts("assistant_model")
+        ids_alone = self._gives_ids_alone(args, kwargs)
         with self._call(settings, recorder) as call:
-            answers = super().generate(*args, **kwargs)
+            # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
+            with torch.inference_mode() if ids_alone else contextlib.nullcontext():
+                answers = super().generate(*args, **kwargs)
             call.watch.require()
-            return answers
+        # A copy made outside the mode is a tensor like any other, which a training step may read.
+        return answers.clone() if ids_alone else answers
+
+    def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
+        """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not
+        be written outside it."""
+        config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config
+        kept = ("return_dict_in_generate", "cache_implementation")
+        asked = [kwargs.get(name, getattr(config, name, None)) for name in kept]
+        return not any(asked) and cache_names.take(kwargs) is None
 
     def _refuse_drafts(self, option: str) -> None:
         if self._is_stateful or not self.is_cached:
