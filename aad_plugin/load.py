@@ -15,10 +15,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from aad_plugin.attach_adapters import attach_adapters
+from aad_plugin.draft_loading import load_draft
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.options import refuse_unknown, safetensors_only
 from aad_plugin.pair import AlignedPair, check_shortcuts
 from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
+from aad_plugin.proof import prove_use
 from aad_plugin.rendering import borrow_template
 from aad_plugin.rounding import coarsest_dtype, say_dtype
 from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file", "trust_remote_code")
-_NAMES = ("pair", "pretrained", "tokenizer", "shortcuts", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
+_NAMES = ("pair", "pretrained", "tokenizer", "shortcuts", "draft_model", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -76,6 +78,7 @@ def load_pair(
     pretrained: str | None = None,
     tokenizer: Any = None,
     shortcuts: str = "auto",
+    draft_model: str | None = None,
     **options: Any,
 ) -> AlignedPair:
     """Load a pair with transformers.
@@ -85,6 +88,7 @@ def load_pair(
         pretrained: alias of ``policy`` or ``pair``.
         tokenizer: a tokenizer, or where to load it from; default: the policy's.
         shortcuts: what decoding may leave out, see :class:`AlignedPair`.
+        draft_model: a small model that guesses the next tokens, see :mod:`aad_plugin.drafts`.
         **options: parts (policy, reference, base, adapter, reference_adapter), decoding settings (strategy, alpha …),
             per-model options (revision, dtype, device, gguf_file, trust_remote_code and their reference_… forms; a bare
             one means both models), and what else
@@ -123,6 +127,7 @@ def load_pair(
         adapter_revision=sides["policy"].revision,
         shortcuts=shortcuts,
         pickles=options.get("use_safetensors") is False,
+        draft_model=draft_model,
     )
 
 
@@ -136,12 +141,14 @@ def assemble(
     adapter_revision: str | None = None,
     shortcuts: str = "auto",
     pickles: bool = False,
+    draft_model: str | None = None,
 ) -> AlignedPair:
     """Load the weights a source names, join them to a pair and let it prove itself.
 
     Args:
         load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
         pickles: whether adapters may be read from pickle files.
+        draft_model: as in :func:`load_pair`.
     Raises:
         VocabMismatch: the tokenizers differ, checked before any weight is loaded.
         ProofFailed: no path of the pair gives what its models give alone.
@@ -160,6 +167,9 @@ def assemble(
     if have_same_weights(sides):
         logger.warning("%s", SAME_WEIGHTS)
     pair.prove()
+    if draft_model is not None:
+        pair.draft = load_draft(draft_model, pair)
+        prove_use(pair, "drafts")
     say_dtype(coarsest_dtype(sides.models().values()))
     return pair
 

@@ -51,13 +51,16 @@ class StopSequences(StoppingCriteria):
         # Two tokens more than its own encoding: the model may spell a sequence with other tokens.
         self.tail = max(map(len, encoded), default=0) + 2
         self.lengths: Tensor | None = None
+        self._seen = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         """Return (B,) bool, True for rows whose answer holds a stop sequence."""
         if self.lengths is None or self.rows_move:
             self.lengths = torch.full((len(input_ids),), torch.iinfo(torch.int64).max)
         answer = input_ids[:, self.prompt_length :]
-        texts = self.tokenizer.batch_decode(answer[:, -self.tail :])
+        # Several tokens may have come at once, by drafts.
+        new, self._seen = max(answer.shape[1] - self._seen, 1), answer.shape[1]
+        texts = self.tokenizer.batch_decode(answer[:, -(self.tail + new - 1) :])
         for row, text in enumerate(texts):
             if any(sequence in text for sequence in self.sequences):
                 self.lengths[row] = min(int(self.lengths[row]), answer.shape[1])
@@ -101,6 +104,11 @@ def decode(
         )
     if on_readings is not None:
         check_traceable(generate_options)
+    if settings.samples and pair.draft is not None:
+        raise ConfigError(
+            f"strategy={settings.strategy!r} draws its tokens, draft_model guesses those that are certain to follow: leave "
+            "draft_model out"
+        )
     run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None)
     tokens, origins = _answers(run, sample, picker, prompts)
     if on_readings is not None:
