@@ -4,29 +4,21 @@ Importing this package loads neither torch nor transformers; public names are re
 interpreter start by the plug-in's ``.pth`` line, so it imports nothing that the interpreter has not loaded anyway.
 """
 
-import os
-
 __version__ = "0.1.0"
 
 _HOMES = {
     "AADError": "aad_plugin.errors",
-    "AlignedPair": "aad_plugin.pair",
+    "AlignedPair": "aad_plugin.pair.model",
     "DecodingSettings": "aad_plugin.settings",
     "aad_scores": "aad_plugin.decoding",
-    "answer": "aad_plugin.answers",
+    "answer": "aad_plugin.pair.answering",
     "eft_scores": "aad_plugin.decoding",
-    "load_pair": "aad_plugin.load",
+    "load_pair": "aad_plugin.pair.model",
     "plausible_set": "aad_plugin.decoding",
     "token_advantage": "aad_plugin.decoding",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
-
-# In a source checkout `tasks/` and `judges/` are siblings of this folder, not children. A checkout that stands on
-# sys.path (``python -m lm_eval`` started inside the clone) would otherwise hide the installed sub-packages.
-_checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if all(os.path.isfile(os.path.join(_checkout, name)) for name in ("pyproject.toml", "judges/__init__.py")):
-    __path__.append(_checkout)
 
 
 def __getattr__(name):

@@ -23,19 +23,6 @@ from torch import Tensor
 
 from aad_plugin.errors import ConfigError, NonFiniteLogits, VocabMismatch
 
-__all__ = [
-    "IMPLAUSIBLE",
-    "Candidates",
-    "aad_scores",
-    "aad_scores_of_candidates",
-    "check_alpha",
-    "eft_scores",
-    "list_candidates",
-    "plausible_set",
-    "require_finite",
-    "token_advantage",
-]
-
 # Scores of implausible tokens start here. exp(-1000) is 0 in float32, so they are never sampled, and the step to the
 # next float32 at -1000 is 6e-5, so the policy's order among them survives. Plausible scores are >= log(alpha).
 IMPLAUSIBLE = -1000.0

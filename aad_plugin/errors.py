@@ -20,22 +20,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = [
-    "AADError",
-    "AssetError",
-    "BackendMissing",
-    "ConfigError",
-    "JudgeError",
-    "JudgeUnavailable",
-    "NonFiniteLogits",
-    "ProofFailed",
-    "ReferenceUnknown",
-    "VerdictUnreadable",
-    "VocabMismatch",
-    "first_line",
-    "nearest",
-]
-
 
 class AADError(Exception):
     """Base of every error this package raises for a user's input or surroundings."""

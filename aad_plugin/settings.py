@@ -18,8 +18,6 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 
-__all__ = ["READ_BY", "SETTING_NAMES", "STRATEGIES", "DecodingSettings"]
-
 logger = logging.getLogger(__name__)
 
 STRATEGIES: dict[str, str] = {

@@ -27,8 +27,6 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-__all__ = ["is_refusal", "refusal_label"]
-
 Label = Literal["comply", "partial", "refuse"]
 
 # Log-odds of a refusal per unit of each feature; `_features` says what they are.

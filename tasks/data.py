@@ -18,25 +18,19 @@ A task's YAML describes its data in ``metadata.data``:
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import json_rows
-
-__all__ = ["DATA_DIR", "Row", "documents", "local_file", "reachable", "rows", "rows_of"]
+from aad_plugin.texts.rows import rows
 
 DATA_DIR = "AAD_DATA_DIR"
 Row = dict[str, Any]
 _SPLITS = {"train", "test"}
-_FORMATS = ".csv, .json, .jsonl, .parquet (.gz too)"
 
 
 def documents(
@@ -158,58 +152,3 @@ def _check(document: Row, seen: set[str]) -> None:
     if document["id"] in seen:
         raise ValueError(f"ids that come once (got {document['id']!r} again)")
     seen.add(document["id"])
-
-
-def rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file; a JSON object of lists yields {"section", "values"} per entry."""
-    kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
-    if kind == "csv":
-        yield from _csv_rows(path)
-    elif kind == "parquet":
-        yield from _parquet_rows(path)
-    elif kind == "json" and (sections := _sections(path)) is not None:
-        yield from sections
-    elif kind in ("json", "jsonl"):
-        yield from (row for _, row in json_rows(path))
-    else:
-        raise ConfigError(f"cannot read {path}: expected a file of one of the formats {_FORMATS}")
-
-
-def _csv_rows(path: Path) -> Iterable[Row]:
-    try:
-        opened = gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
-            encoding="utf-8-sig", newline=""
-        )  # fmt: skip
-        with opened as file:
-            yield from csv.DictReader(file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"cannot read {path} as csv: {error}") from error
-
-
-def _parquet_rows(path: Path) -> Iterable[Row]:
-    """Rows with class labels by name: the hub's files hold their numbers, and the names in the schema's metadata."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-        features = described.get("info", {}).get("features", {})
-        names = {column: feature["names"] for column, feature in features.items() if "names" in feature}
-        for batch in file.iter_batches():
-            for row in batch.to_pylist():
-                yield row | {column: known[row[column]] for column, known in names.items() if row[column] is not None}
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ConfigError(f"cannot read {path} as parquet: {error}") from error
-
-
-def _sections(path: Path) -> Iterator[Row] | None:
-    """Rows of a JSON object of lists; None where the file holds a list."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path} as JSON: {error}") from error
-    if not isinstance(content, dict):
-        return None
-    lists = {name: values for name, values in content.items() if isinstance(values, list)}
-    return ({"section": name, "values": value} for name, values in lists.items() for value in values)

@@ -32,8 +32,8 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from aad_plugin.errors import AADError
-from aad_plugin.pair import AlignedPair
-from aad_plugin.sides import OneBase, TwoModels
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.sides import OneBase, TwoModels
 from tests.toys import EOS, PAD, VOCAB, left_pad, naive_aad, random_prompts
 
 STEPS, CLOSE, SECONDS, MOST, MEMORY = 12, 1e-4, 120, 40e6, 8 << 30

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from aad_plugin.pair import AlignedPair
-from aad_plugin.sides import OneBase, TwoModels
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.sides import OneBase, TwoModels
 from tests.toys import Logits, byte_tokenizer, model_logits, toy_model, with_adapters
 
 KINDS = ("two_models", "reference_plus_lora", "two_adapters")

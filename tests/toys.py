@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-_SHAPE = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+_SHAPE: dict[str, Any] = dict(
+    vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+)
 _SHAPE |= dict(
     num_key_value_heads=2, max_position_embeddings=512, eos_token_id=EOS, pad_token_id=PAD, bos_token_id=None
 )

@@ -21,10 +21,8 @@ from aad_plugin.alpaca.findings import refuse_errors
 from aad_plugin.alpaca.instructions import Instruction, InstructionSet, text_mark
 from aad_plugin.alpaca.outputs import check_outputs
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.whole import write_text
 from aad_plugin.judges import Comparison, Judge, Summary, Verdict, compare, summarize
-from aad_plugin.run_folder import write_text
-
-__all__ = ["Pairs", "annotate", "annotator_name", "evaluator_folder", "pair_up", "summary_of"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def annotator_name(judge: Judge) -> str:
 
     Read after the judge has judged: ours ends in 8 hex digits of everything that shapes its verdicts.
     """
-    if getattr(judge, "order", None) == "seeded":
+    if judge.is_seeded:
         return judge.name.partition(":")[2]
     slug = re.sub(r"[^A-Za-z0-9.-]+", "_", judge.name).strip("_.")[-60:]
     return f"aad_{slug}_{judge.fingerprint[:8]}"
@@ -146,7 +144,7 @@ def _part(reference: InstructionSet, kept: Sequence[int], kind: str) -> Instruct
 
 
 def _refuse_official(judge: Judge) -> None:
-    if judge.name == f"alpaca_eval:{OFFICIAL_ANNOTATOR}" and getattr(judge, "order", None) == "seeded":
+    if judge.name == f"alpaca_eval:{OFFICIAL_ANNOTATOR}" and judge.is_seeded:
         raise ConfigError(
             f"{OFFICIAL_ANNOTATOR} was AlpacaEval 2's official judge; its provider has shut gpt-4-1106-preview down, so "
             "whatever answers under that name now is another judge. Pass another --annotator (aad alpaca-eval evaluators "

@@ -17,10 +17,8 @@ from aad_plugin.alpaca.findings import Finding
 from aad_plugin.alpaca.instructions import BASELINE, InstructionSet, is_text, text_mark
 from aad_plugin.alpaca.outputs import LEAST_ROWS
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import json_rows
-from aad_plugin.judges.results import share_of
-
-__all__ = ["COLUMNS", "OFFICIAL_ANNOTATOR", "check_annotations", "is_judged", "read_annotations"]
+from aad_plugin.judges.statistics.results import share_of
+from aad_plugin.texts.rows import json_rows
 
 OFFICIAL_ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 COLUMNS = ("instruction", "annotator", "preference", "generator_1", "generator_2", "output_1", "output_2")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["EVALUATORS", "Configuration", "configurations"]
-
 EVALUATORS = Path(__file__).parent / "evaluators"
 
 

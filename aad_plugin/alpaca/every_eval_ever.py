@@ -21,10 +21,8 @@ from typing import Any
 from aad_plugin.alpaca.annotations import OFFICIAL_ANNOTATOR
 from aad_plugin.alpaca.export import Submission, judge_label
 from aad_plugin.errors import BackendMissing, ConfigError
-from aad_plugin.judges.results import share_of
-from aad_plugin.run_folder import write_text
-
-__all__ = ["SCHEMA_VERSION", "validate", "write_record"]
+from aad_plugin.files.whole import write_text
+from aad_plugin.judges.statistics.results import share_of
 
 SCHEMA_VERSION = "0.3.0"
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -22,9 +22,7 @@ from aad_plugin.alpaca.length_control import Controlled, length_control
 from aad_plugin.alpaca.outputs import check_name, check_outputs, read_outputs
 from aad_plugin.alpaca.sources import PLACEHOLDER
 from aad_plugin.errors import ConfigError
-from aad_plugin.run_folder import write_text
-
-__all__ = ["Submission", "judge_label", "load_submission", "write_submission"]
+from aad_plugin.files.whole import write_text
 
 _UPSTREAM_BOARDS = (
     OFFICIAL_ANNOTATOR, "alpaca_eval_gpt4_turbo_fn", "alpaca_eval_cot_gpt4_turbo_fn", "claude_3_opus_ranking",

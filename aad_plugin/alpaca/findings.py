@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["Finding", "refuse_errors"]
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

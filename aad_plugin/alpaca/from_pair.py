@@ -12,8 +12,6 @@ from aad_plugin.harness.answer_store import Stored
 from aad_plugin.harness.asking import ask, check_engine, check_room, identity, load_model, render
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["FromPair"]
-
 # An answer that ends before it begins is asked for once more, with its end put off by this many tokens.
 _LEAST_TOKENS = 8
 

@@ -8,11 +8,9 @@ from typing import Any
 
 from aad_plugin.alpaca.sources import PLACEHOLDER, Answered
 from aad_plugin.errors import ConfigError
-from aad_plugin.harness.opponents import read_baseline
-from aad_plugin.judges.inputs import json_rows
-from aad_plugin.judges.items import prompt_hash
-
-__all__ = ["FromSamples"]
+from aad_plugin.texts.messages import prompt_hash
+from aad_plugin.texts.rows import json_rows
+from aad_plugin.texts.saved_answers import read_baseline
 
 _TASK = "aad_alpaca_eval"
 

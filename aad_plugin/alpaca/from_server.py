@@ -9,12 +9,10 @@ from typing import Any
 from aad_plugin.alpaca.instructions import is_text
 from aad_plugin.alpaca.sources import PLACEHOLDER, Answered
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.endpoint import Endpoint
-from aad_plugin.judges.items import digest
-from aad_plugin.judges.live import send_live
-from aad_plugin.judges.requests import Reply, Request
-
-__all__ = ["FromServer"]
+from aad_plugin.judges.asking.endpoint import Endpoint
+from aad_plugin.judges.asking.live import send_live
+from aad_plugin.judges.asking.requests import Reply, Request
+from aad_plugin.texts.messages import digest
 
 _CHAT = f"<|im_start|>user\n{PLACEHOLDER}\n<|im_end|>"  # how AlpacaEval writes a chat whose template the server applies
 

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aad_plugin import run_folder
 from aad_plugin.alpaca.findings import refuse_errors
 from aad_plugin.alpaca.instructions import InstructionSet
 from aad_plugin.alpaca.outputs import check_name, check_outputs
 from aad_plugin.alpaca.sources import Answered, Source
 from aad_plugin.errors import AADError, ConfigError
-from aad_plugin.judges.thinking import answer_after_thinking
-from aad_plugin.run_folder import refuse_other_run, write_text
-
-__all__ = ["ACCOUNT", "Generated", "claim", "generate", "read_account"]
+from aad_plugin.files import run_folder
+from aad_plugin.files.run_folder import refuse_other_run
+from aad_plugin.files.whole import write_text
+from aad_plugin.texts.thinking import answer_after_thinking
 
 ACCOUNT = "generation.json"
 _SHOWN = 60

@@ -17,18 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import check_text, json_rows
-
-__all__ = [
-    "BASELINE",
-    "FIELDS",
-    "NUM_OFFICIAL",
-    "Instruction",
-    "InstructionSet",
-    "is_text",
-    "load_instructions",
-    "text_mark",
-]
+from aad_plugin.texts.prompts import check_text
+from aad_plugin.texts.rows import json_rows
 
 BASELINE = "gpt4_1106_preview"
 NUM_OFFICIAL = 805

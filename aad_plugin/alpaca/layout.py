@@ -7,8 +7,6 @@ from pathlib import Path
 
 from aad_plugin.alpaca.instructions import BASELINE
 
-__all__ = ["FORBIDDEN", "Layout"]
-
 FORBIDDEN = ("reference_outputs.json", "leaderboard.csv")  # upstream's CI refuses them anywhere under results/
 
 

@@ -16,17 +16,7 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.results import share_of
-
-__all__ = [
-    "COLUMNS",
-    "WEIGHT_COLUMNS",
-    "Row",
-    "is_extreme",
-    "read_csv",
-    "row_of",
-    "write_csv",
-]
+from aad_plugin.judges.statistics.results import share_of
 
 COLUMNS = (
     "win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate", "mode",

@@ -9,9 +9,7 @@ from typing import Any
 
 from aad_plugin.alpaca.instructions import InstructionSet
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.results import share_of
-
-__all__ = ["Controlled", "length_control"]
+from aad_plugin.judges.statistics.results import share_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ def length_control(annotations: Sequence[Mapping[str, Any]], wanted: Instruction
     Raises:
         ConfigError: other instructions, or rows missing. BackendMissing: no alpaca_eval. JudgeUnavailable: it failed.
     """
-    from aad_plugin.judges.alpaca_eval import fit_length_control
+    from aad_plugin.judges.statistics.official import fit_length_control
 
     if wanted.kind != "official":
         raise ConfigError(

@@ -19,9 +19,7 @@ from aad_plugin.alpaca.leaderboard import COLUMNS, WEIGHT_COLUMNS, is_extreme, r
 from aad_plugin.alpaca.lint_config import lint_config
 from aad_plugin.alpaca.outputs import check_name, check_outputs
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import json_rows
-
-__all__ = ["lint"]
+from aad_plugin.texts.rows import json_rows
 
 # Upstream's figures are floating-point means by another library.
 _CLOSE = 1e-6

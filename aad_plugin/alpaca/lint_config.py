@@ -10,8 +10,6 @@ from aad_plugin.alpaca.findings import Finding
 from aad_plugin.alpaca.layout import Layout
 from aad_plugin.alpaca.sources import PLACEHOLDER
 
-__all__ = ["lint_config"]
-
 _NEEDED = ("prompt_template", "fn_completions", "completions_kwargs")
 _SECRET = re.compile(r"\b(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,})|^\s*api_key:\s*\S{8,}", re.M)
 

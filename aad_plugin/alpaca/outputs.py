@@ -16,9 +16,7 @@ from typing import Any
 from aad_plugin.alpaca.findings import Finding
 from aad_plugin.alpaca.instructions import FIELDS, NUM_OFFICIAL, InstructionSet, is_text, text_mark
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import json_rows
-
-__all__ = ["LEAST_ROWS", "check_name", "check_outputs", "read_outputs"]
+from aad_plugin.texts.rows import json_rows
 
 LEAST_ROWS = 800  # upstream means to let five examples be missing
 _SHOWN = 60

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["PLACEHOLDER", "Answered", "Source"]
-
 PLACEHOLDER = "{instruction}"
 
 

@@ -14,9 +14,7 @@ from aad_plugin.alpaca.instructions import InstructionSet, text_mark
 from aad_plugin.alpaca.leaderboard import COLUMNS, Row, read_csv, row_of
 from aad_plugin.alpaca.length_control import length_control
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.statistics import INTERVAL_METHOD
-
-__all__ = ["Entry", "entry_of", "print_tables", "published_entries"]
+from aad_plugin.judges.statistics.intervals import INTERVAL_METHOD
 
 _SUFFIX = "_leaderboard"
 
@@ -57,7 +55,7 @@ def entry_of(
     import dataclasses
 
     from aad_plugin.judges import summarize
-    from aad_plugin.judges.results import read_difficulties, read_verdicts
+    from aad_plugin.judges.statistics.results import read_difficulties, read_verdicts
 
     annotations = read_annotations(path)
     for column in ("generator_1", "generator_2", "annotator"):

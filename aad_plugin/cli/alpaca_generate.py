@@ -11,8 +11,6 @@ from aad_plugin.cli import judge_options as served
 from aad_plugin.cli.pair_options import ModelArgs, PairName, parse_model_args
 from aad_plugin.errors import ConfigError
 
-__all__ = ["generate"]
-
 
 def _server(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Instead of a pair: a server")
@@ -108,7 +106,7 @@ def _from_server(
     model: str, base_url: str, key_variable: str | None, header: list[str] | None, timeout_s: float, **options: Any
 ) -> Any:
     from aad_plugin.alpaca.from_server import FromServer
-    from aad_plugin.judges.endpoint import Endpoint
+    from aad_plugin.judges.asking.endpoint import Endpoint
 
     headers = served.shared({"header": header})["headers"] or {}
     return FromServer(model, Endpoint(base_url, key_variable or "OPENAI_API_KEY", headers, timeout_s), **options)

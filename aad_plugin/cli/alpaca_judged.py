@@ -11,8 +11,6 @@ import typer
 from aad_plugin.cli import judge_options as options
 from aad_plugin.errors import ConfigError
 
-__all__ = ["annotate", "evaluators", "leaderboard"]
-
 
 def annotate(
     outputs: Annotated[Path, typer.Option(help="model_outputs.json, or generate's folder.")],
@@ -78,7 +76,7 @@ def annotate(
 
 
 def _write(output: Path, verdicts: list[Any], summary: Any, clean: Any) -> None:
-    from aad_plugin.judges.results import print_summary, versions, write_results
+    from aad_plugin.judges.statistics.results import print_summary, versions, write_results
 
     command = clean(" ".join(["aad", *sys.argv[1:]]))
     write_results(output, verdicts, {**summary.to_json(), "versions": versions(), "command": command})

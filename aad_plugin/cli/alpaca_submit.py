@@ -13,8 +13,6 @@ from aad_plugin.errors import ConfigError
 if TYPE_CHECKING:
     from aad_plugin.alpaca.instructions import InstructionSet
 
-__all__ = ["export", "lint"]
-
 _FORMATS = ("alpaca-eval", "every-eval-ever")
 Instructions = Annotated[
     Path | None,

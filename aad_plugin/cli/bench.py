@@ -11,7 +11,7 @@ import typer
 
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
 from aad_plugin.errors import ConfigError
-from aad_plugin.run_folder import check_writable, write_text
+from aad_plugin.files.whole import check_writable, write_text
 from aad_plugin.settings import DecodingSettings
 
 
@@ -46,8 +46,8 @@ def bench(
     import torch
     from rich.console import Console
 
-    from aad_plugin.bench.report import machine, rows, table
-    from aad_plugin.provenance import versions
+    from aad_plugin.files.versions import versions
+    from aad_plugin.speed.report import machine, rows, table
 
     if threads:
         torch.set_num_threads(threads)
@@ -56,9 +56,9 @@ def bench(
         found, account = _on_vllm(pair, model_args, dtype, prompts, names, sizes, max_new_tokens, rounds, eager)
     else:
         loaded = load(pair, model_args)
-        from aad_plugin.bench import hf
-        from aad_plugin.bench.measure import interleave
-        from aad_plugin.provenance import describe
+        from aad_plugin.pair.account import describe
+        from aad_plugin.speed import hf
+        from aad_plugin.speed.measure import interleave
 
         timings = interleave(hf.contestants(loaded, prompts, names, sizes, max_new_tokens, draft), rounds)
         found, account, dtype = rows(timings, hf.BASELINES, hf.NAIVE), describe(loaded), str(loaded.sides.policy.dtype)
@@ -80,9 +80,9 @@ def _on_vllm(
     from aad_plugin.cli.engine_options import asked_pair
 
     asked = asked_pair(pair, model_args, None)
-    from aad_plugin.bench import vllm
-    from aad_plugin.bench.measure import interleave
-    from aad_plugin.bench.report import rows
+    from aad_plugin.speed import vllm
+    from aad_plugin.speed.measure import interleave
+    from aad_plugin.speed.report import rows
 
     dtype = "bfloat16" if dtype == "auto" else dtype
     contestants = vllm.contestants(

@@ -8,10 +8,8 @@ from typing import Any
 
 from aad_plugin.cli.pair_options import parse_model_args
 from aad_plugin.errors import ConfigError
-from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-
-__all__ = ["AskedPair", "asked_pair"]
+from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
 
 
 @dataclass(frozen=True)

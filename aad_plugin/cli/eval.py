@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import typer
 
-__all__ = ["evaluate", "run_lm_eval"]
-
 
 def evaluate(context: typer.Context) -> None:
     """Run lm-eval (`lm_eval run …`) with the aad models and tasks; takes the same arguments."""

@@ -38,7 +38,7 @@ def explain(
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
     given = {"alpha": alpha, "eft_scale": eft_scale, "seed": seed}
     DecodingSettings().override(**given, strategy=strategy)  # refuse a typo before any weight is loaded
-    from aad_plugin.run_folder import check_writable, write_text
+    from aad_plugin.files.whole import check_writable, write_text
 
     for path in (html, json_file):
         if path:

@@ -10,9 +10,9 @@ import typer
 
 from aad_plugin.cli.pair_options import ModelArgs, PairName, load
 from aad_plugin.errors import ConfigError
-from aad_plugin.run_folder import check_writable, write_text
+from aad_plugin.files.whole import check_writable, write_text
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.synthesis.prompts import prompt_rows
+from aad_plugin.texts.prompts import prompt_rows
 
 
 def generate(
@@ -46,7 +46,7 @@ def generate(
     given = dict(alpha=alpha, eft_scale=eft_scale, n=n, picker=picker, temperature=temperature, top_p=top_p, seed=seed)
     for name in strategy or []:
         DecodingSettings().override(**{**given, "strategy": name})  # refuse a typo before any weight is loaded
-    from aad_plugin.answers import answer
+    from aad_plugin.pair.answering import answer
 
     loaded = load(pair, model_args, **given)
     names = strategy or [loaded.settings.strategy]

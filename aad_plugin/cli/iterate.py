@@ -50,8 +50,8 @@ def iterate(
     check_trl()
     from aad_plugin.harness.asking import check_engine
     from aad_plugin.synthesis.filters import Limits
-    from aad_plugin.synthesis.prompts import read_prompts
     from aad_plugin.synthesis.synthesizing import Recipe
+    from aad_plugin.texts.prompts import read_prompts
     from aad_plugin.training.recipes import recipe_path
     from aad_plugin.training.rounds import Plan
     from aad_plugin.training.rounds import iterate as run_rounds

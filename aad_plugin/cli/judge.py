@@ -16,8 +16,6 @@ from aad_plugin.cli import judge_files as read
 from aad_plugin.cli import judge_options as options
 from aad_plugin.errors import AADError, ConfigError
 
-__all__ = ["judge"]
-
 
 def _statistics(text: str, *names: str, **bounds: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel="Statistics", **bounds)
@@ -149,7 +147,7 @@ def _verdicts(items: list[Any], judges: list[Any], output: Path, seed: int, repe
 
 def _kept(items: list[Any], judges: list[Any], output: Path, seed: int, repeats: int) -> list[Any]:
     """Verdicts of what the store holds after a run that ended early; none for a jury or an unused store."""
-    from aad_plugin.judges.judging import stored_verdicts
+    from aad_plugin.judges.sitting.judging import stored_verdicts
 
     if len(judges) > 1 or not (output / "store.jsonl").exists():
         return []
@@ -167,8 +165,8 @@ def _finish(
     clean: Callable[[str], str] = str,
 ) -> Any:
     """Write and print the summary; return it."""
-    from aad_plugin.judges.results import print_summary, versions, write_results
-    from aad_plugin.judges.summary import summarize
+    from aad_plugin.judges.statistics.results import print_summary, versions, write_results
+    from aad_plugin.judges.statistics.summary import summarize
 
     summary = summarize(verdicts, seed=seed, **data)
     if output is not None:
@@ -192,9 +190,9 @@ def _check_share(summary: Any, limit: float) -> None:
 
 def _check_limits(verdicts: list[Any], judges: list[Any]) -> None:
     """Warn and exit with 4 where the judge's two orders do not agree as its limits say."""
-    from aad_plugin.judges.limits import outside
+    from aad_plugin.judges.statistics.limits import outside
 
-    limits = getattr(judges[0], "limits", None) if len(judges) == 1 else None
+    limits = judges[0].limits if len(judges) == 1 else None
     if told := outside(verdicts, limits):
         for line in told:
             typer.echo(f"WARNING: {line}", err=True)
@@ -209,7 +207,7 @@ def _check_limits(verdicts: list[Any], judges: list[Any]) -> None:
 def _print_estimates(
     items: list[Any], judges: list[Any], output: Path | None, transport: str, seed: int, repeats: int
 ) -> None:
-    from aad_plugin.judges.estimate import estimate
+    from aad_plugin.judges.sitting.estimate import estimate
 
     for one in judges:
         found = estimate(items, one, output, transport=transport, seed=seed, repeats=repeats)

@@ -11,8 +11,6 @@ import typer
 from aad_plugin.cli import judge_options as options
 from aad_plugin.errors import ConfigError, JudgeError
 
-__all__ = ["judge_check"]
-
 Judge = Annotated[str, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file.")]
 Labels = Annotated[
     Path | None, typer.Option(help="Human verdicts, JSON lines or CSV: prompt, candidate, baseline, label; or output.")
@@ -46,8 +44,8 @@ def judge_check(
     With --labels, measure its agreement with people as well; a pointwise judge is checked by that alone.
     Exit code 0: all checks passed. 1: stopped by an error. 3: a check failed.
     """
-    from aad_plugin.judges.check import check_judge
-    from aad_plugin.judges.check_labels import agreement_with, read_labelled
+    from aad_plugin.judges.checks.check import check_judge
+    from aad_plugin.judges.checks.labels import agreement_with, read_labelled
 
     (loaded,) = options.load([judge], options.shared(locals()))
     if loaded.kind == "pointwise" and labels is None:
@@ -88,8 +86,8 @@ def _print(name: str, findings: list[Any], agreement: dict[str, Any], passed: bo
 def _write(output: Path, judge: Any, findings: list[Any], agreement: dict[str, Any], passed: bool) -> None:
     import dataclasses
 
-    from aad_plugin.judges.results import versions
-    from aad_plugin.judges.summary import without_nan
+    from aad_plugin.files.whole import without_nan
+    from aad_plugin.judges.statistics.results import versions
 
     report = {
         "judge": judge.name,

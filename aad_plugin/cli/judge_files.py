@@ -7,12 +7,11 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["check_run", "data_of", "items_of", "transport_of", "unjudged", "verdicts_of"]
-
 
 def items_of(candidate: str, baseline: str, prompt_field: str | None, allow_unmatched: bool) -> list[Any]:
     """Comparisons of two files, or the answers of one."""
-    from aad_plugin.judges.inputs import has_field, pair_rows, read_answers, single_rows
+    from aad_plugin.judges.pairing import pair_rows, single_rows
+    from aad_plugin.texts.answer_files import has_field, read_answers
 
     if not baseline:
         return single_rows(read_answers(candidate, prompt_field, joined=False))
@@ -25,7 +24,7 @@ def items_of(candidate: str, baseline: str, prompt_field: str | None, allow_unma
 def check_run(items: list[Any], judges: list[Any], repeats: int, transport: str, max_cost: float | None) -> None:
     """Refuse what cannot be judged before any judge is asked, and paid, for it."""
     from aad_plugin.judges import Comparison
-    from aad_plugin.judges.judging import check_terms
+    from aad_plugin.judges.sitting.judging import check_terms
 
     pairs = isinstance(items[0], Comparison)
     for one in judges:
@@ -44,7 +43,7 @@ def check_run(items: list[Any], judges: list[Any], repeats: int, transport: str,
 
 def verdicts_of(path: Path) -> list[Any]:
     """Verdicts of an earlier run, or AlpacaEval's annotations."""
-    from aad_plugin.judges.results import read_verdicts
+    from aad_plugin.judges.statistics.results import read_verdicts
 
     return read_verdicts(path)
 
@@ -52,7 +51,7 @@ def verdicts_of(path: Path) -> list[Any]:
 def unjudged(items: list[Any], one: Any) -> list[Any]:
     """Items as verdicts still to come: what files of labels and difficulties are held against."""
     from aad_plugin.judges import Verdict
-    from aad_plugin.judges.items import prompt_hash
+    from aad_plugin.texts.messages import prompt_hash
 
     return [Verdict(item.id, prompt_hash(item.prompt), one.name, reason="not_asked") for item in items]
 
@@ -66,10 +65,10 @@ def data_of(
     judge: Any = None,
 ) -> dict[str, Any]:
     """What the statistics need besides verdicts, read and checked; of `judge` where there are no verdicts yet."""
-    from aad_plugin.judges.label_menu import menu_of_judge
-    from aad_plugin.judges.labels import read_labels
-    from aad_plugin.judges.results import read_difficulties
-    from aad_plugin.judges.summary import check_difficulties
+    from aad_plugin.judges.checks.label_files import read_labels
+    from aad_plugin.judges.checks.label_menu import menu_of_judge
+    from aad_plugin.judges.statistics.results import read_difficulties
+    from aad_plugin.judges.statistics.summary import check_difficulties
 
     if gamed is not None and not gamed.is_file():
         raise ConfigError(f"there is no file {gamed}")
@@ -86,6 +85,6 @@ def data_of(
 
 def transport_of(chosen: str, one: Any, judges: list[Any]) -> str:
     """The transport for one member of a jury: the chosen one, or live where others can use it and this one cannot."""
-    if any(chosen in getattr(other, "transports", ("live",)) for other in judges):
-        return chosen if chosen in getattr(one, "transports", ("live",)) else "live"
+    if any(chosen in other.transports for other in judges):
+        return chosen if chosen in one.transports else "live"
     return chosen

@@ -9,26 +9,6 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-__all__ = [
-    "BaseUrl",
-    "Concurrency",
-    "Form",
-    "Header",
-    "KeyVariable",
-    "MaxTokens",
-    "Patience",
-    "Price",
-    "ReasoningEffort",
-    "Temperature",
-    "Template",
-    "TimeoutS",
-    "TokenLimitName",
-    "cleaner",
-    "load",
-    "shared",
-]
-
-
 _OPTIONS = (
     "template", "base_url", "key_variable", "temperature", "max_tokens", "token_limit_name", "reasoning_effort", "form",
     "concurrency", "timeout_s", "patience_s", "price",
@@ -77,7 +57,7 @@ def load(specs: Sequence[str], how: Mapping[str, Any]) -> list[Any]:
         ConfigError: an option that none of them takes; else as `load_judge`.
     """
     from aad_plugin.judges import load_judge
-    from aad_plugin.judges.kinds import accepted_options, parse_spec
+    from aad_plugin.judges.kinds.specs import accepted_options, parse_spec
 
     given = {name: value for name, value in how.items() if value is not None}
     taken = [accepted_options(spec) for spec in specs]
@@ -97,8 +77,7 @@ def cleaner(judges: list[Any]) -> Any:
 
     def clean(text: str) -> str:
         for judge in judges:
-            endpoint = getattr(getattr(judge, "channel", None), "endpoint", None)
-            text = endpoint.clean(text) if endpoint else text
+            text = judge.clean(text)
         return text
 
     return clean

@@ -12,8 +12,6 @@ import typer
 
 from aad_plugin.errors import AADError
 
-__all__ = ["app", "plain_errors", "run"]
-
 # Subcommand → (module, function). Modules import heavy packages inside their functions.
 _COMMANDS = {
     "eval": ("aad_plugin.cli.eval", "evaluate"),
@@ -66,7 +64,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except AADError as e:
-        from aad_plugin.judges.cleaning import printable  # servers' words may stand in a message
+        from aad_plugin.texts.cleaning import printable  # servers' words may stand in a message
 
         print(f"error: {printable(str(e))}", file=sys.stderr)
         sys.exit(1)

@@ -9,8 +9,6 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["ModelArgs", "PairName", "load", "parse_model_args"]
-
 PairName = Annotated[
     str | None, typer.Option("--pair", help="Preset (aad pairs list), pair folder or TRL output folder.")
 ]
@@ -41,7 +39,7 @@ def parse_model_args(text: str) -> dict[str, Any]:
 
 def load(pair: str | None, model_args: str, **settings: Any) -> Any:
     """Load the pair a command line names."""
-    from aad_plugin.load import load_pair
+    from aad_plugin.pair.model import load_pair
 
     given = {name: value for name, value in settings.items() if value is not None}
     arguments = {**parse_model_args(model_args), **given}

@@ -20,7 +20,7 @@ def list_pairs() -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from aad_plugin.presets import PRESETS
+    from aad_plugin.sources.presets import PRESETS
 
     table = Table("pair", Column("policy · reference", overflow="fold"), Column("what it is", overflow="fold"))
     for name, preset in PRESETS.items():
@@ -44,9 +44,9 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    from aad_plugin.pair_check import ambiguity, memory, preference_accuracy
-    from aad_plugin.preferences import read_preferences
-    from aad_plugin.same_weights import SAME_WEIGHTS, have_same_weights
+    from aad_plugin.pair.check import ambiguity, memory, preference_accuracy
+    from aad_plugin.pair.same_weights import SAME_WEIGHTS, have_same_weights
+    from aad_plugin.texts.preferences import read_preferences
 
     pairs = read_preferences(preferences) if preferences else []
     loaded = load(name or pair, model_args)
@@ -99,8 +99,8 @@ def _other_dtype(loaded: Any, name: str | None, model_args: str, size: int) -> s
     import torch
 
     from aad_plugin.errors import AADError, first_line
-    from aad_plugin.pair_check import changed_choices
-    from aad_plugin.rounding import coarsest_dtype
+    from aad_plugin.pair.check import changed_choices
+    from aad_plugin.pair.rounding import coarsest_dtype
 
     dtype = coarsest_dtype(loaded.sides.models().values())
     other = torch.bfloat16 if dtype == torch.float32 else torch.float32
@@ -136,9 +136,9 @@ def save(
     model_args: ModelArgs = "",
 ) -> None:
     """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
-    from aad_plugin.pair_folder import write_pair_folder
-    from aad_plugin.pair_source import PART_NAMES, resolve
     from aad_plugin.settings import DecodingSettings
+    from aad_plugin.sources.folder import write_pair_folder
+    from aad_plugin.sources.parts import PART_NAMES, resolve
 
     arguments = parse_model_args(model_args)
     parts = {part: arguments.pop(part, None) for part in (*PART_NAMES, "pretrained")}

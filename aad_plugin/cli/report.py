@@ -57,9 +57,10 @@ def report(
 def _page(runs: list[str], output: Path | None, plots: Path | None, title: str, max_traces: int) -> None:
     if output is None and plots is None:
         raise ConfigError("nothing to write: pass --output report.html or --plots FOLDER")
+    from aad_plugin.files.whole import check_writable
+    from aad_plugin.pages.plotting import check_plots
     from aad_plugin.report.building import build_report, read_runs
-    from aad_plugin.report.plots import check_plots, write_plots
-    from aad_plugin.run_folder import check_writable
+    from aad_plugin.report.plots import write_plots
 
     if output is not None:
         check_writable(output)
@@ -77,11 +78,11 @@ def _page(runs: list[str], output: Path | None, plots: Path | None, title: str, 
 def _compare(compare: tuple[str, str], gate: Path | None, json_file: Path | None, junit: Path | None) -> Any:
     if gate is None:
         raise ConfigError("--compare needs --gate FILE: which metrics must not drop (an empty file gates them all)")
+    from aad_plugin.files.whole import check_writable
     from aad_plugin.report.building import read_runs
     from aad_plugin.report.gate import check_gate
     from aad_plugin.report.gate_file import read_gate
     from aad_plugin.report.gate_views import gate_text, junit_xml, write_json
-    from aad_plugin.run_folder import check_writable
 
     rules = read_gate(gate)
     for path in (json_file, junit):

@@ -54,8 +54,8 @@ def serve(
 def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> None:
     from transformers import AutoConfig
 
-    from aad_plugin.engine.checkpoints import can_share_base
     from aad_plugin.engine.plan import part, plan
+    from aad_plugin.sources.merging import can_share_base
 
     source, revision = asked.source, asked.reference_revision
 

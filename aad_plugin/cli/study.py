@@ -88,7 +88,7 @@ def study(
 
 
 def _check_plots(output: Path) -> None:
-    from aad_plugin.report.plots import check_plots
+    from aad_plugin.pages.plotting import check_plots
 
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output} is a file, expected a folder")

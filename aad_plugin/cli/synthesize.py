@@ -40,7 +40,7 @@ def synthesize(
     """Make preference pairs for another round of DPO; a killed run goes on where it stopped."""
     from aad_plugin.synthesis import synthesizing
     from aad_plugin.synthesis.filters import Limits
-    from aad_plugin.synthesis.prompts import read_prompts
+    from aad_plugin.texts.prompts import read_prompts
 
     limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
     settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)

@@ -16,7 +16,7 @@ def tasks(
     from rich.console import Console
     from rich.table import Column, Table
 
-    from aad_plugin.harness.catalogue import entries
+    from aad_plugin.rivals.catalogue import entries
     from aad_plugin.tasks.data import reachable
 
     names = ("task", "kind", "source", "licence", "documents", "answer tokens", "rivals", "data now")

@@ -49,7 +49,7 @@ def show(folders: Sequence[Path]) -> None:
     """
     from rich.console import Console
 
-    from aad_plugin.demo.showing import figures, side_by_side
+    from aad_plugin.cli.demo_showing import figures, side_by_side
     from aad_plugin.report.building import build_report, read_runs
 
     # A file or a pipe has no width of its own: three answers side by side need some.

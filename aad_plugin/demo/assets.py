@@ -20,16 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aad_plugin.errors import AssetError
-
-__all__ = [
-    "DEMO_BASE",
-    "SHIPPED",
-    "BaseSource",
-    "base_model_path",
-    "cache_dir",
-    "policy_adapter_path",
-    "reward_adapter_path",
-]
+from aad_plugin.files.cache import cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +63,6 @@ DEMO_BASE = BaseSource(
     gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
 )
-
-
-def cache_dir() -> Path:
-    """Return the cache folder: ``$AAD_CACHE_DIR``, else ``aad_plugin`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if chosen := os.environ.get("AAD_CACHE_DIR"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "aad_plugin"
 
 
 def base_model_path(*, quiet: bool = False, source: BaseSource = DEMO_BASE) -> Path:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from aad_plugin.errors import AssetError
 
-__all__ = ["convert_gguf", "convert_snapshot"]
-
 CONTEXT_LENGTH = 8192
 RMS_NORM_EPS = 1e-5
 SPECIAL_TOKENS = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from aad_plugin.errors import AssetError
 
-__all__ = ["DownloadFailed", "download_snapshot", "download_wheel", "extract_member", "no_network_advice"]
-
 SNAPSHOT_PATTERNS = [
     "config.json",
     "generation_config.json",

@@ -33,8 +33,6 @@ from vllm.model_executor.utils import get_packed_modules_mapping
 from aad_plugin.engine.checks import REMEDY
 from aad_plugin.errors import ConfigError
 
-__all__ = ["adapt"]
-
 _ALIGNED = 32  # ranks are filled up with zeros: small products of vLLM on CPU, and tensor cores, want whole tiles
 
 

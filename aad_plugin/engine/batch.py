@@ -13,9 +13,7 @@ from aad_plugin.engine.middleware import check_path, check_request
 from aad_plugin.engine.options import EnginePair
 from aad_plugin.engine.server import attach, engine_arguments
 from aad_plugin.errors import AADError, ConfigError
-from aad_plugin.run_folder import check_writable, write_text
-
-__all__ = ["prepare_batch", "run_batch"]
+from aad_plugin.files.whole import check_writable, write_text
 
 
 def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: Sequence[str]) -> None:

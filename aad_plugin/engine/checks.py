@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aad_plugin.engine.checkpoints import SHARED_TYPES
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, VocabMismatch, nearest
-
-__all__ = ["REMEDY", "check_context", "check_engine", "check_parts"]
+from aad_plugin.sources.merging import SHARED_TYPES
 
 # Ends every refusal of a shared base.
 REMEDY = "merge the adapter (model_arg merge_adapters=true, or a checkpoint beside 'reference')"

@@ -32,7 +32,6 @@ from vllm.model_executor.models.utils import (
     maybe_prefix,
 )
 
-from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.engine.adapters import adapt
 from aad_plugin.engine.checks import check_context, check_engine, check_parts
 from aad_plugin.engine.heads import Head
@@ -40,9 +39,8 @@ from aad_plugin.engine.one_base import Halves, double_attention, twice_as_wide
 from aad_plugin.engine.row_scores import Room, score_rows
 from aad_plugin.engine.rows import Rows
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.settings import DecodingSettings
-
-__all__ = ["AADForCausalLM"]
 
 _OVERRIDE = "aad"
 _ADAPTERS = {"policy": "adapter", "reference": "reference_adapter"}

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from vllm.platforms import current_platform
 
-__all__ = ["Head"]
-
 # A column is trusted once it agreed with the part's own logits to this share of their size: bf16's rounding.
 _TOLERANCE = 0.02
 

@@ -16,8 +16,6 @@ from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["SHARED_IDS", "AADMiddleware", "check_path", "check_request", "model_names"]
-
 SHARED_IDS = "AAD_PLUGIN_SHARED_IDS"  # environment variable: number of token ids that both models of the server know
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 # Requests that decode nothing.

@@ -14,8 +14,6 @@ from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from aad_plugin.engine.rows import Rows, constrained
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["PairState"]
-
 
 class PairState(DefaultModelState):
     """vLLM's state of a text model that keeps each request's strategy besides. Args as vLLM gives them."""

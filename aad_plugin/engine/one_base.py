@@ -21,8 +21,6 @@ from vllm.v1.attention.backend import AttentionType
 from aad_plugin.engine.checks import REMEDY
 from aad_plugin.errors import ConfigError
 
-__all__ = ["Halves", "double_attention", "twice_as_wide"]
-
 # Others size their buffers by the model's heads, not the layer's.
 _BACKENDS = ("CPU_ATTN", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN")
 

@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 
-from aad_plugin.engine.checkpoints import can_share_base, full_checkpoints, refuse_pickles, with_template
 from aad_plugin.engine.plugin import ARCHITECTURE
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
-from aad_plugin.pair_source import PairSource
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.vocabulary import shared_vocab_size
-
-__all__ = ["EnginePair", "check_vllm", "engine_pair", "on_gpu", "with_users"]
+from aad_plugin.sources.merging import can_share_base, full_checkpoints, refuse_pickles, with_template
+from aad_plugin.sources.parts import PairSource
+from aad_plugin.sources.vocabulary import shared_vocab_size
 
 _OLDEST = (0, 32)
 _WORKER = "aad_plugin.engine.worker.AADWorkerExtension"

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Part", "Plan", "part", "plan"]
-
 GIB = 2**30
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 
@@ -76,7 +74,7 @@ def part(config: Any, dtype: str) -> Part:
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
-    from aad_plugin.pair_cache import cache_bytes_per_token
+    from aad_plugin.sources.memory import cache_bytes_per_token
 
     with init_empty_weights(include_buffers=True):
         model = AutoModelForCausalLM.from_config(config)

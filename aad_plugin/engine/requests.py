@@ -10,8 +10,6 @@ from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["extra_args", "settings_of"]
-
 _PREFIX = "aad_"
 _NAMES = ("strategy", "alpha", "eft_scale")
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from aad_plugin.decoding import IMPLAUSIBLE, aad_scores, aad_scores_of_candidates, eft_scores, list_candidates
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["BEYOND", "STRATEGIES", "Room", "Side", "score_rows"]
-
 STRATEGIES = ("aad", "greedy", "reference", "eft")
 # Ids beyond the shared vocabulary: below every score, and finite, since later stages add and compare.
 BEYOND = 10 * IMPLAUSIBLE

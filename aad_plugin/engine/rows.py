@@ -17,8 +17,6 @@ from aad_plugin.engine.requests import settings_of
 from aad_plugin.errors import AADError
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["Rows", "constrained"]
-
 logger = logging.getLogger(__name__)
 
 _CONSTRAINTS = ("structured_outputs", "min_tokens", "bad_words", "logit_bias", "allowed_token_ids")

@@ -20,9 +20,7 @@ from typing import Any
 
 from aad_plugin.decoding import IMPLAUSIBLE
 from aad_plugin.errors import AADError, ConfigError
-from aad_plugin.proof_files import proof_file, remember
-
-__all__ = ["EngineProof", "Mismatch", "compare_tokens", "expected_tokens"]
+from aad_plugin.files.cache import proof_file, remember
 
 Decode = Callable[[Sequence[list[int]]], Sequence[list[int]]]
 
@@ -123,8 +121,8 @@ def _main(given: str, target: str) -> None:
     """Write what transformers chooses, with the gap between the two best scores and to the threshold."""
     import torch
 
-    from aad_plugin.answers import encode_prompts
-    from aad_plugin.load import load_pair
+    from aad_plugin.pair.answering import encode_prompts
+    from aad_plugin.pair.model import load_pair
 
     pair = load_pair(**json.loads(given), strategy="aad")
     found = []

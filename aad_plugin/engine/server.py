@@ -11,9 +11,7 @@ from aad_plugin.engine.middleware import SHARED_IDS, model_names
 from aad_plugin.engine.options import EnginePair, with_users
 from aad_plugin.engine.self_test import TOKENS, compare_tokens
 from aad_plugin.errors import ConfigError
-from aad_plugin.rounding import say_dtype
-
-__all__ = ["attach", "engine_arguments", "serve", "server_arguments"]
+from aad_plugin.pair.rounding import say_dtype
 
 _GRACE_S = 10  # a client that keeps its connection open does not keep the server from ending
 _MIDDLEWARE = "aad_plugin.engine.middleware.AADMiddleware"

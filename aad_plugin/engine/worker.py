@@ -15,8 +15,6 @@ from torch import Tensor
 from aad_plugin.engine.rows import Rows, constrained
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["AADWorkerExtension"]
-
 
 class AADWorkerExtension:
     """Methods for ``collective_rpc``; vLLM mixes them into its worker class."""

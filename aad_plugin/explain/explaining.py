@@ -10,18 +10,16 @@ from typing import Any
 
 import torch
 
-from aad_plugin.answers import Prompt, answer, check_room, encode_prompts
 from aad_plugin.errors import ConfigError
-from aad_plugin.explain.recorder import Reading, read_answer
 from aad_plugin.explain.records import Explanation
 from aad_plugin.explain.texts import steps_of
-from aad_plugin.pair import AlignedPair
-from aad_plugin.pickers import picker_for
-from aad_plugin.rounding import coarsest_dtype
+from aad_plugin.pair.answering import Prompt, answer, check_room, encode_prompts
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.pickers import picker_for
+from aad_plugin.pair.recorder import Reading, read_answer
+from aad_plugin.pair.rounding import coarsest_dtype
+from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.strategies import decode
-
-__all__ = ["explain", "explain_answer"]
 
 
 def explain(

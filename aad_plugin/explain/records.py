@@ -10,11 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MAX_PLAUSIBLE", "Explanation", "Step", "Token"]
-
-MAX_PLAUSIBLE = 64
-"""Plausible tokens kept per step, the policy's likeliest; `Step.num_plausible` counts all of them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Token:

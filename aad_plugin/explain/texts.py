@@ -6,10 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from aad_plugin.explain.recorder import Reading
 from aad_plugin.explain.records import Step, Token
-
-__all__ = ["answer_pieces", "steps_of"]
+from aad_plugin.pair.recorder import Reading
 
 _INCOMPLETE = "\ufffd"
 

@@ -21,8 +21,6 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import Step, Token
 
-__all__ = ["FORMAT", "AnswerTrace", "TraceFolder", "TraceWriter", "text_hash"]
-
 FORMAT = 1
 _FLUSH_AFTER_S = 20.0
 _FLUSH_AFTER_ROWS = 200_000

@@ -12,8 +12,6 @@ from aad_plugin.explain.records import Explanation, Step
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["compact_steps", "print_explanation", "write_explanation"]
-
 _FULL_COLOUR = 1.0  # nats
 _SHOWN_DEPARTURES = 12
 _NEAR_TIE = "within one rounding step of {}: a near tie, which float32 or a batch of another size may decide otherwise"
@@ -50,7 +48,7 @@ def write_explanation(explanation: Explanation, path: Path) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    from aad_plugin.report.page import write_page
+    from aad_plugin.pages.page import write_page
 
     data = {
         "prompt": explanation.prompt,

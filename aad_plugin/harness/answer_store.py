@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.checkpoint_mark import checkpoint_mark
+from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.settings import DecodingSettings
-
-__all__ = ["Answer", "AnswerStore", "Stored", "answers_folder", "is_truncated", "request_key"]
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 

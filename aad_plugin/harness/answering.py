@@ -23,10 +23,8 @@ from aad_plugin.harness.cache import keyed_cache_hook, never_store
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.harness.tracing import RunTracer
 from aad_plugin.harness.turns import FOLLOW_UPS, answer_in_turns
-from aad_plugin.rendering import settled
 from aad_plugin.settings import DecodingSettings
-
-__all__ = ["PairAnswers"]
+from aad_plugin.texts.rendering import settled
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 

@@ -11,13 +11,11 @@ from lm_eval.models.huggingface import HFLM
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.neutral_options import telling
-from aad_plugin.load import PER_MODEL, typed
-from aad_plugin.options import refuse_unknown
-from aad_plugin.pair import AlignedPair, check_shortcuts
-from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
+from aad_plugin.pair.loading import PER_MODEL, typed
+from aad_plugin.pair.model import AlignedPair
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-
-__all__ = ["LOGLIKELIHOODS", "PairArguments"]
+from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown
+from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
 
 LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
 _REFERENCE_OPTIONS = tuple(f"reference_{name}" for name in PER_MODEL)
@@ -70,7 +68,7 @@ class PairArguments:
         """Sort a user's model_args.
 
         Raises:
-            ConfigError, ReferenceUnknown: see :func:`aad_plugin.pair_source.resolve` and the settings.
+            ConfigError, ReferenceUnknown: see :func:`aad_plugin.sources.parts.resolve` and the settings.
         """
         rest = dict(model_args)
         parts = {name: rest.pop(name, None) for name in PART_NAMES}

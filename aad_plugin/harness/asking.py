@@ -12,18 +12,6 @@ from typing import Any
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.answer_store import Stored, is_truncated
 
-__all__ = [
-    "ENGINES",
-    "ask",
-    "check_engine",
-    "check_room",
-    "identity",
-    "load_model",
-    "render",
-    "too_long",
-    "whose_context",
-]
-
 ENGINES = ("hf", "vllm")
 _ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
 _ALIASES = {"transformers": "hf"}

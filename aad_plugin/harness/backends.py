@@ -19,8 +19,6 @@ from lm_eval import evaluator
 from aad_plugin.harness import output_folder
 from aad_plugin.harness.plain_errors import check_limit
 
-__all__ = ["loaded", "takes_strategies"]
-
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 _LOADED: weakref.WeakSet[Any] = weakref.WeakSet()

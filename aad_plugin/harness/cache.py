@@ -12,8 +12,6 @@ from typing import Any
 from lm_eval.api.model import CacheHook, hash_args
 from sqlitedict import SqliteDict
 
-__all__ = ["keyed_cache_hook", "never_store"]
-
 
 class _SelectiveDict(SqliteDict):
     """The database lm-eval opened, told which keys it must not keep."""

@@ -10,8 +10,6 @@ from transformers import GenerationConfig
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
-__all__ = ["split_gen_kwargs"]
-
 _SAMPLING = ("temperature", "top_p")
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
 _GENERATE = frozenset(vars(GenerationConfig())) | {"do_sample", "use_cache", "assistant_model"}

@@ -17,22 +17,21 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.quantizers import AutoQuantizationConfig
 
 from aad_plugin.errors import ConfigError, first_line
-from aad_plugin.explain.recorder import Reading
+from aad_plugin.files.marks import tokenizer_mark
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
-from aad_plugin.load import assemble
-from aad_plugin.options import safetensors_only
-from aad_plugin.pair import AlignedPair
-from aad_plugin.pair_source import PairSource
-from aad_plugin.pickers import picker_for
-from aad_plugin.provenance import describe, tokenizer_mark
+from aad_plugin.pair.account import describe
+from aad_plugin.pair.loading import assemble
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.pickers import picker_for
+from aad_plugin.pair.reading import Role
+from aad_plugin.pair.recorder import Reading
+from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sides import Role
-from aad_plugin.strategies import decode
-
-__all__ = ["AADLM"]
+from aad_plugin.sources.known_options import safetensors_only
+from aad_plugin.sources.parts import PairSource
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -125,7 +124,7 @@ class AADLM(PairAnswers, HFLM):
 
         source = self._source
         logger.info("reference: %s (%s)", source.reference or source.reference_adapter or source.base, source.proof)
-        self._model = assemble(
+        parts = assemble(
             source,
             load_model,
             settings=arguments.settings,
@@ -136,6 +135,7 @@ class AADLM(PairAnswers, HFLM):
             draft_model=arguments.draft_model,
             pickles=options.get("use_safetensors") is False,
         )
+        self._model = AlignedPair.from_parts(parts)
 
     def _reference_quantization(self, options: dict[str, Any]) -> Any:
         named = {name: options[name] for name in ("revision", "gguf_file", "trust_remote_code") if options.get(name)}

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aad_plugin.pair_source import PART_NAMES
 from aad_plugin.settings import SETTING_NAMES
-
-__all__ = ["NEUTRAL", "telling"]
+from aad_plugin.sources.parts import PART_NAMES
 
 _ELSEWHERE = "the parts that it stands for are in the account by themselves, with marks of their weights"
 _PER_REQUEST = "a setting of decoding is in the key of each answer, for the strategies that read it"

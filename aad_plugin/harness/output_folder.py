@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["forget", "note_trackers", "run_folder"]
-
 # What names a pair, most telling first; lm-eval itself reads `pretrained`.
 _NAMES = ("pair", "policy", "adapter")
 _current: Path | None = None

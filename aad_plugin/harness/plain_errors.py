@@ -14,8 +14,6 @@ from typing import Any
 
 from aad_plugin.errors import AADError, ConfigError, nearest
 
-__all__ = ["check_limit", "print_errors_plainly", "refuse_mistakes"]
-
 _MISTAKES = (ValueError, TypeError, KeyError, OSError)
 
 

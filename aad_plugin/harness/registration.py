@@ -9,16 +9,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "print_errors_plainly",
-    "register_all",
-    "register_models",
-    "register_output_folders",
-    "register_plain_errors",
-    "register_tasks",
-    "tasks_path",
-]
-
 _MODELS = {
     "aad": "aad_plugin.harness.model:AADLM",
     "aad-vllm": "aad_plugin.harness.vllm_model:AADVLLM",

@@ -16,8 +16,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 
-__all__ = ["GenerateTask", "fewshot_settings", "generate_request", "is_predict_only", "resolve_field"]
-
 _Base: Any = getattr(_tasks, "GenerateTask", ConfigurableTask)
 
 

@@ -11,12 +11,10 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from aad_plugin.explain.recorder import Reading
 from aad_plugin.explain.texts import steps_of
 from aad_plugin.explain.trace_files import AnswerTrace, TraceWriter, text_hash
+from aad_plugin.pair.recorder import Reading
 from aad_plugin.settings import DecodingSettings
-
-__all__ = ["RunTracer"]
 
 
 class RunTracer:

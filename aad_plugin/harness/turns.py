@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from lm_eval.api.instance import Instance
 
 from aad_plugin.harness.answer_store import Answer, is_truncated
-from aad_plugin.judges.thinking import answer_after_thinking
-
-__all__ = ["FOLLOW_UPS", "answer_in_turns", "replies_of"]
+from aad_plugin.texts.thinking import answer_after_thinking
 
 FOLLOW_UPS = "follow_ups"
 Messages = list[dict[str, str]]
@@ -46,8 +44,8 @@ def answer_in_turns(
         for row in rows:
             context, gen_kwargs = current[row].args
             said = answer_after_thinking(replies[row][-1])
-            text = replies[row][-1] if said is None else said
-            current[row] = _with_arguments(current[row], next_context(context, text, left[row].pop(0)), gen_kwargs)
+            visible = str(replies[row][-1]) if said is None else said
+            current[row] = _with_arguments(current[row], next_context(context, visible, left[row].pop(0)), gen_kwargs)
     return [
         _as_list(texts) if request.args[1].get(FOLLOW_UPS) else texts[0]
         for request, texts in zip(requests, replies, strict=True)

@@ -15,8 +15,6 @@ check_vllm()  # in one line what the imports below would say in twenty
 # vLLM asks the same question to find out that it is the CPU build: let it, before anything is changed.
 from vllm.platforms import current_platform  # noqa: E402
 
-__all__ = ["VLLM"]
-
 current_platform.device_type  # noqa: B018 - the platform is found out on first use
 _version = importlib.metadata.version
 
@@ -30,6 +28,6 @@ def _either_version(distribution_name: str) -> str:
 
 importlib.metadata.version = _either_version
 try:
-    from lm_eval.models.vllm_causallms import VLLM
+    from lm_eval.models.vllm_causallms import VLLM as VLLM  # the name that this module is for
 finally:
     importlib.metadata.version = _version

@@ -17,25 +17,23 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
 
-from aad_plugin.checkpoint_mark import checkpoint_mark
 from aad_plugin.engine.options import engine_pair, on_gpu, with_users
 from aad_plugin.engine.requests import extra_args
 from aad_plugin.engine.self_test import TOKENS, EngineProof
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
+from aad_plugin.files.marks import checkpoint_mark, tokenizer_mark
+from aad_plugin.files.versions import versions
 from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.vllm_host import VLLM
 from aad_plugin.harness.vllm_replicas import Replicas, run
-from aad_plugin.pickers import picker_for
-from aad_plugin.provenance import tokenizer_mark, versions
-from aad_plugin.rendering import borrow_template
-from aad_plugin.rounding import say_dtype
-from aad_plugin.sampling import draw_seed
+from aad_plugin.pair.pickers import picker_for
+from aad_plugin.pair.rounding import say_dtype
+from aad_plugin.pair.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-
-__all__ = ["AADVLLM"]
+from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 

@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-__all__ = ["Replicas", "run"]
-
 
 class Replicas:
     """``number`` engines of the same arguments.

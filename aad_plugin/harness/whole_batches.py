@@ -18,8 +18,6 @@ from aad_plugin.harness.asking import ask
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.settings import DecodingSettings
 
-__all__ = ["answer_in_batches", "open_store"]
-
 
 def open_store(model: Any, folder: Path) -> AnswerStore:
     """The answers of these weights (and dtype, versions) below a folder."""

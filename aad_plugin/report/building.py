@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pages.page import write_page
 from aad_plugin.report.content import page_content
-from aad_plugin.report.page import write_page
 from aad_plugin.report.runs import Run, read_run
-
-__all__ = ["MAX_TRACES", "build_report", "read_runs"]
 
 MAX_TRACES = 400
 """Answers whose tokens are embedded; some 10 kB each at 250 tokens."""

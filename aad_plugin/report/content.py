@@ -16,13 +16,11 @@ from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder
 from aad_plugin.explain.views import compact_steps
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.refusals import is_refusal
-from aad_plugin.judges.thinking import answer_after_thinking
 from aad_plugin.report.documents import AnswerText, Document
 from aad_plugin.report.figures import figures_of, win_rates_of
 from aad_plugin.report.runs import Run
 from aad_plugin.report.verdict_folders import Comparison
-
-__all__ = ["page_content"]
+from aad_plugin.texts.thinking import answer_after_thinking
 
 TRUNCATED, REFUSES, DEGENERATE = 1, 2, 4
 _MAX_WORDS = 4000  # characters of a judge's reply that are shown

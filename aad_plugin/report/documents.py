@@ -11,11 +11,9 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.trace_files import AnswerTrace, text_hash
-from aad_plugin.judges.inputs import prompt_of
-from aad_plugin.judges.items import Messages, as_messages, prompt_hash
-from aad_plugin.judges.samples import in_turns, sample_answers
-
-__all__ = ["AnswerText", "Document", "read_answers_file", "read_lines", "read_samples", "read_scores"]
+from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
+from aad_plugin.texts.prompts import prompt_of
+from aad_plugin.texts.samples import in_turns, sample_answers
 
 
 @dataclass

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from aad_plugin.judges.statistics import interval_of_rate
-from aad_plugin.judges.thinking import answer_after_thinking
+from aad_plugin.judges.statistics.intervals import interval_of_rate
 from aad_plugin.report.runs import Run, TaskRun
 from aad_plugin.report.verdict_folders import Comparison
-
-__all__ = ["Figure", "WinRate", "figures_of", "names_of", "win_rates_of"]
+from aad_plugin.texts.thinking import answer_after_thinking
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.statistics import CONFIDENCE, paired_difference
+from aad_plugin.judges.statistics.intervals import CONFIDENCE, paired_difference
 from aad_plugin.report.documents import Document
 from aad_plugin.report.gate_file import Gate, Rule
 from aad_plugin.report.gate_series import (
@@ -26,8 +26,6 @@ from aad_plugin.report.gate_series import (
     why_not_gated,
 )
 from aad_plugin.report.runs import Run, TaskRun
-
-__all__ = ["GateResult", "Mismatch", "NotGated", "Tested", "check_gate"]
 
 _BETTER = (1 - CONFIDENCE) / 2
 _SUMMARY_AGAIN = (

@@ -19,8 +19,6 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 
-__all__ = ["MISMATCHES", "Gate", "Rule", "read_gate"]
-
 MISMATCHES = ("version", "fewshot", "documents", "prompts", "judge", "method", "dtype")
 """What may differ between two runs so that they cannot be compared."""
 _DEFAULTS = (("task", "*"), ("metric", "*"), ("direction", ""))

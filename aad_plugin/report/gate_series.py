@@ -13,8 +13,6 @@ from aad_plugin.report.gate_file import Rule
 from aad_plugin.report.runs import TaskRun
 from aad_plugin.report.verdict_folders import Comparison
 
-__all__ = ["Series", "direction_of", "largest_difference", "owner_of", "series_of", "table_only", "why_not_gated"]
-
 _HIGHER = ("win_rate", "reward_", "grade_")
 _GRADES = 9.0  # from 1 to 10
 
@@ -106,6 +104,7 @@ def _candidate(task: TaskRun) -> str:
 
 
 def _judge(comparison: Comparison) -> str:
-    first = comparison.verdicts[0] if comparison.verdicts else None
-    marks = (comparison.judge, first and first.judge_fingerprint[:12], first and first.template[:12])
+    marks = [comparison.judge]
+    if comparison.verdicts:
+        marks += [comparison.verdicts[0].judge_fingerprint[:12], comparison.verdicts[0].template[:12]]
     return " ".join(filter(None, marks))

@@ -7,10 +7,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from aad_plugin.files.whole import write_text
 from aad_plugin.report.gate import GateResult, Tested
-from aad_plugin.run_folder import write_text
-
-__all__ = ["gate_text", "junit_xml", "write_json"]
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -34,7 +32,7 @@ def gate_text(result: GateResult) -> str:
 
 def write_json(result: GateResult, path: Path) -> None:
     """Write everything as JSON; NaN becomes null."""
-    from aad_plugin.judges.summary import without_nan
+    from aad_plugin.files.whole import without_nan
 
     write_text(path, json.dumps(without_nan(result.to_json()), indent=2) + "\n")
 

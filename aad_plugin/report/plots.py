@@ -8,31 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.pages.plotting import WIDTH_INCHES, check_plots, figure_style, plain_text, save_figure
 from aad_plugin.report.figures import Figure, figures_of, win_rates_of
 from aad_plugin.report.runs import Run
 
-__all__ = ["WIDTH_INCHES", "check_plots", "figure_style", "plain_text", "save_figure", "write_plots"]
-
 _Z95 = 1.959964
-WIDTH_INCHES = 5.5  # a text column of most proceedings
 _Row = tuple[str, str, float, float, float]  # label, run, value, low, high
-
-
-def check_plots(folder: Path) -> None:
-    """Raise, before anything is read, where plots cannot be drawn or written.
-
-    Raises:
-        BackendMissing: no matplotlib. ConfigError: the folder cannot be made.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise BackendMissing("plots need matplotlib: pip install 'aad_plugin[report]'") from error
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write plots to {folder}: {error.strerror or error}") from error
 
 
 def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -91,30 +72,6 @@ def _draw(path: Path, title: str, rows: Sequence[_Row]) -> list[Path]:
         return save_figure(canvas, path)
 
 
-def figure_style() -> Any:
-    """Return a context in which figures are drawn: SVG text stays text, and the same figure gives the same file."""
-    from matplotlib import rc_context
-
-    return rc_context({"svg.fonttype": "none", "svg.hashsalt": "aad", "font.size": 9})
-
-
-def save_figure(canvas: Any, path: Path) -> list[Path]:
-    """Write a matplotlib figure as SVG and as PNG at 300 dpi, inside :func:`figure_style`.
-
-    Args:
-        path: without suffix.
-    Raises:
-        ConfigError: the disk does not take them.
-    """
-    written = [path.with_suffix(".svg"), path.with_suffix(".png")]
-    try:
-        for file in written:
-            canvas.savefig(file, dpi=300, metadata={"Date": None} if file.suffix == ".svg" else None)
-    except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from error
-    return written
-
-
 def _figure_row(one: Figure, several: bool) -> _Row:
     error = math.nan if one.error is None else _Z95 * one.error
     label = _label(one.task if several or not one.answer else "", one.answer)
@@ -127,8 +84,3 @@ def _label(*parts: str) -> str:
 
 def _file_name(metric: str) -> str:
     return re.sub(r"\W+", "_", metric).strip("_") or "metric"
-
-
-def plain_text(text: str) -> str:
-    """Return text that matplotlib draws as it stands. Dollar signs would start a formula."""
-    return text.replace("$", r"\$")

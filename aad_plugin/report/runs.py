@@ -24,8 +24,6 @@ from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder
 from aad_plugin.report.documents import Document, read_answers_file, read_samples, read_scores
 from aad_plugin.report.verdict_folders import Comparison, read_comparison
 
-__all__ = ["Run", "TaskRun", "read_run"]
-
 
 @dataclass
 class TaskRun:

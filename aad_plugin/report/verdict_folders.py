@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.judges.items import Verdict
-from aad_plugin.judges.results import verdict_of
-from aad_plugin.judges.summary import summarize
+from aad_plugin.judges.statistics.results import verdict_of
+from aad_plugin.judges.statistics.summary import summarize
 from aad_plugin.report.documents import Document, read_lines
-
-__all__ = ["Comparison", "Words", "read_comparison"]
 
 
 @dataclass(frozen=True)

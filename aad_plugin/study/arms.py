@@ -14,8 +14,6 @@ from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Answer
 from aad_plugin.study.sweeps import best_on_dev
 
-__all__ = ["AAD", "BEST_OF_2", "EFT", "GREEDY", "ORACLE_PICKS", "REFERENCE", "Arm", "Costs", "build_arms"]
-
 REFERENCE, GREEDY, BEST_OF_2, EFT, AAD = "greedy reference", "greedy policy", "best_of_2", "EFT", "AAD"
 ORACLE_PICKS = "picker = oracle"
 

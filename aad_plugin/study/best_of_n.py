@@ -17,8 +17,6 @@ from aad_plugin.study.cells import samples_of
 from aad_plugin.study.intervals import Interval, mean_interval
 from aad_plugin.study.rewards import Reader
 
-__all__ = ["CurvePoint", "best_of_n_rewards", "curve", "pick_chances"]
-
 
 @dataclass(frozen=True)
 class CurvePoint:

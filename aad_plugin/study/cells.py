@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.judges.items import digest
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.prompts import Prompt, prompt_mark
 from aad_plugin.study.rows import AnswerKey
-
-__all__ = ["Cell", "Decoding", "curve_cell", "extra_cells", "samples_of", "sweep_cells", "table_cells", "tuned_cells"]
+from aad_plugin.texts.messages import digest
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aad_plugin.judges.statistics import Estimate, mean_with_interval
+from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
 from aad_plugin.study.arms import AAD, BEST_OF_2, EFT, GREEDY, REFERENCE, Arm
 from aad_plugin.study.intervals import Interval, difference_of
-
-__all__ = ["PAPERS_ORDER", "Comparison", "compare_arms", "order_lines", "papers_rows"]
 
 PAPERS_ORDER = (REFERENCE, GREEDY, BEST_OF_2, EFT, AAD)
 

@@ -10,17 +10,16 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList
 
-from aad_plugin.answers import check_room, encode_prompts
 from aad_plugin.errors import AADError, ConfigError, NonFiniteLogits
-from aad_plugin.pair import AlignedPair
-from aad_plugin.sampling import KeyedSampler, prompt_key
-from aad_plugin.sides import TwoModels
-from aad_plugin.strategies import answer_lengths, decode, draw, implicit_rewards
+from aad_plugin.pair.answering import check_room, encode_prompts
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.sampling import KeyedSampler, prompt_key
+from aad_plugin.pair.sides import TwoModels
+from aad_plugin.pair.stopping import answer_lengths
+from aad_plugin.pair.strategies import decode, draw, implicit_rewards
+from aad_plugin.sources.vocabulary import shared_vocab_size
 from aad_plugin.study.cells import Cell, Decoding
 from aad_plugin.study.prompts import Prompt, prompt_mark
-from aad_plugin.vocabulary import shared_vocab_size
-
-__all__ = ["Batch", "Decoded", "Decoder", "load_wrong_reference"]
 
 
 @dataclass(frozen=True)

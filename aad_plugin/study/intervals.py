@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aad_plugin.judges.statistics import mean_of_unbounded, paired_difference
-
-__all__ = ["Interval", "difference_of", "mean_interval"]
+from aad_plugin.judges.statistics.intervals import mean_of_unbounded, paired_difference
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from aad_plugin.demo.assets import SHIPPED
-from aad_plugin.demo.recipe.shipped import trained_prompts
+from aad_plugin.demo.training_prompts import trained_prompts
 from aad_plugin.study.prompts import Prompt, prompt_mark, read_prompts
-
-__all__ = ["training_overlaps"]
 
 _DEMO = {"oracle": "reward", "picker": "reward", "pair": "policy"}
 

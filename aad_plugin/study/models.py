@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from aad_plugin.judges.items import digest
-from aad_plugin.judges.reward import reward_mark
-from aad_plugin.pair import AlignedPair
-from aad_plugin.provenance import describe, weights_mark
+from aad_plugin.files.marks import weights_mark
+from aad_plugin.judges.kinds.reward import reward_mark
+from aad_plugin.pair.account import describe
+from aad_plugin.pair.model import AlignedPair
 from aad_plugin.study.plan import StudyPlan
-
-__all__ = ["account"]
+from aad_plugin.texts.messages import digest
 
 
 def account(plan: StudyPlan, pair: AlignedPair, wrong: AlignedPair | None) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.study.prompts import Prompt
 
-__all__ = ["FILE", "StudyPlan", "keep_plan", "read_plan"]
-
 FILE = "plan.json"
 _SHOWN = 60
 _PLACES = ("parts",)  # where the models lie: a moved folder is the same pair, its weights are marked

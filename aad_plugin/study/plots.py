@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.report.plots import WIDTH_INCHES, check_plots, figure_style, plain_text, save_figure
+from aad_plugin.pages.plotting import WIDTH_INCHES, check_plots, figure_style, plain_text, save_figure
 from aad_plugin.study.arms import Arm
 from aad_plugin.study.best_of_n import CurvePoint
 from aad_plugin.study.comparisons import papers_rows
 from aad_plugin.study.results import Results
 from aad_plugin.study.sweeps import Point
-
-__all__ = ["write_study_plots"]
 
 _HEIGHT_INCHES = 4.0
 _DASHES = [(0, (1, 1)), (0, (3, 1)), (0, (5, 1, 1, 1)), (0, (6, 2)), "-"]

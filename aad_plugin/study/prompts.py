@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import check_text
-from aad_plugin.judges.items import as_messages, digest
-from aad_plugin.synthesis.prompts import prompt_rows
-
-__all__ = ["Prompt", "draw_splits", "prompt_mark", "read_prompts"]
+from aad_plugin.texts.messages import as_messages, digest
+from aad_plugin.texts.prompts import check_text, prompt_rows
 
 Prompt = str | list[dict[str, str]]
 
@@ -20,7 +17,7 @@ def read_prompts(source: str) -> list[Prompt]:
     """Read prompts.
 
     Args:
-        source: a file or a data set, as :func:`aad_plugin.synthesis.prompts.prompt_rows` reads them.
+        source: a file or a data set, as :func:`aad_plugin.texts.prompts.prompt_rows` reads them.
     Returns:
         distinct prompts in file order; of a conversation, the turns up to the user's last one.
     Raises:

@@ -16,8 +16,6 @@ from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Rows
 from aad_plugin.study.sweeps import Point, sweep
 
-__all__ = ["Results", "compute_results"]
-
 
 @dataclass(frozen=True)
 class Results:

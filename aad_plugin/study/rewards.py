@@ -12,8 +12,6 @@ from aad_plugin.study.prompts import Prompt, prompt_mark
 from aad_plugin.study.rows import Answer, Rows
 from aad_plugin.study.scoring import answer_mark
 
-__all__ = ["Reader"]
-
 
 class Reader:
     """A plan with what was found for it.

@@ -17,8 +17,6 @@ from filelock import FileLock, Timeout
 
 from aad_plugin.errors import AADError, ConfigError
 
-__all__ = ["FILE", "Answer", "AnswerKey", "Rows", "StudyStopped"]
-
 FILE = "rows.jsonl"
 
 # decoding's mark, prompt's mark, sample number

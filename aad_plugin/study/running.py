@@ -15,8 +15,6 @@ from aad_plugin.study.rows import Rows
 from aad_plugin.study.scoring import Scorer
 from aad_plugin.study.sweeps import best_on_dev
 
-__all__ = ["run_study"]
-
 
 def run_study(
     folder: Path, plan: StudyPlan, decoder: Decoder, scorers: Sequence[Scorer], *, progress: bool = True

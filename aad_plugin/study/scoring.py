@@ -7,12 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aad_plugin.judges.items import digest
-from aad_plugin.judges.reward import RewardModel
+from aad_plugin.judges.kinds.reward import RewardModel
 from aad_plugin.study.prompts import Prompt
 from aad_plugin.study.rows import Answer, AnswerKey, Rows, StudyStopped
-
-__all__ = ["Scorer", "answer_mark"]
+from aad_plugin.texts.messages import digest
 
 
 def answer_mark(prompt: str, text: str) -> str:

@@ -12,8 +12,6 @@ from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Rows
 
-__all__ = ["Point", "best_on_dev", "sweep"]
-
 
 @dataclass(frozen=True)
 class Point:

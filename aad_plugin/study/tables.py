@@ -17,8 +17,6 @@ from aad_plugin.study.comparisons import Comparison
 from aad_plugin.study.results import Results
 from aad_plugin.study.sweeps import Point
 
-__all__ = ["Table", "study_tables"]
-
 _CURVE_SHOWN = (1, 2, 3, 4, 8, 16, 32)
 
 

@@ -14,8 +14,6 @@ from aad_plugin.study.results import compute_results
 from aad_plugin.study.rows import Rows
 from aad_plugin.study.tables import study_tables
 
-__all__ = ["write_study"]
-
 
 def write_study(folder: Path) -> list[Path]:
     """Compute every figure from the stored rows and write it.

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.run_folder import write_text
+from aad_plugin.files.whole import write_text
 from aad_plugin.synthesis.filters import REASONS, Candidate
-
-__all__ = ["DATASET", "JSONL", "row_of", "write_dataset"]
 
 JSONL = "preferences.jsonl"
 DATASET = "dataset"

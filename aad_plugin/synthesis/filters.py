@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from aad_plugin.errors import ConfigError
 
-__all__ = ["REASONS", "Candidate", "Limits", "sift"]
-
 # Why a pair is left out, in the order in which the rules are tried; a pair counts for the first that holds.
 REASONS = {
     "identical": "both answers are the same text",

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.run_folder import read_account, refuse_other_run
+from aad_plugin.files.whole import write_text
 from aad_plugin.harness.answer_store import Stored
 from aad_plugin.harness.asking import (
     check_engine,
@@ -26,13 +28,10 @@ from aad_plugin.harness.asking import (
     whose_context,
 )
 from aad_plugin.harness.whole_batches import answer_in_batches, open_store
-from aad_plugin.run_folder import read_account, refuse_other_run, write_text
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.synthesis.dataset import DATASET, JSONL, write_dataset
 from aad_plugin.synthesis.filters import Candidate, Limits, sift
-from aad_plugin.synthesis.prompts import PromptSet
-
-__all__ = ["ACCOUNT", "REJECTED", "Recipe", "Synthesized", "synthesize"]
+from aad_plugin.texts.prompts import PromptSet
 
 logger = logging.getLogger(__name__)
 
@@ -225,7 +224,7 @@ def _with_scores(candidates: Sequence[Candidate], recipe: Recipe) -> list[Candid
         return list(candidates)
     from dataclasses import replace
 
-    from aad_plugin.judges.reward import RewardModel
+    from aad_plugin.judges.kinds.reward import RewardModel
 
     model = RewardModel.load(recipe.margin_judge.removeprefix("reward:"))
     chosen = model.score([(c.prompt, c.chosen) for c in candidates])

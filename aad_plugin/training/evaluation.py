@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.run_folder import read_account
+from aad_plugin.files.whole import write_text
 from aad_plugin.harness.asking import check_room, load_model, render
 from aad_plugin.harness.whole_batches import answer_in_batches, open_store
-from aad_plugin.judges.statistics import Estimate, mean_with_interval
-from aad_plugin.run_folder import read_account, write_text
-from aad_plugin.synthesis.prompts import PromptSet
-
-__all__ = ["Answers", "Evaluation", "Scorer", "better", "evaluate", "load_scorer", "win_rate"]
+from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
+from aad_plugin.texts.prompts import PromptSet
 
 # Scores answers: prompts and answers, one number each, larger is better.
 Scorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
@@ -69,14 +68,14 @@ def load_scorer(name: str, start: dict[str, Any]) -> Scorer:
         ConfigError: another word, or no such model.
     """
     if name.startswith("reward:") and len(name) > len("reward:"):
-        from aad_plugin.judges.reward import RewardModel
+        from aad_plugin.judges.kinds.reward import RewardModel
 
         model = RewardModel.load(name.removeprefix("reward:"))
         return lambda prompts, answers: model.score(list(zip(prompts, answers, strict=True)))
     if name != "implicit":
         raise ConfigError(f"a picker is implicit or reward:<model>, an oracle reward:<model>; got {name!r}")
-    from aad_plugin.load import load_pair
-    from aad_plugin.pair_check import implicit_rewards
+    from aad_plugin.pair.check import implicit_rewards
+    from aad_plugin.pair.model import load_pair
 
     options = dict(start)
     pair = load_pair(options.pop("pair", None), **options)

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from aad_plugin.demo.assets import SHIPPED
-from aad_plugin.demo.recipe.shipped import trained_prompts
-from aad_plugin.synthesis.prompts import prompt_key
-
-__all__ = ["training_prompts", "warn_of_known_prompts"]
+from aad_plugin.demo.training_prompts import trained_prompts
+from aad_plugin.texts.prompts import prompt_key
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,6 @@ import yaml
 
 from aad_plugin.errors import ConfigError, nearest
 
-__all__ = ["read_recipe", "recipe_names", "recipe_path"]
-
 
 def recipe_names() -> list[str]:
     """The recipes that come with this package."""

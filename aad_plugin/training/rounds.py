@@ -23,18 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.run_folder import read_account, refuse_other_run
+from aad_plugin.files.whole import write_text
 from aad_plugin.harness.asking import identity
-from aad_plugin.pair_source import PART_NAMES, PairSource, resolve
-from aad_plugin.run_folder import read_account, refuse_other_run, write_text
-from aad_plugin.synthesis.prompts import PromptSet, refuse_overlap
+from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
 from aad_plugin.synthesis.synthesizing import Recipe, synthesize
+from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Evaluation, Scorer, evaluate, load_scorer
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds_table import Round, write_tables
 from aad_plugin.training.trl_command import check_options, check_trl, end_orphans, last_checkpoint, log_history, run_trl
-
-__all__ = ["ACCOUNT", "Plan", "iterate"]
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +186,7 @@ def _start(home: Path, source: PairSource) -> str:
     """The full checkpoint that training starts from: TRL's command line takes no adapter."""
     if not source.shares_base:
         return str(source.policy)
-    from aad_plugin.engine.checkpoints import merge_adapter
+    from aad_plugin.sources.merging import merge_adapter
 
     return str(merge_adapter(str(source.base), str(source.adapter), "auto", home.resolve() / "start"))
 

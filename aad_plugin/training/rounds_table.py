@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.judges.length_control import length_controlled
-from aad_plugin.judges.statistics import INTERVAL_METHOD, Estimate
-from aad_plugin.run_folder import write_text
+from aad_plugin.files.whole import write_text
+from aad_plugin.judges.statistics.intervals import INTERVAL_METHOD
+from aad_plugin.judges.statistics.length_control import length_controlled
 from aad_plugin.training.evaluation import Answers, Evaluation, better, win_rate
-
-__all__ = ["Round", "row_of", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -78,15 +76,17 @@ def write_tables(folder: Path, rounds: Sequence[Round], picker: str, oracle: str
 
 
 def _against(name: str, new: Answers, old: Answers, number: int) -> dict[str, float | None]:
-    found = win_rate(new, old) if number else Estimate(*[None] * 4)  # type: ignore[list-item]
+    if not number:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    found = win_rate(new, old)
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _at_matched_length(name: str, new: Answers, old: Answers, number: int) -> dict[str, float | None]:
     if not number:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
-    lengths = [list(map(len, answers.texts)) for answers in (new, old)]
-    found = length_controlled(better(new, old), *lengths)
+    new_lengths, old_lengths = (list(map(len, answers.texts)) for answers in (new, old))
+    found = length_controlled(better(new, old), new_lengths, old_lengths)
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 

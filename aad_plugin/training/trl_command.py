@@ -17,17 +17,6 @@ from typing import Any
 
 from aad_plugin.errors import AADError, BackendMissing, ConfigError
 
-__all__ = [
-    "FOLDER_MARK",
-    "TrainingFailed",
-    "check_options",
-    "check_trl",
-    "end_orphans",
-    "last_checkpoint",
-    "log_history",
-    "run_trl",
-]
-
 FOLDER_MARK = "AAD_RUN_FOLDER"
 _GRACE_S = 10
 # In a process of its own: reading TRL's options claims devices. What a command line holds besides is accelerate's.

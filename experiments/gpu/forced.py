@@ -6,6 +6,7 @@ One difference does not count for all that follow, as it would in free decoding.
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,12 +14,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from aad_plugin.decoding import aad_scores
-from aad_plugin.pair import AlignedPair
-from aad_plugin.sides import TwoModels
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.sides import TwoModels
 from experiments.gpu.random_pairs import SHAPES, build
 from experiments.gpu.records import Records
-
-__all__ = ["run"]
 
 
 class _Forcing(LogitsProcessor):
@@ -51,16 +50,16 @@ def run(records: Records, device: str, shape: str, batch: int, tokens: int, dtyp
         for shortcuts in ("none", "candidates", "lazy", "auto"):
             for strategy in ("aad", "greedy", "reference") if shortcuts in ("none", "auto") else ("aad",):
                 what = f"{shape} {kind} {strategy} {shortcuts}"
-                records.attempt(what, lambda p=pair, s=shortcuts, t=truth, n=strategy: _held(p, s, n, ids, t))
+                records.attempt(what, partial(_held, pair, shortcuts, strategy, ids, truth))
         if kind == "full":
-            records.attempt(f"{shape} naive loop", lambda t=truth: _naive(built.policy, built.reference, ids, t))
+            records.attempt(f"{shape} naive loop", partial(_naive, built.policy, built.reference, ids, truth))
 
 
 class _Exact:
     """The text and, per strategy, float32's choices along it and their margins."""
 
     def __init__(self, models: Any, adapter: str | None, ids: Tensor, tokens: int) -> None:
-        from aad_plugin.sides_in_turns import OneBaseInTurns
+        from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 
         pair = AlignedPair(OneBaseInTurns(models, adapter) if adapter else TwoModels(*models), shortcuts="none")
         self.text = pair.generate(
@@ -90,7 +89,7 @@ def _naive(policy: Any, reference: Any, ids: Tensor, truth: _Exact) -> dict[str,
     whole = torch.cat([ids, truth.text], dim=1)
     steps = truth.text.shape[1]
     rows = [model(input_ids=whole, logits_to_keep=steps + 1).logits[:, :-1] for model in (policy, reference)]
-    return _share(aad_scores(*rows, 0.1).argmax(-1), truth.choices["aad"])
+    return _share(aad_scores(rows[0], rows[1], 0.1).argmax(-1), truth.choices["aad"])
 
 
 def _share(chosen: Tensor, wanted: Tensor) -> dict[str, Any]:

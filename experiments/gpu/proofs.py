@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aad_plugin import proof
-from aad_plugin.pair import AlignedPair
-from aad_plugin.proof_checks import CHECKS, USES, make_text
-from aad_plugin.strategies import decode
+from aad_plugin.pair import proof
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.proof_checks import CHECKS, USES, make_text
+from aad_plugin.pair.strategies import decode
 from experiments.gpu.random_pairs import ARCHITECTURES, SHAPES, build
 from experiments.gpu.records import Records
-
-__all__ = ["run"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CLOSE = 1e-4  # nats; a choice that is closer may fall either way in float32
@@ -38,9 +37,9 @@ def run(records: Records, device: str, shapes: list[str]) -> None:
             records.attempt(f"{what} made", make)
             for kind in ("lora", "full") if built is not None else ():
                 pair = getattr(built, kind)
-                records.attempt(f"{what} {kind}", lambda pair=pair: _prove(pair))
+                records.attempt(f"{what} {kind}", partial(_prove, pair))
                 if dtype == "float32":
-                    records.attempt(f"{what} {kind} tokens", lambda pair=pair: _tokens(pair))
+                    records.attempt(f"{what} {kind} tokens", partial(_tokens, pair))
 
 
 def _prove(pair: AlignedPair) -> dict[str, Any]:

@@ -23,10 +23,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from aad_plugin.pair import AlignedPair
-from aad_plugin.sides import OneBase, TwoModels
-
-__all__ = ["ARCHITECTURES", "SHAPES", "Shape", "build"]
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.sides import OneBase, TwoModels
 
 
 @dataclass(frozen=True)

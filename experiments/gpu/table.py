@@ -12,14 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aad_plugin.bench.loops import greedy_loop, naive_loop
-from aad_plugin.bench.operations import per_step
-from aad_plugin.pair import AlignedPair
-from aad_plugin.strategies import decode
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.strategies import decode
+from aad_plugin.speed.loops import greedy_loop, naive_loop
+from aad_plugin.speed.operations import per_step
 from experiments.gpu.random_pairs import SHAPES, Built, build
 from experiments.gpu.records import Records
-
-__all__ = ["run"]
 
 PROMPT = 128
 SHORTCUTS = ("none", "candidates", "lazy", "auto")
@@ -38,7 +36,7 @@ def run(records: Records, device: str, shape: str, batches: list[int], tokens: i
     started = time.monotonic()
     built = build("llama", SHAPES[shape], dtype, device, 8.0, 0.05)
     for kind in ("lora", "full"):
-        records.attempt(f"{shape} proof {kind}", lambda kind=kind: {"path": getattr(built, kind).prove().path})
+        records.attempt(f"{shape} proof {kind}", partial(_path, getattr(built, kind)))
     print(json.dumps({"part": records.part, "made_s": round(time.monotonic() - started, 1)}), flush=True)
     by_batch: dict[int, Calls] = {}
     for number, batch in enumerate(batches):
@@ -50,8 +48,12 @@ def run(records: Records, device: str, shape: str, batches: list[int], tokens: i
     calls = by_batch[batches[0]]
     for name in COUNTED:
         if device == "cuda":
-            records.attempt(f"{shape} launches {name}", lambda name=name: _launches(calls[name]))
-        records.attempt(f"{shape} counts {name}", lambda name=name: _counts(calls[name]))
+            records.attempt(f"{shape} launches {name}", partial(_launches, calls[name]))
+        records.attempt(f"{shape} counts {name}", partial(_counts, calls[name]))
+
+
+def _path(pair: Any) -> dict[str, Any]:
+    return {"path": pair.prove().path}
 
 
 def _calls(built: Built, ids: Tensor, mask: Tensor) -> Calls:

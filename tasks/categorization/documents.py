@@ -8,8 +8,6 @@ from typing import Any
 
 from aad_plugin.tasks.data import Row, documents
 
-__all__ = ["ag_news", "banking77", "clinc150", "question", "trec", "written"]
-
 _INSTRUCTION = """{text}
 
 Which one of the following categories does the {kind} above belong to?

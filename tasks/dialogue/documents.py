@@ -8,11 +8,9 @@ import re
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import read_answers
-from aad_plugin.judges.items import prompt_hash
 from aad_plugin.tasks.data import Row, documents, rows_of
-
-__all__ = ["alpaca_eval", "arena_hard", "hh_rlhf", "mt_bench", "mt_bench_turn2", "preference"]
+from aad_plugin.texts.answer_files import read_answers
+from aad_plugin.texts.messages import prompt_hash
 
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}

@@ -9,8 +9,6 @@ from typing import Any
 
 from aad_plugin.tasks.data import Row, documents
 
-__all__ = ["beavertails", "openai_moderation", "question", "toxic_chat", "written", "xstest"]
-
 _INSTRUCTION = """{text}
 
 -----

@@ -14,7 +14,8 @@ import pytest
 from aad_plugin.alpaca.evaluator_configs import configurations
 from aad_plugin.alpaca.leaderboard import row_of
 from aad_plugin.errors import BackendMissing, ConfigError, JudgeUnavailable
-from aad_plugin.judges import alpaca_eval, load_judge
+from aad_plugin.judges import load_judge
+from aad_plugin.judges.statistics import official
 from tests.alpaca.made import NUM, outputs, references, write
 from tests.alpaca.submissions import NAME, files
 from tests.alpaca.test_generate import RUN
@@ -205,7 +206,7 @@ def test_every_shipped_evaluator_runs_in_alpaca_eval(aad, given, tmp_path, loopb
 
 
 def test_a_missing_or_broken_alpaca_eval_is_named(aad, given, annotator, monkeypatch, tmp_path):
-    monkeypatch.setattr(alpaca_eval.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(official.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(BackendMissing, match=r"which is not installed: pip install 'aad_plugin\[alpaca\]'"):
         raise aad(*given, "--annotator", annotator).exception
     monkeypatch.undo()

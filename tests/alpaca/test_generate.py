@@ -198,7 +198,7 @@ def test_rows_without_an_answer_are_left_out_with_partial(aad, own_set, tmp_path
 )
 def test_odd_replies_are_no_answers(message, finish, reason):
     from aad_plugin.alpaca.from_server import _read
-    from aad_plugin.judges.requests import Reply
+    from aad_plugin.judges.asking.requests import Reply
 
     assert _read(Reply("k", {"choices": [{"message": message, "finish_reason": finish}]})).reason == reason
 

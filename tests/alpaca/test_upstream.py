@@ -19,8 +19,8 @@ from aad_plugin.alpaca.instructions import InstructionSet
 from aad_plugin.alpaca.layout import Layout
 from aad_plugin.alpaca.leaderboard import WEIGHT_COLUMNS, read_csv, row_of
 from aad_plugin.alpaca.lint import lint
-from aad_plugin.judges.results import read_difficulties, read_verdicts
-from aad_plugin.judges.summary import summarize
+from aad_plugin.judges.statistics.results import read_difficulties, read_verdicts
+from aad_plugin.judges.statistics.summary import summarize
 from tests.alpaca.made import BASELINE, outputs, write
 from tests.alpaca.submissions import JUDGE, NAME, change_rows, files
 from tests.judges.test_alpaca_eval import annotator, client_config
@@ -30,7 +30,7 @@ __all__ = ["annotator"]
 
 pytestmark = [pytest.mark.slow, needs_public_data]
 
-SHIM = "from aad_plugin.judges.alpaca_worker import provide_pkg_resources as p; p(); "
+SHIM = "from aad_plugin.judges.statistics.alpaca_worker import provide_pkg_resources as p; p(); "
 
 
 def alpaca_eval(code, *arguments, cwd):

@@ -29,8 +29,8 @@ def run(task_folder):
 
 
 def test_strategies_answer_as_on_transformers(run, demo_model, run_folder):
-    from aad_plugin.answers import answer
-    from aad_plugin.load import load_pair
+    from aad_plugin.pair.answering import answer
+    from aad_plugin.pair.model import load_pair
 
     ours = load_pair("demo", dtype="float32")
     for asked in ({"strategy": "aad"}, {"strategy": "aad", "alpha": 0.4}, {"strategy": "greedy"},

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from aad_plugin.engine.checkpoints import can_share_base
-from aad_plugin.pair_source import PairSource
+from aad_plugin.sources.merging import can_share_base
+from aad_plugin.sources.parts import PairSource
 from tests.engine.pairs import lora_pair
 
 

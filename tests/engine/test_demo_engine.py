@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from aad_plugin.load import load_pair
+from aad_plugin.pair.model import load_pair
+from tests.demo.test_pair import PROMPTS, encode, naive_run
 from tests.engine.test_composite import differences
-from tests.test_demo_pair import PROMPTS, encode, naive_run
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("two_threads")]
 

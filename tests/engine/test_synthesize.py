@@ -8,8 +8,8 @@ import pytest
 
 from aad_plugin.synthesis import synthesizing
 from aad_plugin.synthesis.filters import Limits
-from aad_plugin.synthesis.prompts import PromptSet
 from aad_plugin.synthesis.synthesizing import Recipe, synthesize
+from aad_plugin.texts.prompts import PromptSet
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("two_threads")]
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from aad_plugin.answers import answer, encode_prompts
 from aad_plugin.cli.main import app
 from aad_plugin.decoding import token_advantage
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.explaining import explain, explain_answer
-from aad_plugin.explain.records import MAX_PLAUSIBLE
 from aad_plugin.explain.texts import answer_pieces
+from aad_plugin.pair.answering import answer, encode_prompts
+from aad_plugin.pair.recorder import MAX_PLAUSIBLE
 from tests.pairs import KINDS, toy_pair
 from tests.toys import byte_tokenizer
 
@@ -92,7 +92,7 @@ def test_a_given_answer_is_scored_token_by_token(kind):
 def test_a_long_given_answer_is_read_in_pieces(monkeypatch):
     toy = toy_pair("two_adapters")
     whole = explain_answer(toy.pair, PROMPT, "some words to score")
-    monkeypatch.setattr("aad_plugin.explain.recorder._MAX_LOGITS", 7 * 2 * toy.pair.vocab_size)  # 7 positions
+    monkeypatch.setattr("aad_plugin.pair.recorder._MAX_LOGITS", 7 * 2 * toy.pair.vocab_size)  # 7 positions
     pieces = explain_answer(toy.pair, PROMPT, "some words to score")
     assert pieces.reward == pytest.approx(whole.reward, abs=1e-4)
     assert len(pieces.steps) == len("some words to score")
@@ -116,7 +116,7 @@ def test_pieces_join_to_the_text_and_characters_stand_whole():
 
 
 def test_beams_are_refused():
-    from aad_plugin.strategies import decode
+    from aad_plugin.pair.strategies import decode
 
     pair = toy_pair("two_models").pair
     ids, mask = encode_prompts(pair, [PROMPT])
@@ -194,7 +194,7 @@ def test_mistakes_are_one_line(checkpoints, tmp_path, arguments, message):
 @pytest.mark.grid
 def test_the_sum_of_advantages_is_the_log_ratio_on_twenty_demo_prompts():
     """log π(y) of each model alone, over prompt and answer in one uncached forward, PEFT switching the adapter."""
-    from aad_plugin.load import load_pair
+    from aad_plugin.pair.model import load_pair
     from aad_plugin.tasks.demo.dialogue.load import prompts
 
     pair = load_pair("demo", dtype="float32")

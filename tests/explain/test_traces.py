@@ -9,7 +9,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.explain.explaining import explain
 from aad_plugin.explain.records import Step, Token
 from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder, TraceWriter, text_hash
-from aad_plugin.pair import AlignedPair
+from aad_plugin.pair.model import AlignedPair
 from tests.harness.conftest import QUESTIONS, answers, evaluate, task_folder
 
 __all__ = ["evaluate", "task_folder"]  # fixtures

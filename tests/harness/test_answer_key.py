@@ -11,14 +11,13 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from aad_plugin.checkpoint_mark import checkpoint_mark
+from aad_plugin.files.marks import checkpoint_mark, tokenizer_mark
 from aad_plugin.harness.answer_store import request_key
 from aad_plugin.harness.arguments import _OWN, PairArguments
 from aad_plugin.harness.model import AADLM
 from aad_plugin.harness.neutral_options import NEUTRAL
-from aad_plugin.options import FROM_PRETRAINED
-from aad_plugin.provenance import tokenizer_mark
 from aad_plugin.settings import READ_BY, STRATEGIES, DecodingSettings
+from aad_plugin.sources.known_options import FROM_PRETRAINED
 from tests.toys import byte_tokenizer
 
 OTHER = {"strategy": "greedy", "alpha": 0.3, "n": 5, "picker": "reward:x", "eft_scale": 2.5, "temperature": 0.4,

@@ -11,8 +11,8 @@ from lm_eval.tasks import TaskManager
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.harness.turns import replies_of
-from aad_plugin.judges.inputs import read_answers
-from aad_plugin.load import load_pair
+from aad_plugin.pair.model import load_pair
+from aad_plugin.texts.answer_files import read_answers
 from tests.tasks.upstream import write_upstream
 
 TASK = "aad_mt_bench"
@@ -45,7 +45,7 @@ def outputs(folder: Path, task: str = TASK) -> dict[str, dict]:
 
 
 def test_the_second_reply_follows_the_first(checkpoints, data_dir, run_folder):
-    from aad_plugin.answers import answer
+    from aad_plugin.pair.answering import answer
 
     args = checkpoints.model_args("two_models")
     results = run("aad", args, data_dir)
@@ -63,7 +63,7 @@ def test_the_second_reply_follows_the_first(checkpoints, data_dir, run_folder):
 
 
 def test_plain_text_where_no_chat_template_is_applied(checkpoints, data_dir, run_folder):
-    from aad_plugin.answers import answer
+    from aad_plugin.pair.answering import answer
 
     args = checkpoints.model_args("two_models")
     run("aad", args, data_dir, apply_chat_template=False)
@@ -146,7 +146,7 @@ def test_settings_of_a_loaded_pair_are_known_to_the_task(checkpoints, data_dir, 
 
 
 def test_a_question_asked_twice_has_one_saved_answer(tmp_path):
-    from aad_plugin.harness.opponents import read_baseline
+    from aad_plugin.texts.saved_answers import read_baseline
 
     line = '{"prompt": "Is it?", "output": "Yes."}\n'
     (tmp_path / "saved.jsonl").write_text(line * 2)

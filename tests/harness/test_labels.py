@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from aad_plugin.harness.arena_score import arena_score
-from aad_plugin.harness.label_metrics import accuracy, flag_figures, macro_f1, mean_of, standard_error_of
-from aad_plugin.harness.label_reading import one_label, set_of_labels
 from aad_plugin.judges.items import Verdict
+from aad_plugin.rivals.arena_score import arena_score
+from aad_plugin.rivals.label_metrics import accuracy, flag_figures, macro_f1, mean_of, standard_error_of
+from aad_plugin.rivals.label_reading import one_label, set_of_labels
 
 LABELS = ["card_arrival", "Refund_not_showing_up", "reverted_card_payment?", "oos"]
 

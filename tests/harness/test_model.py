@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from aad_plugin.errors import AADError, ConfigError
-from aad_plugin.load import load_pair
+from aad_plugin.pair.model import load_pair
 from tests.harness.conftest import QUESTIONS, answers, loglikelihoods
 from tests.pairs import KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_the_python_apis(evaluate, checkpoints, kind):
-    from aad_plugin.answers import answer
+    from aad_plugin.pair.answering import answer
 
     args = checkpoints.model_args(kind)
     results = evaluate("aad", {**args, "alpha": 0.3})

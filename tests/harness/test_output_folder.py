@@ -10,10 +10,10 @@ import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness import output_folder
-from aad_plugin.harness.judged_run import JudgedRun
-from aad_plugin.harness.opponents import read_baseline
 from aad_plugin.harness.registration import register_all, tasks_path
 from aad_plugin.report.runs import read_run
+from aad_plugin.rivals.judged_run import JudgedRun
+from aad_plugin.texts.saved_answers import read_baseline
 
 TASK = "aad_demo_dialogue"
 

@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import tasks_path
-from aad_plugin.harness.rivals import is_degenerate
-from aad_plugin.judges.results import read_verdicts
-from aad_plugin.judges.store import Store
+from aad_plugin.judges.sitting.store import Store
+from aad_plugin.judges.statistics.results import read_verdicts
+from aad_plugin.rivals.rival_task import is_degenerate
 from tests.toys import PAD, VOCAB, byte_tokenizer
 
 TASK = "aad_demo_dialogue"
@@ -84,7 +84,7 @@ def test_a_judged_run(checkpoints, tmp_path, reward_model):
 
 
 def test_a_judge_outside_its_limits_is_said(checkpoints, tmp_path, reward_model, caplog, monkeypatch):
-    from aad_plugin.judges import limits
+    from aad_plugin.judges.statistics import limits
 
     monkeypatch.setattr(limits, "outside", lambda verdicts, own: [f"{len(verdicts)} items disagree"])
     run(checkpoints, tmp_path, {"judge": f"reward:{reward_model}", "rivals": ["greedy"]})

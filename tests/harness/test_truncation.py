@@ -11,9 +11,9 @@ import pytest
 
 from aad_plugin.harness.answer_store import Answer, is_truncated
 from aad_plugin.harness.registration import tasks_path
-from aad_plugin.load import load_pair
+from aad_plugin.pair.model import load_pair
+from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.strategies import decode
 from tests.toys import EOS, left_pad
 
 TASK = "aad_demo_dialogue"

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from aad_plugin.judges.items import Verdict
-from aad_plugin.judges.labels import agreement_figures, corrected_win_rate
-from aad_plugin.judges.length_control import length_controlled
-from aad_plugin.judges.noise import noise_figures
-from aad_plugin.judges.statistics import mean_with_interval
+from aad_plugin.judges.statistics.intervals import mean_with_interval
+from aad_plugin.judges.statistics.labels import agreement_figures, corrected_win_rate
+from aad_plugin.judges.statistics.length_control import length_controlled
+from aad_plugin.judges.statistics.noise import noise_figures
 
 SIZES = (50, 200, 800)
 RATES = (0.5, 0.7, 0.9)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from aad_plugin.judges.bounded_mean import mean_bounds, unbounded_mean_bounds
+from aad_plugin.judges.statistics.bounded_mean import mean_bounds, unbounded_mean_bounds
 from tests.judges.interval_methods import METHODS, percentile_bootstrap, student_t_uncut
 from tests.judges.verdict_generators import GENERATORS, RATES, SIZES, Sample, drawn, real_verdicts, rewards
 from tests.public_data import DATA

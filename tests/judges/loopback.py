@@ -74,7 +74,7 @@ class Loopback:
         letter = letters[0] if p >= 0.5 else letters[1]
         if body.get("logprobs"):
             pairs = zip(letters, (p, 1 - p), strict=True)
-            tops = [{"token": token, "logprob": math.log(q), "bytes": None} for token, q in pairs]
+            tops: list[dict[str, Any]] = [{"token": token, "logprob": math.log(q), "bytes": None} for token, q in pairs]
             tops.sort(key=lambda top: -top["logprob"])
             choice["logprobs"] = {"content": [{**tops[0], "top_logprobs": tops}], "refusal": None}
             choice["finish_reason"] = "length"

@@ -51,7 +51,9 @@ class Batches:
     async def upload(self, request: web.Request) -> web.Response:
         form = await request.post()
         assert form["purpose"] == "batch"
-        content = form["file"].file.read()
+        uploaded = form["file"]
+        assert isinstance(uploaded, web.FileField)
+        content = uploaded.file.read()
         if len(content) > self.most_bytes:
             self.refused += 1
             return web.json_response({"error": {"message": "Request Entity Too Large"}}, status=413)
@@ -93,6 +95,7 @@ class Batches:
             self.batches[name] |= {"status": "failed", "errors": {"object": "list", "data": [problem]}}
         if self.lose_replies:
             self.lose_replies -= 1
+            assert request.transport is not None
             request.transport.close()
         return web.json_response(self.batches[name])
 

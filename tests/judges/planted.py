@@ -60,7 +60,7 @@ def _relevance(prompt: str, answer: str) -> float:
 
 def fair(message: str) -> float:
     """Knows the good answers of the check's own items; otherwise judges by relevance. Instructions leave it cold."""
-    from aad_plugin.judges.check_items import load_items
+    from aad_plugin.judges.checks.items import load_items
 
     prompt, first, second = texts(message)
     good = next((item.good for item in load_items() if item.prompt == prompt.strip()), "")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges import alpaca_eval, compare, load_judge
-from aad_plugin.judges.results import read_difficulties, read_verdicts
-from aad_plugin.judges.summary import summarize
+from aad_plugin.judges import compare, load_judge
+from aad_plugin.judges.kinds import alpaca_eval
+from aad_plugin.judges.statistics.results import read_difficulties, read_verdicts
+from aad_plugin.judges.statistics.summary import summarize
 from tests.judges.conftest import made_up
 from tests.public_data import DATA, needs_public_data
 
@@ -98,7 +99,7 @@ def test_repeated_questions_go_to_alpaca_eval_in_calls_of_their_own(annotator, m
     calls = []
 
     class Worker:
-        def __init__(self, _):
+        def __init__(self, environment, clean):
             pass
 
         def __enter__(self):
@@ -112,7 +113,7 @@ def test_repeated_questions_go_to_alpaca_eval_in_calls_of_their_own(annotator, m
             num = len(order["pairs"])
             return {"preferences": [1.0 + len(calls) / 10] * num, "completions": [""] * num}
 
-    monkeypatch.setattr(alpaca_eval, "_Worker", Worker)
+    monkeypatch.setattr(alpaca_eval, "Worker", Worker)
     (verdict,) = compare(made_up(1), load_judge(f"alpaca_eval:{annotator}", concurrency=6), repeats=2, progress=False)
     # alpaca_eval answers equal pairs of one call once, so all rounds had the first one's verdict
     assert len(calls) == 3 and all(len(set(call)) == len(call) == 2 for call in calls)

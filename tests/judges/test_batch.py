@@ -8,8 +8,8 @@ import pytest
 
 from aad_plugin.errors import JudgeError
 from aad_plugin.judges import Comparison, Store, compare, load_judge, summarize
-from aad_plugin.judges import batch as batch_module
-from aad_plugin.judges.plan import Plan
+from aad_plugin.judges.asking import batch as batch_module
+from aad_plugin.judges.sitting.plan import Plan
 from tests.judges.conftest import made_up
 
 

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from aad_plugin.errors import JudgeError
-from aad_plugin.judges import batch_service, compare, load_judge
+from aad_plugin.judges import compare, load_judge
+from aad_plugin.judges.asking import batch_service
 from tests.judges.conftest import made_up
 from tests.judges.test_batch import by_batch, killed_while_it_waits, p_of, sent, undisturbed  # noqa: F401, a fixture
 
@@ -124,7 +125,8 @@ def test_two_results_in_a_file_that_contradict_each_other_are_no_verdict(loopbac
 NUM = 5000
 RUN = """
 import resource, sys
-from aad_plugin.judges import batch, batch_service, compare, load_judge
+from aad_plugin.judges import compare, load_judge
+from aad_plugin.judges.asking import batch, batch_service
 from tests.judges.conftest import made_up
 judge = load_judge("openai:planted", base_url=sys.argv[1], form="logprobs")
 verdicts = compare(made_up(int(sys.argv[3])), judge, sys.argv[2], progress=False, transport="batch", poll_s=0.05)

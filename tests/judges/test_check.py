@@ -11,11 +11,11 @@ from functools import partial
 
 import pytest
 
-from aad_plugin.judges.attacks import ATTACKS
-from aad_plugin.judges.chat import ChatJudge
-from aad_plugin.judges.check import check_judge
-from aad_plugin.judges.check_items import load_items
-from aad_plugin.judges.requests import Reply
+from aad_plugin.judges.asking.requests import Reply
+from aad_plugin.judges.checks.attacks import ATTACKS
+from aad_plugin.judges.checks.check import check_judge
+from aad_plugin.judges.checks.items import load_items
+from aad_plugin.judges.kinds.chat import Channel, ChatJudge
 from tests.judges.planted import texts
 
 GOOD = {item.prompt: item.good.strip() for item in load_items()}
@@ -76,7 +76,7 @@ FAULTY = {
 HONEST = {f"honest, {accuracy}": partial(honest, accuracy=accuracy) for accuracy in (0.65, 0.8, 0.95)}
 
 
-class InProcess:
+class InProcess(Channel):
     """A channel to a judge that is a function: (message, dice, form) -> letter."""
 
     transports = ("live",)

@@ -10,8 +10,8 @@ import pytest
 
 from aad_plugin.errors import JudgeUnavailable
 from aad_plugin.judges import compare, load_judge, summarize
-from aad_plugin.judges import live as live_module
-from aad_plugin.judges.server_errors import retry_after
+from aad_plugin.judges.asking import live as live_module
+from aad_plugin.judges.asking.server_errors import retry_after
 from tests.judges.conftest import made_up
 from tests.judges.faults import KINDS, LIMITED, Faulty, faulty, quarter
 from tests.judges.loopback import Loopback
@@ -191,7 +191,7 @@ def test_what_a_server_echoes_carries_no_secret(monkeypatch, tmp_path, where, ca
     with faulty(Faulty(handler=handler)) as url:
         judge = judge_at(url, key_variable="MY_KEY", headers={"X-Api-Key": "$TENANT"}, form="tag")
         verdicts = run(made_up(2), judge, tmp_path)
-    from aad_plugin.judges.results import print_summary, write_results
+    from aad_plugin.judges.statistics.results import print_summary, write_results
 
     write_results(tmp_path, verdicts, summarize(verdicts).to_json())
     print_summary(summarize(verdicts))

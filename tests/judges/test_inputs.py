@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.inputs import has_field, pair_rows, read_answers, single_rows
+from aad_plugin.judges.pairing import pair_rows, single_rows
+from aad_plugin.texts.answer_files import has_field, read_answers
 
 
 def write(path, rows):

@@ -10,11 +10,16 @@ import pytest
 from scipy import stats
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.bounded_mean import mean_bounds, sum_is_positive
-from aad_plugin.judges.results import read_verdicts, share_of
-from aad_plugin.judges.sign_flips import chance_of_so_low
-from aad_plugin.judges.statistics import interval_of_rate, mean_of_unbounded, mean_with_interval, paired_difference
-from aad_plugin.judges.summary import summarize
+from aad_plugin.judges.statistics.bounded_mean import mean_bounds, sum_is_positive
+from aad_plugin.judges.statistics.intervals import (
+    interval_of_rate,
+    mean_of_unbounded,
+    mean_with_interval,
+    paired_difference,
+)
+from aad_plugin.judges.statistics.results import read_verdicts, share_of
+from aad_plugin.judges.statistics.sign_flips import chance_of_so_low
+from aad_plugin.judges.statistics.summary import summarize
 from tests.judges.coverage_grid import LEAST, OURS, all_cells, cell_of, report, run
 from tests.public_data import DATA, needs_public_data
 

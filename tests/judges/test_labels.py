@@ -8,11 +8,12 @@ import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Verdict, load_judge
-from aad_plugin.judges.check_labels import read_labelled
-from aad_plugin.judges.items import prompt_hash
-from aad_plugin.judges.label_menu import LabelMenu
-from aad_plugin.judges.labels import label_figures, read_labels
-from aad_plugin.judges.templates import load_template
+from aad_plugin.judges.asking.templates import load_template
+from aad_plugin.judges.checks.label_files import read_labels
+from aad_plugin.judges.checks.label_menu import LabelMenu
+from aad_plugin.judges.checks.labels import read_labelled
+from aad_plugin.judges.statistics.labels import label_figures
+from aad_plugin.texts.messages import prompt_hash
 
 URL = "http://127.0.0.1:1/v1"
 

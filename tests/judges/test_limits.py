@@ -8,7 +8,7 @@ import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Verdict, load_judge
-from aad_plugin.judges.limits import Limits, outside
+from aad_plugin.judges.statistics.limits import Limits, outside
 from tests.judges.test_cli import aad
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from aad_plugin.errors import ConfigError, JudgeError, JudgeUnavailable, VerdictUnreadable
 from aad_plugin.judges import Answer, Comparison, compare, grade, load_judge, summarize
-from aad_plugin.judges import live as live_module
+from aad_plugin.judges.asking import live as live_module
 from tests.judges.conftest import made_up
 from tests.judges.planted import quality
 
@@ -91,8 +91,8 @@ def test_every_fault_ends_judged_or_with_its_reason(loopback, tmp_path):
     }  # fmt: skip
     rulings = [json.loads(line) for line in (tmp_path / "store.jsonl").read_text().splitlines()]
     reasons = {r["key"]: r.get("reason") for r in rulings if r["type"] == "ruling"}
-    from aad_plugin.judges.plan import Plan
-    from aad_plugin.judges.store import Store
+    from aad_plugin.judges.sitting.plan import Plan
+    from aad_plugin.judges.sitting.store import Store
     from tests.judges.loopback import TRANSIENT, key_of
 
     expected = {}
@@ -210,8 +210,8 @@ def test_cost_limit_stops_cleanly_and_marks_the_rest(loopback, tmp_path):
 def test_prompts_go_out_in_random_order_with_their_orders_together(loopback, tmp_path):
     url, _ = loopback()
     run(made_up(30), judge_at(url, form="logprobs", concurrency=1), tmp_path)
-    from aad_plugin.judges.plan import Plan
-    from aad_plugin.judges.store import Store
+    from aad_plugin.judges.sitting.plan import Plan
+    from aad_plugin.judges.sitting.store import Store
 
     judge = judge_at(url, form="logprobs")
     plan = Plan(made_up(30), judge)
@@ -296,7 +296,7 @@ def test_one_odd_reply_is_unreadable_and_no_traceback(loopback):
 
 
 def test_a_disk_that_fills_up_is_one_error_not_a_group(loopback, tmp_path, monkeypatch):
-    from aad_plugin.judges.store import Store
+    from aad_plugin.judges.sitting.store import Store
 
     url, _ = loopback()
 
@@ -318,8 +318,8 @@ def test_under_a_cost_limit_short_texts_do_not_overtake_long_ones(loopback):
     verdicts = run(items, judge, max_cost=0.3)
     asked = [int(v.id) % 2 for v in verdicts if v.judged]
     # Prompts go out in the order of the seed, so those judged are its beginning, long ones among them.
-    from aad_plugin.judges.plan import Plan
-    from aad_plugin.judges.store import Store
+    from aad_plugin.judges.sitting.plan import Plan
+    from aad_plugin.judges.sitting.store import Store
 
     order = [int(q.messages[0]["content"].split()[1][:-1]) for q in Plan(items, judge).questions(Store(None))][::2]
     judged = {int(v.id) for v in verdicts if v.judged}

@@ -150,9 +150,9 @@ def test_pointwise_chat_model_generates(tmp_path, tokenizer):
 def test_third_parties_add_kinds(monkeypatch, reward_folder):
     from importlib.metadata import EntryPoint
 
-    from aad_plugin.judges import kinds
+    from aad_plugin.judges.kinds import specs as kinds
 
-    point = EntryPoint("mykind", "aad_plugin.judges.reward:RewardJudge", kinds.GROUP)
+    point = EntryPoint("mykind", "aad_plugin.judges.kinds.reward:RewardJudge", kinds.GROUP)
     monkeypatch.setattr(kinds, "entry_points", lambda group: [point] if group == "aad_plugin.judges" else [])
     assert load_judge(f"mykind:{reward_folder},batch_size=2").batch_size == 2
     with pytest.raises(ConfigError, match=r"unknown judge kind 'mykin' .*did you mean 'mykind'"):
@@ -226,7 +226,7 @@ def marked(num: int, marks) -> list[Comparison]:
 
 
 def test_no_control_token_comes_out_of_judged_text(tokenizer):
-    from aad_plugin.judges.spelling import Speller
+    from aad_plugin.judges.kinds.spelling import Speller
 
     speller = Speller(tokenizer)
     controls = [tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id]
@@ -263,8 +263,8 @@ def test_local_judges_see_marks_as_text(tmp_path, tokenizer, kind):
 def test_a_real_chat_model_judges_marks_as_their_characters(tmp_path, num):
     """Items judged by SmolLM2-135M-Instruct, whose inputs are those of a tokenizer that knows no marks in texts."""
     from aad_plugin.demo.assets import base_model_path
-    from aad_plugin.judges.plan import Plan
-    from aad_plugin.judges.store import Store
+    from aad_plugin.judges.sitting.plan import Plan
+    from aad_plugin.judges.sitting.store import Store
 
     judge = load_judge(f"hf:{base_model_path()}")
     speller = judge.channel.speller

@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from aad_plugin.judges.replies import REASONS, read_reply
-from aad_plugin.judges.requests import usage_of
-from aad_plugin.judges.templates import load_template
-from aad_plugin.judges.thinking import answer_after_thinking
+from aad_plugin.judges.asking.replies import REASONS, read_reply
+from aad_plugin.judges.asking.requests import usage_of
+from aad_plugin.judges.asking.templates import load_template
+from aad_plugin.texts.thinking import answer_after_thinking
 from tests.judges.reply_table import PANDALM, ROWS, real_replies
 from tests.public_data import needs_public_data
 

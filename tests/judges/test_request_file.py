@@ -8,7 +8,7 @@ import pytest
 
 from aad_plugin.errors import ConfigError, JudgeError
 from aad_plugin.judges import compare, load_judge, summarize
-from aad_plugin.judges.requests import reply_of_line
+from aad_plugin.judges.asking.requests import reply_of_line
 from tests.judges.conftest import made_up
 from tests.judges.loopback import Loopback
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.judges.checks.label_files import read_labels
 from aad_plugin.judges.items import Verdict
-from aad_plugin.judges.jury import jury_verdicts
-from aad_plugin.judges.labels import agreement_figures, corrected_win_rate, read_labels
-from aad_plugin.judges.length_control import length_controlled
-from aad_plugin.judges.noise import noise_figures
-from aad_plugin.judges.results import read_difficulties, read_verdicts
-from aad_plugin.judges.statistics import mean_with_interval, smallest_detectable_difference
-from aad_plugin.judges.summary import summarize
+from aad_plugin.judges.statistics.intervals import mean_with_interval, smallest_detectable_difference
+from aad_plugin.judges.statistics.jury import jury_verdicts
+from aad_plugin.judges.statistics.labels import agreement_figures, corrected_win_rate
+from aad_plugin.judges.statistics.length_control import length_controlled
+from aad_plugin.judges.statistics.noise import noise_figures
+from aad_plugin.judges.statistics.results import read_difficulties, read_verdicts
+from aad_plugin.judges.statistics.summary import summarize
 from tests.judges.coverage import RATES, SIMULATIONS, SIZES, coverage
 from tests.public_data import DATA, needs_public_data
 
@@ -175,7 +176,7 @@ def test_corrected_win_rate_undoes_a_judge_that_flatters():
 
 
 def test_labels_are_read_by_id_or_prompt(tmp_path):
-    from aad_plugin.judges.items import prompt_hash
+    from aad_plugin.texts.messages import prompt_hash
 
     verdicts = [Verdict("7", prompt_hash("hello"), "j", "f", p=1.0), Verdict("8", prompt_hash("bye"), "j", "f", p=0.0)]
     path = tmp_path / "labels.jsonl"

@@ -13,7 +13,7 @@ import pytest
 
 from aad_plugin.errors import ConfigError, JudgeError
 from aad_plugin.judges.items import Ruling
-from aad_plugin.judges.store import Store
+from aad_plugin.judges.sitting.store import Store
 
 
 def test_rulings_come_back(tmp_path):
@@ -84,7 +84,7 @@ def test_unwritable_folder_is_named(tmp_path):
 WRITER = """
 import sys, time
 from aad_plugin.judges.items import Ruling
-from aad_plugin.judges.store import Store
+from aad_plugin.judges.sitting.store import Store
 with Store(sys.argv[1]) as store:
     for i in range(50):
         if store.find(f"k{i}") is None:

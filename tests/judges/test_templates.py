@@ -7,8 +7,8 @@ import re
 import pytest
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.judges.asking.templates import FORMS, load_template, template_names
 from aad_plugin.judges.items import Question
-from aad_plugin.judges.templates import FORMS, load_template, template_names
 
 
 def ask(first, second="other", prompt="p", form="logprobs", template="dialogue"):

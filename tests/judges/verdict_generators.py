@@ -124,7 +124,7 @@ def _centre(p: float, bias: float) -> float:
 
 def real_verdicts(model: str) -> np.ndarray:
     """GPT-4's verdicts on one published model, from the files beside the checkout."""
-    from aad_plugin.judges.results import read_verdicts
+    from aad_plugin.judges.statistics.results import read_verdicts
     from tests.public_data import DATA
 
     return np.array([v.p for v in read_verdicts(DATA / f"alpaca_eval_annotations_{model}.json.gz")], dtype=float)

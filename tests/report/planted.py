@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.judges.items import Verdict, prompt_hash
-from aad_plugin.judges.results import write_results
-from aad_plugin.judges.summary import summarize
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.statistics.results import write_results
+from aad_plugin.judges.statistics.summary import summarize
+from aad_plugin.texts.messages import prompt_hash
 
 NASTY = {
     "script": "<script>window.hacked = 1</script>",

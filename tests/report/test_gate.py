@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Verdict
-from aad_plugin.judges.statistics import paired_difference
+from aad_plugin.judges.statistics.intervals import paired_difference
 from aad_plugin.report.documents import AnswerText, Document
 from aad_plugin.report.gate import check_gate
 from aad_plugin.report.gate_file import Gate, Rule, read_gate

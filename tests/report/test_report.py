@@ -15,14 +15,15 @@ from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import Step, Token
 from aad_plugin.explain.trace_files import AnswerTrace, TraceWriter, text_hash
-from aad_plugin.judges.items import Verdict, prompt_hash
-from aad_plugin.judges.results import write_results
-from aad_plugin.judges.summary import summarize
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.statistics.results import write_results
+from aad_plugin.judges.statistics.summary import summarize
+from aad_plugin.pages.page import script_json
 from aad_plugin.report.building import build_report, read_runs
 from aad_plugin.report.content import page_content
 from aad_plugin.report.figures import figures_of, win_rates_of
-from aad_plugin.report.page import script_json
 from aad_plugin.report.runs import read_run
+from aad_plugin.texts.messages import prompt_hash
 from tests.harness.conftest import evaluate, task_folder
 from tests.report.planted import NASTY, texts, write_run
 

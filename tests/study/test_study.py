@@ -252,7 +252,7 @@ def test_one_batch_is_one_cell_of_the_plan(finished):
 
 
 def test_rewards_are_the_oracles(finished):
-    from aad_plugin.judges.reward import RewardModel
+    from aad_plugin.judges.kinds.reward import RewardModel
 
     plan, reader = finished.plan, finished.reader
     way = table_cells(plan)[1].decoding

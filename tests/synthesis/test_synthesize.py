@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from aad_plugin.answers import answer
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness import whole_batches
 from aad_plugin.harness.asking import identity
-from aad_plugin.load import load_pair
-from aad_plugin.preferences import read_preferences
+from aad_plugin.pair.answering import answer
+from aad_plugin.pair.model import load_pair
+from aad_plugin.texts.preferences import read_preferences
 from tests.synthesis.conftest import NUM
 
 BUDGET = "12"

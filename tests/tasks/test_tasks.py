@@ -9,8 +9,8 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.harness.catalogue import entries
 from aad_plugin.harness.registration import tasks_path
+from aad_plugin.rivals.catalogue import entries
 from tests.tasks.upstream import write_upstream
 
 NAMES = [entry.name for entry in entries() if entry.name != "aad_mt_bench_turn2"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.pair_source import resolve
+from aad_plugin.sources.parts import resolve
 from aad_plugin.training import rounds
 from aad_plugin.training.evaluation import Answers, Evaluation, win_rate
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
@@ -135,7 +135,7 @@ def test_one_run_at_a_time_and_one_kind_of_run_per_folder(aad, words, tmp_path, 
 
 
 def test_an_oracle_that_was_trained_on_the_prompts_is_named(caplog):
-    from aad_plugin.demo.recipe.shipped import trained_prompts
+    from aad_plugin.demo.training_prompts import trained_prompts
 
     trained = trained_prompts("demo", "reward", held_out=False)[0]
     prompts = [[{"role": "user", "content": text}] for text in (trained, "Something nobody asked yet")]

@@ -1,0 +1,77 @@
+"""What tells one state of a checkpoint from a later one under the same name, without reading its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_READ = (".safetensors", ".bin", ".json", ".gguf", ".pt", ".model", ".jinja", ".py")
+_IN_EVERY_SNAPSHOT = ("config.json", "adapter_config.json")
+
+
+def checkpoint_mark(path: str, revision: str | None = None) -> list[Any]:
+    """Return a JSON-able mark: names, sizes and times of a local checkpoint's files; a hub id with its commit.
+
+    Args:
+        path: a folder, a single file, or a hub id. revision: of the hub id.
+    """
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return [_file_mark(file) for file in sorted(local.iterdir()) if file.suffix in _READ]
+    return [_file_mark(local)] if local.is_file() else [path, _commit(path, revision)]
+
+
+def _file_mark(file: Path) -> list[Any]:
+    status = file.stat()
+    return [file.name, status.st_size, status.st_mtime_ns]
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit whose files lie in the hub's cache, which a branch such as main may leave behind later."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for file in _IN_EVERY_SNAPSHOT:
+        try:
+            found = try_to_load_from_cache(name, file, revision=revision)
+        except HFValidationError:
+            return None
+        if isinstance(found, str):
+            return Path(found).parent.name
+    return None
+
+
+# Whole numbers as wide as an element of so many bytes.
+_WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def weights_mark(model: Any) -> str:
+    """Return 16 hex digits from every parameter's name, shape, dtype, first values and sum of bits.
+
+    The sum is one of whole numbers, the same in whatever order a device adds them up, so a change anywhere in the weights
+    gives another mark. Reads the weights once (some seconds for a large model on a CPU).
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        if parameter.device.type != "meta" and parameter.numel():
+            flat = parameter.detach().flatten()
+            bits = flat.view(_WHOLE.get(flat.element_size(), torch.uint8))
+            digest.update(str(int(bits.sum(dtype=torch.int64))).encode())
+            digest.update(flat[:64].to("cpu").view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def tokenizer_mark(tokenizer: Any) -> str:
+    """Return 16 hex digits from what a tokenizer does with text: vocabulary, merges, normalisation, template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
+    template = getattr(tokenizer, "chat_template", None)
+    return text_mark(f"{type(tokenizer).__name__}\n{rules}\n{template}\n{tokenizer.special_tokens_map}")
+
+
+def text_mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

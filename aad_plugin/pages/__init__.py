@@ -1,0 +1,1 @@
+"""One self-contained HTML file, and plots for a paper: what explanations and reports share."""

@@ -1,0 +1,1 @@
+"""The pair on transformers: two models that decode as one."""

@@ -1,0 +1,42 @@
+"""What a result must say about the pair that made it: parts, revisions, dtypes, a mark of the weights, versions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from aad_plugin.files.marks import text_mark, weights_mark
+from aad_plugin.files.versions import versions
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.sides import OneBase
+
+
+def describe(pair: AlignedPair) -> dict[str, Any]:
+    """Return a JSON-able account of a pair."""
+    models = pair.sides.models()
+    source = pair.source
+    return {
+        "pair": source.preset if source is not None else None,
+        "parts": source.parts() if source is not None else {r: m.name_or_path for r, m in models.items()},
+        "reference_proof": source.proof if source is not None else "given",
+        "settings": dataclasses.asdict(pair.settings),
+        "dtype": {role: str(model.dtype) for role, model in models.items()},
+        "head_dtype": {role: _head_dtype(model) for role, model in models.items()},
+        "choice_head": "float32" if pair.sums_in_float32 else "as the head",
+        "device": {role: model.device.type for role, model in models.items()},
+        "attention": {role: getattr(model.config, "_attn_implementation", None) for role, model in models.items()},
+        "config": {role: text_mark(model.config.to_json_string()) for role, model in models.items()},
+        "revision": {role: getattr(model.config, "_commit_hash", None) for role, model in models.items()},
+        "policy_alone": "merged" if isinstance(pair.sides, OneBase) and pair.sides.can_merge else "as given",
+        "path": pair.proof.path if pair.proof else "not proven",
+        "weights": weights_mark(pair),
+        "versions": versions(),
+        **({"draft": pair.draft.account()} if pair.draft is not None else {}),
+    }
+
+
+def _head_dtype(model: torch.nn.Module) -> str:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return str(getattr(getattr(head, "weight", None), "dtype", None))

@@ -1,0 +1,278 @@
+"""One base model, a batch whose rows use different LoRA adapters: one matrix product for all of them.
+
+Owns the routing of rows inside adapted layers. Every adapted weight is laid out with the adapters' B matrices beside it,
+and every input with the rows' A x beside it, so that
+
+    [x, A x] · [W, scaling · B]ᵀ  =  W x + scaling · B A x
+
+costs what the base layer costs; rows without an adapter have zeros there. Layers of one parent that read one tensor (an
+attention's query, key and value) share its widened form; each gives a tensor of its own, since slices of one product
+make everything after them slower. A policy read alone has weights of its own, merged in float32 and held beside the
+base's, which are never written. PEFT's mixed batches (`adapter_names`) gather, project and scatter rows in every layer
+instead, which for a small model takes as long as the model itself; layers that are not plain LoRA over a plain linear
+layer still go that way. Knows nothing of roles, caches or scores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aad_plugin.pair.packed_products import SHARE, PackedProducts, free_memory
+
+BASE = "__base__"  # PEFT's name for rows without an adapter
+# Tensor cores want rows of a multiple of 16 bytes.
+_ALIGNED = 8
+Span = tuple[str, int, int]  # adapter or BASE, first row, row after the last
+_FindStack = Callable[[str, torch.device], tuple[Tensor, slice]]
+
+
+class AdapterRows:
+    """Routes the rows of a batch through the adapters of one PEFT model.
+
+    Args:
+        model: a PeftModel with unmerged LoRA adapters; its adapted layers are changed in place.
+        names: the adapters that rows may use.
+    Attributes:
+        products: of this model, for the owner to switch between plain and packed.
+    """
+
+    def __init__(self, model: Any, names: Sequence[str]) -> None:
+        from peft.tuners.lora import LoraLayer
+        from peft.utils.other import AuxiliaryTrainingWrapper
+
+        self.spans: tuple[Span, ...] = ()
+        self.alone: str | None = None
+        self._siblings: list[_Siblings] = []
+        self._others = 0
+        self._fits: dict[torch.device, bool] = {}
+        lora = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        self.products = PackedProducts([model], but=[inner for layer in lora for inner in layer.modules()])
+        for parent in model.modules():
+            plain: dict[int, list[Any]] = {}
+            for module in parent.children():
+                if isinstance(module, LoraLayer) and _is_plain(module, names):
+                    plain.setdefault(module.in_features, []).append(module)
+                elif isinstance(module, (LoraLayer, AuxiliaryTrainingWrapper)):
+                    module.register_forward_pre_hook(self._name_rows, with_kwargs=True)
+                    self._others += 1
+            for layers in plain.values():
+                siblings = _Siblings(layers, names, self.products)
+                self._siblings.append(siblings)
+                for place, layer in enumerate(layers):
+                    layer.forward = _WideLayer(layer, place, siblings, self)
+
+    @contextlib.contextmanager
+    def use(self, names: Sequence[str], rows: int) -> Iterator[None]:
+        """Give each adapter named the next ``rows`` rows of every forward inside the block; BASE adds nothing."""
+        self.spans = tuple((name, i * rows, (i + 1) * rows) for i, name in enumerate(names))
+        try:
+            yield
+        finally:
+            self.spans = ()
+            for siblings in self._siblings:
+                siblings.forget()
+
+    def can_merge(self, name: str) -> bool:
+        """Whether :meth:`merged` serves an adapter: it is plain LoRA throughout, and the merged weights fit into a quarter
+        of the memory that was free when this was first asked."""
+        weights = [base.weight for siblings in self._siblings for base in siblings.bases]
+        if self._others or not weights or not all(name in layer.lora_A for s in self._siblings for layer in s.layers):
+            return False
+        for device in {weight.device for weight in weights} - set(self._fits):
+            size = sum(weight.nbytes for weight in weights if weight.device == device)
+            self._fits[device] = size < SHARE * free_memory(device)
+        return all(self._fits[weight.device] for weight in weights)
+
+    @contextlib.contextmanager
+    def merged(self, name: str) -> Iterator[None]:
+        """Inside the block every row is the named adapter's, by merged weights."""
+        self.alone = name
+        try:
+            yield
+        finally:
+            self.alone = None
+
+    def _name_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if not self.spans:
+            return None
+        names = [name for name, start, stop in self.spans for _ in range(start, stop)]
+        return args, {**kwargs, "adapter_names": names}
+
+
+class _Siblings:
+    """Adapted layers of one parent with inputs of one size.
+
+    Args:
+        layers: PEFT's LoRA layers. names: the adapters that rows may use. products: how to multiply.
+    """
+
+    def __init__(self, layers: list[Any], names: Sequence[str], products: PackedProducts) -> None:
+        self.layers = layers
+        self.products = products
+        self.bases = [layer.get_base_layer() for layer in layers]
+        # Where the columns of each adapter's A x of each layer stand, behind the input's own.
+        self.columns: dict[tuple[str, int], slice] = {}
+        width = 0
+        for name in names:
+            for place, layer in enumerate(layers):
+                rank = layer.r.get(name, 0)
+                self.columns[name, place] = slice(width, width + rank)
+                width += rank
+        self.width = -(-width // _ALIGNED) * _ALIGNED
+        self._stacks: dict[tuple[str, torch.device], tuple[Tensor, slice]] = {}
+        self._weights: list[Tensor] = []
+        self._place = 0
+        self._room: _Room | None = None
+        self._read: Tensor | None = None
+        self._wide: Tensor | None = None
+        self._left = 0
+        self._merged: dict[tuple[str, int], tuple[int, Tensor]] = {}
+
+    def output(self, place: int, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
+        """Return (rows, T, out) of one layer; ``x`` is widened when the first sibling reads it."""
+        if x is not self._read:
+            if self.bases[0].weight.data_ptr() != self._place:  # at first, and after the model was moved
+                self._weights = [self._lay_out(at, base) for at, base in enumerate(self.bases)]
+                self._place = self.bases[0].weight.data_ptr()
+            self._wide, self._read, self._left = self._widen(x, spans), x, len(self.layers)
+        wide, self._left = self._wide, self._left - 1
+        assert wide is not None
+        if not self._left:
+            self.forget()
+        return self.products.linear(wide, self._weights[place], self.bases[place].bias)
+
+    def forget(self) -> None:
+        """Let go of what was read."""
+        self._read = self._wide = None
+
+    def merged_output(self, place: int, x: Tensor, name: str) -> Tensor:
+        """Return (rows, T, out) of one layer whose weight is the base's with one adapter merged into a copy."""
+        base = self.bases[place]
+        at, weight = self._merged.get((name, place), (0, None))
+        if weight is None or at != base.weight.data_ptr():  # at first, and after the model was moved
+            weight = self._merge(place, name)
+            self._merged[name, place] = base.weight.data_ptr(), weight
+        return self.products.linear(x, weight, base.bias)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _merge(self, place: int, name: str) -> Tensor:
+        layer, weight = self.layers[place], self.bases[place].weight
+        down, up = (part[name].weight.detach().to(weight.device).float() for part in (layer.lora_A, layer.lora_B))
+        return weight.detach().float().addmm(up, down, alpha=layer.scaling[name]).to(weight.dtype)
+
+    def _widen(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
+        """Return (rows, T, in + width): ``x`` with each row's own A x."""
+        room = self._room
+        if room is None or torch.is_grad_enabled() or not room.fits(x, spans):
+            room = _Room(x, spans, self.width, self._stack)
+            # Single tokens are read again and again in one shape; a gradient would need what each of them read.
+            self._room = room if x.shape[1] == 1 and not torch.is_grad_enabled() else None
+        return room.fill(x)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _stack(self, name: str, device: torch.device) -> tuple[Tensor, slice]:
+        """Return an adapter's A matrices of all layers as (in, r) and their place.
+
+        On a CPU in PEFT's dtype for them, float32; elsewhere in the weights' own, since turning an input into float32 and
+        back costs two launches of a step's few.
+        """
+        key = (name, device)
+        if key not in self._stacks:
+            own = [layer.lora_A[name].weight.detach() for layer in self.layers if name in layer.lora_A]
+            dtype = self.bases[0].weight.dtype if device.type != "cpu" else None
+            downs = [weight.to(device, dtype) for weight in own]
+            start = self.columns[name, 0].start
+            stack = torch.cat(downs) if downs else torch.empty(0, self.layers[0].in_features, device=device)
+            self._stacks[key] = stack.t(), slice(start, start + len(stack))
+        return self._stacks[key]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _lay_out(self, place: int, base: nn.Linear) -> Tensor:
+        """Return (out, in + width); the base's own weight becomes a view of it, so that it is held once."""
+        inner = base.in_features
+        wide = base.weight.new_zeros(base.out_features, inner + self.width)
+        wide[:, :inner] = base.weight
+        for (name, owner), columns in self.columns.items():
+            if owner == place and name in self.layers[place].lora_B:
+                up = self.layers[place].lora_B[name].weight.detach() * self.layers[place].scaling[name]
+                wide[:, inner:][:, columns] = up.to(wide.device)
+        base.weight.data = wide[:, :inner]
+        return wide
+
+
+class _Room:
+    """Where [x, A x] is laid out, for inputs of one shape: kept zeros and views, so that a step copies and no more.
+
+    Args:
+        x: (rows, T, in), the first input. spans: whose rows are whose.
+        width: columns behind the input's own. stack: gives an adapter's A matrices and their place in those columns.
+    """
+
+    def __init__(self, x: Tensor, spans: tuple[Span, ...], width: int, stack: _FindStack) -> None:
+        self._like = x.shape, x.dtype, x.device
+        self._spans = spans
+        # Not an inference tensor, which could not be written outside that mode.
+        with torch.inference_mode(False):
+            self._wide = torch.empty(*x.shape[:-1], x.shape[-1] + width, dtype=x.dtype, device=x.device)
+            self._own, low = self._wide.split([x.shape[-1], width], dim=-1)
+            low.zero_()
+        self._parts: list[tuple[slice, Tensor, Tensor]] = []
+        for name, start, stop in spans:
+            if name != BASE:
+                down, place = stack(name, x.device)
+                self._parts.append((slice(start, stop), down, low[start:stop, ..., place]))
+        # Of single tokens, read from the room itself and written there: no view has to be made again.
+        single = x.shape[1] == 1 and all(down.dtype == x.dtype for _, down, _ in self._parts)
+        self._singles = [(self._own[rows, 0], down, part[:, 0]) for rows, down, part in self._parts] if single else None
+
+    def fits(self, x: Tensor, spans: tuple[Span, ...]) -> bool:
+        return self._spans == spans and self._like == (x.shape, x.dtype, x.device)
+
+    def fill(self, x: Tensor) -> Tensor:
+        """Return (rows, T, in + width), overwritten by the next call."""
+        self._own.copy_(x)
+        if self._singles is not None and not torch.is_grad_enabled():
+            for own, down, low in self._singles:
+                torch.mm(own, down, out=low)
+            return self._wide
+        for rows, down, low in self._parts:
+            low.copy_(x[rows].to(down.dtype) @ down)
+        return self._wide
+
+
+class _WideLayer:
+    """Stands for the ``forward`` of one LoRA layer: PEFT's own outside :meth:`AdapterRows.use`."""
+
+    def __init__(self, layer: Any, place: int, siblings: _Siblings, rows: AdapterRows) -> None:
+        self.plain = layer.forward
+        self.place = place
+        self.siblings = siblings
+        self.rows = rows
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if spans := self.rows.spans:
+            return self.siblings.output(self.place, x, spans)
+        if self.rows.alone is not None:
+            return self.siblings.merged_output(self.place, x, self.rows.alone)
+        return self.plain(x, *args, **kwargs)
+
+
+def _is_plain(layer: Any, names: Sequence[str]) -> bool:
+    """Whether the layer is LoRA over a linear layer whose weight is at hand and to which each named adapter adds
+    scaling · B A x and nothing else."""
+    from peft.tuners.lora import Linear
+
+    if not isinstance(layer, Linear):  # embeddings, convolutions, quantised layers
+        return False
+    base = layer.get_base_layer()
+    if type(base) is not nn.Linear or type(base.weight) is not nn.Parameter or hasattr(base, "_hf_hook"):
+        return False  # transposed, sharded or offloaded weights
+    return not any(layer.lora_bias.get(name) for name in names)

@@ -1,0 +1,136 @@
+"""Answer prompts with a loaded pair: text in, text out. The Python API behind ``aad generate``.
+
+from aad_plugin import AlignedPair, answer
+answer(AlignedPair.from_pretrained("demo"), ["How do I boil an egg?"], max_new_tokens=64)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.pickers import picker_for
+from aad_plugin.pair.strategies import decode
+from aad_plugin.texts.rendering import render_chat
+
+Prompt = str | Sequence[dict[str, str]]
+
+
+def answer(
+    pair: AlignedPair,
+    prompts: Sequence[Prompt],
+    *,
+    strategy: str | None = None,
+    max_new_tokens: int = 256,
+    batch_size: int = 8,
+    chat: bool | None = None,
+    stop: Sequence[str] = (),
+    progress: bool = False,
+    **settings: Any,
+) -> list[str]:
+    """Answer each prompt.
+
+    Args:
+        prompts: plain strings, or chat messages [{"role": …, "content": …}, …].
+        strategy: any strategy; default the pair's.
+        max_new_tokens: budget per answer, in tokens.
+        batch_size: prompts decoded together; changes no answer in float32. With a draft model it is 1.
+        chat: wrap strings as one user turn by the chat template; default: whenever the tokenizer has one.
+        stop: strings that end an answer (cut off).
+        **settings: alpha, n, picker, eft_scale, temperature, top_p, seed.
+    Returns:
+        one string per prompt, in order.
+    Raises:
+        ConfigError: an empty prompt, a prompt that leaves no room in the context, a bad setting.
+    """
+    if isinstance(prompts, str):
+        raise ConfigError("prompts is a list, got one string: pass [prompt]")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    stop = [stop] if isinstance(stop, str) else stop
+    chosen = pair.settings.override(strategy=strategy, **settings)
+    texts = [_render(pair.tokenizer, prompt, chat, number) for number, prompt in enumerate(prompts)]
+    encoded = [pair.tokenizer(text, add_special_tokens=not templated)["input_ids"] for text, templated in texts]
+    check_room(pair, encoded, max_new_tokens)
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+    picker = picker_for(chosen)
+    answers = [""] * len(encoded)
+    batch_size = batch_size if pair.draft is None else 1
+    for start in tqdm(range(0, len(order), batch_size), disable=not progress, unit="batch", desc=chosen.strategy):
+        rows = order[start : start + batch_size]
+        ids, mask = _left_pad([encoded[i] for i in rows], pair)
+        tokens = decode(
+            pair,
+            ids,
+            mask,
+            chosen,
+            stop=stop,
+            picker=picker,
+            prompts=[prompts[i] for i in rows],
+            max_new_tokens=max_new_tokens,
+        )
+        for i, row in zip(rows, tokens, strict=True):
+            answers[i] = _cut(pair.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True), stop)
+    return answers
+
+
+def encode_prompts(
+    pair: AlignedPair, prompts: Sequence[Prompt], chat: bool | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (B, T) left-padded token ids and mask of prompts; arguments as in :func:`answer`."""
+    texts = [_render(pair.tokenizer, prompt, chat, number) for number, prompt in enumerate(prompts)]
+    return _left_pad([pair.tokenizer(text, add_special_tokens=not done)["input_ids"] for text, done in texts], pair)
+
+
+def _render(tokenizer: Any, prompt: Prompt, chat: bool | None, number: int) -> tuple[str, bool]:
+    """Return the text to encode and whether a chat template made it."""
+    if not isinstance(prompt, (str, list, tuple)):
+        raise ConfigError(f"prompt {number + 1} must be text or chat messages, got {prompt!r}")
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if not any(str(message.get("content", "")).strip() for message in messages):
+        raise ConfigError(f"prompt {number + 1} is empty: expected text to answer")
+    if chat is None:
+        chat = not isinstance(prompt, str) or bool(tokenizer.chat_template)
+    if not chat:
+        if not isinstance(prompt, str):
+            raise ConfigError("chat=False takes plain strings, got chat messages")
+        return prompt, False
+    if not tokenizer.chat_template:
+        raise ConfigError("this tokenizer has no chat template: pass chat=False to continue plain text")
+    options = {"tokenize": False, "add_generation_prompt": True}
+    render = functools.partial(tokenizer.apply_chat_template, **options)
+    return render_chat(render, messages, f"prompt {number + 1}"), True
+
+
+def check_room(pair: AlignedPair, encoded: list[list[int]], new_tokens: int, what: str = "new ones") -> None:
+    """Raise ConfigError unless every prompt has tokens and leaves room in the context for ``new_tokens`` more."""
+    if new_tokens < 1:
+        raise ConfigError(f"max_new_tokens must be at least 1, got {new_tokens}")
+    context = pair.config.max_position_embeddings
+    for number, ids in enumerate(encoded):
+        if not ids:
+            raise ConfigError(f"prompt {number + 1} encodes to no token: expected text to answer")
+        if context and len(ids) + new_tokens > context:
+            raise ConfigError(
+                f"prompt {number + 1} has {len(ids)} tokens; with {new_tokens} {what} it exceeds the context of "
+                f"{context}: shorten it or lower max_new_tokens"
+            )
+
+
+def _left_pad(rows: list[list[int]], pair: AlignedPair) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows))
+    pad = pair.tokenizer.pad_token_id if pair.tokenizer.pad_token_id is not None else 0
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=pair.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=pair.device)
+    return ids, mask
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    positions = [text.find(sequence) for sequence in stop if sequence and sequence in text]
+    return text[: min(positions)] if positions else text

@@ -1,0 +1,198 @@
+"""From a pair's description to its parts with weights; :class:`aad_plugin.pair.model.AlignedPair` joins them.
+
+Owns which options reach which model. The weights themselves are loaded by a callable, so that lm-eval's backend can
+bring its own loader (quantisation, device maps …) and everything else stays the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from aad_plugin.errors import ConfigError, first_line
+from aad_plugin.pair.attaching import attach_adapters
+from aad_plugin.pair.reading import Role
+from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown, safetensors_only
+from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
+from aad_plugin.sources.vocabulary import shared_vocab_size
+from aad_plugin.texts.rendering import borrow_template
+
+logger = logging.getLogger(__name__)
+
+# Options that may differ between the models: the bare name means both, reference_<name> overrides it.
+PER_MODEL = ("revision", "dtype", "device", "gguf_file", "trust_remote_code")
+_NAMES = ("pair", "pretrained", "tokenizer", "shortcuts", "draft_model", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
+LoadModel = Callable[[str, Role], PreTrainedModel]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a pair is put together from; see ``AlignedPair`` for each."""
+
+    sides: TwoModels | OneBase
+    vocab_size: int
+    settings: DecodingSettings
+    tokenizer: Any
+    source: PairSource
+    shortcuts: str
+    draft_model: str | None = None
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """The per-model options of one side."""
+
+    revision: str | None = None
+    dtype: Any = "auto"
+    device: Any = None
+    gguf_file: str | None = None
+    trust_remote_code: bool = False
+
+    def load(self, path: str, **options: Any) -> PreTrainedModel:
+        """Return the model in eval mode on its device."""
+        try:
+            named = safetensors_only(path, {**self.named(), "trust_remote_code": self.trust_remote_code, **options})
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **named)
+            return model if self.device is None else model.to(self.device)
+        except ConfigError:
+            raise
+        except (ImportError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:
+            raise ConfigError(f"cannot load {path!r}: {first_line(e)}") from e
+
+    def config(self, path: str) -> Any:
+        """Return the model's configuration without its weights."""
+        try:
+            return AutoConfig.from_pretrained(path, trust_remote_code=self.trust_remote_code, **self.named())
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"cannot read a model at {path!r}: {first_line(e)}") from e
+
+    def named(self) -> dict[str, Any]:
+        """Return revision and gguf_file where they are given."""
+        values = {"revision": self.revision, "gguf_file": self.gguf_file}
+        return {name: value for name, value in values.items() if value}
+
+
+def load_parts(
+    pair: str | None = None,
+    *,
+    pretrained: str | None = None,
+    tokenizer: Any = None,
+    shortcuts: str = "auto",
+    draft_model: str | None = None,
+    **options: Any,
+) -> Parts:
+    """Load a pair's parts with transformers.
+
+    Args:
+        pair: preset name, pair folder or TRL output folder.
+        pretrained: alias of ``policy`` or ``pair``.
+        tokenizer: a tokenizer, or where to load it from; default: the policy's.
+        shortcuts: what decoding may leave out, see ``AlignedPair``.
+        draft_model: a small model that guesses the next tokens, see ``drafts.py``.
+        **options: parts (policy, reference, base, adapter, reference_adapter), decoding settings (strategy, alpha …),
+            per-model options (revision, dtype, device, gguf_file, trust_remote_code and their reference_… forms; a bare
+            one means both models), and what else
+            ``AutoModelForCausalLM.from_pretrained`` takes (attn_implementation, device_map …).
+    Returns:
+        models in eval mode, with what belongs to them.
+    """
+    parts = {name: options.pop(name, None) for name in PART_NAMES}
+    source = resolve(pair, pretrained, **parts)
+    changes = {name: options.pop(name) for name in SETTING_NAMES if name in options}
+    settings = DecodingSettings().override(**source.settings).override(**changes)
+    sides = _placements(options)
+    _check_reference_options(source, sides)
+    check_shortcuts(shortcuts)
+
+    def load_model(path: str, role: Role) -> PreTrainedModel:
+        refuse_unknown(options, _NAMES, sides[role].config(path))
+        return sides[role].load(path, **options)
+
+    def load_tokenizer(path: str, role: Role) -> Any:
+        named = {} if path == source.adapter else sides[role].named()
+        try:
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=sides[role].trust_remote_code, **named)
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"no tokenizer at {path!r}: {first_line(e)}") from e
+
+    if tokenizer is None or isinstance(tokenizer, str):
+        tokenizer = load_tokenizer(tokenizer or source.tokenizer, "policy")
+    reference_tokenizer = tokenizer if source.shares_base else load_tokenizer(source.reference or "", "reference")
+    return assemble(
+        source,
+        load_model,
+        settings=settings,
+        tokenizer=tokenizer,
+        reference_tokenizer=reference_tokenizer,
+        adapter_revision=sides["policy"].revision,
+        shortcuts=shortcuts,
+        pickles=options.get("use_safetensors") is False,
+        draft_model=draft_model,
+    )
+
+
+def assemble(
+    source: PairSource,
+    load_model: LoadModel,
+    *,
+    settings: DecodingSettings,
+    tokenizer: Any,
+    reference_tokenizer: Any,
+    adapter_revision: str | None = None,
+    shortcuts: str = "auto",
+    pickles: bool = False,
+    draft_model: str | None = None,
+) -> Parts:
+    """Load the weights a source names.
+
+    Args:
+        load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
+        pickles: whether adapters may be read from pickle files.
+        draft_model: the draft's name; it is loaded when the pair is joined.
+    Raises:
+        VocabMismatch: the tokenizers differ, checked before any weight is loaded.
+    """
+    borrow_template(tokenizer, source.adapter, source.base)
+    vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
+    sides: TwoModels | OneBase
+    if source.shares_base:
+        base = load_model(source.backbone, "policy")
+        sides = attach_adapters(base, source, adapter_revision, vocab_size=vocab_size, pickles=pickles)
+    else:
+        sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
+    return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts, draft_model)
+
+
+def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:
+    """Take the per-model options out of ``options``."""
+    both, own = (
+        {name: value for name in PER_MODEL if (value := options.pop(prefix + name, None)) is not None}
+        for prefix in ("", "reference_")
+    )
+    return {"policy": _Placement(**typed(both)), "reference": _Placement(**typed({**both, **own}))}
+
+
+def typed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return per-model options with ``dtype`` as a torch dtype or "auto"; ConfigError for another word."""
+    dtype = values.get("dtype")
+    if isinstance(dtype, str) and dtype != "auto":
+        resolved = getattr(torch, dtype, None)
+        if not isinstance(resolved, torch.dtype):
+            raise ConfigError(f"dtype must be 'auto' or a torch dtype such as 'bfloat16', got {dtype!r}")
+        values = {**values, "dtype": resolved}
+    return values
+
+
+def _check_reference_options(source: PairSource, sides: dict[Role, _Placement]) -> None:
+    if source.shares_base and sides["policy"] != sides["reference"]:
+        raise ConfigError(
+            f"policy and reference share one base model, so {', '.join(f'reference_{name}' for name in PER_MODEL)} have no "
+            "meaning here: leave them out, or merge the adapter and pass policy=… reference=…"
+        )

@@ -1,0 +1,700 @@
+"""The pair as one causal language model: ``forward`` returns decoded scores as its logits.
+
+Owns the transformers host: whatever ``generate`` offers (padded batches, sampling, beams, streamers, stop strings,
+prompt lookup, static cache) works on the scores. The rule itself is ``decoding.py``; loading weights is ``loading.py``.
+
+    pair = AlignedPair.from_pretrained("demo")
+    pair.generate(**pair.tokenizer("Hello", return_tensors="pt"), max_new_tokens=20)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from aad_plugin.decoding import (
+    Candidates,
+    aad_scores,
+    aad_scores_of_candidates,
+    eft_scores,
+    list_candidates,
+    plausible_set,
+    require_finite,
+)
+from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.pair import cache_names
+from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.draft_loading import load_draft
+from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
+from aad_plugin.pair.finite_watch import FiniteWatch
+from aad_plugin.pair.loading import Parts, load_parts
+from aad_plugin.pair.proof import Proof, prove, prove_use
+from aad_plugin.pair.reading import Plausible, Role, Sparing
+from aad_plugin.pair.recorder import TokenRecorder
+from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
+from aad_plugin.pair.same_weights import SAME_WEIGHTS, have_same_weights
+from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.sides_by_row import SidesByRow
+from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.folder import save_pair
+from aad_plugin.sources.known_options import check_shortcuts
+
+logger = logging.getLogger(__name__)
+
+# Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
+_UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
+
+_NOTHING = Sparing(candidates=False, lazy=False)
+_TRIED = 8  # steps
+_STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
+
+# Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
+_LOGITS_ONLY = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": None,
+    "watermarking_config": None,
+    "sequence_bias": None,
+}
+
+
+class AlignedPairConfig(PreTrainedConfig):
+    """Configuration of a pair: the policy's own configuration plus the shared vocabulary size."""
+
+    model_type = "aligned_pair"
+
+    def __init__(self, policy_config: PreTrainedConfig | None = None, **kwargs: Any) -> None:
+        self.policy_config = policy_config
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> PreTrainedConfig:
+        """Return the policy's text configuration: the architecture that hosts size caches and lengths by."""
+        return self.policy_config.get_text_config(decoder=decoder, encoder=encoder) if self.policy_config else self
+
+
+class AlignedPair(PreTrainedModel, GenerationMixin):
+    """A policy and its reference that decode as one causal language model.
+
+    Args:
+        sides: where the weights are, :class:`TwoModels` or :class:`OneBase`.
+        vocab_size: number of shared token ids; later columns (padding of either head) are cut.
+        settings: decoding used where a call names none.
+        tokenizer: the policy's tokenizer, kept for convenience.
+        source: what the pair was loaded from; written by :meth:`save_pretrained`.
+        shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
+            reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
+            until a step has more than one plausible token; of one base the sides share a forward), "packed" ("lazy", and
+            on a CPU a second, packed copy of 16-bit weights) or "auto": on a CPU "packed" if the copies fit into a quarter
+            of the free memory, else "lazy"; where operations cost more than what they read, on other devices and with
+            small heads, whole rows, and of two checkpoints a late reference for a single row. All but "none" read the
+            policy of a LoRA pair, where it decodes alone, by merged weights of its own if those fit likewise.
+    Raises:
+        ConfigError: an unknown name of shortcuts.
+        VocabMismatch: a model's head is smaller than ``vocab_size``.
+    """
+
+    config_class = AlignedPairConfig
+    main_input_name = "input_ids"
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(
+        self,
+        sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow,
+        *,
+        vocab_size: int | None = None,
+        settings: DecodingSettings | None = None,
+        tokenizer: Any = None,
+        source: Any = None,
+        shortcuts: str = "auto",
+    ) -> None:
+        policy = sides.policy
+        config = AlignedPairConfig(policy_config=policy.config)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(config, name, getattr(policy.config.get_text_config(), name, None))
+        config.max_position_embeddings = _context_length(sides)
+        config._attn_implementation = policy.config._attn_implementation
+        super().__init__(config)
+        self.sides = sides
+        self.vocab_size = config.vocab_size = self._shared_vocab(vocab_size)
+        self.settings = settings or DecodingSettings()
+        self.tokenizer = tokenizer
+        self.source = source
+        self.shortcuts = check_shortcuts(shortcuts)
+        self.generation_config = _bare_generation_config(policy)
+        self._calls: list[_Call] = []
+        self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
+        self.is_cached = True
+        self.draft: Draft | None = None
+        self.proof: Proof | None = None
+        self.proof_file: Path | None = None
+        self.proven_uses: set[str] = set()
+        self.eval()
+
+    @property
+    def sums_in_float32(self) -> bool:
+        """Whether AAD compares logits of plausible tokens that were summed in float32, whatever the head's dtype."""
+        return self.sides.gives_sums or (self.sparing(1).candidates and self.sides.gives_columns)
+
+    def prove(self) -> Proof:
+        """Hold every path that spares work against plain readings and take the first that agrees; see `proof.py`.
+
+        Loading does it. A pair put together in memory is not proven until this is called.
+        """
+        self.proof = prove(self)
+        return self.proof
+
+    # ------------------------------------------------------------------ scores
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        settings: DecodingSettings | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return the strategy's scores in place of logits.
+
+        Args:
+            input_ids: (B, T) int64, the tokens after what the cache holds.
+            attention_mask: (B, cached + T), 0 for padding; None for all ones.
+            position_ids: (B, T) int64; needed with left padding.
+            cache: what :meth:`new_cache` returned for these settings, or None; ``past_key_values``, as transformers
+                called it before 5.24, is taken too.
+            use_cache: ignored without a cache; a pair never builds one by itself.
+            logits_to_keep: positions to score, counted from the end; 0 for all.
+            settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
+            **kwargs: what hosts pass to every model; tensors among them are refused (but :data:`_UNUSED`).
+        Returns:
+            ``logits`` (B, K, V) float32 scores and the cache.
+        Raises:
+            NonFiniteLogits: a model produced NaN or ±inf; names the model and the step.
+            ConfigError: a cache built for another kind of strategy, an argument that a pair would have to ignore, or a
+                host that lost the cache of its own call.
+        """
+        cache = cache_names.take({"cache": cache, **kwargs})
+        _refuse_ignored(kwargs)
+        call = self._calls[-1] if self._calls else None
+        settings = settings or (call.settings if call else self.settings)
+        roles = _roles(settings)
+        self._check_cache(cache, roles)
+        if call is not None:
+            call.check(cache)
+        inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
+        sparing = (
+            self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
+        )
+        if call is not None and sparing.candidates:
+            scores = self._candidate_scores(
+                call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
+            )
+            return cache_names.output(scores, cache)
+        if call is not None and sparing.lazy and isinstance(self.sides, TwoModels) and call.may_close():
+            is_open = partial(self._is_open, call, settings.alpha)
+            rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
+        else:
+            rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
+        rows = [row[..., : self.vocab_size] for row in rows]
+        # Where no row has a choice the reference decides nothing, and any logits will do for it.
+        scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
+        if call is not None:
+            seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
+            call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
+            if call.recorder is not None:
+                call.recorder.show(dict(zip(roles, rows, strict=False)), scores, settings.strategy)
+        return cache_names.output(scores, cache)
+
+    def sparing(self, rows: int) -> Sparing:
+        """Return what a step of AAD for ``rows`` rows leaves out."""
+        if self.shortcuts == "auto":
+            return self.sides.auto(rows)
+        return Sparing(candidates=self.shortcuts != "none", lazy=self.shortcuts not in ("none", "candidates"))
+
+    def _is_open(self, call: _Call, alpha: float, policy_logits: Tensor) -> bool:
+        """Whether any of (B, K, V) rows has more than one plausible token; waits for the device."""
+        rows = policy_logits[..., : self.vocab_size]
+        found = int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
+        call.note_open(found)
+        return found
+
+    def _candidate_scores(
+        self,
+        call: _Call,
+        alpha: float,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        inputs: dict[str, Any],
+        lazy: bool,
+    ) -> Tensor:
+        """Return (B, K, V) scores, equal to the whole rows' up to a constant per row, from the plausible tokens alone."""
+
+        def find(logits: Tensor) -> Candidates:
+            require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
+            return list_candidates(logits[:, : self.vocab_size], alpha)
+
+        found = self.sides.plausible(find, input_ids, cache, keep, lazy, call.recorder is not None, **inputs)
+        if found.reference_values is not None:
+            require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
+        scores = aad_scores_of_candidates(
+            found.policy_logits[:, : self.vocab_size],
+            found.candidates,
+            alpha,
+            found.policy_values,
+            found.reference_values,
+        )
+        scores = scores.view(len(input_ids), -1, self.vocab_size)
+        if call.recorder is not None:
+            favourites = found.policy_logits[:, : self.vocab_size].argmax(-1).view(len(input_ids), -1)
+            call.recorder.show(self._whole_rows(found, len(input_ids)), scores, "aad", favourites)
+        return scores
+
+    def _whole_rows(self, found: Plausible, batch: int) -> dict[str, Tensor]:
+        """Return role -> (B, K, V) float32 logits as the choice saw them; without the reference where it was not asked."""
+        place = found.candidates.rows, found.candidates.tokens
+        rows = {"policy": found.policy_logits[:, : self.vocab_size].float()}
+        if found.policy_values is not None and found.reference_values is not None:
+            assert found.reference_logits is not None
+            rows["policy"] = rows["policy"].index_put(place, found.policy_values)
+            reference = found.reference_logits[:, : self.vocab_size].float()
+            rows["reference"] = reference.index_put(place, found.reference_values)
+        return {role: row.view(batch, -1, self.vocab_size) for role, row in rows.items()}
+
+    @torch.no_grad()
+    def answer_logprobs(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prompt_length: int,
+        roles: tuple[Role, ...] = ("policy", "reference"),
+    ) -> list[Tensor]:
+        """Return each role's log-probability of the tokens after the prompt, in one forward.
+
+        Args:
+            input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
+            attention_mask: (B, T), 0 for padding.
+            prompt_length: number of leading positions that are not scored.
+        Returns:
+            per role (B, T − prompt_length) float32, nats.
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        keep = input_ids.shape[1] - prompt_length + 1
+        rows = self.sides.logits(roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=positions)
+        targets = input_ids[:, prompt_length:, None]
+        return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
+
+    @torch.no_grad()
+    def choices(
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, settings: DecodingSettings
+    ) -> Tensor:
+        """Return what a strategy would have chosen at each step of given answers, in one forward.
+
+        Args:
+            input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
+            attention_mask: (B, T), 0 for padding.
+            prompt_length: number of leading positions that are not chosen.
+            settings: the strategy, one of token by token, and its strength.
+        Returns:
+            (B, T − prompt_length) int64.
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        keep = input_ids.shape[1] - prompt_length + 1
+        with self._call(settings, None):
+            scores = self(input_ids, attention_mask, positions, logits_to_keep=keep, settings=settings).logits
+        return scores[:, :-1].argmax(-1)
+
+    # ---------------------------------------------------------------- generate
+
+    def generate(
+        self, *args: Any, strategy: str | None = None, recorder: TokenRecorder | None = None, **kwargs: Any
+    ) -> Any:
+        """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
+
+        Args:
+            strategy: aad, greedy, reference or eft; alpha and eft_scale may be given likewise. ``sample`` and
+                ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
+            recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
+        Raises:
+            ConfigError: an option that has no meaning on log-ratios, or continuous batching.
+        """
+        changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale") if name in kwargs}
+        settings = self.settings.override(strategy=strategy, **changes)
+        if self.draft is not None:
+            self._check_drafted(settings, kwargs.get("assistant_model"), recorder)
+        if settings.samples:
+            raise ConfigError(
+                f"generate() decodes token by token; strategy={settings.strategy!r} is answered by "
+                "aad_plugin.answer(pair, prompts, strategy=…)"
+            )
+        if kwargs.get("inputs_embeds") is not None:
+            raise ConfigError("a pair decodes token ids: its two models have embeddings of their own (pass input_ids)")
+        if kwargs.get("cache_implementation") == "paged":
+            self.generate_batch()
+        if kwargs.get("assistant_model") is not None:
+            self.refuse_drafts("assistant_model")
+        ids_alone = self._gives_ids_alone(args, kwargs)
+        with self._call(settings, recorder) as call:
+            # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
+            with torch.inference_mode() if ids_alone else contextlib.nullcontext():
+                answers = super().generate(*args, **kwargs)
+            call.watch.require()
+        # A copy made outside the mode is a tensor like any other, which a training step may read.
+        return answers.clone() if ids_alone else answers
+
+    def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
+        """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not
+        be written outside it."""
+        config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config
+        kept = ("return_dict_in_generate", "cache_implementation")
+        asked = [kwargs.get(name, getattr(config, name, None)) for name in kept]
+        return not any(asked) and cache_names.take(kwargs) is None
+
+    def _check_drafted(self, settings: DecodingSettings, assistant: Any, recorder: TokenRecorder | None) -> None:
+        if recorder is not None:
+            raise ConfigError(
+                "a trace shows one token at a time, draft_model reads several at once: leave one of them out (in float32 "
+                "the tokens are the same)"
+            )
+        if assistant is not None:
+            raise ConfigError("draft_model and assistant_model both guess the next tokens: leave one of them out")
+
+    def refuse_drafts(self, option: str) -> None:
+        """Raise ConfigError where ``option`` asks a cache to take back tokens that it cannot take back."""
+        if self._is_stateful or not self.is_cached:
+            kind = type(self.sides.policy).__name__
+            raise ConfigError(
+                f"{option}: {kind} cannot take back tokens that it has read (transformers refuses drafts for it, too): "
+                "leave it out"
+            )
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Continuous batching drives one model's paged cache by itself and cannot hold a pair."""
+        raise ConfigError("continuous batching holds the cache of one model, a pair needs two: use generate() or vLLM")
+
+    init_continuous_batching = continuous_batching_context_manager = generate_batch
+
+    def new_cache(self, settings: DecodingSettings | None = None, **cache_options: Any) -> Cache | None:
+        """Return an empty dynamic cache for calls of :meth:`forward` with these settings; None for a pair without."""
+        from transformers import DynamicCache
+
+        if not self.is_cached:
+            return None
+        roles = _roles(settings or self.settings)
+        return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
+
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    ) -> None:
+        """Build what the host would build for one model, for each model of the pair."""
+        held = cache_names.take(model_kwargs)
+        if held is not None or generation_config.use_cache is False:
+            self._calls[-1].is_cached = held is not None
+            return super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+            )
+
+        if not self.is_cached:
+            generation_config.use_cache = model_kwargs["use_cache"] = False
+            return None
+        if generation_config.cache_implementation in _STATIC:
+            prove_use(self, "static cache")
+        if generation_mode == GenerationMode.ASSISTED_GENERATION:
+            prove_use(self, "drafts")
+
+        def build(model: PreTrainedModel) -> Cache | None:
+            own: dict[str, Any] = {}
+            model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
+            return cache_names.take(own)
+
+        cache = self.sides.new_cache(_roles(self._calls[-1].settings), build)
+        if cache is not None and not cache_names.host_takes(cache):
+            cache = None
+        self._calls[-1].is_cached = cache is not None
+        if cache is not None:
+            model_kwargs[cache_names.host_name()] = cache
+        else:  # else the host would go on to pass the last token alone
+            generation_config.use_cache = model_kwargs["use_cache"] = False
+        return None
+
+    @contextlib.contextmanager
+    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[_Call]:
+        # A stack, since an assisted call may draft with this very pair under another strategy.
+        call = _Call(settings, recorder)
+        self._calls.append(call)
+        try:
+            with self.sides.spare(self.shortcuts):
+                yield call
+        finally:
+            self._calls.pop()
+
+    def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the host merge keyword arguments, a passed configuration and the model's own; refuse what has no meaning."""
+        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        settings = self._calls[-1].settings if self._calls else self.settings
+        if config.cache_implementation == "paged":
+            self.generate_batch()
+        if config.prompt_lookup_num_tokens:
+            self.refuse_drafts("prompt_lookup_num_tokens")
+        if self.draft is not None and self._calls:
+            _refuse_beside_drafts(config)
+            # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
+            config.prompt_lookup_num_tokens = config.num_assistant_tokens or TOKENS
+        for name, neutral in _LOGITS_ONLY.items() if settings.needs_reference else ():
+            value = getattr(config, name, None)
+            if value not in (None, neutral):
+                raise ConfigError(
+                    f"{name}={value!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: "
+                    f"leave it out, or use strategy='greedy'"
+                )
+        return config, model_kwargs
+
+    def _get_candidate_generator(self, generation_config: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Let a pair's own draft guess where there is one."""
+        if self.draft is None or not self._calls:
+            return super()._get_candidate_generator(generation_config, input_ids, *args, **kwargs)
+        if len(input_ids) > 1:
+            raise ConfigError(
+                f"draft_model guesses for one prompt at a time, got a batch of {len(input_ids)}: pass batch_size=1, or "
+                "leave draft_model out"
+            )
+        mask = kwargs["model_kwargs"].get("attention_mask")
+        ends = generation_config._eos_token_tensor
+        threshold = generation_config.assistant_confidence_threshold
+        return DraftReader(
+            self.draft,
+            padding=0 if mask is None else int((mask[0] == 0).sum()),
+            max_length=generation_config.max_length,
+            ends=frozenset() if ends is None else frozenset(ends.flatten().tolist()),
+            tokens=generation_config.prompt_lookup_num_tokens,
+            confidence=CONFIDENCE if threshold is None else threshold,
+        )
+
+    def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the running call's watch over non-finite logits end it."""
+        criteria = super()._get_stopping_criteria(*args, **kwargs)
+        if self._calls:
+            criteria.append(self._calls[-1].watch)
+        return criteria
+
+    def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
+        if cache is not None and isinstance(cache, PairCache) != (len(roles) == 2):
+            raise ConfigError(
+                f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
+                f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
+            )
+
+    # ------------------------------------------------------------------ plumbing
+
+    def _shared_vocab(self, vocab_size: int | None) -> int:
+        heads = {role: head for role, head in _head_sizes(self.sides).items()}
+        smallest = min(heads.values())
+        if vocab_size is None:
+            if len(set(heads.values())) > 1:
+                raise VocabMismatch(
+                    f"heads of different size ({heads}): pass vocab_size, the number of shared token ids"
+                )
+            return smallest
+        if vocab_size > smallest:
+            raise VocabMismatch(f"the shared vocabulary has {vocab_size} tokens, but the heads have {heads}")
+        return vocab_size
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.sides.policy.get_input_embeddings()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.sides.policy.get_output_embeddings()
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: each model tied its own weights when it was loaded."""
+
+    def to(self, *args: Any, **kwargs: Any) -> AlignedPair:
+        """Move the pair; a reference placed on a device of its own stays there."""
+        if len({model.device for model in self.sides.models().values()}) == 1:
+            return super().to(*args, **kwargs)
+        self.sides.policy.to(*args, **kwargs)
+        return self
+
+    @classmethod
+    def from_pretrained(cls, pair: str | None = None, **model_args: Any) -> AlignedPair:  # type: ignore[override]
+        """Load a pair by preset name, pair folder or TRL output folder, or by its parts.
+
+        Args:
+            pair: preset name (``aad pairs list``), pair folder or TRL output folder.
+            **model_args: the names of lm-eval's model_args (policy, reference, adapter, reference_adapter, base,
+                alpha, strategy, dtype, device …); see README.
+        Returns:
+            an :class:`AlignedPair` in eval mode with ``tokenizer`` set.
+        Raises:
+            ConfigError, ReferenceUnknown, VocabMismatch, AssetError: as their names say.
+        """
+        return cls.from_parts(load_parts(pair=pair, **model_args))
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> AlignedPair:
+        """Join loaded parts to a pair and let it prove itself.
+
+        Raises:
+            ProofFailed: no path of the pair gives what its models give alone.
+        """
+        pair = cls(
+            parts.sides,
+            vocab_size=parts.vocab_size,
+            settings=parts.settings,
+            tokenizer=parts.tokenizer,
+            source=parts.source,
+            shortcuts=parts.shortcuts,
+        )
+        if have_same_weights(parts.sides):
+            logger.warning("%s", SAME_WEIGHTS)
+        pair.prove()
+        if parts.draft_model is not None:
+            pair.refuse_drafts("draft_model")
+            pair.draft = load_draft(parts.draft_model, pair.sides, pair.tokenizer, pair.vocab_size)
+            prove_use(pair, "drafts")
+        say_dtype(coarsest_dtype(parts.sides.models().values()))
+        return pair
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write a pair folder: configuration, adapters and pointers to checkpoints; no copied base weights."""
+        save_pair(self, save_directory)
+
+
+def load_pair(pair: str | None = None, **model_args: Any) -> AlignedPair:
+    """As :meth:`AlignedPair.from_pretrained`."""
+    return AlignedPair.from_pretrained(pair, **model_args)
+
+
+class _Call:
+    """One running ``generate`` call: its settings, who reads its steps, and how many tokens the prompt had."""
+
+    def __init__(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> None:
+        self.settings = settings
+        self.recorder = recorder
+        self.watch = FiniteWatch()
+        self.is_cached = False
+        self._prompt: int | None = None
+        self._forwards = 0
+        self._asked = self._closed = 0
+
+    def check(self, cache: Cache | None) -> None:
+        """Raise if the cache that was made for this call does not arrive: its steps would read a single token each."""
+        if self.is_cached and cache is None:
+            raise ConfigError(
+                "generate() was given a cache for this pair and calls it without one, so this version of transformers "
+                "passes it by a name that aad_plugin does not know; use_cache=False decodes without"
+            )
+
+    def spares(self, settings: DecodingSettings) -> bool:
+        """Whether a step may leave out what only a recorder would see; with a recorder, too, so that what is explained is
+        what is generated."""
+        return settings.strategy == "aad"
+
+    def may_close(self) -> bool:
+        """Whether enough of this call's steps had no choice for asking to pay: each spares a forward, asking costs a
+        twentieth of one and a wait."""
+        return self._asked < _TRIED or self._closed * _TRIED >= self._asked
+
+    def note_open(self, is_open: bool) -> None:
+        """Count a step that was asked whether it has a choice."""
+        self._asked += 1
+        self._closed += not is_open
+
+    def step(self, cache: Cache | None, new: int) -> str:
+        """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
+        self._forwards += 1
+        if cache is not None and not cache_names.has_attention(cache):
+            return f" at step {self._forwards}"
+        length = cache.get_seq_length() if cache is not None else new
+        if self._prompt is None:
+            self._prompt = length
+        return f" at step {length - self._prompt + 1}"
+
+
+def _refuse_ignored(arguments: dict[str, Any]) -> None:
+    """Raise for a tensor or a cache that ``forward`` would drop without a word: tokens would differ from the model's."""
+    named = {name: value for name, value in arguments.items() if isinstance(value, Tensor | Cache)}
+    ignored = [name for name, value in named.items() if name not in _UNUSED]
+    if "token_type_ids" in named and named["token_type_ids"].any():
+        ignored.append("token_type_ids")
+    if ignored:
+        raise ConfigError(f"a pair reads token ids alone and has no use for {', '.join(ignored)}: leave it out")
+
+
+def _refuse_beside_drafts(config: GenerationConfig) -> None:
+    """Raise for what draws, searches or stores otherwise than one token after the other."""
+    asked = {
+        "num_beams": (config.num_beams or 1) > 1,
+        "do_sample": bool(config.do_sample),
+        "cache_implementation": config.cache_implementation not in (None, "dynamic"),
+        "prompt_lookup_num_tokens": bool(config.prompt_lookup_num_tokens),
+        "use_cache": config.use_cache is False,
+    }
+    for name in (name for name, is_asked in asked.items() if is_asked):
+        value = getattr(config, name)
+        raise ConfigError(
+            f"draft_model guesses for plain decoding with a cache, not with {name}={value!r}: leave one out"
+        )
+
+
+def _roles(settings: DecodingSettings) -> tuple[Role, ...]:
+    if settings.needs_reference:
+        return ("policy", "reference")
+    return ("reference",) if settings.strategy == "reference" else ("policy",)
+
+
+def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
+    if settings.strategy == "aad":
+        return aad_scores(rows[0], rows[1], settings.alpha)
+    if settings.strategy == "eft":
+        return eft_scores(rows[0], rows[1], settings.eft_scale)
+    return rows[0]
+
+
+def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    logits = logits.float()
+    return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> dict[str, int]:
+    models = sides.models()
+    for model in models.values():
+        if not hasattr(model.get_output_embeddings(), "weight"):
+            raise ConfigError(
+                f"{type(model).__name__} has no head with one row per token (several codebooks, or none): a pair decodes "
+                "text, token by token"
+            )
+    return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
+
+
+def _context_length(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> int | None:
+    """Return the shorter context of the two, in tokens; None where no configuration tells."""
+    models = sides.models().values()
+    known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
+    return min((length for length in known if length), default=None)
+
+
+def _bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:
+    """Keep the policy's special tokens; its sampling defaults and penalties do not leak into a strategy."""
+    given = copy.deepcopy(policy.generation_config)
+    pad = given.pad_token_id
+    if pad is not None and pad < 0:  # some checkpoints write −1 for none, which no embedding has
+        ends = given.eos_token_id
+        pad = ends[0] if isinstance(ends, list) else ends
+    return GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=pad)

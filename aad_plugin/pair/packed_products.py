@@ -1,0 +1,112 @@
+"""Products with 16-bit weights on a CPU, whose weights are also kept in the order in which the product reads them.
+
+A step of decoding is products of a few rows with every weight. torch hands them to oneDNN, which for a plain weight spends
+a third of the time on reaching it; a packed copy spares that and sums the same terms in the same order, at the price of
+the weights' size in memory once more. Packing is what torch.compile does with frozen weights, by the same operators; they
+are not part of torch's documented interface, so where they are missing the plain product is taken.
+
+Knows nothing of pairs, adapters or caches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Copies may take this share of the memory that is free when they are first wanted.
+SHARE = 0.25
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free where a device keeps its tensors; on an accelerator what torch holds unused counts."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
+class PackedProducts:
+    """Linear products of one pair, plain or packed.
+
+    Args:
+        models: their plain linear layers, except those given in ``but``, take part inside :meth:`use`.
+        but: layers whose owner calls :meth:`linear` itself, or which are not to have a second copy.
+    """
+
+    def __init__(self, models: Iterable[nn.Module], but: Iterable[nn.Module] = ()) -> None:
+        self._on = False
+        self._fits: bool | None = None
+        self._packed: dict[int, tuple[Tensor, Tensor]] = {}
+        models = list(models)
+        left_out = {id(layer) for layer in but}
+        layers = {id(m): m for model in models for m in model.modules() if type(m) is nn.Linear}
+        # One layer of each model tells of which kind its weights are.
+        self._heads = [next((m for m in model.modules() if type(m) is nn.Linear), None) for model in models]
+        self._sizes = sum(layer.weight.nbytes for layer in layers.values())
+        self._unwrapped = [layer for layer in layers.values() if id(layer) not in left_out]
+
+    @contextlib.contextmanager
+    def use(self, choice: str) -> Iterator[None]:
+        """Inside the block products are packed where they can be.
+
+        Args:
+            choice: "packed"; "auto" = if the copies fit into a quarter of the free memory; anything else = not.
+        """
+        if choice == "auto" and self._fits is None:
+            self._fits = self._sizes < SHARE * free_memory(torch.device("cpu"))
+        wanted = choice == "packed" or (choice == "auto" and bool(self._fits))
+        on = wanted and any(layer is not None and _can_pack(layer.weight) for layer in self._heads)
+        before, self._on = self._on, on
+        # Not before they are wanted: a call of Python for each product is a share of a step whose cost is launching.
+        for layer in self._unwrapped if on else ():
+            if "forward" not in vars(layer):
+                layer.forward = _Layer(layer, self)  # type: ignore[method-assign, assignment]
+        self._unwrapped = [] if on else self._unwrapped
+        try:
+            yield
+        finally:
+            self._on = before
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return (..., out), ``x`` (..., in) times ``weight`` (out, in), plus ``bias``."""
+        if not (self._on and x.numel() and x.dtype == weight.dtype and _can_pack(weight)) or torch.is_grad_enabled():
+            return F.linear(x, weight, bias)
+        # The plain weight is held beside its copy, so that its address is nobody else's.
+        plain, packed = self._packed.get(weight.data_ptr(), (None, None))
+        if packed is None or plain is None or plain.shape != weight.shape:
+            with torch.inference_mode(False):
+                packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
+            self._packed[weight.data_ptr()] = weight, packed
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+class _Layer:
+    """Stands for the ``forward`` of one linear layer."""
+
+    def __init__(self, layer: nn.Linear, products: PackedProducts) -> None:
+        self.layer = layer
+        self.products = products
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.products.linear(x, self.layer.weight, self.layer.bias)
+
+
+def _can_pack(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype in _packable()
+
+
+@cache
+def _packable() -> frozenset[torch.dtype]:
+    """The types this processor multiplies packed."""
+    operators = torch.ops.mkldnn
+    checks = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    needed = ("_reorder_linear_weight", "_linear_pointwise", *checks.values())
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(operators, name) for name in needed):
+        return frozenset()
+    return frozenset(dtype for dtype, check in checks.items() if getattr(operators, check)())

@@ -1,0 +1,115 @@
+"""One model's part of a step: which words all sides share, and how a model, its cache and its adapters are read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from aad_plugin.decoding import Candidates
+from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.cache_names import has_attention, named_cache
+from aad_plugin.pair.step_mask import step_mask
+from aad_plugin.settings import DecodingSettings
+
+Role = Literal["policy", "reference"]
+
+BuildCache = Callable[[PreTrainedModel], Cache | None]
+
+# (R, V) policy logits → the plausible set of each row.
+FindCandidates = Callable[[Tensor], Candidates]
+
+
+def read_model(
+    model: PreTrainedModel, input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor
+) -> Tensor:
+    """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0."""
+    keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
+    held = named_cache(model, cache)
+    mask = inputs.get("attention_mask")
+    if mask is not None and cache is not None and not has_attention(cache):
+        # A purely recurrent model multiplies what it reads by the mask, which is of those tokens alone.
+        inputs["attention_mask"] = mask[:, -input_ids.shape[1] :]
+    elif mask is not None:
+        inputs["attention_mask"] = step_mask(model, mask, input_ids, cache)
+    logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
+    return logits[:, -logits_to_keep:] if logits_to_keep else logits
+
+
+def side_by_side(caches: Sequence[Cache | None]) -> Cache | None:
+    """Return one cache for models that each have their own, or None where one of them has none."""
+    if any(cache is None for cache in caches):
+        return None
+    return caches[0] if len(caches) == 1 else PairCache(*caches)
+
+
+@dataclass(frozen=True)
+class Sparing:
+    """What a step of AAD leaves out.
+
+    Attributes:
+        candidates: the reference's logits of tokens that are not plausible.
+        lazy: of two checkpoints, the reference's reading while no row has a choice.
+    """
+
+    candidates: bool
+    lazy: bool
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """One step in which only plausible tokens matter.
+
+    Attributes:
+        policy_logits: (R, V), rows of batch times positions.
+        candidates: their plausible sets.
+        policy_values, reference_values: (N,) float32 logits of the candidates; None where no row had a choice and the
+            reference was not asked.
+        reference_logits: (R, V), what the reference's head gave; (0, V) or None where it was spared.
+    """
+
+    policy_logits: Tensor
+    candidates: Candidates
+    policy_values: Tensor | None = None
+    reference_values: Tensor | None = None
+    reference_logits: Tensor | None = None
+
+
+@contextlib.contextmanager
+def switched(model: Any, policy_adapter: str, adapter: str | None) -> Iterator[PreTrainedModel]:
+    """Inside the block a PeftModel's base is what PEFT makes of it with one adapter (None: with none); the policy's comes
+    back after it."""
+    if adapter is None:
+        with model.disable_adapter():
+            yield model.get_base_model()
+        return
+    if adapter == policy_adapter:
+        yield model.get_base_model()
+        return
+    model.set_adapter(adapter)
+    try:
+        yield model.get_base_model()
+    finally:
+        model.set_adapter(policy_adapter)
+
+
+class ReadPair(Protocol):
+    """What proofs and recorders see of a pair (:class:`aad_plugin.pair.model.AlignedPair`, which calls them)."""
+
+    sides: Any
+    vocab_size: int
+    settings: DecodingSettings
+    tokenizer: Any
+    shortcuts: str
+    is_cached: bool
+    proof_file: Path | None
+    proven_uses: set[str]
+
+    def new_cache(self) -> Cache | None:
+        """An empty cache for both models; None for a pair without."""

@@ -1,0 +1,74 @@
+"""One base model whose sides are read one after the other, by PEFT's own switching of adapters.
+
+The plain road for a base whose rows cannot share a forward: two forwards per step, each exactly what PEFT computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.packed_products import PackedProducts
+from aad_plugin.pair.reading import BuildCache, Role, read_model, side_by_side, switched
+from aad_plugin.pair.whole_rows import WholeRows
+
+
+class OneBaseInTurns(WholeRows):
+    """As :class:`aad_plugin.pair.sides.OneBase`, with a forward and a cache for each side.
+
+    Args:
+        model: a PeftModel in eval mode; any adapter that PEFT can switch on and off.
+        policy_adapter: name of the policy's adapter. reference_adapter: of the reference's; None = the base alone.
+    """
+
+    model: Any
+
+    def __init__(self, model: Any, policy_adapter: str, reference_adapter: str | None = None) -> None:
+        super().__init__()
+        self.passes = Counter()
+        self.model = model
+        self._adapters: dict[str, str | None] = {"policy": policy_adapter, "reference": reference_adapter}
+        model.set_adapter(policy_adapter)
+        self.products = PackedProducts([model])
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The base model with the policy's adapter active."""
+        return self.model.get_base_model()
+
+    def models(self) -> dict[Role, PreTrainedModel]:
+        """The one model, under the role it plays outside :meth:`role`."""
+        return {"policy": self.policy}
+
+    def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
+        """Inside the block the base model is this side."""
+        return switched(self.model, str(self._adapters["policy"]), self._adapters[role])
+
+    def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
+        """Return a cache for the roles of one decoding, or None where the host wants none."""
+        return side_by_side([build(self.policy) for _ in roles])
+
+    def logits(
+        self,
+        roles: Sequence[Role],
+        input_ids: Tensor,
+        cache: Cache | None,
+        logits_to_keep: int,
+        **inputs: Tensor | None,
+    ) -> list[Tensor]:
+        """Return per role (B, K, V) logits."""
+        caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        rows = []
+        for role, own_cache in zip(roles, caches, strict=True):
+            self.passes[role] += len(input_ids)
+            with self.role(role) as model:
+                rows.append(read_model(model, input_ids, own_cache, logits_to_keep, **given))
+        return rows

@@ -1,0 +1,59 @@
+"""Where an answer ends: strings that stop a row by itself, and how many tokens an answer has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria
+
+
+class StopSequences(StoppingCriteria):
+    """Finish each row by itself when one of several strings appears in its answer.
+
+    Args:
+        sequences: stop strings; special tokens are matched too.
+        tokenizer: decodes the answer's tail.
+        prompt_length: tokens before the answer.
+        rows_move: beam search reorders its rows, so what a row held at an earlier step says nothing.
+    """
+
+    def __init__(
+        self, sequences: Sequence[str], tokenizer: Any, prompt_length: int, *, rows_move: bool = False
+    ) -> None:
+        self.rows_move = rows_move
+        self.sequences = [sequence for sequence in sequences if sequence]
+        self.tokenizer = tokenizer
+        self.prompt_length = prompt_length
+        encoded = [tokenizer.encode(sequence, add_special_tokens=False) for sequence in self.sequences]
+        # Two tokens more than its own encoding: the model may spell a sequence with other tokens.
+        self.tail = max(map(len, encoded), default=0) + 2
+        self.lengths: Tensor | None = None
+        self._seen = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """Return (B,) bool, True for rows whose answer holds a stop sequence."""
+        if self.lengths is None or self.rows_move:
+            self.lengths = torch.full((len(input_ids),), torch.iinfo(torch.int64).max)
+        answer = input_ids[:, self.prompt_length :]
+        # Several tokens may have come at once, by drafts.
+        new, self._seen = max(answer.shape[1] - self._seen, 1), answer.shape[1]
+        texts = self.tokenizer.batch_decode(answer[:, -(self.tail + new - 1) :])
+        for row, text in enumerate(texts):
+            if any(sequence in text for sequence in self.sequences):
+                self.lengths[row] = min(int(self.lengths[row]), answer.shape[1])
+        return (self.lengths <= answer.shape[1]).to(input_ids.device)
+
+
+def answer_lengths(tokens: Tensor, prompt_length: int, ends: Sequence[int]) -> Tensor:
+    """Return (B,) int64 numbers of answer tokens, the end included, of (B, P + new) tokens.
+
+    Args:
+        prompt_length: tokens before the answer. ends: ids that end one.
+    """
+    answer = tokens[:, prompt_length:]
+    ended = torch.isin(answer, torch.tensor(ends, device=answer.device, dtype=answer.dtype))
+    steps = torch.arange(1, answer.shape[1] + 1, device=answer.device)
+    return torch.where(ended, steps, answer.shape[1]).amin(-1).cpu()

@@ -1,0 +1,270 @@
+"""Answer a batch of prompts by any strategy of one loaded pair.
+
+Owns what needs more than one pass over a prompt (sampling with keyed noise, best-of-n and its pickers) and stop
+sequences. Token-level strategies go straight to ``AlignedPair.generate``. Knows nothing of lm-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
+from aad_plugin.pair.sampling import KeyedSampler, prompt_key
+from aad_plugin.pair.stopping import StopSequences, answer_lengths
+from aad_plugin.settings import DecodingSettings
+
+# Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
+_MAX_ROWS = 64
+_SCORED_ROWS = 8
+
+# A picker scores answers: prompts and answers as text, one number each, larger is better.
+Picker = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
+
+
+def decode(
+    pair: AlignedPair,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    settings: DecodingSettings,
+    *,
+    stop: Sequence[str] = (),
+    sample: int = 0,
+    picker: Picker | None = None,
+    prompts: Sequence[Any] = (),
+    on_readings: Callable[[list[Reading]], None] | None = None,
+    **generate_options: Any,
+) -> Tensor:
+    """Decode one batch.
+
+    Args:
+        input_ids, attention_mask: (B, P) int64, left-padded.
+        settings: strategy and its parameters.
+        stop: strings that end a row's answer (kept in the returned tokens).
+        sample: number of the first sample drawn per prompt, part of the noise's key.
+        picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
+        prompts: (B) prompts as the picker wants them.
+        on_readings: is given what was read at each step, one reading per prompt; of best_of_n's answers, the picked one's.
+        **generate_options: for ``generate`` (max_new_tokens or max_length, pad_token_id …).
+    Returns:
+        (B, P + new) int64, right-padded.
+    """
+    if settings.samples and (generate_options.get("num_beams") or 1) > 1:
+        raise ConfigError(
+            f"strategy={settings.strategy!r} draws answers, num_beams searches for one: leave num_beams out"
+        )
+    if (generate_options.get("num_return_sequences") or 1) > 1:
+        raise ConfigError(
+            "one answer per prompt is decoded: leave num_return_sequences out (lm-eval tasks have repeats)"
+        )
+    if on_readings is not None:
+        check_traceable(generate_options)
+    if settings.samples and pair.draft is not None:
+        raise ConfigError(
+            f"strategy={settings.strategy!r} draws its tokens, draft_model guesses those that are certain to follow: leave "
+            "draft_model out"
+        )
+    run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None)
+    tokens, origins = _answers(run, sample, picker, prompts)
+    if on_readings is not None:
+        on_readings(run.readings(origins))
+    return tokens
+
+
+def draw(
+    pair: AlignedPair,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    settings: DecodingSettings,
+    numbers: range,
+    **generate_options: Any,
+) -> list[Drawn]:
+    """Draw answers of the policy, one per prompt and sample number; ``best_of_n`` picks among numbers 0 to n − 1.
+
+    Args:
+        input_ids, attention_mask: (B, P) int64, left-padded.
+        settings: temperature, top_p and seed are read. numbers: sample numbers, all drawn in one call.
+        **generate_options: as for :func:`decode`.
+    """
+    rows = zip(input_ids, attention_mask, strict=True)
+    keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in rows]
+    return _Run(pair, input_ids, attention_mask, settings, [], generate_options).draw(keys, numbers)
+
+
+def implicit_rewards(pair: AlignedPair, attention_mask: Tensor, drawn: Drawn) -> Tensor:
+    """Return (B,) float64 Σ log π_policy − log π_reference over each drawn answer, its end included.
+
+    Only the reference reads the answers again.
+
+    Args:
+        attention_mask: (B, P) int64 of the prompts.
+    """
+    tokens, prompt_length = drawn.tokens, attention_mask.shape[1]
+    positions = torch.arange(tokens.shape[1] - prompt_length, device=tokens.device)
+    answer_mask = positions < drawn.lengths.to(tokens.device)[:, None]
+    sums = []
+    for rows in _chunks(range(len(tokens)), _SCORED_ROWS):
+        part = slice(rows.start, rows.stop)
+        mask = torch.cat([attention_mask[part], answer_mask[part].to(attention_mask.dtype)], dim=1)
+        (reference,) = pair.answer_logprobs(tokens[part], mask, prompt_length, ("reference",))
+        sums.append(((drawn.policy_logprobs[part] - reference).double() * answer_mask[part]).sum(-1))
+    return torch.cat(sums).cpu()
+
+
+def _answers(run: _Run, sample: int, picker: Picker | None, prompts: Sequence[Any]) -> tuple[Tensor, list[Drawn]]:
+    """Return (B, P + new) tokens and, per prompt, the call its answer comes from."""
+    settings, num = run.settings, len(run.input_ids)
+    if not settings.samples:
+        call = run.once()
+        return call.tokens, [call] * num
+    rows = zip(run.input_ids, run.attention_mask, strict=True)
+    keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in rows]
+    if settings.strategy == "sample":
+        (drawn,) = run.draw(keys, range(sample, sample + 1))
+        return drawn.tokens, [drawn] * num
+    first = sample * settings.n
+    groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), _MAX_ROWS // num)]
+    candidates = [candidate for group in groups for candidate in group]
+    winners = torch.stack([run.rewards(drawn, picker, prompts) for drawn in candidates]).argmax(0)
+    width = max(drawn.tokens.shape[1] for drawn in candidates)
+    padded = torch.stack([_pad_right(drawn.tokens, width, run.pad_token_id) for drawn in candidates])
+    picked = padded[winners.to(padded.device), torch.arange(num, device=padded.device)]
+    return picked, [candidates[number] for number in winners.tolist()]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One answer per prompt.
+
+    Attributes:
+        tokens: (B, P + new) int64. lengths: (B,) answer tokens, the end included.
+        policy_logprobs: (B, new) float32 of the drawn tokens, known from drawing them; empty where nothing was drawn.
+        recorder: read the call's steps, where a trace is wanted. rows: (B) this answer's rows of the call.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    policy_logprobs: Tensor
+    recorder: TokenRecorder | None
+    rows: Sequence[int]
+
+
+class _Run:
+    """One batch of prompts with everything its decodings share."""
+
+    def __init__(
+        self,
+        pair: AlignedPair,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        settings: DecodingSettings,
+        stop: list[str],
+        options: dict[str, Any],
+        *,
+        traced: bool = False,
+    ) -> None:
+        self.pair = pair
+        self.traced = traced
+        self.input_ids = input_ids
+        self.attention_mask = attention_mask
+        self.settings = settings
+        self.options = options
+        self.prompt_length = input_ids.shape[1]
+        eos = pair.generation_config.eos_token_id
+        self.eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        ends = (
+            set(pair.tokenizer.batch_decode([[token] for token in self.eos])) if pair.tokenizer is not None else set()
+        )
+        # generate() itself stops at end-of-sequence tokens; decoding text for them at every step would be for nothing.
+        self.stop = [sequence for sequence in stop if sequence not in ends]
+
+    @property
+    def pad_token_id(self) -> int:
+        given = self.options.get("pad_token_id", self.pair.generation_config.pad_token_id)
+        return given if given is not None else self.eos[0] if self.eos else 0
+
+    def generate(self, strategy: str, copies: int = 1, **extra: Any) -> Tensor:
+        """Run ``generate`` on ``copies`` adjacent copies of each prompt."""
+        self.stopper = self.recorder = None
+        criteria = StoppingCriteriaList()
+        if self.stop:
+            beams = self.options.get("num_beams") or 1
+            self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length, rows_move=beams > 1)
+            criteria.append(self.stopper)
+        if self.traced:
+            self.recorder = TokenRecorder(self.settings.alpha)
+            criteria.append(self.recorder)
+        parameters = {"alpha": self.settings.alpha, "eft_scale": self.settings.eft_scale}
+        return self.pair.generate(
+            input_ids=self.input_ids.repeat_interleave(copies, 0),
+            attention_mask=self.attention_mask.repeat_interleave(copies, 0),
+            strategy=strategy,
+            recorder=self.recorder,
+            stopping_criteria=criteria,
+            **parameters,
+            **{"pad_token_id": self.pad_token_id, **self.options, **extra},
+        )
+
+    def once(self) -> Drawn:
+        """Decode every prompt once, token by token."""
+        tokens = self.generate(self.settings.strategy)
+        lengths = self._lengths(tokens) if self.traced else torch.zeros(0)
+        return Drawn(tokens, lengths, torch.zeros(0), self.recorder, range(len(tokens)))
+
+    def readings(self, origins: Sequence[Drawn]) -> list[Reading]:
+        """Return what was read at the steps of each prompt's answer, given the call it comes from."""
+        found: dict[int, Reading] = {}
+        for recorder in {id(call.recorder): call.recorder for call in origins}.values():
+            assert recorder is not None
+            own = [number for number, call in enumerate(origins) if call.recorder is recorder]
+            tokens = torch.stack([origins[number].tokens[number] for number in own])
+            lengths = [int(origins[number].lengths[number]) for number in own]
+            rows = [origins[number].rows[number] for number in own]
+            readings = recorder.readings(self.pair, rows, tokens, self.attention_mask[own], lengths)
+            found.update(zip(own, readings, strict=True))
+        return [found[number] for number in range(len(origins))]
+
+    def draw(self, keys: list[str], numbers: range) -> list[Drawn]:
+        """Draw one answer per prompt for each sample number."""
+        s = self.settings
+        rows = [(key, number) for key in keys for number in numbers]
+        sampler = KeyedSampler(rows, self.prompt_length, temperature=s.temperature, top_p=s.top_p, seed=s.seed)
+        tokens = self.generate("greedy", len(numbers), logits_processor=LogitsProcessorList([sampler]))
+        lengths, logprobs = self._lengths(tokens), torch.stack(sampler.logprobs, dim=1)
+        calls = []
+        for i in range(len(numbers)):
+            own = slice(i, None, len(numbers))
+            numbers_of = range(len(tokens))[own]
+            calls.append(Drawn(tokens[own], lengths[own], logprobs[own], self.recorder, numbers_of))
+        return calls
+
+    def rewards(self, drawn: Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
+        """Return (B,) float64 scores of one answer per prompt."""
+        if self.settings.picker == "implicit":
+            return implicit_rewards(self.pair, self.attention_mask, drawn)
+        if picker is None:
+            raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")
+        rows = zip(drawn.tokens, drawn.lengths.tolist(), strict=True)
+        answers = [row[self.prompt_length :][:length] for row, length in rows]
+        texts = self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return torch.tensor(list(picker(prompts, texts)), dtype=torch.float64)
+
+    def _lengths(self, tokens: Tensor) -> Tensor:
+        lengths = answer_lengths(tokens, self.prompt_length, self.eos)
+        return lengths if self.stopper is None else torch.minimum(lengths, self.stopper.lengths)  # type: ignore[arg-type]
+
+
+def _chunks(numbers: range, size: int) -> list[range]:
+    size = max(1, size)
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _pad_right(tokens: Tensor, width: int, value: int) -> Tensor:
+    return torch.nn.functional.pad(tokens, (0, width - tokens.shape[1]), value=value)

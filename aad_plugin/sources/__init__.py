@@ -1,0 +1,1 @@
+"""Which checkpoints make a pair, and with which options. Runs no model."""

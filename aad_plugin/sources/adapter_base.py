@@ -1,0 +1,55 @@
+"""Is this the base an adapter was trained on? Files are compared, no weights are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from aad_plugin.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_READ = 1 << 20  # bytes at the end of a weights file: a tuned sibling has the same header, other numbers
+
+
+def check_adapter_base(adapter: str, base: str, option: str) -> None:
+    """Refuse a base that is provably not the one an adapter's configuration names; warn where only names can be compared.
+
+    Args:
+        adapter: folder of a LoRA; anything else is left to the loader. base: as given. option: its name, for the message.
+    Raises:
+        ConfigError: both bases are folders here and their weights differ.
+    """
+    try:
+        config = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8-sig"))
+        named = config["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not named:  # nothing to compare with
+        return
+    named = str(named)
+    ours, theirs = Path(base).expanduser(), Path(named).expanduser()
+    if named == base or ours.resolve() == theirs.resolve():
+        return
+    if ours.is_dir() and theirs.is_dir():
+        if _weights(ours) != _weights(theirs):
+            raise ConfigError(
+                f"adapter {adapter} was trained on {named}, {option}={base} holds other weights: pass {option}={named}"
+            )
+    elif ours.name.lower() != theirs.name.lower():
+        logger.warning(
+            "adapter %s was trained on %s, but %s=%s was given: is it the same model?", adapter, named, option, base
+        )
+
+
+def _weights(folder: Path) -> list[tuple[str, int, str]]:
+    """Name, size and a digest of the end of every weights file."""
+    found = []
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            file.seek(max(0, size - _READ))
+            found.append((path.name, size, hashlib.sha256(file.read()).hexdigest()))
+    return found

@@ -1,0 +1,203 @@
+"""What vLLM reads of a pair made of adapters: the base and plain LoRAs as they are, or full checkpoints merged once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from aad_plugin.errors import ConfigError, first_line
+from aad_plugin.files.cache import cache_dir
+from aad_plugin.files.marks import checkpoint_mark
+from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
+from aad_plugin.sources.parts import PairSource
+from aad_plugin.texts.rendering import borrow_template
+
+logger = logging.getLogger(__name__)
+
+# Bases whose two sides one vLLM model can hold: dense, plain attention, read by vLLM's own class with LoRA. Llama and Qwen3
+# are in the tests; the other two are the same classes with a bias or another name.
+SHARED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+# What makes an adapter more than plain LoRA, as vLLM's own reader of adapters sees it.
+_MORE_THAN_LORA = (
+    "use_dora", "modules_to_save", "lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora",
+)  # fmt: skip
+_KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")  # other ways to initialise change the base's weights
+_MERGED = 1e-3  # a merge in float32 differs from the adapter's own logits by rounding
+_PLAIN = (".lora_A.weight", ".lora_B.weight")
+
+
+def refuse_pickles(source: PairSource) -> None:
+    """Raise ConfigError for a part of a pair whose weights are pickles alone: vLLM would read them."""
+    for part in (source.policy, source.reference, source.base):
+        if part:
+            safetensors_only(part, {}, "load_format=pt")
+    for adapter in (source.adapter, source.reference_adapter):
+        if adapter:
+            refuse_pickled_adapter(Path(adapter).expanduser(), "load_format=pt")
+
+
+def can_share_base(source: PairSource) -> bool:
+    """Whether both sides of a pair are a base with plain LoRAs on linear layers, which one vLLM model can hold.
+
+    Anything else (other architectures, DoRA, trained embeddings or heads …) is merged; an adapter that is not in a folder
+    here, too.
+    """
+    from transformers import AutoConfig
+
+    if not source.shares_base:
+        return False
+    try:
+        config = AutoConfig.from_pretrained(source.base)
+    except (OSError, ValueError):
+        return False
+    if config.model_type not in SHARED_TYPES or getattr(config, "quantization_config", None):
+        return False
+    adapters = [adapter for adapter in (source.adapter, source.reference_adapter) if adapter]
+    return all(_is_plain(Path(adapter).expanduser()) for adapter in adapters)
+
+
+def _is_plain(adapter: Path) -> bool:
+    from safetensors import safe_open
+
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8-sig"))
+        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+            names = list(file.keys())
+    except (OSError, ValueError):
+        return False
+    if any(config.get(name) for name in _MORE_THAN_LORA) or config.get("bias", "none") != "none":
+        return False
+    if config.get("init_lora_weights", True) not in _KEEPS_BASE:
+        return False
+    return all(name.endswith(_PLAIN) and "lm_head" not in name and "embed" not in name for name in names)
+
+
+def with_template(source: PairSource) -> str:
+    """Return where the tokenizer of a shared base is: the adapter's own or the base's, or, where only the base has a chat
+    template, a copy of the adapter's that has it, too."""
+    from transformers import AutoTokenizer
+
+    home = source.tokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(home)
+    except (ImportError, OSError, ValueError) as e:
+        raise ConfigError(f"no tokenizer at {home!r}: {first_line(e)}") from e
+    had = getattr(tokenizer, "chat_template", None)
+    borrow_template(tokenizer, source.adapter, source.base)
+    if getattr(tokenizer, "chat_template", None) == had:
+        return home
+    mark = [checkpoint_mark(home), tokenizer.chat_template]
+    target = cache_dir() / "tokenizers" / hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
+    with FileLock(_lock(target)):
+        if not target.is_dir():
+            partial = Path(tempfile.mkdtemp(dir=target.parent))
+            tokenizer.save_pretrained(partial)
+            partial.rename(target)
+    return str(target)
+
+
+def _lock(target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return f"{target}.lock"
+
+
+def full_checkpoints(source: PairSource, dtype: str = "auto") -> tuple[str, str]:
+    """Return (policy, reference) as paths or ids of full checkpoints; merges adapters on first use.
+
+    Args:
+        source: the pair's parts. dtype: of the merged weights; "auto" is the base's own. Merging is done in float32.
+    Raises:
+        ConfigError: an adapter does not fit its base.
+    """
+    if not source.shares_base:
+        return str(source.policy), str(source.reference)
+    base = str(source.base or source.reference)
+    policy = _merged(base, str(source.adapter), dtype)
+    reference = _merged(base, source.reference_adapter, dtype) if source.reference_adapter else base
+    return str(policy), str(reference)
+
+
+def _merged(base: str, adapter: str, dtype: str) -> Path:
+    mark = [checkpoint_mark(base), checkpoint_mark(adapter), base, adapter, dtype]
+    name = hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
+    target = cache_dir() / "merged" / name
+    return merge_adapter(base, adapter, dtype, target)
+
+
+def merge_adapter(base: str, adapter: str, dtype: str, target: Path) -> Path:
+    """Write base + adapter as one checkpoint with its tokenizer, unless it is there; whole or not at all.
+
+    Args:
+        dtype: of the written weights; "auto" is the base's own. Merging is done in float32.
+    Raises:
+        ConfigError: the adapter does not fit the base, or the disk does not take it.
+    """
+    with FileLock(_lock(target)):
+        if not target.is_dir():
+            logger.info("merging %s into %s", adapter, base)
+            _merge(base, adapter, dtype, target)
+    return target
+
+
+def _untie(model: Any) -> None:
+    """Give the head weights of its own: what an adapter adds to a head must not enter the embeddings, nor the reverse."""
+    import torch
+
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embeddings.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
+
+
+def _logits(model: Any, ids: Any) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=ids, use_cache=False).logits.float()
+
+
+def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        own = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        _untie(model)
+        ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
+        alone = _logits(model, ids)
+        adapted = PeftModel.from_pretrained(model, adapter).eval()
+        wanted = _logits(adapted, ids)
+        if torch.equal(alone, wanted):
+            raise ValueError("it changes nothing: its tensors match no layer of this base")
+        if not hasattr(adapted, "merge_and_unload") or not hasattr(adapted.base_model, "merge_and_unload"):
+            raise ValueError(f"{adapted.peft_config['default'].peft_type} cannot be merged into weights")
+        merged = adapted.merge_and_unload()
+        apart = float((_logits(merged, ids) - wanted).abs().max() / wanted.std())
+        if not apart < _MERGED:
+            raise ValueError(f"merged, its logits differ by {apart:.2g} of their spread from the adapter's own")
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as e:
+        reason = " ".join(str(e).split())[:300]
+        raise ConfigError(f"adapter {adapter!r} does not fit base {base!r}: {reason}") from e
+    partial = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        merged.to(own if dtype == "auto" else getattr(torch, dtype)).save_pretrained(partial)
+        home = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else base
+        tokenizer = AutoTokenizer.from_pretrained(home)
+        borrow_template(tokenizer, adapter, base)
+        tokenizer.save_pretrained(partial)
+        partial.rename(target)
+    except BaseException as e:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(e, (OSError, SafetensorError)):
+            raise ConfigError(f"cannot write {target}: {e}") from e
+        raise

@@ -1,0 +1,50 @@
+"""Public SFT/DPO couples by short name, and the embedded demo pair.
+
+Each id was checked against public documentation of its family; the reference is what the policy was tuned from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named pair.
+
+    Attributes:
+        policy, reference: hub ids; empty for an embedded pair, whose parts come from the package and its cache.
+        about: what it is and where the couple is documented.
+    """
+
+    policy: str
+    reference: str
+    about: str
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the pair is shipped with this package (``aad_plugin.demo.assets``)."""
+        return not self.policy
+
+
+PRESETS: dict[str, Preset] = {
+    "demo": Preset("", "", "SmolLM2-135M-Instruct and a LoRA policy shipped with this package; runs on any CPU"),
+    "demo@1": Preset("", "", "the first demo pair, trained on dialogue alone; kept for the figures made with it"),
+    "olmo2-1b": Preset(
+        "allenai/OLMo-2-0425-1B-DPO", "allenai/OLMo-2-0425-1B-SFT", "OLMo 2 1B (arXiv 2501.00656, model card)"
+    ),
+    "olmo2-7b": Preset(
+        "allenai/OLMo-2-1124-7B-DPO", "allenai/OLMo-2-1124-7B-SFT", "OLMo 2 7B, one of the AAD paper's public pairs"
+    ),
+    "olmo2-13b": Preset(
+        "allenai/OLMo-2-1124-13B-DPO", "allenai/OLMo-2-1124-13B-SFT", "OLMo 2 13B, one of the AAD paper's public pairs"
+    ),
+    "tulu3-8b": Preset(
+        "allenai/Llama-3.1-Tulu-3-8B-DPO", "allenai/Llama-3.1-Tulu-3-8B-SFT", "Tülu 3 8B (arXiv 2411.15124, model card)"
+    ),
+    "zephyr-7b": Preset(
+        "HuggingFaceH4/zephyr-7b-beta",
+        "HuggingFaceH4/mistral-7b-sft-beta",
+        "Zephyr 7B β (arXiv 2310.16944, model card)",
+    ),
+}

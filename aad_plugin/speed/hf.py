@@ -1,0 +1,101 @@
+"""The transformers engine's contestants: a pair's strategies, greedy decoding of the merged policy, the naive loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from aad_plugin.pair.answering import encode_prompts
+from aad_plugin.pair.head import HeadInput
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.sides import TwoModels
+from aad_plugin.pair.strategies import decode
+from aad_plugin.speed.loops import greedy_loop, naive_loop
+from aad_plugin.speed.measure import Contestant
+
+GENERATE, LOOP, NAIVE = "greedy, merged: generate", "greedy, merged: bare loop", "aad: naive two-model loop"
+# What a user would run instead of the pair; the faster of the two is the yardstick.
+BASELINES = (GENERATE, LOOP)
+
+
+def contestants(
+    pair: AlignedPair,
+    prompts: Sequence[str],
+    strategies: Sequence[str],
+    batches: Sequence[int],
+    tokens: int,
+    draft: int,
+) -> list[Contestant]:
+    """Return every contestant at every batch size.
+
+    Args:
+        prompts: at least as many as the largest batch; each a user turn.
+        strategies: of the pair, as users type them; beside best_of_n stand its n samples drawn one by one.
+        tokens: new tokens per answer, no more and no fewer.
+        draft: prompt-lookup tokens per step; 0 = none. Only batch size 1 can draft.
+    """
+    policy, reference = _full_models(pair)
+    found = []
+    for batch in batches:
+        inputs = encode_prompts(pair, prompts[:batch])
+        calls: dict[str, Callable[[int], Tensor]] = {
+            GENERATE: partial(_generate, policy, *inputs, {}),
+            LOOP: partial(greedy_loop, policy, *inputs),
+            NAIVE: partial(_naive, policy, reference, *inputs, pair.settings.alpha),
+        }
+        whole: dict[str, Callable[[int], Tensor]] = {}
+        for name in strategies:
+            settings = pair.settings.override(strategy=name)
+            drawn = settings.strategy == "best_of_n"
+            (whole if drawn else calls)[name] = partial(_decode, pair, *inputs, name, {})
+            if drawn:
+                whole[f"{settings.n} samples, one by one"] = partial(_draw, pair, *inputs, settings.n)
+        if draft and batch == 1:
+            options = {"prompt_lookup_num_tokens": draft}
+            whole[f"greedy, merged: draft {draft}"] = partial(_generate, policy, *inputs, options)
+            whole[f"aad: draft {draft}"] = partial(_decode, pair, *inputs, "aad", options)
+        for name, call in {**calls, **whole}.items():
+            # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
+            counted = call if name in calls and batch == batches[0] else None
+            found.append(Contestant(name, batch, batch * tokens, partial(call, tokens), counted))
+    return found
+
+
+def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, options: dict[str, Any], steps: int) -> Tensor:
+    asked = {"pad_token_id": 0, "do_sample": False, "max_new_tokens": steps, "eos_token_id": None, **options}
+    return model.generate(ids, attention_mask=mask, **asked)[:, ids.shape[1] :]  # type: ignore[operator]
+
+
+def _naive(
+    policy: PreTrainedModel, reference: PreTrainedModel, ids: Tensor, mask: Tensor, alpha: float, steps: int
+) -> Tensor:
+    return naive_loop(policy, reference, ids, mask, steps, alpha)
+
+
+def _decode(pair: AlignedPair, ids: Tensor, mask: Tensor, strategy: str, options: dict[str, Any], steps: int) -> Tensor:
+    settings = pair.settings.override(strategy=strategy)
+    return decode(pair, ids, mask, settings, max_new_tokens=steps, eos_token_id=None, **options)[:, ids.shape[1] :]
+
+
+def _draw(pair: AlignedPair, ids: Tensor, mask: Tensor, number: int, steps: int) -> Tensor:
+    return torch.stack([_decode(pair, ids, mask, "sample", {"sample": i}, steps) for i in range(number)])
+
+
+def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Return policy and reference as two plain models; adapters are merged, once, into the cache."""
+    if isinstance(pair.sides, TwoModels):
+        return pair.sides.policy_model, pair.sides.reference_model
+    from aad_plugin.sources.merging import full_checkpoints
+
+    dtype = pair.sides.policy.dtype
+    models = []
+    for path in full_checkpoints(pair.source, str(dtype).removeprefix("torch.")):
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(pair.device).eval()
+        HeadInput(model)
+        models.append(model)
+    return models[0], models[1]

@@ -1,0 +1,86 @@
+"""The vLLM engine's contestants: a plain engine that holds only the merged policy, the pair's engine, the naive loop.
+
+Both engines stay alive and answer in turn, so that whatever else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from aad_plugin.engine.options import EnginePair
+from aad_plugin.sources.merging import full_checkpoints
+from aad_plugin.sources.parts import PairSource
+from aad_plugin.speed.loops import naive_loop
+from aad_plugin.speed.measure import Contestant
+
+PLAIN, NAIVE = "greedy, merged: plain engine", "aad: naive loop, transformers"
+BASELINES = (PLAIN,)
+REST = 2.0  # seconds: a worker of vLLM polls for a second after its last step before it sleeps
+_CONTEXT = 1024
+
+
+def contestants(
+    pair: EnginePair,
+    source: PairSource,
+    prompts: Sequence[str],
+    strategies: Sequence[str],
+    batches: Sequence[int],
+    tokens: int,
+    dtype: str,
+    eager: bool = False,
+) -> list[Contestant]:
+    """Start both engines and return every contestant at every number of requests; the naive loop at the largest.
+
+    Args:
+        pair: what the pair's engine loads. source: its parts, merged for the plain engine and the naive loop.
+        prompts: at least as many as the largest batch; each a user turn.
+        strategies: aad, greedy, reference or eft. tokens: new tokens per answer, no more and no fewer.
+        dtype: of both engines and the naive loop. eager: both engines without compilation and CUDA graphs.
+    """
+    from vllm import LLM
+
+    policy, reference = full_checkpoints(source, dtype)
+    common: dict[str, Any] = {
+        "tokenizer": pair.tokenizer, "dtype": dtype, "max_model_len": _CONTEXT, "max_num_seqs": max(batches),
+        "enforce_eager": eager, "enable_prefix_caching": False,
+    }  # fmt: skip
+    if torch.cuda.is_available():
+        common["gpu_memory_utilization"] = 0.4
+    plain, composite = LLM(policy, **common), LLM(pair.model, **common, **pair.arguments)
+    assert all(composite.collective_rpc("aad_attach"))
+    found = []
+    for batch in batches:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts[:batch]]
+        found.append(Contestant(PLAIN, batch, batch * tokens, _asking(plain, chats, tokens, None)))
+        for name in strategies:
+            found.append(Contestant(name, batch, batch * tokens, _asking(composite, chats, tokens, name)))
+    return [*found, _naive(policy, reference, prompts[: max(batches)], tokens, dtype)]
+
+
+def _asking(llm: Any, chats: list[Any], tokens: int, strategy: str | None) -> Callable[[], torch.Tensor]:
+    from vllm import SamplingParams
+
+    extra = {"aad_strategy": strategy} if strategy else None
+    parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=extra)
+
+    def ask() -> torch.Tensor:
+        outputs = llm.chat(chats, parameters, use_tqdm=False)
+        return torch.tensor([output.outputs[0].token_ids for output in outputs])
+
+    return ask
+
+
+def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dtype: str) -> Contestant:
+    from aad_plugin.pair.answering import encode_prompts
+    from aad_plugin.pair.model import load_pair
+
+    device = "cuda" if torch.cuda.is_available() else None
+    pair = load_pair(policy=policy, reference=reference, dtype=dtype, device=device)
+    models = pair.sides.policy_model, pair.sides.reference_model
+    ids, mask = encode_prompts(pair, prompts)
+    call = partial(naive_loop, *models, ids, mask, tokens, pair.settings.alpha)
+    return Contestant(NAIVE, len(prompts), len(prompts) * tokens, call)

@@ -1,0 +1,145 @@
+"""Read answers from files and put the two sides of a comparison together. Any mixture of formats:
+
+    lm-eval   samples_*.jsonl; FILE#strategy where a row holds several answers
+    AlpacaEval   model_outputs.json, a list of {"instruction", "output", …}
+    plain     JSON lines {"instruction" | "prompt", "output"}, or {"prompt", "outputs": {strategy: text}}; a prompt is a
+              string or chat messages
+
+Every complaint names file and line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.texts.messages import Messages, Reply, as_messages, prompt_hash
+from aad_plugin.texts.prompts import check_text, field_of, prompt_of
+from aad_plugin.texts.rows import json_rows
+from aad_plugin.texts.samples import in_turns, repeats_of, sample_answers
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_FIELDS = ("output", "completion", "response")
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer with its prompt and where it stood ("file, line n"); `number` counts rows of the file from 0."""
+
+    prompt: str | Messages
+    text: Reply
+    place: str
+    number: int
+
+
+def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = True) -> list[Row]:
+    """Read a file of answers.
+
+    Args:
+        spec: path, with ``#strategy`` to choose among several answers per row.
+        prompt_field: field of lm-eval's document (or of a plain row) that holds the prompt.
+        joined: rows will be joined on the prompt, so that none may come twice.
+    Raises:
+        ConfigError: no such file, a malformed line, a missing field, a prompt that comes twice, no rows at all.
+    """
+    path, strategy = _split(spec)
+    rows: list[Row] = []
+    seen: dict[str, str] = {}
+    only_filter: str | None = None
+    repeats = 1
+    for place, entry in json_rows(path):
+        sample = "resps" in entry and "doc" in entry
+        if sample:
+            only_filter = only_filter or entry.get("filter")
+            if entry.get("filter") != only_filter:
+                continue  # the same answers once more, for another metric
+        prompt: str | Messages = prompt_of(entry["doc"] if sample else entry, place, prompt_field)
+        text = _chosen(sample_answers(entry, place) if sample else _plain_answers(entry, place), place, strategy)
+        if sample:
+            prompt, text = in_turns(entry["doc"], prompt, text)
+        text = _reply(prompt, text, place)
+        check_text(
+            place, *(turn["content"] for turn in as_messages(prompt)), *([text] if isinstance(text, str) else text)
+        )
+        key = prompt_hash(prompt)
+        if joined and key in seen:
+            raise ConfigError(f"{place}: the same prompt stands at {seen[key]} already; rows are joined on it")
+        seen[key] = place
+        rows.append(Row(prompt, text, place, len(rows)))
+        repeats = max(repeats, repeats_of(entry) if sample else 1)
+    if not rows:
+        raise ConfigError(f"{path} holds no answers")
+    if repeats > 1:
+        logger.warning(
+            "%s holds %d answers to each request (the task's repeats): only the first of each is judged", path, repeats
+        )
+    return rows
+
+
+def has_field(spec: str, field: str) -> bool:
+    """Whether any row of a file of answers (or lm-eval's document in it) has this field."""
+    path, _ = _split(spec)
+    for _, entry in json_rows(path):
+        doc = entry["doc"] if "resps" in entry and "doc" in entry else entry
+        if isinstance(doc, dict) and field in doc:
+            return True
+    return False
+
+
+def _split(spec: str) -> tuple[Path, str | None]:
+    if Path(spec).exists() or "#" not in spec:
+        return Path(spec), None
+    path, _, strategy = spec.rpartition("#")
+    return Path(path), strategy
+
+
+def _reply(prompt: str | Messages, answer: Any, place: str) -> Reply:
+    """The answer as it stands, or one reply per user turn where the prompt is several user turns in a row.
+
+    lm-eval keeps answers as strings, so there the replies are a JSON list.
+    """
+    turns = 1 if isinstance(prompt, str) else len(prompt)
+    if turns > 1 and all(turn["role"] == "user" for turn in as_messages(prompt)):
+        try:
+            replies = json.loads(answer) if isinstance(answer, str) else answer
+        except ValueError:
+            replies = None
+        if isinstance(replies, list) and len(replies) == turns and all(isinstance(text, str) for text in replies):
+            return tuple(replies)
+        raise ConfigError(
+            f"{place}: the prompt is {turns} user turns; expected a list of {turns} replies as the answer"
+        )
+    if not isinstance(answer, str):
+        raise ConfigError(f"{place}: the answer must be a string, got {type(answer).__name__}")
+    return answer
+
+
+def _plain_answers(entry: Mapping[str, Any], place: str) -> list[tuple[str | None, Any]]:
+    """The answer of a plain row, or each of its ``outputs`` by strategy."""
+    if isinstance(entry.get("outputs"), dict):
+        return list(entry["outputs"].items())
+    return [(None, field_of(entry, OUTPUT_FIELDS, place))]
+
+
+def _chosen(answers: Sequence[tuple[str | None, Any]], place: str, strategy: str | None) -> Any:
+    """The only answer, or the one by `strategy`."""
+    if strategy is None and len(answers) == 1:
+        return answers[0][1]
+    known = [str(name) for name, _ in answers if name]
+    there_are = ", ".join(known) or "none with a name"
+    if strategy is None:
+        raise ConfigError(
+            f"{place}: the row holds {len(answers)} answers; choose one with FILE#strategy, one of {there_are}"
+        )
+    if strategy not in known:
+        raise ConfigError(
+            f"{place}: no answer by strategy {strategy!r}{nearest(strategy, known)}; there are {there_are}"
+        )
+    return next(text for name, text in answers if name == strategy)

@@ -1,0 +1,78 @@
+"""Prompts and replies as chat messages, and what makes two prompts the same. Plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+Messages = Sequence[Mapping[str, str]]
+
+Reply = str | Sequence[str]  # one text, or one per user turn of the prompt
+
+
+def as_messages(prompt: str | Messages) -> list[dict[str, str]]:
+    """Return a prompt as chat messages; a plain instruction becomes one user turn.
+
+    Raises:
+        ConfigError: the prompt is neither a string nor messages with "role" and "content" strings.
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    messages = [dict(message) for message in prompt]
+    for message in messages:
+        if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
+            raise ConfigError(
+                f"a prompt is a string or a list of messages with string 'role' and 'content', got {message!r:.200}"
+            )
+        if message["role"] not in ROLES:
+            # It will stand in a marker line of the judge's prompt, outside of what is marked as somebody's text.
+            raise ConfigError(
+                f"the role of a message must be one of {', '.join(ROLES)}, got {message['role']!r:.60}"
+                f"{nearest(message['role'][:40], ROLES)}"
+            )
+    if not messages:
+        raise ConfigError("a prompt needs at least one message, got an empty list")
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def as_text(reply: Reply) -> str:
+    """Return an answer as one text: replies follow each other."""
+    return reply if isinstance(reply, str) else "\n\n".join(reply)
+
+
+def conversation(prompt: str | Messages, reply: Reply) -> list[dict[str, str]]:
+    """Return the whole conversation: one answer after the prompt, or each reply after the user turn it answers.
+
+    Raises:
+        ConfigError: several replies, and not one per user turn.
+    """
+    messages = as_messages(prompt)
+    if isinstance(reply, str):
+        return [*messages, {"role": "assistant", "content": reply}]
+    turns = sum(message["role"] == "user" for message in messages)
+    if turns != len(reply):
+        raise ConfigError(f"an answer in several replies needs one per user turn, got {len(reply)} for {turns} turns")
+    left = iter(reply)
+    said = []
+    for message in messages:
+        said.append(message)
+        if message["role"] == "user":
+            said.append({"role": "assistant", "content": next(left)})
+    return said
+
+
+def prompt_hash(prompt: str | Messages) -> str:
+    """Hash of the user's turns: what two answers must share to be compared."""
+    return digest([turn["content"].strip() for turn in as_messages(prompt) if turn["role"] == "user"])[:16]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 in hex of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

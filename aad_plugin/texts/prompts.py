@@ -1,0 +1,207 @@
+"""The prompts that pairs are made of: from a file or from a dataset, as chat messages, each once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.texts.messages import as_messages
+from aad_plugin.texts.rows import json_rows
+
+Messages = list[dict[str, str]]
+_ENDINGS = ("txt", "md", "json", "jsonl", "csv", "tsv", "parquet", "xlsx", "gz")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Distinct prompts.
+
+    Args:
+        prompts: chat messages that end with a user's turn. place: where they were read.
+        repeated: rows left out because their prompt stood there before.
+    """
+
+    prompts: tuple[Messages, ...]
+    place: str
+    repeated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that differ where a prompt or the order differs."""
+        return hashlib.sha256("\n".join(map(prompt_key, self.prompts)).encode()).hexdigest()[:16]
+
+    def first(self, number: int | None) -> PromptSet:
+        """The first so many; all for None."""
+        return self if number is None else PromptSet(self.prompts[:number], self.place, self.repeated)
+
+
+def read_prompts(source: str, field: str | None = None) -> PromptSet:
+    """Read prompts.
+
+    Args:
+        source: a .txt file (a prompt per line), a .jsonl, .json, .csv or .parquet file of rows, or a dataset, by hub id or
+            folder, with ``#split`` (default: train). A prompt is a string or chat messages, under a usual name; of a
+            preference set without one, what comes before the chosen answer.
+        field: the column that holds the prompt.
+    Raises:
+        ConfigError: nothing there, a row without text (file and line), a download that broke off.
+    """
+    seen: dict[str, Messages] = {}
+    rows = 0
+    for place, prompt in prompt_rows(source, field):
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+        if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
+            raise ConfigError(
+                f"{place}: expected a prompt with text, got {json.dumps(prompt, ensure_ascii=False)[:60]}"
+            )
+        check_text(place, *(turn["content"] for turn in messages))
+        seen.setdefault(prompt_key(messages), messages)
+        rows += 1
+    if not rows:
+        raise ConfigError(f"{source} holds no prompts")
+    return PromptSet(tuple(seen.values()), str(source), rows - len(seen))
+
+
+def prompt_key(prompt: Sequence[Mapping[str, str]]) -> str:
+    """A digest of a prompt's turns; white space at the ends and letter case do not count."""
+    turns = [[turn["role"], " ".join(turn["content"].split()).lower()] for turn in prompt]
+    return hashlib.sha256(json.dumps(turns).encode()).hexdigest()[:16]
+
+
+def refuse_overlap(**sets: PromptSet) -> None:
+    """Raise ConfigError where two sets share a prompt; their names are the options that gave them."""
+    named = list(sets.items())
+    for number, (name, one) in enumerate(named):
+        for other_name, other in named[number + 1 :]:
+            theirs = {prompt_key(prompt) for prompt in other.prompts}
+            shared = [prompt for prompt in one.prompts if prompt_key(prompt) in theirs]
+            if shared:
+                shown = json.dumps(shared[0][-1]["content"], ensure_ascii=False)[:60]
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} and --{other_name.replace('_', '-')} share {len(shared)} "
+                    f"prompts, first: {shown}; what is measured on prompts that were trained on says nothing: take them "
+                    "out of one"
+                )
+
+
+def prompt_rows(source: str, field: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield ("file, line n", prompt) of every row, unchecked and as often as it stands there; arguments as above."""
+    for place, row in _rows(source):
+        chosen = row.get("chosen")
+        if field is None and isinstance(chosen, list) and not any(name in row for name in PROMPT_FIELDS):
+            yield place, [turn for turn in chosen[:-1] if isinstance(turn, dict)]
+        else:
+            yield place, prompt_of(row, place, field or ("prompt" if "prompt" in row else None))
+
+
+def _rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return _dataset_rows(source)
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind in ("json", "jsonl"):
+        return json_rows(path)
+    if kind in ("csv", "parquet"):
+        from aad_plugin.texts.rows import rows
+
+        return ((f"{path}, row {number}", row) for number, row in enumerate(rows(path), start=1))
+    if path.suffix not in ("", ".txt", ".md"):
+        raise ConfigError(f"cannot read {path}: expected .txt with a prompt per line, .jsonl, .json, .csv or .parquet")
+    return _lines(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{path}, line {number}", {"prompt": line.strip()}
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a place on this machine: no id of the hub looks like it."""
+    ending = name.removesuffix(".gz").rpartition(".")[2]
+    return name.count("/") > 1 or name.startswith((".", "~", "/")) or ending in _ENDINGS
+
+
+def _dataset_rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Rows of a dataset; the ``datasets`` library fetches what is not here, and takes up a download that broke off."""
+    from datasets import load_dataset
+
+    name, _, split = source.partition("#")
+    if not Path(name).expanduser().is_dir() and _is_path(name):
+        raise ConfigError(f"no prompt file or dataset folder {name!r} here")
+    try:
+        rows = load_dataset(
+            str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, split=split or "train"
+        )
+    except (
+        Exception
+    ) as error:  # the library and the hub's client raise many kinds, each of which ends here for the user
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"cannot read the prompts {source!r}: {reason}; expected a file, or a dataset by hub id or folder with #split. "
+            "After a broken download run the same command again: it goes on where it stopped"
+        ) from error
+    return ((f"{source}, row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+PROMPT_FIELDS = ("messages", "prompt", "instruction", "question", "query")
+
+
+def check_text(place: str, *texts: str) -> None:
+    """Refuse what JSON can write and nothing else can: half of a surrogate pair."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{place}: the text holds half a surrogate pair ({text[error.start]!r}), which is no character; remove it"
+            ) from error
+
+
+def field_of(entry: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
+    for name in names:
+        if name in entry:
+            return entry[name]
+    wanted = " or ".join(repr(name) for name in names)
+    raise ConfigError(f"{place}: field {wanted} is missing; there are {', '.join(entry) or 'no fields'}")
+
+
+def prompt_of(entry: Any, place: str, field: str | None = None) -> str | Messages:
+    """The prompt of a row: a string, or chat messages up to the user's last turn.
+
+    Args:
+        entry: the row. place: "file, line n", for messages. field: where the prompt stands; None looks for usual names.
+    """
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{place}: expected an object with the prompt, got {type(entry).__name__}")
+    if field and field not in entry:
+        raise ConfigError(f"{place}: field {field!r} is missing{nearest(field, entry)}; there are {', '.join(entry)}")
+    if not field and not any(name in entry for name in PROMPT_FIELDS):
+        raise ConfigError(
+            f"{place}: no field {', '.join(PROMPT_FIELDS)}; name the one that holds the prompt with --prompt-field "
+            f"(there are {', '.join(entry)})"
+        )
+    prompt = entry[field] if field else field_of(entry, PROMPT_FIELDS, place)
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, list):
+        raise ConfigError(f"{place}: a prompt is a string or a list of messages, got {type(prompt).__name__}")
+    try:
+        messages = as_messages(prompt)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(f"{place}: {error}") from error
+    while len(messages) > 1 and messages[-1]["role"] == "assistant":
+        messages.pop()
+    return messages

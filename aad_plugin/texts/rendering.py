@@ -1,0 +1,96 @@
+"""Chats through a tokenizer's template, also where it knows no system turn, and templates that an adapter lacks.
+
+Owns what happens when a template refuses a conversation or leaves a turn out of it. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from aad_plugin.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+Turn = Mapping[str, Any]
+Render = Callable[[list[dict[str, Any]]], str]
+
+
+def render_chat(render: Render, messages: Sequence[Turn], place: str) -> str:
+    """Render chat messages as `settled` has them; arguments and errors as there."""
+    return render(settled(render, messages, place))
+
+
+def settled(render: Render, messages: Sequence[Turn], place: str) -> list[dict[str, Any]]:
+    """Return the messages as a template takes them: a system turn that it refuses or ignores opens the user's turn.
+
+    Args:
+        render: messages -> text, by the tokenizer's template. place: which conversation, in a user's words.
+    Raises:
+        ConfigError: the template refuses this order of turns, for example two user turns in a row.
+    """
+    turns = [dict(turn) for turn in messages]
+    moved = _system_in_first_user_turn(turns)
+    try:
+        text = render(turns)
+        if moved is None or render([{**turns[0], "content": turns[0]["content"] + "."}, *turns[1:]]) != text:
+            return turns
+    except TemplateError as error:
+        if moved is None:
+            raise _refused(place, turns, error) from error
+    try:
+        render(moved)
+    except TemplateError as error:
+        raise _refused(place, turns, error) from error
+    _say_once()
+    return moved
+
+
+def borrow_template(tokenizer: Any, adapter: str | None, base: str | None, **options: Any) -> None:
+    """Give a tokenizer that was saved beside an adapter the chat template of the base, where it has none of its own.
+
+    Changes ``tokenizer``. Without this every prompt would go in raw.
+
+    Args:
+        options: of ``AutoTokenizer.from_pretrained`` for the base.
+    """
+    if not adapter or not base or getattr(tokenizer, "chat_template", None):
+        return
+    if str(getattr(tokenizer, "name_or_path", "")) != str(adapter):
+        return
+    from transformers import AutoTokenizer
+
+    try:
+        template = AutoTokenizer.from_pretrained(base, **options).chat_template
+    except (OSError, ValueError):
+        return
+    if template:
+        logger.warning("the tokenizer beside adapter %s has no chat template: its base's (%s) is used", adapter, base)
+        tokenizer.chat_template = template
+
+
+def _system_in_first_user_turn(turns: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The conversation without its leading system turn, which opens the user's; None where there is none to move."""
+    if len(turns) < 2 or turns[0].get("role") != "system" or turns[1].get("role") != "user":
+        return None
+    contents = [turn.get("content") for turn in turns[:2]]
+    if not all(isinstance(content, str) for content in contents):
+        return None
+    return [{**turns[1], "content": "\n\n".join(text for text in contents if text)}, *turns[2:]]  # type: ignore[misc]
+
+
+@functools.cache
+def _say_once() -> None:
+    logger.warning("this chat template takes no system turn: it opens the first user turn instead")
+
+
+def _refused(place: str, turns: Sequence[Turn], error: TemplateError) -> ConfigError:
+    roles = ", ".join(str(turn.get("role")) for turn in turns)
+    return ConfigError(
+        f"{place}: the tokenizer's chat template takes no such conversation ({roles}): {error}; "
+        "change its turns, or the template"
+    )

@@ -1,0 +1,77 @@
+"""What a dtype changes in AAD: choices, rewards, win rate against float32, speed.
+
+Choices are asked along the answers that float32 gives, so that one flip does not count for all that follow; rewards are
+those of each dtype's own answers. Rows: float32; bfloat16 as the heads round; bfloat16 whose plausible tokens are summed
+in float32, which is how a pair decodes.
+
+    python -m experiments.dtypes [prompts] [tokens] [batch]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aad_plugin import AlignedPair, answer
+from aad_plugin.judges.kinds.reward import RewardModel
+from aad_plugin.judges.statistics.intervals import mean_with_interval
+from aad_plugin.pair.answering import encode_prompts
+from aad_plugin.pair.model import load_pair
+
+ROWS = {
+    "float32": {"dtype": "float32"},
+    "bfloat16": {"dtype": "bfloat16", "shortcuts": "none"},
+    "bfloat16, sums in float32": {"dtype": "bfloat16"},
+}
+
+
+def main(num: int = 160, tokens: int = 64, batch: int = 16) -> None:
+    """Print one row per dtype."""
+    file = Path(__file__).parents[1] / "tasks" / "demo" / "dialogue" / "prompts.jsonl"
+    prompts = [json.loads(line)["prompt"] for line in file.read_text("utf-8").splitlines()][:num]
+    pairs = {name: load_pair("demo", **options) for name, options in ROWS.items()}
+    exact = pairs["float32"]
+    changed = {name: choices_changed(exact, other, prompts, tokens, batch) for name, other in pairs.items()}
+    answers, seconds = {}, {}
+    for name, one in pairs.items():
+        start = time.perf_counter()
+        answers[name] = answer(one, prompts, strategy="aad", max_new_tokens=tokens, batch_size=batch, progress=True)
+        seconds[name] = time.perf_counter() - start
+    model = RewardModel.load("demo")
+    rewards = {name: np.array(model.score(list(zip(prompts, own, strict=True)))) for name, own in answers.items()}
+    for name in ROWS:
+        wins = 1 / (1 + np.exp(rewards["float32"] - rewards[name]))
+        found = mean_with_interval(wins)
+        equal = sum(a == b for a, b in zip(answers[name], answers["float32"], strict=True))
+        print(
+            f"{name}: {changed[name]:.4f} of the choices changed, {equal} of {len(prompts)} answers equal, mean reward "
+            f"{rewards[name].mean():.3f}, win rate against float32 {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], "
+            f"{seconds[name]:.0f} s",
+            flush=True,
+        )
+
+
+def choices_changed(exact: AlignedPair, other: AlignedPair, prompts: list[str], tokens: int, batch: int) -> float:
+    """Share of steps along float32's AAD answers at which another pair chooses otherwise."""
+    if other is exact:
+        return 0.0
+    settings = exact.settings.override(strategy="aad")
+    differ = steps = 0
+    for start in range(0, len(prompts), batch):
+        ids, mask = encode_prompts(exact, prompts[start : start + batch])
+        options = {"attention_mask": mask, "max_new_tokens": tokens, "eos_token_id": None, "pad_token_id": 0}
+        text = exact.generate(ids, **options)
+        whole = torch.cat([mask, torch.ones_like(text[:, ids.shape[1] :])], dim=1)
+        own, others = (one.choices(text, whole, ids.shape[1], settings) for one in (exact, other))
+        differ += int((own != others).sum())
+        steps += own.numel()
+    return differ / steps
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:4]))

@@ -1,0 +1,1 @@
+"""How a chat judge is asked: prompts, requests, transports, and the reading of replies."""

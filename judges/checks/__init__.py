@@ -1,0 +1,1 @@
+"""Is a judge to be believed: held against gold items, attacks and people's labels."""

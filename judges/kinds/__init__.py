@@ -1,0 +1,1 @@
+"""From one string to a judge, and the kinds of judge there are."""

@@ -1,0 +1,340 @@
+"""Chat-model judges: a template asks, a channel carries the request, `replies` reads the verdict.
+
+The channel is what differs between ``openai:`` (a network and its transports) and ``hf:`` (a model in this process).
+How the judge is asked to reply, its form, is found out once per store: log-probabilities of a letter where the judge
+gives them, else a strict JSON schema, else a tag in the text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
+from aad_plugin.judges.asking.endpoint import Endpoint
+from aad_plugin.judges.asking.patience import PATIENCE_S
+from aad_plugin.judges.asking.replies import Reading, merged, read_reply
+from aad_plugin.judges.asking.requests import Reply, Request, most_cost, prompt_tokens_of, usage_of
+from aad_plugin.judges.asking.templates import FORMS, load_template
+from aad_plugin.judges.items import Question, Ruling
+from aad_plugin.judges.sitting.judge import Judge, Price, Size
+from aad_plugin.judges.sitting.sitting import TRANSPORTS, Sitting
+from aad_plugin.texts.cleaning import printable
+from aad_plugin.texts.messages import digest
+
+_MAX_TOKENS = 1024
+_TRIES_PER_FORM = 2
+_REPLY_TOKENS = 12  # of a JSON object or a tag around one word
+_PROBE = {
+    "pairwise": Question("probe", [{"role": "user", "content": "What is 2 + 2?"}], "2 + 2 is 4.", "2 + 2 is 5."),
+    "pointwise": Question("probe", [{"role": "user", "content": "What is 2 + 2?"}], "2 + 2 is 4.", None),
+}
+
+
+class Channel(Protocol):
+    """Carries requests to a chat model; `transports` and `in_process` as in `sitting.Judge`."""
+
+    transports: tuple[str, ...]
+    in_process: bool
+
+    def send(self, requests: Iterable[Request], on_reply: Callable[[Reply], None], sitting: Sitting) -> None:
+        """Ask in order, calling `on_reply` as replies come; raises JudgeUnavailable where none will come any more."""
+
+    def can_probe(self, sitting: Sitting) -> bool:
+        """Whether the judge can be asked something right now."""
+
+    def clean(self, text: str) -> str:
+        """`text` without the channel's secrets, in one piece for the terminal; a channel that has none changes nothing."""
+        return text
+
+    def clean_reply(self, text: str) -> str:
+        """`text` without the channel's secrets and otherwise unchanged."""
+        return text
+
+
+class ChatJudge(Judge):
+    """A judge that reads a prompt and writes a reply. Build it with `load_judge`."""
+
+    def __init__(
+        self,
+        kind: str,
+        model: str,
+        channel: Channel,
+        *,
+        template: str,
+        forms: Sequence[str],
+        parameters: Mapping[str, Any],
+        max_tokens: int | None = None,
+        token_limit_name: str = "max_completion_tokens",
+        price: Price | None = None,
+        mark: Mapping[str, Any] | None = None,
+    ):
+        self.name = f"{kind}:{model}"
+        self.model = model
+        self.channel = channel
+        self.transports = channel.transports
+        self.in_process = channel.in_process
+        self.mark = mark
+        self.template = load_template(template)
+        self.kind = self.template.kind
+        self.both_orders = self.kind == "pairwise"
+        choices = self.template.choices
+        if choices:
+            self.sides = (choices[0], choices[-1])
+        self.grades = bool(self.template.grades)
+        self.choices = () if self.grades or self.kind == "pairwise" else choices
+        self.forms = [form for form in forms if form != "logprobs" or self.template.soft]
+        if not self.forms:
+            raise ConfigError(
+                f"log-probabilities give verdicts between A and B only, the template {template!r} asks for "
+                f"{', '.join(self.template.choices)}"
+            )
+        self.parameters = {name: value for name, value in parameters.items() if value is not None}
+        if max_tokens is not None and not (isinstance(max_tokens, int) and max_tokens >= 1):
+            raise ConfigError(f"max_tokens must be a whole number of at least 1, got {max_tokens!r}")
+        self.max_tokens = max_tokens or _MAX_TOKENS
+        self.token_limit_name = token_limit_name
+        self.price = price
+        self.form = self.forms[0]
+        self.form_known = len(self.forms) == 1
+
+    @property
+    def template_hash(self) -> str:
+        """Hash of the prompt template and the reply instructions."""
+        return self.template.hash
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of model, parameters, template and form; not of base URL or transport, which do not shape a verdict."""
+        return digest([*self._identity(), self.form])
+
+    def prepare(self, sitting: Sitting) -> None:
+        """Settle the form: from the store's note, by a probe, or, where nothing can be asked now, the first one.
+
+        Raises:
+            JudgeUnavailable: the probe got no reply. VerdictUnreadable: it got one, but no verdict in any form.
+        """
+        if len(self.forms) == 1:
+            return
+        mark = digest(self._identity())
+        noted = sitting.store.noted("probe", judge=mark)
+        if noted:
+            self.form, self.form_known = noted[-1]["form"], True
+        elif self.channel.can_probe(sitting):
+            self.form, self.form_known = self._probe(sitting), True
+            sitting.store.note("probe", judge=mark, form=self.form)
+
+    def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
+        """Send all questions through the channel and record what the replies say."""
+        bill = self.price.by(sitting.transport) if self.price else None
+        self.channel.send((self.request(q) for q in questions), lambda r: sitting.record(self.ruling(r, bill)), sitting)
+
+    def request(self, question: Question, form: str | None = None) -> Request:
+        """A question as a chat completion's body."""
+        form = form or self.form
+        limit = 1 if form == "logprobs" else self.max_tokens
+        body = {"model": self.model, "messages": self.template.messages(question, form), self.token_limit_name: limit}
+        body |= self.parameters
+        if form == "logprobs":
+            body |= {"logprobs": True, "top_logprobs": 20}
+        elif form == "json":
+            body["response_format"] = {"type": "json_schema", "json_schema": self._schema()}
+        return Request(question.key, body, limit)
+
+    def size(self, question: Question, price: Price | None) -> Size:
+        """Tokens of a question, and the most it costs in the dearest form that may be asked."""
+        request = self.request(question)
+        most = 0.0
+        if price:
+            forms = [request] if self.form_known else [self.request(question, form) for form in self.forms]
+            most = max(most_cost(one, price) for one in forms)
+        return Size(round(prompt_tokens_of(request.body)), min(_REPLY_TOKENS, request.max_tokens), most)
+
+    def clean(self, text: str) -> str:
+        """`text` without the secrets of the judge's endpoint, in one piece for the terminal."""
+        return self.channel.clean(text)
+
+    def ruling(self, reply: Reply, bill: Price | None = None) -> Ruling:
+        """What a reply says, with what it tells about itself and what it cost at the price `bill`."""
+        common: dict[str, Any] = {"key": reply.key, "seconds": round(reply.seconds, 4), "created": time.time()}
+        clean = self.channel.clean_reply
+        if reply.body is None:
+            return Ruling(**common, reason=reply.reason, detail=printable(clean(reply.detail))[:300])
+        bodies = (reply.body, *reply.also)
+        read = merged([read_reply(body, self.template, self.form) for body in bodies])
+        tokens = usage_of(reply.body)
+        return Ruling(
+            **common,
+            p=read.p,
+            grade=read.grade,
+            label=read.label,
+            reason=read.reason,
+            detail=self._detail(read, bodies, clean),
+            reply=_whole(clean(read.text)),
+            form=read.form,
+            model=printable(clean(str(reply.body.get("model") or ""))),
+            system_fingerprint=printable(clean(str(reply.body.get("system_fingerprint") or ""))),
+            prompt_tokens=tokens[0],
+            completion_tokens=tokens[1],
+            cost=bill.cost(*tokens) if bill else None,
+        )
+
+    def _detail(self, read: Reading, bodies: Sequence[Mapping[str, Any]], clean: Callable[[str], str]) -> str:
+        """Why there is no verdict, in the words of a reply that was cleaned before it was cut to length."""
+        if read.reason is None or not read.detail:
+            return ""
+        shown = [json.loads(clean(json.dumps(body, ensure_ascii=False))) for body in bodies]
+        again = merged([read_reply(body, self.template, self.form) for body in shown])
+        return printable(clean(again.detail or read.reason))
+
+    def _identity(self) -> list[Any]:
+        known = [self.name, self.parameters, self.max_tokens, self.template.hash]
+        return known if self.mark is None else [*known, self.mark]
+
+    def _schema(self) -> dict[str, Any]:
+        grades = self.template.grades
+        values: dict[str, Any] = {"type": "string", "enum": list(self.template.choices)}
+        if grades:
+            values = {"type": "integer", "enum": list(range(grades[0], grades[1] + 1))}
+        return {
+            "name": "verdict",
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "properties": {"verdict": values},
+                "required": ["verdict"],
+                "additionalProperties": False,
+            },
+        }
+
+    def _probe(self, sitting: Sitting) -> str:
+        said = []
+        now = dataclasses.replace(sitting, transport="live", max_cost=None)
+        for form in self.forms:
+            for _ in range(_TRIES_PER_FORM):
+                replies: list[Reply] = []
+                self.channel.send([self.request(_PROBE[self.kind], form)], replies.append, now)
+                (reply,) = replies
+                if reply.body is None and reply.reason == "transport":
+                    raise JudgeUnavailable(f"the judge {self.name} does not answer: {reply.detail}")
+                if reply.body is None:  # the server rejects this form
+                    said.append(f"{form}: {reply.detail}")
+                    break
+                read = read_reply(reply.body, self.template, form)
+                if read.reason is None and (read.form == form or _holds_logprobs(reply.body)):
+                    return form
+                said.append(f"{form}: {read.detail or read.reason or read.form}")
+        raise VerdictUnreadable(
+            f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
+            + (f"; first: {said[0]}" if len(self.forms) > 1 else "")
+        )
+
+
+def _whole(text: str) -> str:
+    """Text that every file can hold: half of a surrogate pair is no character."""
+    return text.encode(errors="replace").decode()
+
+
+def _holds_logprobs(body: Mapping[str, Any]) -> bool:
+    """Whether a reply brought log-probabilities at all; a sure judge may have none for the other letter."""
+    logprobs = body["choices"][0].get("logprobs")
+    return bool(
+        isinstance(logprobs, Mapping) and logprobs.get("content") and logprobs["content"][0].get("top_logprobs")
+    )
+
+
+class _Network(Channel):
+    """The channel of ``openai:``: the endpoint, by whichever transport the run has chosen."""
+
+    transports: tuple[str, ...] = TRANSPORTS
+    in_process = False
+
+    def __init__(self, endpoint: Endpoint, concurrency: int, price: Price | None):
+        self.endpoint = endpoint
+        self.concurrency = concurrency
+        self.price = price
+
+    def can_probe(self, sitting: Sitting) -> bool:
+        return sitting.transport != "file"
+
+    def clean(self, text: str) -> str:
+        return self.endpoint.clean(text)
+
+    def clean_reply(self, text: str) -> str:
+        return self.endpoint.clean_reply(text)
+
+    def send(self, requests: Iterable[Request], on_reply: Callable[[Reply], None], sitting: Sitting) -> None:
+        from aad_plugin.judges.asking.transports import send
+
+        send(requests, on_reply, sitting, self.endpoint, self.concurrency, self.price)
+
+
+def openai_judge(
+    name: str,
+    *,
+    base_url: str | None = None,
+    key_variable: str = "OPENAI_API_KEY",
+    headers: Mapping[str, str] | None = None,
+    temperature: float | None = 0.0,
+    max_tokens: int | None = None,
+    token_limit_name: str = "max_completion_tokens",
+    reasoning_effort: str | None = None,
+    concurrency: int = 16,
+    timeout_s: float = 120.0,
+    patience_s: float = PATIENCE_S,
+    price: Sequence[float] | Mapping[str, float] | str | None = None,
+    form: str = "auto",
+    template: str = "dialogue",
+) -> ChatJudge:
+    """A judge behind an OpenAI-compatible API.
+
+    Args:
+        name: model, as the server calls it.
+        base_url, key_variable, headers, timeout_s, patience_s: see `Endpoint`.
+        temperature: 0 by default; None leaves it out (reasoning models reject it).
+        max_tokens: of replies in the forms json and tag, thinking included; 1024 by default.
+        token_limit_name: "max_tokens" for servers that do not know the newer name.
+        reasoning_effort: passed on; "none" makes some reasoning models give log-probabilities.
+        concurrency: requests in flight, live transport only.
+        price: money per million prompt and completion tokens, [in, out] or "in/out".
+        form: logprobs, json or tag; "auto" finds out.
+        template: name or file, see `templates`.
+    """
+    if form not in ("auto", *FORMS):
+        raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
+    if not (isinstance(concurrency, int) and concurrency >= 1):
+        raise ConfigError(f"concurrency must be a whole number of at least 1, got {concurrency!r}")
+    if temperature is not None and not (isinstance(temperature, int | float) and temperature >= 0):
+        raise ConfigError(f"temperature must be a number of at least 0, or null to leave it out, got {temperature!r}")
+    paid = _price(price)
+    endpoint = Endpoint(base_url, key_variable, {} if headers is None else headers, timeout_s, patience_s)
+    return ChatJudge(
+        "openai",
+        name,
+        _Network(endpoint, concurrency, paid),
+        template=template,
+        forms=FORMS if form == "auto" else [form],
+        parameters={"temperature": temperature, "reasoning_effort": reasoning_effort},
+        max_tokens=max_tokens,
+        token_limit_name=token_limit_name,
+        price=paid,
+    )
+
+
+def _price(price: Sequence[float] | Mapping[str, float] | str | None) -> Price | None:
+    if price is None:
+        return None
+    try:
+        numbers = price.split("/") if isinstance(price, str) else price
+        if isinstance(numbers, Mapping):
+            numbers = [numbers["prompt"], numbers["completion"]]
+        prompt, completion = (float(number) for number in numbers)
+    except (ValueError, TypeError, KeyError):
+        prompt = completion = math.nan
+    if not (prompt >= 0 and completion >= 0):
+        raise ConfigError(f"price is money per million prompt and completion tokens, e.g. 2.0/8.0, got {price!r}")
+    return Price(prompt, completion)

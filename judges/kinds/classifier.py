@@ -1,0 +1,106 @@
+"""``classifier:`` judges: a guard or toxicity classifier that labels answers one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import islice
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.items import Question, Ruling
+from aad_plugin.judges.kinds.local_models import check_model_options, model_mark, weight_options
+from aad_plugin.judges.kinds.spelling import Piece, Speller
+from aad_plugin.judges.sitting.judge import Judge
+from aad_plugin.judges.sitting.sitting import Sitting
+from aad_plugin.texts.messages import as_text, conversation, digest
+
+
+class ClassifierJudge(Judge):
+    """Pointwise judge made of a sequence-classification model with named labels.
+
+    The label is the most likely one; for a multi-label model (sigmoid outputs) the most likely of those above one half,
+    or "none". `Verdict.scores` holds all probabilities. A model whose tokenizer has a chat template (a guard) reads the
+    conversation, any other (a toxicity classifier) the answer alone.
+
+    Args:
+        name: folder or hub id. device, dtype, batch_size: of the model. use_safetensors: False reads pickles, too, which
+            can run code.
+    """
+
+    kind = "pointwise"
+    both_orders = False
+    template_hash: str = ""
+    fingerprint: str = ""
+    price = None
+    in_process = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int = 16,
+        use_safetensors: bool | None = None,
+    ):
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        check_model_options(device, dtype, batch_size)
+        options = weight_options(name, use_safetensors)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
+            model = AutoModelForSequenceClassification.from_pretrained(name, dtype=dtype, **options)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot load the classifier {name!r}: {error}") from error
+        if model.config.num_labels < 2:
+            raise ConfigError(f"{name!r} has one output, so it is a reward model: use reward:{name}")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        model.config.get_text_config().pad_token_id = model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.speller = Speller(self.tokenizer)
+        self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        self.labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+        self.choices = (*self.labels, "none")
+        self.multi_label = model.config.problem_type == "multi_label_classification"
+        self.batch_size = batch_size
+        self.name = f"classifier:{name}"
+        self.fingerprint = digest(
+            {"kind": "classifier", "model": name, "labels": self.labels, **model_mark(dtype, name)}
+        )
+
+    def prepare(self, sitting: Sitting) -> None:
+        """Nothing to find out: a classifier always answers in one way."""
+
+    def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
+        """Label every answer and record the label with all probabilities."""
+        questions = iter(questions)
+        while batch := list(islice(questions, self.batch_size)):
+            started = time.time()
+            for question, row in zip(batch, self._probabilities(batch), strict=True):
+                scores = dict(zip(self.labels, row, strict=True))
+                best = max(scores, key=lambda label: scores[label])
+                label = "none" if self.multi_label and scores[best] < 0.5 else best
+                seconds = (time.time() - started) / len(batch)
+                sitting.record(
+                    Ruling(
+                        question.key, label=label, scores=scores, form="score", model=self.name, seconds=seconds,
+                        created=time.time(),
+                    )
+                )  # fmt: skip
+
+    def _probabilities(self, batch: list[Question]) -> list[list[float]]:
+        import torch
+
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        own_marks = not self.tokenizer.chat_template
+        ids = [self.speller.ids(self._pieces(question), limit, own_marks=own_marks) for question in batch]
+        inputs = self.speller.padded(ids).to(self.model.device)
+        with torch.inference_mode():
+            logits = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
+        return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).tolist()
+
+    def _pieces(self, question: Question) -> tuple[Piece, ...]:
+        if not self.tokenizer.chat_template:
+            return self.speller.plain(as_text(question.first))
+        return self.speller.conversation(conversation(question.messages, question.first))

@@ -1,0 +1,141 @@
+"""``hf:`` judges: a chat model in this process, asked with the same prompts and read by the same parser as an API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.asking.requests import Reply, Request
+from aad_plugin.judges.asking.templates import load_template
+from aad_plugin.judges.kinds.chat import Channel, ChatJudge
+from aad_plugin.judges.kinds.local_models import check_model_options, model_mark, weight_options
+from aad_plugin.judges.kinds.spelling import Speller
+from aad_plugin.judges.sitting.sitting import Sitting
+
+_TOP = 20
+
+
+def hf_judge(
+    name: str,
+    *,
+    template: str = "dialogue",
+    device: str | None = None,
+    dtype: str = "auto",
+    batch_size: int = 4,
+    max_tokens: int | None = None,
+    use_safetensors: bool | None = None,
+) -> ChatJudge:
+    """A judge made of a causal language model with a chat template; a folder or a hub id.
+
+    Pairwise templates are judged by the log-probabilities of the reply's first token, pointwise ones by greedy
+    generation of a tag, `max_tokens` (1024) at most. Pickled weights are read where `use_safetensors` is False.
+    """
+    check_model_options(device, dtype, batch_size)
+    channel = _Local(name, device, dtype, batch_size, use_safetensors)
+    form = "logprobs" if load_template(template).kind == "pairwise" else "tag"
+    return ChatJudge(
+        "hf", name, channel, template=template, forms=[form], parameters={}, max_tokens=max_tokens,
+        mark=model_mark(dtype, name),
+    )  # fmt: skip
+
+
+class _Local(Channel):
+    """The channel of ``hf:``: batches of prompts through one model, replies in the shape of chat completions."""
+
+    transports: tuple[str, ...] = ("live",)
+    in_process = True
+
+    def __init__(self, name: str, device: str | None, dtype: str, batch_size: int, use_safetensors: bool | None):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        options = weight_options(name, use_safetensors)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot load the judge model {name!r}: {error}") from error
+        if not self.tokenizer.chat_template:
+            raise ConfigError(f"the judge model {name!r} has no chat template; choose an instruction-tuned model")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.speller = Speller(self.tokenizer)
+        self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        self.name = name
+        self.batch_size = batch_size
+
+    def can_probe(self, sitting: Sitting) -> bool:
+        """There is one form only, so there is nothing to find out."""
+        return False
+
+    def send(self, requests: Iterable[Request], on_reply: Callable[[Reply], None], sitting: Sitting) -> None:
+        """Answer requests in batches; blocks on the device."""
+        pending = iter(requests)
+        while batch := list(islice(pending, self.batch_size)):
+            started = time.time()
+            bodies = self._first_tokens(batch) if batch[0].body.get("logprobs") else self._generate(batch)
+            for request, body in zip(batch, bodies, strict=True):
+                on_reply(Reply(request.key, body, seconds=(time.time() - started) / len(batch)))
+
+    def _inputs(self, batch: list[Request]) -> Any:
+        rows = [
+            self.speller.ids(self.speller.conversation(request.body["messages"], add_generation_prompt=True))
+            for request in batch
+        ]
+        return self.speller.padded(rows).to(self.model.device)
+
+    def _first_tokens(self, batch: list[Request]) -> list[dict[str, Any]]:
+        import torch
+
+        inputs = self._inputs(batch)
+        positions = inputs["attention_mask"].cumsum(-1).sub(1).clamp(min=0)
+        with torch.inference_mode():
+            logits = self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1].float()
+        top = logits.log_softmax(-1).topk(_TOP)
+        bodies = []
+        for row in range(len(batch)):
+            tokens = self.tokenizer.batch_decode(top.indices[row].unsqueeze(-1))
+            pairs = [
+                {"token": token, "logprob": value}
+                for token, value in zip(tokens, top.values[row].tolist(), strict=True)
+            ]
+            bodies.append(
+                self._body(tokens[0], "length", inputs["attention_mask"][row], 1)
+                | {"logprobs": {"content": [pairs[0] | {"top_logprobs": pairs}]}}
+            )
+        return [_completion(body) for body in bodies]
+
+    def _generate(self, batch: list[Request]) -> list[dict[str, Any]]:
+        import torch
+
+        inputs = self._inputs(batch)
+        limit = batch[0].max_tokens
+        with torch.inference_mode():
+            generated = self.model.generate(
+                **inputs, max_new_tokens=limit, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+            )
+        bodies = []
+        for row, tokens in enumerate(generated[:, inputs["input_ids"].shape[1] :]):
+            kept = [token for token in tokens.tolist() if token != self.tokenizer.pad_token_id]
+            ended = len(kept) < limit or self.tokenizer.eos_token_id in kept
+            text = self.tokenizer.decode(kept, skip_special_tokens=True)
+            body = self._body(text, "stop" if ended else "length", inputs["attention_mask"][row], len(kept))
+            bodies.append(_completion(body))
+        return bodies
+
+    def _body(self, text: str, finish: str, mask: Any, num_tokens: int) -> dict[str, Any]:
+        return {
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": finish,
+            "model": self.name,
+            "usage": {"prompt_tokens": int(mask.sum()), "completion_tokens": num_tokens},
+        }
+
+
+def _completion(parts: dict[str, Any]) -> dict[str, Any]:
+    """Put the parts of one reply where the OpenAI format has them."""
+    model, usage = parts.pop("model"), parts.pop("usage")
+    return {"model": model, "usage": usage, "choices": [{"index": 0, **parts}]}

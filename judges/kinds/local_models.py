@@ -1,0 +1,65 @@
+"""What judges in this process share: checks of a model's options, and a mark of the files that make the model."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.sources.known_options import safetensors_only
+
+_SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+# What trainers and converters leave beside a model; a copy without these is the same judge.
+_NOT_THE_MODEL = (
+    "training_args.bin", "trainer_state.json", "optimizer.bin", "scheduler.bin", "all_results.json", "manifest.json"
+)  # fmt: skip
+
+
+def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:
+    """What tells a model from another of the same name: its dtype, and hashes of weights, configuration and tokenizer.
+
+    Args:
+        dtype: as asked for; rounding shapes a verdict, too.
+        folders: of the model; an adapter and its base are two. Hub ids are no folders and leave no mark.
+    """
+    marks = []
+    for folder in folders:
+        if folder is None or not Path(folder).is_dir():
+            continue
+        for path in sorted(Path(folder).iterdir()):
+            if path.suffix in _SUFFIXES and path.name not in _NOT_THE_MODEL and path.is_file():
+                with path.open("rb") as content:
+                    marks.append([path.name, hashlib.file_digest(content, "sha256").hexdigest()])
+    return {"dtype": dtype, "files": marks}
+
+
+def weight_options(name: str, use_safetensors: bool | None) -> dict[str, Any]:
+    """Return ``from_pretrained``'s options that rule pickled weights out, unless ``use_safetensors`` is False.
+
+    Raises:
+        ConfigError: a folder holds its weights as pickles alone.
+    """
+    return safetensors_only(name, {} if use_safetensors is None else {"use_safetensors": use_safetensors})
+
+
+def check_model_options(device: str | None, dtype: str, batch_size: int) -> None:
+    """Refuse options no model can be loaded with.
+
+    Raises:
+        ConfigError: torch has no such device or dtype here, or a batch would be empty.
+    """
+    import torch
+
+    if not (isinstance(batch_size, int) and batch_size >= 1):
+        raise ConfigError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    if dtype != "auto" and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
+        raise ConfigError(f"dtype must be auto or a torch type such as float32 or bfloat16, got {dtype!r}")
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            why = str(error).partition("\n")[0][:200]
+            raise ConfigError(
+                f"device must be one torch can use here, such as cpu or cuda, got {device!r}: {why}"
+            ) from error

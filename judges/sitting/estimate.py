@@ -1,0 +1,70 @@
+"""What a run would cost, before it costs anything: requests, tokens, money, and what it could show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aad_plugin.judges.items import Item
+from aad_plugin.judges.sitting.judge import Judge, completed
+from aad_plugin.judges.sitting.plan import Plan
+from aad_plugin.judges.sitting.sitting import Sitting
+from aad_plugin.judges.sitting.store import Store
+from aad_plugin.judges.statistics.intervals import smallest_detectable_difference
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A run's size. Tokens are estimated from bytes, within about a quarter for English; cost is None without a price.
+
+    `requests` counts what the store does not hold yet, both orders and rounds included; `most_cost` is what `max_cost`
+    reckons with: twice the prompt tokens and replies up to their token limit, as of a judge that thinks, in the dearest
+    form of reply while the judge has not been asked which it knows (`form_known`). `detectable` is the smallest distance
+    of a win rate from one half that `num_items` prompts show (5 % level, power 80 %, hard verdicts).
+    """
+
+    judge: str
+    num_items: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    most_cost: float | None
+    detectable: float
+    form_known: bool = True
+
+
+def estimate(
+    items: Sequence[Item],
+    judge: Judge,
+    output_dir: str | Path | None = None,
+    *,
+    transport: str = "live",
+    seed: int = 0,
+    repeats: int = 0,
+) -> Estimate:
+    """Estimate what `compare` or `grade` with the same arguments would ask. Asks, writes and waits for nothing."""
+    judge = completed(judge)
+    requests = prompt_tokens = completion_tokens = 0
+    most = 0.0
+    price = judge.price.by(transport) if judge.price else None
+    store = Store.peek(output_dir)
+    judge.prepare(Sitting(store, transport="file"))  # by file nothing can be asked, so nothing is probed
+    for question in Plan(items, judge, seed, repeats).questions(store):
+        requests += 1
+        size = judge.size(question, price)
+        prompt_tokens += size.prompt_tokens
+        completion_tokens += size.completion_tokens
+        most += size.most_cost
+    return Estimate(
+        judge.name,
+        len(items),
+        requests,
+        prompt_tokens,
+        completion_tokens,
+        price.cost(prompt_tokens, completion_tokens) if price else None,
+        most if price else None,
+        smallest_detectable_difference(len(items)),
+        judge.form_known,
+    )

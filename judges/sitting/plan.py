@@ -1,0 +1,173 @@
+"""From items to questions and from rulings back to verdicts: everything about a run that needs no judge at work."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.judges.items import Comparison, Item, Question, Ruling, Verdict
+from aad_plugin.judges.sitting.judge import Judge
+from aad_plugin.judges.sitting.store import Store
+from aad_plugin.texts.messages import Reply, as_messages, digest, prompt_hash
+from aad_plugin.texts.thinking import answer_after_thinking
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """An item as the judge will see it: texts without thinking, and the keys of its questions, round by round."""
+
+    item: Item
+    texts: tuple[Reply | None, Reply | None]
+    keys: tuple[tuple[str, ...], ...]
+    reason: str | None
+
+
+class Plan:
+    """What one judge is to be asked about items, and how the rulings make verdicts.
+
+    Args:
+        items: ids unique, texts raw. judge: prepared, its fingerprint is part of every key.
+        seed: of the order of prompts and of the repeated subset.
+        repeats: further rounds over a random fifth of the items, at least 50.
+    Raises:
+        ConfigError: an id comes twice.
+    """
+
+    def __init__(self, items: Sequence[Item], judge: Judge, seed: int = 0, repeats: int = 0):
+        _check_ids(items)
+        self.judge = judge
+        self.seed = seed
+        rounds = _repeated(len(items), repeats, seed)
+        self.cases = [_case(item, judge, rounds.get(row, 0)) for row, item in enumerate(items)]
+
+    def open_keys(self, store: Store) -> set[str]:
+        """Keys of questions without a judged ruling."""
+        keys = {key for case in self.cases for keys in case.keys for key in keys}
+        return {key for key in keys if not ((ruling := store.find(key)) and ruling.judged)}
+
+    def questions(self, store: Store) -> Iterator[Question]:
+        """Open questions: prompts in random order, all orders and rounds of one prompt together, nothing twice."""
+        open_keys = self.open_keys(store)
+        rows = list(range(len(self.cases)))
+        random.Random(f"order {self.seed}").shuffle(rows)
+        for row in rows:
+            case = self.cases[row]
+            for keys in case.keys:
+                for turn, key in enumerate(keys):
+                    if key in open_keys:
+                        open_keys.discard(key)
+                        first, second = case.texts if turn == 0 else case.texts[::-1]
+                        yield Question(key, as_messages(case.item.prompt), first or "", second)
+
+    def verdicts(self, store: Store) -> list[Verdict]:
+        """One verdict per item, in the order of items, from what the store holds."""
+        return [_verdict(case, self.judge, store) for case in self.cases]
+
+
+def _check_ids(items: Sequence[Item]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise ConfigError(f"ids of items must be unique, got {item.id!r} twice")
+        seen.add(item.id)
+
+
+def _repeated(num: int, repeats: int, seed: int) -> dict[int, int]:
+    """Row -> further rounds, for a random fifth of the rows, at least 50."""
+    if not repeats:
+        return {}
+    rows = random.Random(f"repeats {seed}").sample(range(num), min(num, max(50, num // 5)))
+    return dict.fromkeys(rows, repeats)
+
+
+def _case(item: Item, judge: Judge, rounds: int) -> _Case:
+    first, second = (item.candidate, item.baseline) if isinstance(item, Comparison) else (item.text, None)
+    texts = (_visible(first), None if second is None else _visible(second))
+    if texts[0] is None or (second is not None and texts[1] is None):
+        return _Case(item, texts, (), "answer_truncated")
+    if second is not None and texts[0] == texts[1]:
+        return _Case(item, texts, (), None)
+    return _Case(item, texts, tuple(_keys(item, texts, judge, number) for number in range(1 + rounds)), None)
+
+
+def _visible(reply: Reply) -> Reply | None:
+    """The answer without thinking; None where some thinking never ended."""
+    if isinstance(reply, str):
+        return answer_after_thinking(reply)
+    shown = [answer_after_thinking(text) for text in reply]
+    return None if None in shown else tuple(text or "" for text in shown)
+
+
+def _length(reply: Reply | None) -> int:
+    """Characters."""
+    return len(reply or "") if isinstance(reply, str | None) else sum(map(len, reply))
+
+
+def _keys(item: Item, texts: tuple[Reply | None, Reply | None], judge: Judge, number: int) -> tuple[str, ...]:
+    prompt = as_messages(item.prompt)
+    orders = [texts, texts[::-1]] if judge.both_orders and texts[1] is not None else [texts]
+    again = f"-r{number}" if number else ""
+    return tuple(digest([judge.fingerprint, prompt, *order])[:32] + again for order in orders)
+
+
+def _verdict(case: _Case, judge: Judge, store: Store) -> Verdict:
+    item, (first, second) = case.item, case.texts
+    known: dict[str, Any] = {
+        "id": item.id,
+        "prompt": prompt_hash(item.prompt),
+        "judge": judge.name,
+        "judge_fingerprint": judge.fingerprint,
+        "template": judge.template_hash,
+        "candidate_length": _length(first),
+        "baseline_length": _length(second),
+    }
+    if case.reason:
+        return Verdict(**known, reason=case.reason, detail="the answer ends inside its thinking")
+    if not case.keys:
+        return Verdict(**known, p=0.5)
+    known["rulings"] = case.keys[0]
+    found = [[store.find(key) for key in keys] for keys in case.keys]
+    known |= _provenance([ruling for one_round in found for ruling in one_round if ruling])
+    billed = [ruling for keys in case.keys for key in keys for ruling in store.superseded(key)]
+    known |= _bill([*billed, *(ruling for one_round in found for ruling in one_round if ruling)], judge)
+    rulings = found[0]
+    failed = next((ruling for ruling in rulings if ruling and not ruling.judged), None)
+    if failed or None in rulings:
+        reason, detail = (failed.reason, failed.detail) if failed else ("not_asked", "")
+        return Verdict(**known, reason=reason, detail=detail)
+    if not isinstance(item, Comparison):
+        (only,) = [ruling for ruling in rulings if ruling]
+        return Verdict(**known, grade=only.grade, label=only.label, scores=only.scores)
+    orders = _orders(rulings)
+    again = [_orders(one) for one in found[1:] if all(ruling and ruling.judged for ruling in one)]
+    return Verdict(**known, p=_mean(orders), orders=orders, repeats=tuple(_mean(one) for one in again))
+
+
+def _orders(rulings: Sequence[Ruling | None]) -> tuple[float, ...]:
+    """p(candidate better) per order: in the second order the candidate stood second."""
+    values = [ruling.p for ruling in rulings if ruling and ruling.p is not None]
+    return tuple(p if turn == 0 else 1 - p for turn, p in enumerate(values))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _provenance(rulings: Sequence[Ruling]) -> dict:
+    return {
+        "models": tuple(sorted({ruling.model for ruling in rulings if ruling.model})),
+        "system_fingerprints": tuple(sorted({r.system_fingerprint for r in rulings if r.system_fingerprint})),
+        "seconds": round(sum(ruling.seconds for ruling in rulings), 4),
+    }
+
+
+def _bill(rulings: Sequence[Ruling], judge: Judge) -> dict:
+    """Tokens and cost of every reply, failed ones included; what was asked before a price was known gets today's."""
+    prompt, completion = (sum(getattr(r, name) for r in rulings) for name in ("prompt_tokens", "completion_tokens"))
+    cost = None
+    if price := judge.price:
+        cost = sum(price.cost(r.prompt_tokens, r.completion_tokens) if r.cost is None else r.cost for r in rulings)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "cost": cost}

@@ -1,0 +1,1 @@
+"""What verdicts say: rates with intervals, length control, agreement, files of results."""

@@ -1,0 +1,146 @@
+"""Every strategy through one function: batches, stop sequences, sampling and best-of-n."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair.answering import answer
+from aad_plugin.pair.strategies import decode
+from aad_plugin.settings import STRATEGIES, DecodingSettings
+from tests.pairs import KINDS, toy_pair
+from tests.toys import PAD, left_pad, random_prompts
+
+PROMPTS = random_prompts([4, 19, 11, 7, 25])
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request):
+    return toy_pair(request.param).pair
+
+
+def answers(pair, settings: DecodingSettings, order: list[int], **options) -> dict[int, list[int]]:
+    ids, mask = left_pad([PROMPTS[i] for i in order])
+    tokens = decode(pair, ids, mask, settings, max_new_tokens=12, pad_token_id=PAD, **options)[
+        :, ids.shape[1] :
+    ].tolist()
+    return {i: [t for t in row if t != PAD] for i, row in zip(order, tokens, strict=True)}
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "best_of_5"])
+def test_batch_size_and_order_change_no_answer(pair, strategy):
+    settings = DecodingSettings(strategy=strategy)
+    together = answers(pair, settings, [0, 1, 2, 3, 4])
+    split = {**answers(pair, settings, [3, 1]), **answers(pair, settings, [4, 0, 2])}
+    assert together == split
+
+
+def test_seed_sample_number_and_prompt_decide_a_sampled_answer(pair):
+    base = DecodingSettings(strategy="sample")
+    first = answers(pair, base, [0, 1])
+    assert first == answers(pair, base, [0, 1])
+    assert first != answers(pair, base.override(seed=7), [0, 1])
+    assert first != answers(pair, base, [0, 1], sample=1)
+
+
+def test_best_of_n_takes_the_sample_with_the_largest_implicit_reward(pair):
+    n, prompt = 4, PROMPTS[2]
+    samples = [answers(pair, DecodingSettings(strategy="sample"), [2], sample=i)[2] for i in range(n)]
+    rewards = []
+    for sample in samples:
+        ids = torch.tensor([prompt + sample])
+        policy, reference = pair.answer_logprobs(ids, torch.ones_like(ids), len(prompt))
+        rewards.append((policy - reference).double().sum().item())
+    assert answers(pair, DecodingSettings(strategy=f"best_of_{n}"), [2])[2] == samples[rewards.index(max(rewards))]
+
+
+def test_a_reward_picker_chooses_by_prompt_and_text(pair):
+    seen = []
+
+    def longest(prompts, texts):
+        seen.extend(prompts)
+        return [len(text) for text in texts]
+
+    settings = DecodingSettings(strategy="best_of_6", picker="reward:anything")
+    chosen = answers(pair, settings, [0, 1], picker=longest, prompts=["p0", "p1"])
+    for row in (0, 1):
+        texts = [answers(pair, DecodingSettings(strategy="sample"), [row], sample=i)[row] for i in range(6)]
+        decoded = [pair.tokenizer.decode(t, skip_special_tokens=True) for t in texts]
+        assert len(pair.tokenizer.decode(chosen[row], skip_special_tokens=True)) == max(map(len, decoded))
+    assert set(seen) == {"p0", "p1"}
+
+
+def test_a_stop_sequence_ends_its_row_alone(pair):
+    settings = DecodingSettings()
+    free = answers(pair, settings, [0, 1])
+    stop = pair.tokenizer.decode(free[0][4:6])
+    stopped = answers(pair, settings, [0, 1], stop=[stop])
+    text = pair.tokenizer.decode(stopped[0])
+    assert stop in text and stopped[0] == free[0][: len(stopped[0])]
+    if stop not in pair.tokenizer.decode(free[1]):
+        assert stopped[1] == free[1]
+
+
+def test_stop_sequences_do_not_make_best_of_n_depend_on_its_batch(pair):
+    settings = DecodingSettings(strategy="best_of_3")
+    free = answers(pair, settings, [0])[0]
+    stop = [pair.tokenizer.decode(free[2:3])]
+    assert answers(pair, settings, [0, 1, 2], stop=stop)[0] == answers(pair, settings, [0], stop=stop)[0]
+
+
+def test_text_in_text_out(pair):
+    prompts = ["Hello there", "What is a zipper?", [{"role": "user", "content": "Hello there"}]]
+    one = answer(pair, prompts, max_new_tokens=6, batch_size=1)
+    assert one == answer(pair, prompts, max_new_tokens=6, batch_size=3)
+    assert one[0] == one[2]
+    stop = one[0][2]
+    assert answer(pair, prompts[:1], max_new_tokens=6, stop=[stop])[0] == one[0].split(stop)[0]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        (["fine", "  "], {}, "prompt 2 is empty"),
+        (["x" * 600], {}, "prompt 1 has 617 tokens; with 256 new ones it exceeds the context of 512"),
+        (["fine"], {"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ("Hello", {}, "prompts is a list, got one string"),
+        (["fine"], {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ([None], {}, "prompt 1 must be text or chat messages, got None"),
+        (["fine"], {"strategy": "beam"}, "strategy must be one of"),
+        ([[{"role": "user", "content": "hi"}]], {"chat": False}, "chat=False takes plain strings"),
+    ],
+)
+def test_bad_input(pair, prompts, options, message):
+    with pytest.raises(ConfigError, match=message):
+        answer(pair, prompts, **options)
+
+
+def test_stop_sequences_follow_beams(pair):
+    """A row's memory of a stop sequence must not stay behind when beams change rows."""
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        options = dict(max_new_tokens=12, num_beams=3, pad_token_id=PAD)
+        free = pair.tokenizer.decode(
+            pair.generate(input_ids=ids, **options)[0, len(prompt) :], skip_special_tokens=True
+        )
+        stop = [letter for letter in free[1:] if letter.isalnum() and letter.isascii()][
+            :1
+        ]  # a byte of no character cannot be matched
+        if not stop:
+            continue
+        hosts = pair.generate(input_ids=ids, stop_strings=stop, tokenizer=pair.tokenizer, **options)
+        ours = decode(pair, ids, torch.ones_like(ids), DecodingSettings(), stop=stop, **options)
+        assert ours.tolist() == hosts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({"strategy": "sample"}, {"num_beams": 2}, "num_beams searches for one"),
+        ({}, {"num_return_sequences": 2, "do_sample": True}, "one answer per prompt is decoded"),
+    ],
+)
+def test_options_that_contradict_a_strategy(pair, settings, options, message):
+    with pytest.raises(ConfigError, match=message):
+        answers(pair, DecodingSettings(**settings), [0], **options)

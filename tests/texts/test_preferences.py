@@ -1,0 +1,105 @@
+"""Preference files as users bring them, and what ``aad pairs check`` says of a pair by them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from aad_plugin.cli.main import app
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair.check import implicit_rewards, preference_accuracy
+from aad_plugin.pair.same_weights import have_same_weights
+from aad_plugin.texts.preferences import Preference, read_preferences
+from tests.pairs import toy_pair
+
+
+def turn(role, text):
+    return [{"role": role, "content": text}]
+
+
+def test_standard_conversational_and_implicit_prompts(tmp_path):
+    path = tmp_path / "p.jsonl"
+    user, good, bad = turn("user", "Hi"), turn("assistant", "good"), turn("assistant", "bad")
+    rows = [
+        {"prompt": "Hi", "chosen": "good", "rejected": "bad"},
+        {"prompt": user, "chosen": good, "rejected": bad},
+        {"chosen": user + good, "rejected": user + bad},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_preferences(path) == [Preference(user, "good", "bad")] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"prompt": "a", "chosen": "x", "rejected": "x "}', "line 2: chosen and rejected are equal"),
+        (
+            '{"prompt": "a", "chosen": "x"}',
+            'line 2: expected a JSON object with chosen and rejected, got \'{"prompt": "a", "chosen": "x"}\'',
+        ),
+        ('{"prompt": "a", "chosen": "x", "rejected": " "}', "line 2: prompt, chosen and rejected must hold text"),
+        ('{"prompt": "a", "chosen": "x", "rejected": null}', "line 2: prompt, chosen and rejected must hold text"),
+        ('{"prompt": " ", "chosen": "x", "rejected": "y"}', "line 2: prompt, chosen and rejected must hold text"),
+        ('{"prompt": 7, "chosen": "x", "rejected": "y"}', "line 2: prompt, chosen and rejected must hold text"),
+        ('{"prompt": "a", "chosen": ["x"], "rejected": "y"}', "line 2: prompt, chosen and rejected must hold text"),
+        ("[1]", "line 2: expected a JSON object with chosen and rejected, got '[1]'"),
+        ("not json", "line 2: expected a JSON object with chosen and rejected, got 'not json'"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, row, message):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "x", "rejected": "y"}\n' + row + "\n")
+    with pytest.raises(ConfigError) as caught:
+        read_preferences(path)
+    assert str(caught.value) == f"{path}, {message}"
+
+
+def test_accuracy_and_margins_are_those_of_the_implicit_reward():
+    pair = toy_pair("two_models").pair
+    preferences = [Preference(turn("user", f"Say {i}"), f"yes {i * 7}", f"no {i}") for i in range(9)]
+    found = preference_accuracy(pair, preferences, progress=False)
+    rewards = [implicit_rewards(pair, p.prompt, (p.chosen, p.rejected)) for p in preferences]
+    margins = sorted(chosen - rejected for chosen, rejected in rewards)
+    assert found.accuracy == sum(margin > 0 for margin in margins) / 9 and found.n == 9
+    assert found.mean_margin == pytest.approx(sum(margins) / 9)
+    assert found.quartiles == pytest.approx(
+        (margins[2], margins[4], margins[6])
+    )  # of 9 sorted values: no interpolation
+    assert found.interval[0] < found.accuracy < found.interval[1]
+
+
+def test_pairs_check_prints_accuracy_and_margins(checkpoints, tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "x", "rejected": "y"}\n' * 3)
+    named = f"reference={checkpoints.base},adapter={checkpoints.adapter}"
+    done = CliRunner().invoke(app(), ["pairs", "check", "--model-args", named, "--preferences", str(path)])
+    assert done.exit_code == 0, done.exception
+    text = " ".join(done.output.replace("│", " ").split())
+    assert "implicit reward" in text and "quartiles" in text
+
+
+def test_pairs_check_refuses_two_identical_checkpoints(checkpoints, caplog):
+    named = f"policy={checkpoints.base},reference={checkpoints.base}"
+    done = CliRunner().invoke(app(), ["pairs", "check", "--model-args", named])
+    assert done.exit_code == 1 and isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith("policy and reference hold the same weights, so every advantage is zero")
+    assert "hold the same weights" in caplog.text, "whoever loads such a pair is told"
+
+
+def test_the_same_weights_are_found_under_any_dress(checkpoints):
+    pair = toy_pair("reference_plus_lora").pair
+    assert not have_same_weights(pair.sides)
+    for name, weight in pair.sides.model.named_parameters():
+        if "lora_B" in name:
+            weight.data.zero_()
+    assert have_same_weights(pair.sides), "an adapter that was never trained"
+    two = toy_pair("two_adapters").pair
+    assert not have_same_weights(two.sides)
+    weights = dict(two.sides.model.named_parameters())
+    for name, weight in weights.items():
+        if ".reference." in name:
+            weight.data.copy_(weights[name.replace(".reference.", ".policy.")])
+    assert have_same_weights(two.sides)
+    assert not have_same_weights(toy_pair("two_models").pair.sides)
