@@ -1,11 +1,11 @@
 """A draft cut out of a pair's own base: a few of its layers, changed a little, and a head over frequent tokens.
 
 Owns the folder of such a draft and the model made of it. The folder holds what was trained, in 16 bit: low-rank changes of
-the layers' linear weights, the last norm and the head; layers and embeddings come from the base, so that a draft of
+the layers' linear weights and of the head, the last norm; layers and embeddings come from the base, so that a draft of
 some megabytes serves. Knows nothing of decoding (`drafts.py`) or of training.
 
     aad_draft.json       layers (of the base, in order), rank, and the shape the base must have
-    draft.safetensors    down.<layer>.<linear> (r, in), up.<layer>.<linear> (out, r), norm (H,), head (F, H), ids (F,)
+    draft.safetensors    down.<layer>.<linear> (r, in), up.<layer>.<linear> (out, r), and of `head`, norm (H,), ids (F,)
 """
 
 from __future__ import annotations
@@ -63,11 +63,12 @@ def cut(base: PreTrainedModel, layers: list[int], ids: Tensor) -> PreTrainedMode
 
 
 def linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
-    """Yield each linear layer of a cut model's blocks with its name, ``<place>.<path in the block>``."""
+    """Yield each linear layer of a cut model's blocks as ``<place>.<path in the block>``, then its ``head``."""
     for place, block in enumerate(model.base_model.layers):
         for name, module in block.named_modules():
             if isinstance(module, nn.Linear):
                 yield f"{place}.{name}", module
+    yield "head", model.lm_head
 
 
 def read_cut_draft(folder: Path, base: PreTrainedModel) -> tuple[PreTrainedModel, Tensor]:
@@ -96,7 +97,6 @@ def read_cut_draft(folder: Path, base: PreTrainedModel) -> tuple[PreTrainedModel
                 down, up = (stored[f"{part}.{name}"].to(linear.weight.device).float() for part in ("down", "up"))
                 linear.weight.copy_(linear.weight.float().addmm(up, down))
             model.base_model.norm.weight.copy_(stored["norm"])
-            model.lm_head.weight.copy_(stored["head"])
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as e:
         raise ConfigError(f"draft_model={folder} is damaged: {type(e).__name__} {e}") from e
     return model, ids
