@@ -55,8 +55,7 @@ def engine_pair(
     Args:
         settings: of requests that name none; strategies that draw answers start from the policy's own logits.
         dtype: of the engine. reference_revision: of the second checkpoint on the hub.
-        merge_adapters: False shares the base's weights where both sides can, True merges all the same; None shares on CPU
-            and merges on GPUs, where sharing was not seen yet.
+        merge_adapters: None or False shares the base's weights where both sides can, True merges all the same.
         load_format: of the engine; pickles are read only where it asks for them.
     Raises:
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
@@ -64,9 +63,7 @@ def engine_pair(
     check_vllm()
     if load_format in (None, "auto"):
         refuse_pickles(source)
-    if merge_adapters is None:
-        merge_adapters = on_gpu()
-    if not isinstance(merge_adapters, bool):
+    if not isinstance(merge_adapters, bool | None):
         raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
     if torch.version.cuda is not None:
         # Whoever asked torch for a GPU before (lm-eval does) can fork no process that uses one.
