@@ -16,6 +16,7 @@ from aad_plugin.judges.items import Question, Verdict
 from aad_plugin.judges.statistics.cyclic_jury import cyclic_verdicts, deal
 from aad_plugin.judges.statistics.results import verdict_of
 from tests.judges.conftest import made_up
+from tests.judges.test_cli import aad
 
 RUBRIC = """criteria:
   correctness: What it says is true.
@@ -162,6 +163,26 @@ def test_reasons_belong_to_the_fingerprint_and_none_changes_nothing():
     assert load_template("dialogue").hash == load_template("dialogue", reasons="none").hash == "e0842e538888ec58"
     with pytest.raises(ConfigError, match="reasons must be one of none, before, after, got 'first'"):
         load_judge("openai:x", reasons="first")
+
+
+def test_places_for_reasons_are_measured_on_the_same_comparisons(loopback, tmp_path):
+    from aad_plugin.judges.checks.reasons import measure_reasons
+
+    url, state = loopback(judge="fair")
+    found = measure_reasons(
+        lambda place: load_judge("openai:planted", base_url=url, reasons=place), None, tmp_path, progress=False
+    )
+    assert [one.reasons for one in found] == ["none", "before", "after"] and {one.n for one in found} == {24}
+    assert all(one.right == 1 and one.consistency == 1 for one in found), "this judge is right with and without reasons"
+    assert found[0].change is None and found[1].change.value == 0 and found[1].tokens > found[0].tokens
+    asked = sum(state.seen.values())
+    done = aad("judge-check", "--judge", "openai:planted", "--base-url", url, "--compare-reasons", "--output", tmp_path)
+    assert done.exit_code == 0 and "before" in done.stdout and sum(state.seen.values()) == asked
+    assert [one["reasons"] for one in json.loads((tmp_path / "reasons.json").read_text())] == [
+        "none",
+        "before",
+        "after",
+    ]
 
 
 # Languages
