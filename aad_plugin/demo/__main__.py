@@ -63,7 +63,7 @@ def show(folders: Sequence[Path]) -> None:
     print(f"the run as a page, every answer with its verdict: {page.resolve()}")
     print(f"every file of it: {home}")
     print("type next, a question of your own:")
-    print(f'  {aad} generate "{QUESTION}" --pair demo --strategy aad --strategy greedy')
+    print(f'  {aad} generate "{QUESTION}" --pair demo --strategies aad,greedy')
 
 
 def _output_path(arguments: list[str]) -> Path:

@@ -37,7 +37,7 @@ def host_name() -> str:
 
         raise ConfigError(
             f"transformers {transformers.__version__} passes its cache to models by none of the names {', '.join(NAMES)}: "
-            "use a version that this release of aad_plugin was run on (README, table of versions)"
+            "use a version that this release of aad_plugin was run on (docs/versions.md)"
         )
     return name
 

@@ -538,7 +538,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         Args:
             pair: preset name (``aad pairs list``), pair folder or TRL output folder.
             **model_args: the names of lm-eval's model_args (policy, reference, adapter, reference_adapter, base,
-                alpha, strategy, dtype, device …); see README.
+                alpha, strategy, dtype, device …); see docs/options.md.
         Returns:
             an :class:`AlignedPair` in eval mode with ``tokenizer`` set.
         Raises:
