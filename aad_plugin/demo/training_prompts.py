@@ -1,7 +1,7 @@
 """Which prompts the shipped demo pairs and their reward models were trained on.
 
-``training_prompts.json`` lists them by the file of preference pairs they come from (``experiments/demo_pair/preferences`` of the
-source tree, which makes it).
+``training_prompts.json`` lists them by the file of preference pairs they come from (``experiments/demo_pair/preferences``
+of the source tree, which makes it).
 """
 
 from __future__ import annotations
