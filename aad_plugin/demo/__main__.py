@@ -65,7 +65,7 @@ def show(folders: Sequence[Path]) -> None:
 
 
 def _pair() -> str:
-    """The demo pair, in float32 where the processor has no 16-bit products: bfloat16 takes more than twice as long there."""
+    """The demo pair, in float32 where the processor has no 16-bit products: bfloat16 takes twice as long there."""
     import torch
 
     wide = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT")
