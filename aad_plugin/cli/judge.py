@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,9 +154,9 @@ def judge(
         _check_limits(verdicts, options.load(judges, how) if judges else [])
         return
     specs = [*(systems or []), *(more_systems or [])]
-    _check_call(candidate, specs, systems, anchors, judges, cascade, protocol)
+    _check_call(candidate, specs, systems, anchors, judges, cascade, protocol, style, sides, elo)
     if protocol:
-        asked_by = check_protocol(protocol, baseline, anchors or [], specs, len(judges or []))
+        asked_by = check_protocol(protocol, baseline, anchors or [], specs, len(judges or []), style)
         how["template"] = template or asked_by
     loaded = options.load([*(judges or []), *([cascade] if cascade else [])], how)
     dear = loaded.pop() if cascade else None
@@ -166,13 +167,17 @@ def judge(
     if protocol:
         items = items_of(protocol, items)
         meetings = meetings or as_meetings(items, candidate, baseline)
-    running.check(items)
+    dear_judge = [dear] if dear else []
+    replace(running, judges=[*loaded, *dear_judge]).check(items)
     if estimate:
         running.print_estimates(items)
+        if dear:
+            typer.echo(f"and on {dear_share:.0%} of the items:")
+            replace(running, judges=dear_judge).print_estimates(items)
         return
     if output is None:
         raise ConfigError("pass --output DIR: what is judged is kept there")
-    clean = options.cleaner([*loaded, *([dear] if dear else [])])
+    clean = options.cleaner([*loaded, *dear_judge])
     if dear:
         figures = judge_by_cascade(items, loaded, dear, dear_share, seed, output, sitting)
         _check_unjudged(figures["n"], figures["n_unjudged"], {}, max_unjudged)
@@ -201,8 +206,13 @@ def _check_call(
     judges: list[str] | None,
     cascade: str | None,
     protocol: str | None,
+    style: str,
+    sides: bool,
+    elo: bool,
 ) -> None:
     """Refuse arguments that do not go together."""
+    from aad_plugin.judges.leagues.style import chosen_features
+
     if specs and not systems:
         raise ConfigError(
             f"unexpected argument {specs[0]!r}; many systems follow --systems, one answer file --candidate"
@@ -211,6 +221,10 @@ def _check_call(
         raise ConfigError("pass --candidate and --baseline for two systems, or --systems for many, not both")
     if anchors and not specs:
         raise ConfigError("--anchor belongs to --systems")
+    if (style or sides or elo) and not (specs or protocol):
+        raise ConfigError("--style, --sides and --elo belong to --systems (--style also to an Arena-Hard protocol)")
+    if style:
+        chosen_features(style)  # a mistake in it shows before anything is asked
     if protocol and cascade:
         raise ConfigError("a protocol has one judge: leave --cascade out")
     if specs and cascade:

@@ -11,7 +11,9 @@ import typer
 from aad_plugin.errors import ConfigError
 
 
-def check_protocol(protocol: str, baseline: str, anchors: Sequence[str], specs: Sequence[str], judges: int) -> str:
+def check_protocol(
+    protocol: str, baseline: str, anchors: Sequence[str], specs: Sequence[str], judges: int, style: str
+) -> str:
     """The template a protocol asks by.
 
     Raises:
@@ -20,6 +22,8 @@ def check_protocol(protocol: str, baseline: str, anchors: Sequence[str], specs: 
     from aad_plugin.judges.protocols.running import kind_of, template_of
 
     template = template_of(protocol)
+    if style and not protocol.startswith("arena-hard"):
+        raise ConfigError(f"style control is Arena-Hard's, {protocol} has none: leave --style out")
     if judges > 1:
         raise ConfigError("a protocol has one judge: pass --judge once")
     if specs and not protocol.startswith("arena-hard"):
@@ -42,8 +46,6 @@ def finish_protocol(
     from aad_plugin.judges.protocols.running import write_protocol
 
     features = chosen_features(style) if style else ()
-    if features and not protocol.startswith("arena-hard"):
-        raise ConfigError(f"style control is Arena-Hard's, {protocol} has none: leave --style out")
     first = meetings[0]
     figures = write_protocol(
         protocol, output, meetings, verdicts, model=first.a, baseline=first.b, judge=judge, style=features

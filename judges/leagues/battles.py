@@ -17,6 +17,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.leagues.style import Style
+from aad_plugin.judges.statistics.results import share_of
 from aad_plugin.texts.rows import json_rows
 
 _WINNERS = {
@@ -102,7 +103,7 @@ def read_battles(paths: Iterable[str | Path], *, sides: bool = False) -> list[Ba
 def _battle(row: Mapping[str, Any], place: str, names: tuple[str, str] | None, sides: bool) -> Battle:
     try:
         if "generator_2" in row:  # AlpacaEval: a preference of 2 is for output_2
-            shares = shares_of(None if row["preference"] is None else float(row["preference"]) - 1, sides=sides)
+            shares = shares_of(share_of(row["preference"]), sides=sides)
             return _checked(Battle(str(row["instruction"]), row["generator_2"], row["generator_1"], shares), place)
         a, b = names or (row["model_a"], row["model_b"])
         question = str(row["question_id"] if "question_id" in row else row["prompt"])
