@@ -1,6 +1,6 @@
 """The README's picture: the page of one explained answer of the demo pair, as a browser shows it.
 
-python -m experiments.explained_picture docs/images/explained.png  (needs playwright and a Chromium)
+python -m experiments.explained_picture docs/images/explained.png     (needs playwright and chromium, or CHROMIUM=PATH)
 """
 
 from __future__ import annotations

@@ -26,6 +26,9 @@ def bench(
     max_new_tokens: Annotated[int, typer.Option(help="New tokens per answer; no answer stops earlier.")] = 64,
     rounds: Annotated[int, typer.Option(help="Timed rounds; every contestant runs once in each.")] = 5,
     draft: Annotated[int, typer.Option(help="Also with this many prompt-lookup tokens, at batch size 1.")] = 0,
+    draft_model: Annotated[
+        str | None, typer.Option(help="Also with this small model's guesses, at batch size 1.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None,
     prompts: Annotated[
         str | None,
@@ -46,6 +49,8 @@ def bench(
         raise ConfigError(f"--engine must be hf or vllm, got {engine!r}")
     if eager and engine != "vllm":
         raise ConfigError("--eager is for --engine vllm: the transformers engine compiles nothing")
+    if draft_model and engine != "hf":
+        raise ConfigError("--draft-model is for --engine hf: vLLM takes its drafts by speculative_config")
     asked = read_prompts(prompts, max(sizes))
     if output:
         check_writable(output)
@@ -58,6 +63,7 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     dtype = str(named.arguments.get("dtype", "auto"))
+    guesses = None
     if engine == "vllm":
         found, account = _on_vllm(named, dtype, asked, names, sizes, max_new_tokens, rounds, eager)
     else:
@@ -66,17 +72,28 @@ def bench(
         from aad_plugin.speed import hf
         from aad_plugin.speed.measure import interleave
 
-        timings = interleave(hf.contestants(loaded, asked, names, sizes, max_new_tokens, draft), rounds)
+        guesses = _draft(loaded, draft_model)
+        timings = interleave(hf.contestants(loaded, asked, names, sizes, max_new_tokens, draft, guesses), rounds)
         found, account, dtype = rows(timings, hf.BASELINES, hf.NAIVE), describe(loaded), str(loaded.sides.policy.dtype)
     title = f"{named.title}, {engine}, {dtype}, {max_new_tokens} tokens, median of {rounds} rounds"
     # A file or a pipe has no width of its own: the table is not folded there.
     Console(width=None if sys.stdout.isatty() else 150).print(table(found, title.replace("torch.", "")))
     if output:
         record = {
-            "pair": account, "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),
+            "pair": account, "draft": guesses.account() if guesses is not None else None,
+            "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),
             "versions": versions(), "rows": found,
         }  # fmt: skip
         write_text(output, json.dumps(record, indent=1, default=str) + "\n")
+
+
+def _draft(pair: Any, name: str | None) -> Any:
+    """Return the draft that some contestants have; the pair itself is left with none."""
+    from aad_plugin.pair.draft_loading import load_draft
+
+    found = load_draft(name, pair.sides, pair.tokenizer, pair.vocab_size) if name else pair.draft
+    pair.draft = None
+    return found
 
 
 def _on_vllm(

@@ -37,6 +37,7 @@ class AskedPair:
         return engine_pair(
             self.source, self.settings, dtype=self.engine_dtype(extra), reference_revision=self.reference_revision,
             merge_adapters=self.merge_adapters, load_format=_value(extra, "--load-format"),
+            speculative_config=_value(extra, "--speculative-config"),
         )  # fmt: skip
 
 

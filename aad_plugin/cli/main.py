@@ -27,6 +27,7 @@ _COMMANDS = {
     "study": ("aad_plugin.cli.study", "study"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
     "judge": ("aad_plugin.cli.judge", "judge"),
+    "league": ("aad_plugin.cli.league", "league"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),
 }
 _GROUPS = {"pairs": "aad_plugin.cli.pairs", "alpaca-eval": "aad_plugin.cli.alpaca_eval"}

@@ -75,6 +75,6 @@ def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> 
     devices, context = number("--tensor-parallel-size", 1), number("--max-model-len", 4096)
     found = plan(
         *(part(config, dtype) for config in configs), devices=devices, device_gib=device_gib, context=context,
-        shares_base=asked.merge_adapters is False and can_share_base(source),  # not by default on GPUs, which are planned
+        shares_base=asked.merge_adapters is not True and can_share_base(source),
     )  # fmt: skip
     print("\n".join(found.lines()))

@@ -28,6 +28,7 @@ _OWN = (
     "loglikelihood",
     "answers_dir",
     "shortcuts",
+    "draft_model",
     "trace",
 )
 
@@ -44,6 +45,7 @@ class PairArguments:
         reference_device: where the reference goes, or None.
         answers_dir: where answers are kept as they arrive; None is the default folder, "none" keeps nothing.
         shortcuts: see :class:`AlignedPair`.
+        draft_model: a small model that guesses the next tokens, or None; of a loaded pair, its own.
         trace: folder for what was read at every token of every answer; None traces nothing.
         hflm: everything that lm-eval's HFLM takes.
         telling: every given model_arg that can change an answer, as it was written; belongs to the key of answers.
@@ -56,6 +58,7 @@ class PairArguments:
     reference_device: str | None = None
     answers_dir: str | None = None
     shortcuts: str = "auto"
+    draft_model: str | None = None
     trace: str | None = None
     hflm: dict[str, Any] = field(default_factory=dict)
     telling: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +88,10 @@ class PairArguments:
             raise ConfigError(
                 f"policy and reference share one base model, so {named} has no meaning here: leave it out"
             )
-        kept = {"answers_dir": answers_dir, "shortcuts": shortcuts, "trace": trace}
+        draft = rest.pop("draft_model", None)
+        if draft is not None:
+            _check_drafted(rest.get("batch_size", 1), trace)
+        kept = {"answers_dir": answers_dir, "shortcuts": shortcuts, "draft_model": draft, "trace": trace}
         return cls(source, settings, loglikelihood, options, device, **kept, hflm=rest, telling=telling(model_args))
 
     @classmethod
@@ -104,6 +110,19 @@ class PairArguments:
         hflm = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
         # A pair's own names are listed for the suggestion; parse() has taken them out of `hflm` already.
         refuse_unknown(self.hflm, [*_OWN, *hflm], config)
+
+
+def _check_drafted(batch_size: Any, trace: str | None) -> None:
+    if str(batch_size) != "1":
+        raise ConfigError(
+            f"draft_model guesses for one prompt at a time, got batch_size={batch_size}: pass batch_size=1, or leave "
+            "draft_model out"
+        )
+    if trace is not None:
+        raise ConfigError(
+            "a trace shows one token at a time, draft_model reads several at once: leave one of them out (in float32 "
+            "the tokens are the same)"
+        )
 
 
 def _folder(trace: Any) -> str | None:

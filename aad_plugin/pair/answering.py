@@ -41,7 +41,7 @@ def answer(
         prompts: plain strings, or chat messages [{"role": …, "content": …}, …].
         strategy: any strategy; default the pair's.
         max_new_tokens: budget per answer, in tokens.
-        batch_size: prompts decoded together; changes no answer in float32.
+        batch_size: prompts decoded together; changes no answer in float32. With a draft model it is 1.
         chat: wrap strings as one user turn by the chat template; default: whenever the tokenizer has one.
         stop: strings that end an answer (cut off).
         progress: draw a bar of tokens on the standard error.
@@ -63,6 +63,7 @@ def answer(
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     picker = picker_for(chosen)
     answers = [""] * len(encoded)
+    batch_size = batch_size if pair.draft is None else 1
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     with token_bar(chosen.strategy, max_new_tokens, len(batches), progress) as on_step:
         for number, rows in enumerate(batches):

@@ -31,13 +31,16 @@ class StopSequences(StoppingCriteria):
         # Two tokens more than its own encoding: the model may spell a sequence with other tokens.
         self.tail = max(map(len, encoded), default=0) + 2
         self.lengths: Tensor | None = None
+        self._seen = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         """Return (B,) bool, True for rows whose answer holds a stop sequence."""
         if self.lengths is None or self.rows_move:
             self.lengths = torch.full((len(input_ids),), torch.iinfo(torch.int64).max)
         answer = input_ids[:, self.prompt_length :]
-        texts = self.tokenizer.batch_decode(answer[:, -self.tail :])
+        # Several tokens may have come at once, by drafts.
+        new, self._seen = max(answer.shape[1] - self._seen, 1), answer.shape[1]
+        texts = self.tokenizer.batch_decode(answer[:, -(self.tail + new - 1) :])
         for row, text in enumerate(texts):
             if any(sequence in text for sequence in self.sequences):
                 self.lengths[row] = min(int(self.lengths[row]), answer.shape[1])

@@ -68,6 +68,11 @@ def decode(
         )
     if on_readings is not None:
         check_traceable(generate_options)
+    if settings.samples and pair.draft is not None:
+        raise ConfigError(
+            f"strategy={settings.strategy!r} draws its tokens, draft_model guesses those that are certain to follow: leave "
+            "draft_model out"
+        )
     run = _Run(
         pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None,
         on_step=on_step,

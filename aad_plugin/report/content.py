@@ -44,6 +44,7 @@ def page_content(runs: Sequence[Run], *, title: str, max_traces: int, progress: 
         "created": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "runs": [_about(run) for run in runs],
         "wins": [one.to_json() for one in win_rates_of(runs)],
+        "leagues": [{"run": run.name, **league} for run in runs for league in run.leagues],
         "figures": [one.to_json() for one in figures_of(runs)],
         "comparisons": [
             {"run": run.name, "task": task.task, "candidate": one.candidate, "rival": one.rival, "judge": one.judge}

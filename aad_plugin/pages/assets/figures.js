@@ -65,6 +65,40 @@ aad.drawFigures = (data) => {
   aad.figureTable(data, runs);
 };
 
+// Scores of many systems; an open end of an interval reaches to the edge of the picture.
+aad.drawLeagues = (data) => {
+  if (!data.leagues.length) return;
+  for (const id of ["leagues", "to-leagues"]) document.getElementById(id).hidden = false;
+  const list = document.getElementById("league-list");
+  const charts = data.leagues.map((league, i) => {
+    const chart = aad.el("div", { class: "chart" });
+    const table = aad.el("div", { id: `league-table-${i}` });
+    const facts = `${league.model}; score 0 is ${league.zero}; ${league.battles} battles on ${league.questions} questions`;
+    const effects = league.effects.map((e) => `${e.feature} ${aad.num(e.value, 3)} [${aad.num(e.low, 3)}, ${aad.num(e.high, 3)}]`).join(", ");
+    list.append(aad.el("h3", {}, aad.visible(aad.label(data.runs.length > 1 ? league.run : null, league.name))), aad.el("p", { class: "quiet" }, aad.visible(facts)), chart, table,
+      effects ? aad.el("p", { class: "quiet" }, aad.visible(`style, log-odds per usual difference: ${effects}`)) : "");
+    return [league, chart];
+  });
+  const draw = () => charts.forEach(([league, chart]) => {
+    const known = league.standings.flatMap((s) => [s.score, s.low, s.high]).filter((v) => v !== null);
+    const [from, to] = [Math.min(...known), Math.max(...known)];
+    const edge = Math.max(0.1, (to - from) / 20);
+    const rows = league.standings.map((s, at) => ({ key: String(at), run: league.run, value: s.score, low: s.low ?? from - edge, high: s.high ?? to + edge, label: aad.visible(s.system) }));
+    chart.replaceChildren(aad.intervals(rows, { width: Math.max(260, Math.min(1160, list.clientWidth)), domain: [from - edge, to + edge], rule: 0,
+      colours: data.runs.map((run) => run.name), title: "score (log-odds)", format: (r) => aad.num(r.value, 2) }));
+  });
+  draw();
+  aad.onNewWidth(draw);
+  data.leagues.forEach((league, i) => {
+    const bounds = (s) => s.low === null ? (s.high === null ? " (no bounds)" : ` (at most ${aad.num(s.high, 2)})`) : s.high === null ? ` (at least ${aad.num(s.low, 2)})` : ` [${aad.num(s.low, 2)}, ${aad.num(s.high, 2)}]`;
+    const rows = league.standings.map((s) => ({ ...s, ranks: s.rank_low === s.rank_high ? String(s.rank_low) : `${s.rank_low} to ${s.rank_high}`, shown: aad.num(s.score, 2) + bounds(s),
+      counts: `${aad.num(s.wins, 1)} / ${aad.num(s.ties, 1)} / ${aad.num(s.losses, 1)}`, tied: s.tied_with.join(", ") || "–" }));
+    const by = (field) => ({ sorter: (a, b, ra, rb) => ra.getData()[field] - rb.getData()[field] });
+    new Tabulator(`#league-table-${i}`, { data: rows, layout: "fitData", columns: [aad.textColumn("rank", "ranks", by("rank_low")), aad.textColumn("system", "system"), aad.textColumn("score [95 %]", "shown", by("score")),
+      aad.numberColumn("Elo", "elo", (v) => aad.num(v, 0)), aad.numberColumn("win rate", "win_rate", (v) => aad.pct(v)), aad.textColumn("won / tied / lost", "counts", by("wins")), aad.textColumn("tied with", "tied"), aad.textColumn("note", "note")] });
+  });
+};
+
 aad.textCell = (cell) => { const node = document.createElement("span"); node.dir = "auto"; node.textContent = aad.visible(cell.getValue() ?? "–"); return node; };
 aad.numberCell = (format) => (cell) => document.createTextNode(format(cell.getValue()));
 aad.textColumn = (title, field, extra) => ({ title, field, formatter: aad.textCell, headerSortTristate: true, ...extra });

@@ -13,6 +13,7 @@
   byId("run-facts").append(...data.runs.map((run) => aad.el("div", {}, aad.el("h3", {}, aad.visible(run.name)),
     aad.table([["fact"], ["value"]], Object.entries(run.facts).map(([name, value]) => [name, aad.visible(value)])))));
   aad.drawFigures(data);
+  aad.drawLeagues(data);
 
   // ---------------------------------------------------------------- rows of the browser
   const state = { search: "", task: "", comparison: 0, outcome: "", only: new Set(), current: null };
