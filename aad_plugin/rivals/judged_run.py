@@ -309,8 +309,9 @@ def _until(row: Row, turn: int) -> Any:
 
 
 def _judge_spec(metadata: Mapping[str, Any]) -> str | None:
-    """The named judge; an embedded pair brings its own."""
+    """The named judge; an embedded pair brings its own, read in the dtype that is asked of the pair."""
     if metadata.get("judge"):
         return str(metadata["judge"])
     named = (metadata.get("pair"), metadata.get("pretrained"))
-    return next((f"reward:{name}" for name, preset in PRESETS.items() if preset.embedded and name in named), None)
+    dtype = f",dtype={metadata['dtype']}" if metadata.get("dtype") not in (None, "auto") else ""
+    return next((f"reward:{name}{dtype}" for name, preset in PRESETS.items() if preset.embedded and name in named), None)
