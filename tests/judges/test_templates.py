@@ -7,7 +7,8 @@ import re
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.asking.templates import FORMS, load_template, template_names
+from aad_plugin.judges.asking.templates import load_template, template_names
+from aad_plugin.judges.asking.wording import FORMS
 from aad_plugin.judges.items import Question
 
 
