@@ -27,6 +27,8 @@ from aad_plugin.pair.packed_products import SHARE, PackedProducts, free_memory
 BASE = "__base__"  # PEFT's name for rows without an adapter
 # Tensor cores want rows of a multiple of 16 bytes.
 _ALIGNED = 8
+# Guesses of a draft are few, for one prompt's two rows: small enough to be laid out in rooms that are kept.
+_GUESSES, _ONE_PROMPT = 8, 2
 Span = tuple[str, int, int]  # adapter or BASE, first row, row after the last
 _FindStack = Callable[[str, torch.device], tuple[Tensor, slice]]
 
@@ -127,7 +129,7 @@ class _Siblings:
         self._stacks: dict[tuple[str, torch.device], tuple[Tensor, slice]] = {}
         self._weights: list[Tensor] = []
         self._place = 0
-        self._room: _Room | None = None
+        self._rooms: dict[int, _Room] = {}  # by tokens per row
         self._read: Tensor | None = None
         self._wide: Tensor | None = None
         self._left = 0
@@ -168,11 +170,16 @@ class _Siblings:
 
     def _widen(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, in + width): ``x`` with each row's own A x."""
-        room = self._room
+        length = x.shape[1]
+        room = self._rooms.get(length)
         if room is None or torch.is_grad_enabled() or not room.fits(x, spans):
             room = _Room(x, spans, self.width, self._stack)
-            # Single tokens are read again and again in one shape; a gradient would need what each of them read.
-            self._room = room if x.shape[1] == 1 and not torch.is_grad_enabled() else None
+            # Single tokens and guesses of a draft are read again and again in one shape; a gradient would need what each
+            # of them read.
+            self._rooms.pop(length, None)
+            kept = length == 1 or (length <= _GUESSES and len(x) <= _ONE_PROMPT)
+            if kept and not torch.is_grad_enabled():
+                self._rooms[length] = room
         return room.fill(x)
 
     @torch.inference_mode(False)
