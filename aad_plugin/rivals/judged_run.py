@@ -314,4 +314,6 @@ def _judge_spec(metadata: Mapping[str, Any]) -> str | None:
         return str(metadata["judge"])
     named = (metadata.get("pair"), metadata.get("pretrained"))
     dtype = f",dtype={metadata['dtype']}" if metadata.get("dtype") not in (None, "auto") else ""
-    return next((f"reward:{name}{dtype}" for name, preset in PRESETS.items() if preset.embedded and name in named), None)
+    return next(
+        (f"reward:{name}{dtype}" for name, preset in PRESETS.items() if preset.embedded and name in named), None
+    )
