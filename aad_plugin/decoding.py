@@ -130,8 +130,12 @@ def aad_scores_above(policy_logits: Tensor, reference_logits: Tensor, threshold:
     # Few operations: on a GPU each of them costs a launch, whatever its size.
     scores = policy - reference.where(policy >= threshold, -IMPLAUSIBLE)
     best = scores.amax(-1, keepdim=True)
-    favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)
-    return scores.scatter_(-1, favourite, torch.nextafter(best, best + 1))
+    raised = torch.nextafter(best, best + 1)
+    favourite = policy.masked_fill(scores < best, -torch.inf)
+    if torch.compiler.is_compiling():
+        # Compiled, the largest value of a row is every block's work, its place one block's. Equals are raised together.
+        return torch.where(favourite == favourite.amax(-1, keepdim=True), raised, scores)
+    return scores.scatter_(-1, favourite.argmax(-1, keepdim=True), raised)
 
 
 @dataclass(frozen=True)

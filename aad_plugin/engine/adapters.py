@@ -6,22 +6,21 @@ kinds it understands) and its layers cut the matrices over ranks as they cut the
     y = W x;   y[rows of a side] += scaling · B A x[rows of that side]
 
 in one of two ways. Apart: A and B are products of their own. In one pass, where code is compiled for a GPU and every
-kernel between the weights' bytes is dear: A stands below W in one matrix, and B is added by the code that reads the
-product (a norm, an activation, rotary embeddings), so that no kernel is added at all.
+kernel between the weights' bytes is dear: A stands below W in one matrix, and B is added by an operator
+(`aad_plugin.engine.low_rank`), which is also the gated activation where that is what follows.
 
 Knows nothing of attention, caches or scores.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import pad
 from vllm.config import CompilationMode, VllmConfig
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
@@ -40,15 +39,16 @@ from vllm.model_executor.utils import get_packed_modules_mapping
 from vllm.platforms import current_platform
 
 from aad_plugin.engine.checks import REMEDY
+from aad_plugin.engine.low_rank import LARGEST_RANK, SMALLEST_RANK, add_low_rank, columns_per_block, gate_low_rank
 from aad_plugin.errors import ConfigError
 
 _ALIGNED = 32  # ranks are filled up with zeros: small products of vLLM on CPU, and tensor cores, want whole tiles
-_MOST_TERMS = 32  # of B, added one by one: more of them take longer than a product
+_WHOLE_LINES = 64  # rows of 16 bit then begin where a line of memory does
 _SIDES = ("policy", "reference")
 
 
 def fuses(vllm_config: VllmConfig) -> bool:
-    """Whether adapters go in one pass: compiled code on a GPU. A CPU multiplies faster than it adds terms."""
+    """Whether adapters go in one pass: compiled code on a GPU."""
     compiled = vllm_config.compilation_config.mode == CompilationMode.VLLM_COMPILE
     return compiled and not vllm_config.model_config.enforce_eager and current_platform.is_cuda_alike()
 
@@ -69,13 +69,12 @@ def adapt(model: nn.Module, adapters: Mapping[str, str], in_one_pass: bool) -> N
             for name, (layer, shards) in _by_layer(model, adapters[side]).items():
                 found.setdefault(name, (layer, {}))[1][side] = _low_rank(layer, shards)
     for layer, sides in found.values():
-        terms = sum(one.rank for one in sides.values())
-        kind = _InOnePass if in_one_pass and terms <= _MOST_TERMS else _Apart
+        kind = _InOnePass if in_one_pass and _InOnePass.takes(sides) else _Apart
         layer.quant_method = kind(layer, sides)
     for parent in model.modules():
         method = getattr(getattr(parent, "gate_up_proj", None), "quant_method", None)
         if isinstance(method, _InOnePass) and isinstance(getattr(parent, "act_fn", None), SiluAndMul):
-            method.gated, parent.act_fn = True, _GatedPair()
+            method.gated, parent.act_fn = True, nn.Identity()
 
 
 def complete(model: nn.Module) -> None:
@@ -148,78 +147,78 @@ class _Apart(_Sides):
 
 
 class _InOnePass(_Sides):
-    """A below W in one matrix; B added term by term, which the compiler fuses into what reads the product.
+    """A below W in one matrix; B added by an operator that writes what the product's reader wants.
 
-    Every row has the same terms, those of the other side times zero: so all of it is one loop with its reader's. Where
-    the reader is a gated activation, whose loop is over half the outputs, gate and up are returned as two tensors.
+    Attributes:
+        gated: whether the reader is SiLU of the first shard times the second, which the operator then does.
     """
 
     def __init__(self, layer: Any, sides: Mapping[str, _LowRank]) -> None:
         super().__init__(layer, sides)
         self.gated = False
         self.widths = [len(upper) for upper in next(iter(sides.values())).uppers]
-        self.ranks = {side: one.rank for side, one in sides.items()}
-        # Shards of unlike width as equal chunks, and which shard each is of.
-        self.chunk = math.gcd(*self.widths)
-        self.shard_of = [shard for shard, width in enumerate(self.widths) for _ in range(width // self.chunk)]
-        lower = torch.cat([one.lower for one in sides.values()])
+        lower = torch.cat([_rows_filled(one) for one in sides.values()])
         weight, outputs = layer.weight, sum(self.widths)
-        self.whole = weight.new_zeros(outputs + _filled(len(lower)), weight.shape[1])
+        self.whole = weight.new_zeros(outputs + _filled(len(lower), _WHOLE_LINES), weight.shape[1])
         self.whole[outputs : outputs + len(lower)] = lower
         weight.data = self.whole[:outputs]  # vLLM's loaders fill what is theirs
 
+    @staticmethod
+    def takes(sides: Mapping[str, _LowRank]) -> bool:
+        """Whether the operators are made for these sizes."""
+        widths = [len(upper) for upper in next(iter(sides.values())).uppers]
+        small = all(_power(one.rank) <= LARGEST_RANK for one in sides.values())
+        return small and len(widths) <= 3 and columns_per_block(widths) >= 16
+
     def complete(self, layer: Any) -> None:
-        """Make the layer's weight the whole matrix; add B."""
-        layer.weight.data, device = self.whole, self.whole.device
+        """Make the layer's weight the whole matrix; add B and the whole matrix's bias."""
+        layer.weight.data = self.whole
+        own = getattr(layer, "bias", None)
+        bias = None if own is None else pad(own.data, (0, len(self.whole) - len(own)))
+        layer.register_buffer("aad_bias", bias, persistent=False)
         del self.whole
-        for side, one in self.sides.items():
-            rows = torch.tensor([[float(side == other)] for other in _SIDES], device=device)
-            layer.register_buffer(f"aad_{side}_rows", rows, persistent=False)
-            # (R, out): a term is one row.
-            layer.register_buffer(f"aad_{side}", torch.cat(one.uppers).t().contiguous(), persistent=False)
-        layer.register_buffer("aad_shards", torch.tensor(self.shard_of, device=device), persistent=False)
+        for side in _SIDES:
+            upper = None
+            if side in self.sides:
+                one = self.sides[side]
+                upper = pad(torch.cat(one.uppers), (0, _power(one.rank) - one.rank)).t().contiguous()  # (R, out)
+            layer.register_buffer(f"aad_{side}", upper, persistent=False)
         self.sides.clear()
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Any:
-        """Return (2T, out) for (2T, in), or two of (2T, out / 2) where ``gated``."""
-        wide = self.own.apply(layer, x, None)  # (2T, out + ranks)
-        outputs = sum(self.widths)
-        out = wide[:, :outputs].float()
-        out = (out if bias is None else out + bias).unflatten(1, (-1, self.chunk))  # (2T, C, out / C)
-        terms: list[tuple[Tensor, Tensor]] = []  # (2T, C) and (C, out / C)
-        for side, rank in self.ranks.items():
-            lower = wide[:, outputs : outputs + len(self.widths) * rank].float().unflatten(0, (-1, 2))
-            outputs += len(self.widths) * rank
-            lower = (lower * getattr(layer, f"aad_{side}_rows")).view(len(x), -1, rank)  # (2T, S, R)
-            if len(self.shard_of) > len(self.widths):
-                lower = lower[:, layer.aad_shards]  # (2T, C, R)
-            upper = getattr(layer, f"aad_{side}").float().unflatten(1, (-1, self.chunk))  # (R, C, out / C)
-            terms += [(lower[:, :, one], upper[one]) for one in range(rank)]
-        if self.gated or len(self.widths) == 1:
-            parts = [_sum(out[:, one], [(a[:, one], b[one]) for a, b in terms]) for one in range(len(self.widths))]
-            found = tuple(part.to(wide.dtype) for part in parts)
-            return found if self.gated else found[0]
-        return _sum(out, terms).flatten(1).to(wide.dtype)
+        """Return (2T, out) for (2T, in), (2T, out / 2) where ``gated``, or `Shards` of queries, keys and values."""
+        wide = self.own.apply(layer, x, None if bias is None else layer.aad_bias)  # (2T, out + ranks)
+        if self.gated:
+            return gate_low_rank(wide, layer.aad_policy, layer.aad_reference)
+        parts = add_low_rank(wide, layer.aad_policy, layer.aad_reference, self.widths)
+        if len(parts) == 1:
+            return parts[0]
+        return Shards(parts) if isinstance(layer, QKVParallelLinear) else torch.cat(parts, dim=1)
 
 
-class _GatedPair(nn.Module):
-    """SiLU of the gate, times up, which arrive as two tensors."""
+class Shards:
+    """Several tensors where a model expects one that it splits into them: what lies apart needs no copy."""
 
-    def forward(self, x: tuple[Tensor, Tensor]) -> Tensor:
-        """Return (T, I) for gate and up of (T, I)."""
-        gate, up = x
-        return silu(gate) * up
+    def __init__(self, parts: list[Tensor]) -> None:
+        self.parts = parts
 
-
-def _sum(out: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return out (2T, …, W) + Σ a (2T, …) · b (…, W)."""
-    for a, b in terms:
-        out = out + a.unsqueeze(-1) * b
-    return out
+    def split(self, sizes: list[int], dim: int = -1) -> list[Tensor]:
+        """Return the parts; a model splits as the checkpoint's shards are."""
+        return self.parts
 
 
-def _filled(rank: int) -> int:
-    return -(-rank // _ALIGNED) * _ALIGNED
+def _rows_filled(one: _LowRank) -> Tensor:
+    """A of each shard filled up with rows of zeros to a power of two."""
+    rows = one.lower.unflatten(0, (-1, one.rank))  # (S, R, in)
+    return pad(rows, (0, 0, 0, _power(one.rank) - one.rank)).flatten(0, 1)
+
+
+def _power(rank: int) -> int:
+    return max(SMALLEST_RANK, 1 << (rank - 1).bit_length())
+
+
+def _filled(rank: int, whole: int = _ALIGNED) -> int:
+    return -(-rank // whole) * whole
 
 
 def _layer(weight: Tensor) -> nn.Module:

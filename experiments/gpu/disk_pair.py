@@ -2,15 +2,17 @@
 
 python -m experiments.gpu.disk_pair FOLDER SHAPE [DTYPE]
 
-writes FOLDER/reference, FOLDER/adapter (rank 16, every linear layer of the blocks), FOLDER/policy (merged in DTYPE) and
-FOLDER/truth.json. The text is the float32 pair's own AAD answer; beside it stand, for each strategy, the choice at every
-step and its margin: the smaller of the gap to the second best and the distance of a token from the plausible set's edge.
+writes FOLDER/reference, FOLDER/adapter (rank 16, every linear layer of the blocks), FOLDER/policy (merged in DTYPE; not
+where POLICY=0) and FOLDER/truth.json. The text is the float32 pair's own AAD answer; beside it stand, for each strategy,
+the choice at every step and its margin: the smaller of the gap to the second best and the distance of a token from the
+plausible set's edge.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -74,6 +76,8 @@ def make(folder: Path, shape: str, dtype: torch.dtype) -> None:
     (folder / "truth.json").write_text(json.dumps(_truth(exact.eval(), adapter, device, vocab)))
     _say("truth", started)
     del exact
+    if os.environ.get("POLICY") == "0":
+        return
     for name, layer in model.named_modules():
         if name in adapter:
             a, b = adapter[name]

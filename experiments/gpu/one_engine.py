@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 STRIDE = 4
-ROUNDS = 3
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+STRATEGIES = os.environ.get("STRATEGIES", "aad,greedy,reference").split(",")
 
 
 def main(name: str, folder: Path, counts: list[int], new: int) -> None:
@@ -34,7 +35,7 @@ def main(name: str, folder: Path, counts: list[int], new: int) -> None:
     while not (folder / f"turn.{name}.go").exists():
         time.sleep(0.1)
     truth = json.loads((folder / "truth.json").read_text())
-    strategies = [None] if name == "plain" else ["aad", "greedy"]
+    strategies = [None] if name == "plain" else [one for one in STRATEGIES if one != "reference"]
     generator = random.Random(1)
     vocab = max(max(row) for row in truth["prompts"])
     prompts = [[1, *(generator.randrange(4, vocab) for _ in range(127))] for _ in range(max(counts))]
@@ -46,10 +47,11 @@ def main(name: str, folder: Path, counts: list[int], new: int) -> None:
                 _ask(llm, prompts[:number], new, strategy)
                 rates.append(number * new / (time.perf_counter() - began))
             say("speed", requests=number, strategy=strategy, tokens_per_second=[round(r, 1) for r in rates])
-    for strategy in ["greedy"] if name == "plain" else ["aad", "greedy", "reference"]:
+    merged = (folder / "policy/config.json").exists()
+    for strategy in ["greedy"][: int(merged)] if name == "plain" else STRATEGIES:
         say("forced", strategy=strategy, **_forced(llm, truth, strategy, name == "plain"))
-    for number in (1, 32):
-        if number <= max(counts) and os.environ.get("PROFILE"):
+    for number in map(int, filter(None, os.environ.get("PROFILE", "").split(","))):
+        if number <= max(counts):
             say("profile", requests=number, **_profile(llm, prompts[:number], strategies[0], folder / f"trace.{name}"))
     (folder / f"turn.{name}.done").touch()
 
@@ -72,7 +74,9 @@ def _engine(name: str, folder: Path, most: int) -> Any:
             profiler = {"profiler": "torch", "torch_profiler_dir": str(folder / f"trace.{name}")}
             common |= {"profiler_config": {**profiler, "torch_profiler_with_stack": False}}
     if name == "plain":
-        return LLM(str(folder / "policy"), **common)
+        # Weights of the same shape do for its speed.
+        own = folder / ("policy" if (folder / "policy/config.json").exists() else "reference")
+        return LLM(str(own), **common)
     from aad_plugin.engine.options import engine_pair
     from aad_plugin.settings import DecodingSettings
     from aad_plugin.sources.parts import resolve
