@@ -45,12 +45,12 @@ def check(
     from rich.table import Table
 
     from aad_plugin.pair.check import ambiguity, memory, preference_accuracy
-    from aad_plugin.pair.same_weights import SAME_WEIGHTS, have_same_weights
+    from aad_plugin.pair.same_weights import SAME_WEIGHTS
     from aad_plugin.texts.preferences import read_preferences
 
     pairs = read_preferences(preferences) if preferences else []
     loaded = load(name or pair, model_args)
-    if have_same_weights(loaded.sides):
+    if loaded.sides.have_same_weights():
         raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
     table = Table("check", "result")

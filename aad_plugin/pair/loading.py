@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.attaching import attach_adapters
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.reading import Role
-from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown, safetensors_only
 from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
@@ -36,7 +37,7 @@ LoadModel = Callable[[str, Role], PreTrainedModel]
 class Parts:
     """What a pair is put together from; see ``AlignedPair`` for each."""
 
-    sides: TwoModels | OneBase
+    sides: Sides
     vocab_size: int
     settings: DecodingSettings
     tokenizer: Any
@@ -155,12 +156,12 @@ def assemble(
     """
     borrow_template(tokenizer, source.adapter, source.base)
     vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
-    sides: TwoModels | OneBase
+    sides: Sides
     if source.shares_base:
         base = load_model(source.backbone, "policy")
         sides = attach_adapters(base, source, adapter_revision, vocab_size=vocab_size, pickles=pickles)
     else:
-        sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
+        sides = Checkpoints(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
     return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts)
 
 

@@ -35,17 +35,14 @@ from aad_plugin.decoding import (
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair import cache_names
-from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.finite_watch import FiniteWatch
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import Plausible, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
-from aad_plugin.pair.same_weights import SAME_WEIGHTS, have_same_weights
-from aad_plugin.pair.sides import OneBase, TwoModels
-from aad_plugin.pair.sides_by_row import SidesByRow
-from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.pair.same_weights import SAME_WEIGHTS
+from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
@@ -88,7 +85,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
     """A policy and its reference that decode as one causal language model.
 
     Args:
-        sides: where the weights are, :class:`TwoModels` or :class:`OneBase`.
+        sides: where the weights are, for example :class:`aad_plugin.pair.checkpoints.Checkpoints`.
         vocab_size: number of shared token ids; later columns (padding of either head) are cut.
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
@@ -111,7 +108,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def __init__(
         self,
-        sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow,
+        sides: Sides,
         *,
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
@@ -203,7 +200,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                 call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
             )
             return cache_names.output(scores, cache)
-        if call is not None and sparing.lazy and isinstance(self.sides, TwoModels) and call.may_close():
+        if call is not None and sparing.lazy and self.sides.can_wait and call.may_close():
             is_open = partial(self._is_open, call, settings.alpha)
             rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
         else:
@@ -442,7 +439,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         return criteria
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
-        if cache is not None and isinstance(cache, PairCache) != (len(roles) == 2):
+        if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
             raise ConfigError(
                 f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
                 f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
@@ -509,7 +506,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             source=parts.source,
             shortcuts=parts.shortcuts,
         )
-        if have_same_weights(parts.sides):
+        if parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)
         pair.prove()
         say_dtype(coarsest_dtype(parts.sides.models().values()))
@@ -600,7 +597,7 @@ def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> dict[str, int]:
+def _head_sizes(sides: Sides) -> dict[str, int]:
     models = sides.models()
     for model in models.values():
         if not hasattr(model.get_output_embeddings(), "weight"):
@@ -611,7 +608,7 @@ def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> dic
     return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
 
 
-def _context_length(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> int | None:
+def _context_length(sides: Sides) -> int | None:
     """Return the shorter context of the two, in tokens; None where no configuration tells."""
     models = sides.models().values()
     known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.strategies import decode
 from aad_plugin.speed.operations import count, per_step
 from tests.toys import PAD, VOCAB, left_pad, random_prompts, with_adapters
@@ -27,7 +28,7 @@ def full() -> AlignedPair:
     """The same pair as two checkpoints."""
     model = with_adapters("llama", ("policy",))
     reference = copy.deepcopy(model).unload()
-    return AlignedPair(TwoModels(model.merge_and_unload(), reference), vocab_size=VOCAB)
+    return AlignedPair(Checkpoints(model.merge_and_unload(), reference), vocab_size=VOCAB)
 
 
 @pytest.fixture(scope="module", params=PROMPTS)
