@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli import judge_options as served
-from aad_plugin.cli.pair_options import ModelArgs, PairName, parse_model_args
+from aad_plugin.cli.pair_options import ModelArgs, PairName
 from aad_plugin.errors import ConfigError
+from aad_plugin.sources.arguments import parse_model_args
 
 
 def _server(text: str) -> Any:

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
 from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.arguments import parse_model_args
 
 
 def bench(

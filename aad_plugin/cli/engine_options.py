@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.cli.pair_options import parse_model_args
 from aad_plugin.errors import ConfigError
-from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
+from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.arguments import parse_model_args, take_settings, take_source
+from aad_plugin.sources.parts import PairSource
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,8 @@ def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedP
         ConfigError: an unknown name, or a setting out of range.
     """
     given = parse_model_args(model_args)
-    parts = {part: given.pop(part) for part in PART_NAMES if part in given}
-    source = resolve(given.pop("pair", None) or pair, given.pop("pretrained", None), **parts)
-    changes = {key: given.pop(key) for key in SETTING_NAMES if key in given}
-    settings = DecodingSettings().override(**source.settings).override(**changes).override(alpha=alpha)
+    source = take_source(given, pair)
+    settings = take_settings(given, source.settings).override(alpha=alpha)
     dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
     asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", None))
     if given:

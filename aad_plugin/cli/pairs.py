@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load
 from aad_plugin.errors import ConfigError
+from aad_plugin.sources.arguments import parse_model_args
 
 app = typer.Typer(help="Known pairs; check a pair; save it as a folder.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -137,11 +138,10 @@ def save(
 ) -> None:
     """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
     from aad_plugin.settings import DecodingSettings
+    from aad_plugin.sources.arguments import take_source
     from aad_plugin.sources.folder import write_pair_folder
-    from aad_plugin.sources.parts import PART_NAMES, resolve
 
     arguments = parse_model_args(model_args)
-    parts = {part: arguments.pop(part, None) for part in (*PART_NAMES, "pretrained")}
-    source = resolve(arguments.pop("pair", None) or pair, **parts)
+    source = take_source(arguments, pair)
     settings = DecodingSettings().override(**source.settings).override(**arguments)
     typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load, parse_model_args
+from aad_plugin.cli.pair_options import ModelArgs, PairName, load
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import SETTING_NAMES
+from aad_plugin.sources.arguments import parse_model_args
 
 
 def study(

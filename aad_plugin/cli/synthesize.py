@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, parse_model_args
+from aad_plugin.cli.pair_options import ModelArgs, PairName
+from aad_plugin.sources.arguments import parse_model_args
 
 
 def synthesize(
