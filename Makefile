@@ -87,7 +87,7 @@ check: env           ## lint and types
 	$(BIN)/mypy
 
 bench: env           ## speed of the demo pair's strategies against greedy decoding and the naive loop
-	$(BIN)/aad bench --pair demo --model-args dtype=bfloat16 --strategies greedy,aad,eft --json runs/bench.json
+	$(BIN)/aad bench --pair demo --model-args dtype=bfloat16 --strategies greedy,aad,eft --output runs/bench.json
 
 format: env
 	$(BIN)/ruff format .

@@ -114,12 +114,21 @@ def aad_scores(policy_logits: Tensor, reference_logits: Tensor, alpha: float) ->
     Source: arXiv 2509.26169, section on the method. Deviation: none in the choice; ties are undefined there.
     """
     _check_shapes(policy_logits, reference_logits)
+    return aad_scores_above(policy_logits, reference_logits, math.log(check_alpha(alpha)))
+
+
+def aad_scores_above(policy_logits: Tensor, reference_logits: Tensor, threshold: Tensor | float) -> Tensor:
+    """Return :func:`aad_scores` for a threshold of any host: nothing is checked, and it may be compiled.
+
+    Args:
+        threshold: log(alpha), a number or a float32 tensor that broadcasts against (..., 1).
+    """
     policy = policy_logits.float()
     policy = policy - policy.amax(-1, keepdim=True)
     reference = reference_logits.float()
     reference = reference - reference.amax(-1, keepdim=True)
     # Few operations: on a GPU each of them costs a launch, whatever its size.
-    scores = policy - reference.where(policy >= math.log(check_alpha(alpha)), -IMPLAUSIBLE)
+    scores = policy - reference.where(policy >= threshold, -IMPLAUSIBLE)
     best = scores.amax(-1, keepdim=True)
     favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)
     return scores.scatter_(-1, favourite, torch.nextafter(best, best + 1))

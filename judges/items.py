@@ -49,12 +49,14 @@ class Question:
 
     `key` identifies judge, parameters, template, prompt and both texts; the store and every transport use it.
     `second` is None for a pointwise question. Replies of a conversation come as a tuple of texts, see `conversation`.
+    `challenged`: p(the text shown first is better) that the judge has said and is told to be wrong; None asks afresh.
     """
 
     key: str
     messages: Messages
     first: Reply
     second: Reply | None
+    challenged: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Ruling:
         grade: a number; pointwise only.
         label: one of the template's labels; pointwise only.
         scores: label -> probability, where the judge gives them.
+        criteria: for a rubric, p by criterion as far as the reply states them; the ruling has a value (`p`, their mean)
+            only where it states all of them.
         reason: why there is no value; see `REASONS` in `replies.py`. None where there is one.
         detail: the reply's or server's own words on that reason, secrets removed.
         reply: the judge's text, unchanged.
@@ -81,6 +85,7 @@ class Ruling:
     grade: float | None = None
     label: str | None = None
     scores: dict[str, float] | None = None
+    criteria: dict[str, float] | None = None
     reason: str | None = None
     detail: str = ""
     reply: str = ""
@@ -115,6 +120,10 @@ class Verdict:
         models, system_fingerprints: as the replies named them, without doubles.
         cost: what the replies cost, in the currency of the judge's price; None without a price.
         members: for a jury, p by judge.
+        criteria: for a rubric, p(candidate better) per order by criterion; None in the place of what no reply stated. They
+            stand here also where the whole is unjudged because one of them is missing.
+        challenged: p(candidate better) per order after the judge was told to be wrong, where it was.
+        language: of the prompt the judge was asked in, where languages were told apart ("fr, asked in en" for a fallback).
         rulings: keys in ``store.jsonl`` of the rulings it was joined from, first round only; there stand the judge's words.
     """
 
@@ -140,6 +149,9 @@ class Verdict:
     seconds: float = 0.0
     cost: float | None = None
     members: dict[str, float | None] | None = None
+    criteria: dict[str, tuple[float | None, ...]] | None = None
+    challenged: tuple[float, ...] = ()
+    language: str = ""
     rulings: tuple[str, ...] = ()
 
     @property

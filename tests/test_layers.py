@@ -30,6 +30,8 @@ LAYERS = """
     judges.kinds
     judges.asking
     judges.sitting
+    judges.protocols
+    judges.leagues
     judges.statistics
     judges
     sources

@@ -7,13 +7,17 @@ import typer
 from aad_plugin.cli.alpaca_generate import generate
 from aad_plugin.cli.alpaca_judged import annotate, evaluators, leaderboard
 from aad_plugin.cli.alpaca_submit import export, lint
+from aad_plugin.cli.grammar import Command, Group
 
 app = typer.Typer(
-    help="AlpacaEval: outputs, annotations, leaderboard rows, submissions.", no_args_is_help=True, rich_markup_mode=None
+    help="AlpacaEval: outputs, annotations, leaderboard rows, submissions.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    cls=Group,
 )
-app.command()(generate)
-app.command()(annotate)
-app.command()(leaderboard)
-app.command()(export)
-app.command()(lint)
-app.command()(evaluators)
+app.command(cls=Command)(generate)
+app.command(cls=Command)(annotate)
+app.command(cls=Command)(leaderboard)
+app.command(cls=Command)(export)
+app.command(cls=Command)(lint)
+app.command(cls=Command)(evaluators)

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli import judge_options as served
-from aad_plugin.cli.pair_options import ModelArgs, PairName
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
-from aad_plugin.sources.arguments import parse_model_args
 
 
 def _server(text: str) -> Any:
@@ -21,11 +20,11 @@ def _decoding(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Decoding of the pair")
 
 
+@names_a_pair
 def generate(
+    named: NamedPair,
     name: Annotated[str, typer.Option(help="What the leaderboard calls the model.")],
     output: Annotated[Path, typer.Option(help="Folder for model_outputs.json, generation.json and kept answers.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
     instructions: Annotated[
         Path | None, typer.Option(help="JSON of instructions; default: AlpacaEval's 805 from the hub or AAD_DATA_DIR.")
     ] = None,
@@ -61,7 +60,7 @@ def generate(
     from aad_plugin.alpaca.outputs import check_name
 
     check_name(name)
-    _one_source(pair or model_args, model or base_url, samples)
+    _one_source(named.arguments, model or base_url, samples)
     wanted = load_instructions(instructions, partial=partial)
     if limit is not None and limit < len(wanted):
         if wanted.kind == "official" and not partial:
@@ -83,8 +82,9 @@ def generate(
     else:
         from aad_plugin.alpaca.from_pair import FromPair
 
+        model_args = dict(named.arguments)
         source = FromPair(
-            pair, engine=engine, model_args=parse_model_args(model_args), max_new_tokens=max_new_tokens,
+            model_args.pop("pair", None), engine=engine, model_args=model_args, max_new_tokens=max_new_tokens,
             batch_size=batch_size, folder=output / "answers",
             settings=dict(strategy=strategy, alpha=alpha, eft_scale=eft_scale, picker=picker, temperature=temperature,
                           top_p=top_p, seed=seed),

@@ -9,31 +9,39 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.cli.grammar import listed
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
-from aad_plugin.settings import DecodingSettings
-from aad_plugin.sources.arguments import parse_model_args
+from aad_plugin.texts.prompts import prompt_rows
 
 
+@names_a_pair
 def bench(
-    pair: PairName = None,
-    model_args: ModelArgs = "",
-    strategies: Annotated[str, typer.Option(help="Strategies, separated by commas.")] = "greedy,aad",
+    named: NamedPair,
+    strategies: Annotated[
+        list[str] | None, typer.Option(help="Strategies, by commas or repeated; default greedy,aad.")
+    ] = None,
     batch_sizes: Annotated[str, typer.Option(help="Prompts decoded together, separated by commas.")] = "1,4,16",
     max_new_tokens: Annotated[int, typer.Option(help="New tokens per answer; no answer stops earlier.")] = 64,
     rounds: Annotated[int, typer.Option(help="Timed rounds; every contestant runs once in each.")] = 5,
     draft: Annotated[int, typer.Option(help="Also with this many prompt-lookup tokens, at batch size 1.")] = 0,
+    draft_model: Annotated[
+        str | None, typer.Option(help="Also with this small model's guesses, at batch size 1.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Prompts, one per line; default: the demo task's.")] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or dataset; default: the demo task's."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
     eager: Annotated[bool, typer.Option("--eager", help="vLLM without compilation and CUDA graphs.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write every figure here, as JSON.")] = None,
 ) -> None:
     """Measure how fast a pair decodes: ratios to greedy decoding of the merged policy and to the naive two-model loop."""
-    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    names = listed(strategies or ["greedy,aad"])
     for name in names:
-        DecodingSettings().override(strategy=name)
+        named.check(strategy=name)
     sizes = _sizes(batch_sizes)
     if rounds < 1 or max_new_tokens < 1 or draft < 0:
         raise ConfigError("--rounds and --max-new-tokens must be at least 1, --draft at least 0")
@@ -41,9 +49,11 @@ def bench(
         raise ConfigError(f"--engine must be hf or vllm, got {engine!r}")
     if eager and engine != "vllm":
         raise ConfigError("--eager is for --engine vllm: the transformers engine compiles nothing")
-    prompts = read_prompts(file, max(sizes))
-    if json_file:
-        check_writable(json_file)
+    if draft_model and engine != "hf":
+        raise ConfigError("--draft-model is for --engine hf: vLLM takes its drafts by speculative_config")
+    asked = read_prompts(prompts, max(sizes))
+    if output:
+        check_writable(output)
     import torch
     from rich.console import Console
 
@@ -52,35 +62,47 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    dtype = str(parse_model_args(model_args).get("dtype", "auto"))
+    dtype = str(named.arguments.get("dtype", "auto"))
+    guesses = None
     if engine == "vllm":
-        found, account = _on_vllm(pair, model_args, dtype, prompts, names, sizes, max_new_tokens, rounds, eager)
+        found, account = _on_vllm(named, dtype, asked, names, sizes, max_new_tokens, rounds, eager)
     else:
-        loaded = load(pair, model_args)
+        loaded = named.load()
         from aad_plugin.pair.account import describe
         from aad_plugin.speed import hf
         from aad_plugin.speed.measure import interleave
 
-        timings = interleave(hf.contestants(loaded, prompts, names, sizes, max_new_tokens, draft), rounds)
+        guesses = _draft(loaded, draft_model)
+        timings = interleave(hf.contestants(loaded, asked, names, sizes, max_new_tokens, draft, guesses), rounds)
         found, account, dtype = rows(timings, hf.BASELINES, hf.NAIVE), describe(loaded), str(loaded.sides.policy.dtype)
-    title = f"{pair or model_args}, {engine}, {dtype}, {max_new_tokens} tokens, median of {rounds} rounds"
+    title = f"{named.title}, {engine}, {dtype}, {max_new_tokens} tokens, median of {rounds} rounds"
     # A file or a pipe has no width of its own: the table is not folded there.
     Console(width=None if sys.stdout.isatty() else 150).print(table(found, title.replace("torch.", "")))
-    if json_file:
+    if output:
         record = {
-            "pair": account, "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),
+            "pair": account, "draft": guesses.account() if guesses is not None else None,
+            "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),
             "versions": versions(), "rows": found,
         }  # fmt: skip
-        write_text(json_file, json.dumps(record, indent=1, default=str) + "\n")
+        write_text(output, json.dumps(record, indent=1, default=str) + "\n")
+
+
+def _draft(pair: Any, name: str | None) -> Any:
+    """Return the draft that some contestants have; the pair itself is left with none."""
+    from aad_plugin.pair.draft_loading import load_draft
+
+    found = load_draft(name, pair.sides, pair.tokenizer, pair.vocab_size) if name else pair.draft
+    pair.draft = None
+    return found
 
 
 def _on_vllm(
-    pair: str | None, model_args: str, dtype: str, prompts: list[str], names: list[str], sizes: list[int], tokens: int,
+    named: NamedPair, dtype: str, prompts: list[str], names: list[str], sizes: list[int], tokens: int,
     rounds: int, eager: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
     from aad_plugin.cli.engine_options import asked_pair
 
-    asked = asked_pair(pair, model_args, None)
+    asked = asked_pair(named, None)
     from aad_plugin.speed import vllm
     from aad_plugin.speed.measure import interleave
     from aad_plugin.speed.report import rows
@@ -103,19 +125,17 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def read_prompts(file: Path | None, least: int) -> list[str]:
-    """Return the lines of a file, or the demo task's prompts; ConfigError for fewer than ``least``."""
-    if file is None:
+def read_prompts(source: str | None, least: int) -> list[Any]:
+    """Return the prompts of a file or dataset, or the demo task's; ConfigError for fewer than ``least``."""
+    if source is None:
         import aad_plugin.tasks.demo.dialogue as demo
 
         lines = (Path(str(demo.__file__)).parent / "prompts.jsonl").read_text(encoding="utf-8-sig").splitlines()
         prompts = [json.loads(line)["prompt"] for line in lines]
-    elif not file.is_file():
-        raise ConfigError(f"no prompt file {str(file)!r}")
     else:
-        prompts = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        prompts = [prompt for _, prompt in prompt_rows(source)]
     if len(prompts) < least:
         raise ConfigError(
-            f"{least} prompts are needed for the largest batch, {file or 'the demo task'} has {len(prompts)}"
+            f"{least} prompts are needed for the largest batch, {source or 'the demo task'} has {len(prompts)}"
         )
     return prompts

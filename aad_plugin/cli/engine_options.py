@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sources.arguments import parse_model_args, take_settings, take_source
+from aad_plugin.sources.arguments import take_settings, take_source
 from aad_plugin.sources.parts import PairSource
 
 
@@ -37,6 +38,7 @@ class AskedPair:
         return engine_pair(
             self.source, self.settings, dtype=self.engine_dtype(extra), reference_revision=self.reference_revision,
             merge_adapters=self.merge_adapters, load_format=_value(extra, "--load-format"),
+            speculative_config=_value(extra, "--speculative-config"),
         )  # fmt: skip
 
 
@@ -46,14 +48,14 @@ def _value(extra: Sequence[str], option: str) -> str | None:
     return extra[extra.index(option) + 1] if option in extra[:-1] else joined
 
 
-def asked_pair(pair: str | None, model_args: str, alpha: float | None) -> AskedPair:
+def asked_pair(named: NamedPair, alpha: float | None) -> AskedPair:
     """Read the pair's part of a command line.
 
     Raises:
         ConfigError: an unknown name, or a setting out of range.
     """
-    given = parse_model_args(model_args)
-    source = take_source(given, pair)
+    given = dict(named.arguments)
+    source = take_source(given)
     settings = take_settings(given, source.settings).override(alpha=alpha)
     dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
     asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", None))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
-from aad_plugin.settings import DecodingSettings
 
 
+@names_a_pair
 def explain(
+    named: NamedPair,
     prompt: Annotated[str, typer.Argument(help="The prompt, a user turn.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
     strategy: Annotated[
         str | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; default the pair's.")
     ] = None,
@@ -29,39 +29,48 @@ def explain(
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Budget of the answer in tokens.")] = 256,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained page here.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(help="FILE.html: a self-contained page; FILE.json: every figure; may be repeated."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", hidden=True, help="Before: --output FILE.html.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", hidden=True, help="Before: --output FILE.json.")] = None,
 ) -> None:
     """Say why each token of an answer was chosen: policy, reference, advantage, and where it departs from greedy."""
     text = _read(answer) if answer else None
     if text is not None and strategy is not None:
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
     given = {"alpha": alpha, "eft_scale": eft_scale, "seed": seed}
-    DecodingSettings().override(**given, strategy=strategy)  # refuse a typo before any weight is loaded
+    named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
     from aad_plugin.files.whole import check_writable, write_text
 
-    for path in (html, json_file):
-        if path:
-            check_writable(path)
+    pages = [path for path in (*(output or []), html) if path and (path.suffix == ".html" or path == html)]
+    figures = [path for path in (*(output or []), json_file) if path and path not in pages]
+    for path in figures:
+        if path.suffix != ".json" and path != json_file:
+            raise ConfigError(f"--output writes FILE.html (a page) or FILE.json (every figure), got {path}")
+    for path in (*pages, *figures):
+        check_writable(path)
     from rich.console import Console
 
     from aad_plugin.explain.explaining import explain as decode_and_read
     from aad_plugin.explain.explaining import explain_answer
     from aad_plugin.explain.views import print_explanation, write_explanation
 
-    loaded = load(pair, model_args, **given)
+    loaded = named.load(**given)
     if text is None:
-        found = decode_and_read(loaded, prompt, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat)
+        found = decode_and_read(
+            loaded, prompt, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat, progress=sys.stderr.isatty()
+        )
     else:
         found = explain_answer(loaded, prompt, text, chat=chat)
     print_explanation(found, Console(highlight=False, markup=False))
-    if json_file:
-        write_text(json_file, json.dumps(found.to_json(), ensure_ascii=True, indent=1) + "\n")
-    if html:
-        write_explanation(found, html)
-    for path in (html, json_file):
-        if path:
-            typer.echo(f"written to {path}", err=True)
+    for path in figures:
+        write_text(path, json.dumps(found.to_json(), ensure_ascii=True, indent=1) + "\n")
+    for path in pages:
+        write_explanation(found, path)
+    for path in (*pages, *figures):
+        typer.echo(f"written to {path}", err=True)
 
 
 def _read(path: Path) -> str:

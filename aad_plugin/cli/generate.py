@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.cli.grammar import listed
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
-from aad_plugin.settings import DecodingSettings
 from aad_plugin.texts.prompts import prompt_rows
 
 
+@names_a_pair
 def generate(
-    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts, each a user turn.")] = None,
-    pair: PairName = None,
-    model_args: ModelArgs = "",
-    file: Annotated[
+    named: NamedPair,
+    asked: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts, each a user turn.")] = None,
+    prompts: Annotated[
         str | None, typer.Option(help="Prompts from a file (.txt, .jsonl, .json, .csv, .parquet) or a dataset.")
     ] = None,
-    strategy: Annotated[
-        list[str] | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; may be repeated.")
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts of --prompts.")] = None,
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; several by commas or repeated."),
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
@@ -38,24 +42,27 @@ def generate(
     output: Annotated[Path | None, typer.Option(help="Write JSONL {prompt, outputs: {strategy: text}} here.")] = None,
 ) -> None:
     """Answer prompts with an aligned pair."""
-    questions = [*(prompts or []), *([prompt for _, prompt in prompt_rows(file)] if file else [])]
+    from_file = (prompt for _, prompt in prompt_rows(prompts)) if prompts else iter(())
+    questions = [*(asked or []), *itertools.islice(from_file, limit)]
     if not questions:
-        raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --file')
+        raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
     if output:
         check_writable(output)
     given = dict(alpha=alpha, eft_scale=eft_scale, n=n, picker=picker, temperature=temperature, top_p=top_p, seed=seed)
-    for name in strategy or []:
-        DecodingSettings().override(**{**given, "strategy": name})  # refuse a typo before any weight is loaded
+    names = listed(strategies or [])
+    named.check(**given)  # a typo is refused before any weight is loaded
+    for name in names:
+        named.check(**given, strategy=name)
+    loaded = named.load(**given)
     from aad_plugin.pair.answering import answer
 
-    loaded = load(pair, model_args, **given)
-    names = strategy or [loaded.settings.strategy]
+    names = names or [loaded.settings.strategy]
     outputs: dict[str, list[str]] = {}
     try:
         for name in names:
             outputs[name] = answer(
                 loaded, questions, strategy=name, max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat,
-                progress=len(questions) > batch_size,
+                progress=sys.stderr.isatty() or len(questions) > batch_size,
             )  # fmt: skip
     finally:  # an interrupted or failed strategy does not cost the answers of those before it
         if outputs:

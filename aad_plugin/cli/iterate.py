@@ -8,23 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
-from aad_plugin.sources.arguments import parse_model_args
 
 
 def _synthesis(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Synthesis, as in aad synthesize")
 
 
+@names_a_pair
 def iterate(
+    named: NamedPair,
     prompts: Annotated[str, typer.Option(help="Prompts that pairs are made of: file or dataset.")],
     held_out_prompts: Annotated[str, typer.Option(help="Prompts for the picker, which stops the rounds.")],
     oracle_prompts: Annotated[str, typer.Option(help="Prompts for the oracle, which is only reported.")],
     oracle: Annotated[str, typer.Option(help="reward:<model>; decides nothing.")],
     output: Annotated[Path, typer.Option(help="Folder for pairs, policies, answers and tables.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of --prompts.")] = None,
     rounds: Annotated[int, typer.Option(help="At most so many; ends earlier where the picker sees no gain.")] = 1,
     picker: Annotated[str, typer.Option(help="implicit (of the pair given, frozen) or reward:<model>.")] = "implicit",
     recipe: Annotated[
@@ -46,6 +46,8 @@ def iterate(
     min_margin: Annotated[float, _synthesis("Filter: least reward margin, with --margin-judge.")] = 0.0,
 ) -> None:
     """Make pairs, train the policy on them by TRL, evaluate, again; a killed run goes on where it stopped."""
+    settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
+    named.check(**settings)
     from aad_plugin.training.trl_command import check_trl
 
     check_trl()
@@ -58,9 +60,8 @@ def iterate(
     from aad_plugin.training.rounds import iterate as run_rounds
 
     limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
-    settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
     plan = Plan(
-        prompts=read_prompts(prompts, prompt_field),
+        prompts=read_prompts(prompts, prompt_field).first(limit),
         held_out=read_prompts(held_out_prompts, prompt_field),
         oracle_prompts=read_prompts(oracle_prompts, prompt_field),
         recipe=Recipe(rejected, settings, max_new_tokens, limits, margin_judge),
@@ -72,8 +73,7 @@ def iterate(
         engine=check_engine(engine),
         batch_size=batch_size,
     )
-    arguments = parse_model_args(model_args)
-    run_rounds(output, plan, {"pair": pair, **arguments} if pair else arguments)
+    run_rounds(output, plan, named.arguments)
     typer.echo((output / "rounds.md").read_text(encoding="utf-8"))
     typer.echo(f"every round's pair, its data and its answers: {output}")
 

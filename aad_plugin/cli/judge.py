@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +14,50 @@ import typer
 
 from aad_plugin.cli import judge_files as read
 from aad_plugin.cli import judge_options as options
-from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.cli.judge_cascade import judge_by_cascade
+from aad_plugin.cli.judge_protocol import as_meetings, check_protocol, finish_protocol, items_of
+from aad_plugin.cli.judge_running import Running
+from aad_plugin.cli.judge_systems import finish_systems, meetings_of
+from aad_plugin.cli.league import Draws, Elo, Sides, Style
+from aad_plugin.errors import ConfigError
 
 
 def _statistics(text: str, *names: str, **bounds: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel="Statistics", **bounds)
 
 
+def _league(text: str, *names: str, **bounds: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Many systems", **bounds)
+
+
+Systems = Annotated[
+    list[str] | None,
+    _league(
+        "Answers of many systems, each FILE, FILE#strategy or NAME=FILE: --systems A B C. They meet in a round robin."
+    ),
+]
+MoreSystems = Annotated[
+    list[str] | None, typer.Argument(help="Further systems, after --systems A.", show_default=False)
+]
+Anchors = Annotated[
+    list[str] | None,
+    _league("A system that all others meet, instead of a round robin; the first one's score is 0.", "--anchor"),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="Count and keep verdicts as arena-hard-v0.1, arena-hard-v2.0, mt-bench-single, mt-bench-pairwise or "
+        "alpaca-eval-2 do; upstream's scorer reads the files."
+    ),
+]
+Cascade = Annotated[
+    str | None, typer.Option(help="The dear judge of a cascade, asked where --judge is unsure and on a random share.")
+]
+DearShare = Annotated[float, typer.Option(help="Share of the items that the dear judge is asked about, in (0, 1].")]
+JuryKind = Annotated[str, typer.Option("--jury", help="all: every judge judges every prompt; cyclic: they take turns.")]
+Challenge = Annotated[
+    bool, _statistics("Tell the judge of a random subset that it is wrong: does its verdict flip?", "--challenge")
+]
 Candidate = Annotated[
     str, typer.Option(help="Answers: lm-eval samples, AlpacaEval outputs or JSON lines; FILE#strategy.")
 ]
@@ -47,18 +84,33 @@ Repeats = Annotated[int, _statistics("Judge a random subset this many times agai
 Labels = Annotated[Path | None, _statistics("Human verdicts for some items, JSON lines.")]
 Difficulties = Annotated[Path | None, _statistics("AlpacaEval's instruction difficulties, CSV.")]
 Gamed = Annotated[
-    Path | None, _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.")
+    Path | None,
+    _statistics("AlpacaEval's df_gamed.csv: length control by the alpaca_eval package itself.", "--df-gamed"),
 ]
 MaxUnjudged = Annotated[float, _statistics("Share of unjudged items above which the exit code is 2.", min=0, max=1)]
 Seed = Annotated[int, _statistics("Of the order of prompts, the repeated subset and the bootstrap of kappa.")]
 
 
 def judge(
+    more_systems: MoreSystems = None,
     candidate: Candidate = "",
     baseline: Baseline = "",
     judges: Judges = None,
     output: Output = None,
+    protocol: Protocol = None,
+    systems: Systems = None,
+    anchors: Anchors = None,
+    style: Style = "",
+    sides: Sides = False,
+    elo: Elo = False,
+    draws: Draws = 1000,
+    cascade: Cascade = None,
+    dear_share: DearShare = 0.5,
+    jury: JuryKind = "all",
     template: options.Template = None,
+    rubric: options.Rubric = None,
+    reasons: options.Reasons = None,
+    language: options.Language = None,
     prompt_field: PromptField = None,
     allow_unmatched: AllowUnmatched = False,
     transport: Transport = "live",
@@ -80,6 +132,7 @@ def judge(
     patience_s: options.Patience = None,
     price: options.Price = None,
     repeats: Repeats = 0,
+    challenge: Challenge = False,
     labels: Labels = None,
     difficulties: Difficulties = None,
     gamed: Gamed = None,
@@ -92,67 +145,95 @@ def judge(
     judge contradicts itself beyond its limits.
     """
     how = options.shared(locals())
-    sides = {"candidate": candidate, "baseline": baseline} if candidate else {}
-    finish = partial(_finish, output=output, seed=seed, sides=sides)
     data_of = partial(read.data_of, labels=labels, difficulties=difficulties, gamed=gamed, prompt_field=prompt_field)
+    named = {"candidate": candidate, "baseline": baseline} if candidate else {}
+    finish = partial(_finish, output=output, seed=seed, sides=named)
     if from_file is not None:
         verdicts = read.verdicts_of(from_file)
         _check_share(finish(verdicts, data_of(verdicts)), max_unjudged)
         _check_limits(verdicts, options.load(judges, how) if judges else [])
         return
-    if not candidate or not judges:
-        raise ConfigError("pass --candidate FILE and --judge SPEC (no judge is the default), or --from verdicts.jsonl")
-    items = read.items_of(candidate, baseline, prompt_field, allow_unmatched)
-    loaded = options.load(judges, how)
-    read.check_run(items, loaded, repeats, transport, max_cost)
+    specs = [*(systems or []), *(more_systems or [])]
+    _check_call(candidate, specs, systems, anchors, judges, cascade, protocol, style, sides, elo)
+    if protocol:
+        asked_by = check_protocol(protocol, baseline, anchors or [], specs, len(judges or []), style)
+        how["template"] = template or asked_by
+    loaded = options.load([*(judges or []), *([cascade] if cascade else [])], how)
+    dear = loaded.pop() if cascade else None
+    sitting = {"transport": transport, "results": results, "max_cost": max_cost, "poll_s": poll_s}
+    running = Running(loaded, output, seed, repeats, challenge, jury, sitting)
+    meetings = meetings_of(specs, anchors or [], prompt_field, allow_unmatched) if specs else []
+    items = [one.comparison for one in meetings] or read.items_of(candidate, baseline, prompt_field, allow_unmatched)
+    if protocol:
+        items = items_of(protocol, items)
+        meetings = meetings or as_meetings(items, candidate, baseline)
+    dear_judge = [dear] if dear else []
+    replace(running, judges=[*loaded, *dear_judge]).check(items)
     if estimate:
-        _print_estimates(items, loaded, output, transport, seed, repeats)
+        running.print_estimates(items)
+        if dear:
+            typer.echo(f"and on {dear_share:.0%} of the items:")
+            replace(running, judges=dear_judge).print_estimates(items)
         return
     if output is None:
         raise ConfigError("pass --output DIR: what is judged is kept there")
-    data = data_of(read.unjudged(items, loaded[0]), judge=loaded[0])
-    finish = partial(finish, data=data, clean=options.cleaner(loaded))
-    sitting = {"transport": transport, "results": results, "max_cost": max_cost, "poll_s": poll_s}
-    verdicts = _judged(finish, items, loaded, output, seed, repeats, sitting)
-    _check_share(finish(verdicts), max_unjudged)
+    clean = options.cleaner([*loaded, *dear_judge])
+    if dear:
+        figures = judge_by_cascade(items, loaded, dear, dear_share, seed, output, sitting)
+        _check_unjudged(figures["n"], figures["n_unjudged"], {}, max_unjudged)
+        return
+    if specs:
+        league = {"style": style, "sides": sides, "elo": elo, "draws": draws, "seed": seed}
+        league["anchor"] = anchors[0] if anchors else None
+        verdicts = running.verdicts(items)
+        summary = finish_systems(meetings, verdicts, output, clean, **league)
+    else:
+        data = data_of(read.unjudged(items, loaded[0]), judge=loaded[0])
+        finish = partial(finish, data=data, clean=clean)
+        verdicts = running.verdicts_or_kept(items, finish)
+        summary = finish(verdicts)
+    if protocol:
+        finish_protocol(protocol, output, meetings, verdicts, loaded[0].name, style)
+    _check_share(summary, max_unjudged)
     _check_limits(verdicts, loaded)
 
 
-def _judged(finish: Callable[[list[Any]], Any], items: list[Any], judges: list[Any], *run: Any) -> list[Any]:
-    """Verdicts; of a run that ends early, what is kept is written and shown before its error goes on."""
-    try:
-        return _verdicts(items, judges, *run)
-    except (AADError, KeyboardInterrupt):
-        with suppress(AADError):  # what ended the run is what has to be said
-            if kept := _kept(items, judges, *run[:-1]):
-                finish(kept)
-        raise
+def _check_call(
+    candidate: str,
+    specs: list[str],
+    systems: list[str] | None,
+    anchors: list[str] | None,
+    judges: list[str] | None,
+    cascade: str | None,
+    protocol: str | None,
+    style: str,
+    sides: bool,
+    elo: bool,
+) -> None:
+    """Refuse arguments that do not go together."""
+    from aad_plugin.judges.leagues.style import chosen_features
 
-
-def _verdicts(items: list[Any], judges: list[Any], output: Path, seed: int, repeats: int, sitting: dict) -> list[Any]:
-    from aad_plugin.judges import compare, grade, jury_verdicts
-
-    by_judge: dict[str, list[Any]] = {}
-    if sitting["max_cost"] is not None:
-        sitting = sitting | {"max_cost": sitting["max_cost"] / len(judges)}
-    for number, one in enumerate(judges, start=1):
-        terms = sitting | {"transport": read.transport_of(sitting["transport"], one, judges)}
-        name = one.name if one.name not in by_judge else f"{one.name} ({number})"
-        if one.kind == "pairwise":
-            by_judge[name] = compare(items, one, output, seed=seed, repeats=repeats, **terms)
-        else:
-            by_judge[name] = grade(items, one, output, seed=seed, **terms)
-    return jury_verdicts(by_judge) if len(judges) > 1 else next(iter(by_judge.values()))
-
-
-def _kept(items: list[Any], judges: list[Any], output: Path, seed: int, repeats: int) -> list[Any]:
-    """Verdicts of what the store holds after a run that ended early; none for a jury or an unused store."""
-    from aad_plugin.judges.sitting.judging import stored_verdicts
-
-    if len(judges) > 1 or not (output / "store.jsonl").exists():
-        return []
-    verdicts = stored_verdicts(items, judges[0], output, seed=seed, repeats=repeats)
-    return verdicts if any(v.models for v in verdicts) else []
+    if specs and not systems:
+        raise ConfigError(
+            f"unexpected argument {specs[0]!r}; many systems follow --systems, one answer file --candidate"
+        )
+    if specs and candidate:
+        raise ConfigError("pass --candidate and --baseline for two systems, or --systems for many, not both")
+    if anchors and not specs:
+        raise ConfigError("--anchor belongs to --systems")
+    if (style or sides or elo) and not (specs or protocol):
+        raise ConfigError("--style, --sides and --elo belong to --systems (--style also to an Arena-Hard protocol)")
+    if style:
+        chosen_features(style)  # a mistake in it shows before anything is asked
+    if protocol and cascade:
+        raise ConfigError("a protocol has one judge: leave --cascade out")
+    if specs and cascade:
+        raise ConfigError("--cascade compares two systems: pass --candidate and --baseline")
+    if not (candidate or specs) or not judges:
+        raise ConfigError(
+            "pass --candidate FILE and --judge SPEC (no judge is the default), or --from verdicts.jsonl; for many systems "
+            "--systems FILE FILE … in the place of --candidate"
+        )
 
 
 def _finish(
@@ -180,8 +261,14 @@ def _finish(
 def _check_share(summary: Any, limit: float) -> None:
     """Exit with 2 where too many items are unjudged."""
     if summary.n and summary.too_many_unjudged(limit):
+        _check_unjudged(summary.n, summary.n_unjudged, summary.unjudged, limit)
+
+
+def _check_unjudged(num: int, num_unjudged: int, reasons: dict[str, int], limit: float) -> None:
+    if num_unjudged > limit * num or num_unjudged == num:
+        told = f" ({json.dumps(reasons)})" if reasons else ""
         typer.echo(
-            f"{summary.n_unjudged} of {summary.n} items are unjudged ({json.dumps(summary.unjudged)}), more than "
+            f"{num_unjudged} of {num} items are unjudged{told}, more than "
             f"{limit:.1%}; run the same command again to try them again, or set --max-unjudged",
             err=True,
         )
@@ -202,21 +289,3 @@ def _check_limits(verdicts: list[Any], judges: list[Any]) -> None:
             err=True,
         )
         raise typer.Exit(4)
-
-
-def _print_estimates(
-    items: list[Any], judges: list[Any], output: Path | None, transport: str, seed: int, repeats: int
-) -> None:
-    from aad_plugin.judges.sitting.estimate import estimate
-
-    for one in judges:
-        found = estimate(items, one, output, transport=transport, seed=seed, repeats=repeats)
-        money = "unknown (pass --price)" if found.cost is None else f"{found.cost:.4f}, at most {found.most_cost:.4f}"
-        unsure = (
-            "" if found.form_known else " (in the dearest form of reply: the judge was not asked yet which it knows)"
-        )
-        typer.echo(
-            f"{found.judge}: {found.num_items} items, {found.requests} requests, about {found.prompt_tokens} prompt "
-            f"and {found.completion_tokens} completion tokens, cost {money}{unsure}; smallest detectable "
-            f"win-rate difference from one half: {100 * found.detectable:.1f} points (5 % level, power 80 %)"
-        )

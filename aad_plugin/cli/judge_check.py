@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli import judge_options as options
+from aad_plugin.cli import judge_reasons
 from aad_plugin.errors import ConfigError, JudgeError
 
 Judge = Annotated[str, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file.")]
@@ -20,13 +21,22 @@ LeastAgreement = Annotated[
 ]
 Output = Annotated[Path | None, typer.Option(help="Folder for the store and check.json; none keeps nothing.")]
 
+CompareReasons = Annotated[
+    bool,
+    typer.Option("--compare-reasons", help="Measure no reasons, reasons first and verdict first, on --labels or not."),
+]
+
 
 def judge_check(
     judge: Judge,
     labels: Labels = None,
     min_kappa: LeastAgreement = 0.0,
     output: Output = None,
+    compare_reasons: CompareReasons = False,
     template: options.Template = None,
+    rubric: options.Rubric = None,
+    reasons: options.Reasons = None,
+    language: options.Language = None,
     base_url: options.BaseUrl = None,
     key_variable: options.KeyVariable = None,
     header: options.Header = None,
@@ -47,7 +57,11 @@ def judge_check(
     from aad_plugin.judges.checks.check import check_judge
     from aad_plugin.judges.checks.labels import agreement_with, read_labelled
 
-    (loaded,) = options.load([judge], options.shared(locals()))
+    how = options.shared(locals())
+    if compare_reasons:
+        judge_reasons.compare_reasons(judge, how, labels, output)
+        return
+    (loaded,) = options.load([judge], how)
     if loaded.kind == "pointwise" and labels is None:
         raise ConfigError(f"{loaded.name} judges answers one by one; it is checked against human labels: pass --labels")
     if labels:

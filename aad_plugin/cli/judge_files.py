@@ -10,9 +10,11 @@ from aad_plugin.errors import ConfigError
 
 def items_of(candidate: str, baseline: str, prompt_field: str | None, allow_unmatched: bool) -> list[Any]:
     """Comparisons of two files, or the answers of one."""
+    from aad_plugin.judges.leagues.battles import named_file
     from aad_plugin.judges.pairing import pair_rows, single_rows
     from aad_plugin.texts.answer_files import has_field, read_answers
 
+    candidate, baseline = named_file(candidate)[1], named_file(baseline)[1]
     if not baseline:
         return single_rows(read_answers(candidate, prompt_field, joined=False))
     # A foreign task's field need not stand in the other file; in one of them it must.

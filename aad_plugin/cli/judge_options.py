@@ -11,7 +11,7 @@ from aad_plugin.errors import ConfigError
 
 _OPTIONS = (
     "template", "base_url", "key_variable", "temperature", "max_tokens", "token_limit_name", "reasoning_effort", "form",
-    "concurrency", "timeout_s", "patience_s", "price",
+    "concurrency", "timeout_s", "patience_s", "price", "rubric", "reasons", "language",
 )  # fmt: skip
 
 
@@ -30,9 +30,17 @@ Form = Annotated[str | None, _chat("logprobs, json or tag; default: found out by
 Concurrency = Annotated[int | None, _chat("Requests in flight; default 16.")]
 TimeoutS = Annotated[float | None, _chat("For one request, in seconds; default 120.")]
 Patience = Annotated[
-    float | None, _chat("Seconds a server that answers nothing is asked again; default 3600.", "--patience", min=0)
+    float | None, _chat("Seconds a server that answers nothing is asked again; default 3600.", "--patience-s", min=0)
 ]
 Price = Annotated[str | None, _chat("Money per million tokens, in/out, e.g. 2.0/8.0.")]
+Rubric = Annotated[str | None, typer.Option(help="YAML file of criteria, all judged in one call, each for itself.")]
+Reasons = Annotated[
+    str | None, typer.Option(help="Where the judge writes its reasons: none (default), before or after its verdict.")
+]
+Language = Annotated[
+    str | None,
+    typer.Option(help="Language of the judge's prompt: de, zh, …, or auto for that of the answers; default en."),
+]
 Template = Annotated[
     str | None,
     typer.Option(help="dialogue, multiturn, moderation, categorization, grade, refusal, or the path of a .txt file."),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from aad_plugin.cli.grammar import Command, Group, dashes, in_options
 from aad_plugin.errors import AADError
 
 # Subcommand → (module, function). Modules import heavy packages inside their functions.
@@ -26,6 +27,7 @@ _COMMANDS = {
     "study": ("aad_plugin.cli.study", "study"),
     "tasks": ("aad_plugin.cli.tasks", "tasks"),
     "judge": ("aad_plugin.cli.judge", "judge"),
+    "league": ("aad_plugin.cli.league", "league"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),
 }
 _GROUPS = {"pairs": "aad_plugin.cli.pairs", "alpaca-eval": "aad_plugin.cli.alpaca_eval"}
@@ -42,29 +44,57 @@ def app() -> typer.Typer:
     """Build the command tree."""
     root = typer.Typer(
         help="Alignment-aware decoding: evaluate, decode, judge.", no_args_is_help=True, add_completion=False,
-        pretty_exceptions_enable=False, rich_markup_mode=None,
+        pretty_exceptions_enable=False, rich_markup_mode=None, cls=Group,
+        context_settings={"token_normalize_func": dashes},
     )  # fmt: skip
+    root.callback()(_about)
     for name, (module, function) in _COMMANDS.items():
         settings = _SETTINGS.get(name)
-        root.command(name, context_settings=settings)(getattr(importlib.import_module(module), function))
+        root.command(name, cls=Command, context_settings=settings)(getattr(importlib.import_module(module), function))
     for name, module in _GROUPS.items():
         root.add_typer(importlib.import_module(module).app, name=name)
     return root
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        names = ("aad_plugin", "lm_eval", "transformers", "torch")
+        typer.echo(", ".join(f"{name} {metadata.version(name)}" for name in names))
+        raise typer.Exit
+
+
+_VERSION = typer.Option(
+    "--version",
+    is_eager=True,
+    callback=_print_version,
+    help="Print the versions of aad_plugin and its hosts, and exit.",
+)
+
+
+def _about(version: Annotated[bool, _VERSION] = False) -> None:
+    pass  # the option's callback has done it
+
+
 def run() -> None:
     """Entry point of ``aad``; exit status 1 after an error of the user's or of their surroundings."""
-    with plain_errors():
-        app()()
+    # `aad eval` takes lm-eval's arguments, where a pair is named by model_args.
+    with plain_errors(str if sys.argv[1:2] == ["eval"] else in_options):
+        app()(prog_name="aad")
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """End the process with one line and status 1 after an error of the user's or of their surroundings."""
+def plain_errors(words: Callable[[str], str] = str) -> Iterator[None]:
+    """End the process with one line and status 1 after an error of the user's or of their surroundings.
+
+    Args:
+        words: puts a message into the words of the command in use.
+    """
     try:
         yield
     except AADError as e:
         from aad_plugin.texts.cleaning import printable  # servers' words may stand in a message
 
-        print(f"error: {printable(str(e))}", file=sys.stderr)
+        print(f"error: {printable(words(str(e)))}", file=sys.stderr)
         sys.exit(1)

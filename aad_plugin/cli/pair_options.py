@@ -1,26 +1,150 @@
-"""Command-line words for a pair, shared by every subcommand that loads one."""
+"""How a command line names a pair, shared by every subcommand that reads one.
+
+@names_a_pair
+def command(named: NamedPair, …)      takes --pair, or --policy --reference --adapter --base --reference-adapter,
+                                      and --model-args for everything else
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from aad_plugin.sources.arguments import parse_model_args
+from aad_plugin.errors import ConfigError
+from aad_plugin.sources.arguments import parse_model_args, take_settings, take_source
+from aad_plugin.sources.parts import PART_NAMES
+from aad_plugin.sources.presets import PRESETS
 
-PairName = Annotated[
-    str | None, typer.Option("--pair", help="Preset (aad pairs list), pair folder or TRL output folder.")
+_PANEL = "The pair"
+_HELP = {
+    "policy": "The tuned model, a full checkpoint; with --reference.",
+    "reference": "The model it was tuned from; with --policy or --adapter.",
+    "adapter": "LoRA of the policy, on --reference or --base.",
+    "base": "The model under two adapters; with --adapter and --reference-adapter.",
+    "reference_adapter": "LoRA of the reference, on --base.",
+}
+
+
+def _option(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=_PANEL)
+
+
+_ARGUMENT = Annotated[
+    str | None, typer.Argument(metavar="PAIR", help="Preset, pair folder or TRL output folder; or --pair.")
 ]
-ModelArgs = Annotated[
-    str,
-    typer.Option("--model-args", help="As lm-eval takes them: policy=…,reference=…,dtype=bfloat16 or a JSON object."),
-]
+_OPTIONS: dict[str, Any] = {
+    "pair": Annotated[
+        str | None, _option("Preset (aad pairs list), pair folder or TRL output folder; or the parts:", "--pair")
+    ],
+    **{name: Annotated[str | None, _option(text)] for name, text in _HELP.items()},
+    "model_args": Annotated[
+        str, _option("Everything else, as lm-eval takes it: dtype=bfloat16,device=cuda or a JSON object.")
+    ],
+}
 
 
-def load(pair: str | None, model_args: str, **settings: Any) -> Any:
-    """Load the pair a command line names."""
-    from aad_plugin.pair.model import load_pair
+@dataclass(frozen=True)
+class NamedPair:
+    """What a command line says of its pair.
 
-    given = {name: value for name, value in settings.items() if value is not None}
-    arguments = {**parse_model_args(model_args), **given}
-    return load_pair(arguments.pop("pair", None) or pair, **arguments)
+    Attributes:
+        arguments: model_args; the pair, its parts and its options by name.
+    """
+
+    arguments: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The pair in a few words."""
+        named = [str(self.arguments[part]) for part in ("pair", "pretrained", *PART_NAMES) if self.arguments.get(part)]
+        return " + ".join(named)
+
+    def __bool__(self) -> bool:
+        """Whether a pair is named at all."""
+        return bool(self.title)
+
+    def check(self, **settings: Any) -> None:
+        """Refuse a wrong name or a setting out of range; reads no weights and imports no torch.
+
+        Raises:
+            ConfigError: what is wrong, as loading would say it seconds later.
+        """
+        given = dict(self.arguments)
+        take_settings(given, {}).override(**settings)
+        has_parts = any(given.get(part) for part in PART_NAMES)
+        if not has_parts and (given.get("pair") or given.get("pretrained")) in PRESETS:
+            return  # an embedded pair's parts may have to be fetched first
+        take_source(given)
+
+    def load(self, **settings: Any) -> Any:
+        """Return the :class:`aad_plugin.AlignedPair`, with those of the settings that are not None."""
+        self.check(**settings)
+        from aad_plugin.pair.model import load_pair
+
+        given = {name: value for name, value in settings.items() if value is not None}
+        return load_pair(**{**self.arguments, **given})
+
+    def but(self, **arguments: Any) -> NamedPair:
+        """Return the same pair with other options."""
+        return NamedPair({**self.arguments, **arguments})
+
+
+def names_a_pair(command: Callable[..., Any] | None = None, *, positional: bool = False) -> Any:
+    """Give a command the options that name a pair, in place of its parameter ``named``.
+
+    Args:
+        positional: the pair may also stand without an option, as the command's argument ``pair``.
+    """
+    if command is None:
+        return functools.partial(names_a_pair, positional=positional)
+    function = command
+
+    @functools.wraps(function)
+    def wrapper(**given: Any) -> Any:
+        words = {name: given.pop(name) for name in _OPTIONS}
+        alone = given.pop("place", None)
+        if alone is not None and alone.startswith("-"):  # no pair was given, an option of the engine stood in its place
+            given["context"].args.insert(0, alone)
+            alone = None
+        return function(named=_named(alone, **words), **given)
+
+    wrapper.__signature__ = _signature(function, positional)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {}
+    del wrapper.__wrapped__
+    return wrapper
+
+
+def _signature(function: Callable[..., Any], positional: bool) -> inspect.Signature:
+    hints = get_type_hints(function, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters: list[inspect.Parameter] = []
+    for name, one in inspect.signature(function).parameters.items():
+        if name != "named":
+            parameters.append(one.replace(annotation=hints.get(name, Any), kind=keyword))
+            continue
+        if positional:
+            parameters.append(inspect.Parameter("place", keyword, default=None, annotation=_ARGUMENT))
+        for option, annotation in _OPTIONS.items():
+            default = "" if option == "model_args" else None
+            parameters.append(inspect.Parameter(option, keyword, default=default, annotation=annotation))
+    return inspect.Signature(parameters)
+
+
+def _named(alone: str | None, *, pair: str | None, model_args: str, **parts: str | None) -> NamedPair:
+    if alone and pair and alone != pair:
+        raise ConfigError(f"the pair is named twice: {alone!r} and --pair {pair}; leave one of them out")
+    arguments = parse_model_args(model_args)
+    for name, value in {"pair": pair or alone, **parts}.items():
+        if value is None:
+            continue
+        if arguments.get(name) not in (None, value):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {value} and --model-args {name}={arguments[name]} disagree: leave one out"
+            )
+        arguments[name] = value
+    return NamedPair(arguments)

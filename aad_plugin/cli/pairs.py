@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.cli.grammar import Command, Group
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
-from aad_plugin.sources.arguments import parse_model_args
 
-app = typer.Typer(help="Known pairs; check a pair; save it as a folder.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Known pairs; check a pair; save it as a folder.", no_args_is_help=True, rich_markup_mode=None, cls=Group
+)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_pairs() -> None:
     """List the presets."""
     from rich.console import Console
@@ -32,16 +33,16 @@ def list_pairs() -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(cls=Command)
+@names_a_pair(positional=True)
 def check(
-    name: Annotated[str | None, typer.Argument(help="Preset, pair folder or TRL output folder.")] = None,
-    pair: PairName = None,
-    model_args: ModelArgs = "",
+    named: NamedPair,
     preferences: Annotated[
         Path | None, typer.Option(help="JSONL of prompt, chosen, rejected: prints the implicit reward's accuracy.")
     ] = None,
 ) -> None:
     """Compare vocabularies and weights, tell memory, count steps with one plausible token, score preference pairs."""
+    named.check()
     from rich.console import Console
     from rich.table import Table
 
@@ -50,7 +51,7 @@ def check(
     from aad_plugin.texts.preferences import read_preferences
 
     pairs = read_preferences(preferences) if preferences else []
-    loaded = load(name or pair, model_args)
+    loaded = named.load()
     if loaded.sides.have_same_weights():
         raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
@@ -73,7 +74,7 @@ def check(
         f"{choice.single:.0%} of {choice.steps} steps have one plausible token (alpha {loaded.settings.alpha}); "
         f"{choice.departures:.0%} differ from greedy",
     )
-    table.add_row("dtype", _other_dtype(loaded, name or pair, model_args, size.policy + size.reference_extra))
+    table.add_row("dtype", _other_dtype(loaded, named, size.policy + size.reference_extra))
     console = Console()
     warning = ""
     if pairs:
@@ -93,9 +94,10 @@ def check(
     console.print(table)
     if warning:
         typer.echo(warning, err=True)
+    typer.echo(_verdict(choice, None if not pairs else found))
 
 
-def _other_dtype(loaded: Any, name: str | None, model_args: str, size: int) -> str:
+def _other_dtype(loaded: Any, named: NamedPair, size: int) -> str:
     """Say how many of the pair's choices fall otherwise in float32, or of a float32 pair in bfloat16."""
     import torch
 
@@ -109,9 +111,8 @@ def _other_dtype(loaded: Any, name: str | None, model_args: str, size: int) -> s
     needed = size * other.itemsize // dtype.itemsize
     if needed > _free_bytes(loaded.device):
         return f"{own_name}; how often {other_name} chooses otherwise needs {needed / 2**30:.1f} GiB more than are free"
-    arguments = {**parse_model_args(model_args), "dtype": other_name}
     try:
-        share, steps = changed_choices(loaded, load(name, json.dumps(arguments)))
+        share, steps = changed_choices(loaded, named.but(dtype=other_name).load())
     except AADError as error:
         return f"{own_name}; how often {other_name} chooses otherwise is unknown: {first_line(error)}"
     return f"{own_name}; {other_name} chooses otherwise at {share:.1%} of {steps} steps of its answers"
@@ -124,24 +125,38 @@ def _free_bytes(device: Any) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
+def _verdict(choice: Any, found: Any) -> str:
+    """Say in one sentence whether the pair is fit for AAD, as far as was looked."""
+    if choice.departures == 0:
+        return "verdict: of no use, AAD answers as greedy decoding does; is the reference the policy itself?"
+    if found is not None and found.near_chance:
+        return "verdict: doubtful, the implicit reward does not order the preferences; check the reference"
+    changes = f"departs from greedy at {choice.departures:.0%} of steps"
+    if found is None:
+        return f"verdict: the pair works, AAD {changes}; whether the reference is the right one --preferences FILE can tell"
+    return (
+        f"verdict: fit for AAD, which {changes}, and the implicit reward orders {found.accuracy:.0%} of the preferences"
+    )
+
+
 def _proof(proof: Any) -> str:
     """Say what a pair has proven of itself."""
     avoided = "".join(f"; not taken: {one}" for one in proof.avoided)
     return f"{proof.status}: decodes by the path {proof.path!r}{avoided}"
 
 
-@app.command()
+@app.command(cls=Command)
+@names_a_pair
 def save(
+    named: NamedPair,
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
 ) -> None:
     """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
     from aad_plugin.settings import DecodingSettings
     from aad_plugin.sources.arguments import take_source
     from aad_plugin.sources.folder import write_pair_folder
 
-    arguments = parse_model_args(model_args)
-    source = take_source(arguments, pair)
+    arguments = dict(named.arguments)
+    source = take_source(arguments)
     settings = DecodingSettings().override(**source.settings).override(**arguments)
     typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")

@@ -8,20 +8,22 @@ from typing import Annotated
 import typer
 
 from aad_plugin.cli.engine_options import asked_pair
-from aad_plugin.cli.pair_options import ModelArgs
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 
 
+@names_a_pair(positional=True)
 def run_batch(
     context: typer.Context,
+    named: NamedPair,
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests in the OpenAI batch schema, JSONL.")],
-    output_file: Annotated[Path, typer.Option("--output-file", "-o", help="Where their answers go, JSONL.")],
-    pair: Annotated[str | None, typer.Argument(help="Preset, pair folder or TRL output folder.")] = None,
-    model_args: ModelArgs = "",
+    output_file: Annotated[
+        Path, typer.Option("--output", "--output-file", "-o", help="Where their answers go, JSONL.")
+    ],
     name: Annotated[str, typer.Option(help="Models are NAME, NAME-greedy, NAME-reference, NAME-eft.")] = "aad",
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold of requests that name none.")] = None,
 ) -> None:
     """Answer a file of requests; every further argument is one of `vllm run-batch` (--max-model-len 4096 …)."""
-    asked, extra = asked_pair(pair, model_args, alpha), list(context.args)
+    asked, extra = asked_pair(named, alpha), list(context.args)
     prepared = asked.prepare(extra)
     from aad_plugin.engine.batch import run_batch as run
 

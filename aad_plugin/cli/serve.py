@@ -7,19 +7,25 @@ from typing import Annotated
 import typer
 
 from aad_plugin.cli.engine_options import AskedPair, asked_pair
-from aad_plugin.cli.pair_options import ModelArgs
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 
 
+@names_a_pair(positional=True)
 def serve(
     context: typer.Context,
-    pair: Annotated[str | None, typer.Argument(help="Preset, pair folder or TRL output folder.")] = None,
-    model_args: ModelArgs = "",
+    named: NamedPair,
     name: Annotated[str, typer.Option(help="Served as NAME, NAME-greedy, NAME-reference, NAME-eft.")] = "aad",
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold of requests that name none.")] = None,
     self_test: Annotated[
         bool | None,
         typer.Option("--self-test/--no-self-test", help="Only test the engine against transformers / skip the test."),
     ] = None,
+    ignore_temperature: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-temperature", help="Of requests to aad and eft, which chat clients send unasked; else refused."
+        ),
+    ] = False,
     plan: Annotated[
         float | None,
         typer.Option(
@@ -33,10 +39,7 @@ def serve(
     "aad_eft_scale": 2}. Before it listens, a few prompts are decoded and compared with transformers.
     """
     extra = list(context.args)
-    if pair is not None and pair.startswith("-"):  # no PAIR was given, and the first option of the engine stood there
-        extra.insert(0, pair)
-        pair = None
-    asked = asked_pair(pair, model_args, alpha)
+    asked = asked_pair(named, alpha)
     dtype = asked.engine_dtype(extra)
     if plan is not None:
         return _plan(asked, dtype, extra, plan)
@@ -48,7 +51,12 @@ def serve(
     expected = None
     if self_test is not False:
         expected = expected_tokens(asked.source.arguments(), dtype)
-    run(server_arguments(prepared, name, asked.engine_options(extra)), expected, only_test=self_test is True)
+    run(
+        server_arguments(prepared, name, asked.engine_options(extra)),
+        expected,
+        only_test=self_test is True,
+        ignore_temperature=ignore_temperature,
+    )
 
 
 def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> None:
@@ -67,6 +75,6 @@ def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> 
     devices, context = number("--tensor-parallel-size", 1), number("--max-model-len", 4096)
     found = plan(
         *(part(config, dtype) for config in configs), devices=devices, device_gib=device_gib, context=context,
-        shares_base=asked.merge_adapters is False and can_share_base(source),  # not by default on GPUs, which are planned
+        shares_base=asked.merge_adapters is not True and can_share_base(source),
     )  # fmt: skip
     print("\n".join(found.lines()))

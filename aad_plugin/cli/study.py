@@ -7,16 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName, load
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import SETTING_NAMES
-from aad_plugin.sources.arguments import parse_model_args
 
 
+@names_a_pair
 def study(
+    named: NamedPair,
     output: Annotated[Path, typer.Option(help="Folder of the study; the same command goes on with it.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
     prompts: Annotated[
         str | None,
         typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or data set, hub id or folder, #split."),
@@ -24,8 +23,18 @@ def study(
     oracle: Annotated[str | None, typer.Option(help="Who scores: reward:<folder, hub id or demo>.")] = None,
     picker: Annotated[str, typer.Option(help="Who picks in best_of_N: implicit or reward:<model>.")] = "implicit",
     num_prompts: Annotated[int, typer.Option(help="Prompts of the table.")] = 200,
-    num_dev: Annotated[int, typer.Option(help="Other prompts, for the sweeps; 0 leaves them out.")] = 50,
-    num_curve: Annotated[int, typer.Option(help="Table prompts of the best_of_N curve; 0 leaves it out.")] = 40,
+    num_dev: Annotated[
+        int | None,
+        typer.Option(
+            help="Other prompts, for the sweeps; 0 leaves them out. Default: a quarter of the table's, at most 50."
+        ),
+    ] = None,
+    num_curve: Annotated[
+        int | None,
+        typer.Option(
+            help="Table prompts of the best_of_N curve; 0 leaves it out. Default: a fifth of the table's, at most 40."
+        ),
+    ] = None,
     num_extra: Annotated[
         int | None, typer.Option(help="Table prompts of the rows beside the paper's five; default: all.")
     ] = None,
@@ -57,11 +66,13 @@ def study(
     from aad_plugin.study.plan import StudyPlan, keep_plan
     from aad_plugin.study.prompts import draw_splits, read_prompts
 
-    asked = parse_model_args(model_args)
+    named.check()
+    asked = named.arguments
     if own := [name for name in asked if name in SETTING_NAMES]:
         raise ConfigError(
             f"a study sets the decoding itself: leave {own[0]} out of --model-args (see aad study --help)"
         )
+    num_dev, num_curve = _counts(output, num_prompts, num_dev, num_curve)
     if num_prompts < 2 or num_dev < 0:
         raise ConfigError(f"--num-prompts must be at least 2 and --num-dev at least 0, got {num_prompts} and {num_dev}")
     table, dev = draw_splits(read_prompts(prompts), num_prompts, num_dev, split_seed)
@@ -73,19 +84,31 @@ def study(
         max_new_tokens=max_new_tokens, batch_size=batch_size,
     )  # fmt: skip
     _check_plots(output)
-    _warn(plan, pair, trained_on or [])
+    _warn(plan, asked.get("pair"), trained_on or [])
     from aad_plugin.study.decoding import Decoder, load_wrong_reference
     from aad_plugin.study.models import account
     from aad_plugin.study.running import run_study
     from aad_plugin.study.scoring import Scorer
 
-    loaded = load(pair, model_args)
+    loaded = named.load()
     wrong = load_wrong_reference(loaded, wrong_reference) if wrong_reference else None
     keep_plan(output, plan, account(plan, loaded, wrong))
     decoder = Decoder(loaded, wrong, max_new_tokens=max_new_tokens, batch_size=batch_size)
     scorers = [Scorer(spec, device=asked.get("device")) for spec in plan.scorers]
     run_study(output, plan, decoder, scorers)
     _write(output)
+
+
+def _counts(output: Path, num_prompts: int, num_dev: int | None, num_curve: int | None) -> tuple[int, int]:
+    """Prompts of the sweeps and of the curve: as given, as the folder's study has them, or in proportion to the table."""
+    from aad_plugin.study.plan import FILE, read_plan
+
+    dev, of_curve = min(50, -(-num_prompts // 4)), min(40, -(-num_prompts // 5))
+    if (output / FILE).is_file():
+        there, _ = read_plan(output)
+        if len(there.table) == num_prompts:
+            dev, of_curve = len(there.dev), there.num_curve
+    return dev if num_dev is None else num_dev, of_curve if num_curve is None else num_curve
 
 
 def _check_plots(output: Path) -> None:
@@ -105,10 +128,11 @@ def _warn(plan: Any, pair: str | None, trained_on: list[Path]) -> None:
 
 
 def _write(output: Path) -> None:
-    from aad_plugin.study.writing import write_study
+    from aad_plugin.study.writing import told, write_study
 
     for path in write_study(output):
         typer.echo(path)
+    typer.echo(f"\n{told(output)}")
 
 
 def _numbers(option: str, text: str, kind: Any) -> tuple[Any, ...]:

@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-from aad_plugin.cli.pair_options import ModelArgs, PairName
-from aad_plugin.sources.arguments import parse_model_args
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 
 
+@names_a_pair
 def synthesize(
+    named: NamedPair,
     prompts: Annotated[
         str, typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or dataset (hub id or folder, #split).")
     ],
     output: Annotated[Path, typer.Option(help="Folder for pairs, card and kept answers.")],
-    pair: PairName = None,
-    model_args: ModelArgs = "",
     rejected: Annotated[str, typer.Option(help="sample (nucleus, the paper's) or greedy, of the policy.")] = "sample",
     engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
     max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
@@ -39,18 +38,18 @@ def synthesize(
     min_margin: Annotated[float, typer.Option(help="Filter: least reward margin, with --margin-judge.")] = 0.0,
 ) -> None:
     """Make preference pairs for another round of DPO; a killed run goes on where it stopped."""
+    settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
+    named.check(**settings)
     from aad_plugin.synthesis import synthesizing
     from aad_plugin.synthesis.filters import Limits
     from aad_plugin.texts.prompts import read_prompts
 
     limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
-    settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
     recipe = synthesizing.Recipe(rejected, settings, max_new_tokens, limits, margin_judge, skip_long)
-    arguments = parse_model_args(model_args)
-    if pair:
-        arguments = {"pair": pair, **arguments}
     asked = read_prompts(prompts, prompt_field).first(limit)
-    done = synthesizing.synthesize(output, asked, recipe, model_args=arguments, engine=engine, batch_size=batch_size)
+    done = synthesizing.synthesize(
+        output, asked, recipe, model_args=named.arguments, engine=engine, batch_size=batch_size
+    )
     dropped = ", ".join(f"{name} {count}" for name, count in done.dropped.items())
     if skipped := done.account.get("skipped_long"):
         dropped += f", too long for the context {skipped}"

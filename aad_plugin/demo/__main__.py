@@ -1,7 +1,8 @@
 """``make demo``: evaluate the demo pair through lm-eval and show what came out.
 
 Runs ``lm_eval run --model aad --model_args pair=demo --tasks aad_demo --apply_chat_template --batch_size 16
---output_path aad_runs --log_samples``: dialogue, categorization and moderation. Then prints win rates and shares of right
+--output_path aad_runs --log_samples``: dialogue, categorization and moderation (``pair=demo,dtype=float32`` on processors
+without 16-bit products). Then prints win rates and shares of right
 labels with 95 % intervals, some answers of each group side by side, writes the run as a page and says what to type next.
 
 Run: python -m aad_plugin.demo [any argument of lm_eval run, for example --limit 4]
@@ -20,10 +21,7 @@ OUTPUT = "aad_runs"
 GROUP = "aad_demo"
 TASKS = ("aad_demo_dialogue", "aad_demo_categorization", "aad_demo_moderation")
 QUESTION = "How do I keep bread fresh?"
-_OWN = [
-    "--model", "aad", "--model_args", "pair=demo", "--tasks", GROUP, "--apply_chat_template", "--batch_size", "16",
-    "--log_samples",
-]  # fmt: skip
+_OWN = ["--model", "aad", "--tasks", GROUP, "--apply_chat_template", "--batch_size", "16", "--log_samples"]
 
 
 def main(arguments: list[str]) -> None:
@@ -36,7 +34,7 @@ def main(arguments: list[str]) -> None:
 
     output = _output_path(arguments)
     before = _runs(output)
-    run_lm_eval([*_OWN, "--output_path", str(output), *arguments])
+    run_lm_eval([*_OWN, "--model_args", _pair(), "--output_path", str(output), *arguments])
     if os.environ.get("RANK", "0") == "0":  # of several processes the first has judged
         show(_new_runs(output, before))
 
@@ -63,7 +61,15 @@ def show(folders: Sequence[Path]) -> None:
     print(f"the run as a page, every answer with its verdict: {page.resolve()}")
     print(f"every file of it: {home}")
     print("type next, a question of your own:")
-    print(f'  {aad} generate "{QUESTION}" --pair demo --strategy aad --strategy greedy')
+    print(f'  {aad} generate "{QUESTION}" --pair demo --strategies aad,greedy')
+
+
+def _pair() -> str:
+    """The demo pair, in float32 where the processor has no 16-bit products: bfloat16 takes twice as long there."""
+    import torch
+
+    wide = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT")
+    return "pair=demo" if wide else "pair=demo,dtype=float32"
 
 
 def _output_path(arguments: list[str]) -> Path:

@@ -1,7 +1,7 @@
 """Which prompts the shipped demo pairs and their reward models were trained on.
 
-``v1/prompts.json`` lists them by the file of preference pairs they come from (``experiments/demo_pair/preferences`` of the
-source tree, which makes it).
+``training_prompts.json`` lists them by the file of preference pairs they come from (``experiments/demo_pair/preferences``
+of the source tree, which makes it).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-_PROMPTS = Path(__file__).parent / "v1" / "prompts.json"
+_PROMPTS = Path(__file__).with_name("training_prompts.json")
 FILES = {"demo": ("{split}", "{split}_labels"), "demo@1": ("{split}",)}
 """Preset -> names of its files of preference pairs, each for policy and reward: the first pair knew dialogue alone."""
 

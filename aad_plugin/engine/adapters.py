@@ -1,24 +1,32 @@
-"""LoRA inside vLLM's own linear layers, one adapter for each half of a batch.
+"""LoRA inside vLLM's own linear layers, one adapter for each side of a pair whose tokens stand twice in a batch.
 
-vLLM reads the adapters (its reader knows which kinds it understands) and its layers cut the matrices over ranks as they
-cut their own weights. What is added here is the product
+Rows 2t and 2t + 1 are the policy's and the reference's row of token t. vLLM reads the adapters (its reader knows which
+kinds it understands) and its layers cut the matrices over ranks as they cut their own weights. What is added here is
 
-    y = W x;   y[rows of a half] += scaling · B (A x[rows of that half])
+    y = W x;   y[rows of a side] += scaling · B A x[rows of that side]
+
+in one of two ways. Apart: A and B are products of their own. In one pass, where code is compiled for a GPU and every
+kernel between the weights' bytes is dear: A stands below W in one matrix, and B is added by the code that reads the
+product (a norm, an activation, rotary embeddings), so that no kernel is added at all.
 
 Knows nothing of attention, caches or scores.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, silu
+from vllm.config import CompilationMode, VllmConfig
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.utils import get_adapter_absolute_path
+from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.model_executor.layers.linear import (
     LinearBase,
     LinearMethodBase,
@@ -29,34 +37,77 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.parameter import ModelWeightParameter
 from vllm.model_executor.utils import get_packed_modules_mapping
+from vllm.platforms import current_platform
 
 from aad_plugin.engine.checks import REMEDY
 from aad_plugin.errors import ConfigError
 
 _ALIGNED = 32  # ranks are filled up with zeros: small products of vLLM on CPU, and tensor cores, want whole tiles
+_MOST_TERMS = 32  # of B, added one by one: more of them take longer than a product
+_SIDES = ("policy", "reference")
 
 
-def adapt(model: nn.Module, adapters: Mapping[str, str]) -> None:
-    """Let the halves of every batch go through adapters; called before vLLM prepares the weights for its kernels.
+def fuses(vllm_config: VllmConfig) -> bool:
+    """Whether adapters go in one pass: compiled code on a GPU. A CPU multiplies faster than it adds terms."""
+    compiled = vllm_config.compilation_config.mode == CompilationMode.VLLM_COMPILE
+    return compiled and not vllm_config.model_config.enforce_eager and current_platform.is_cuda_alike()
+
+
+def adapt(model: nn.Module, adapters: Mapping[str, str], in_one_pass: bool) -> None:
+    """Let the sides' rows go through adapters; called before vLLM loads the weights, followed by :func:`complete`.
 
     Args:
         model: a vLLM causal LM, changed in place.
-        adapters: folder or hub id of a LoRA for "policy", the first half of the rows, for "reference", the second, or both.
+        adapters: folder or hub id of a LoRA for "policy", for "reference", or for both.
+        in_one_pass: see :func:`fuses`.
     Raises:
         ConfigError: an adapter is of a kind that vLLM does not read, or adapts what is no linear layer.
     """
-    for side, adapter in adapters.items():
-        for layer, shards in _by_layer(model, adapter).values():
-            if not isinstance(layer.quant_method, _HalvesMethod):
-                layer.quant_method = _HalvesMethod(layer.quant_method)
-            setattr(layer, f"aad_{side}", _low_rank(*_matrices(layer, shards)))
+    found: dict[str, tuple[Any, dict[str, _LowRank]]] = {}
+    for side in _SIDES:
+        if side in adapters:
+            for name, (layer, shards) in _by_layer(model, adapters[side]).items():
+                found.setdefault(name, (layer, {}))[1][side] = _low_rank(layer, shards)
+    for layer, sides in found.values():
+        terms = sum(one.rank for one in sides.values())
+        kind = _InOnePass if in_one_pass and terms <= _MOST_TERMS else _Apart
+        layer.quant_method = kind(layer, sides)
+    for parent in model.modules():
+        method = getattr(getattr(parent, "gate_up_proj", None), "quant_method", None)
+        if isinstance(method, _InOnePass) and isinstance(getattr(parent, "act_fn", None), SiluAndMul):
+            method.gated, parent.act_fn = True, _GatedPair()
 
 
-class _HalvesMethod(LinearMethodBase):
-    """A layer's own product for all rows, and each half's update. Args: the layer's own method."""
+def complete(model: nn.Module) -> None:
+    """Add the matrices beside the weights: after these are loaded, before vLLM prepares them for its kernels."""
+    for layer in list(model.modules()):
+        method = getattr(layer, "quant_method", None)
+        if isinstance(method, _Apart | _InOnePass):
+            method.complete(layer)
 
-    def __init__(self, own: Any) -> None:
-        self.own = own
+
+@dataclass
+class _LowRank:
+    """One side's adapter of a layer: for each of S shards of equal rank R, A (R, in) and B (its outputs, R), B scaled.
+
+    Attributes:
+        lower: (S · R, in). uppers: S of (outputs of the shard on this rank, R). Both in the layer's dtype.
+    """
+
+    lower: Tensor
+    uppers: list[Tensor]
+
+    @property
+    def rank(self) -> int:
+        return self.uppers[0].shape[1]
+
+
+class _Sides(LinearMethodBase):
+    """A layer's own product for all rows, and each side's update of its rows. Args: the layer; its adapters by side."""
+
+    def __init__(self, layer: Any, sides: Mapping[str, _LowRank]) -> None:
+        self.own: Any = layer.quant_method
+        self.sides = dict(sides)
 
     def create_weights(self, *args: Any, **kwargs: Any) -> None:
         self.own.create_weights(*args, **kwargs)
@@ -64,37 +115,120 @@ class _HalvesMethod(LinearMethodBase):
     def process_weights_after_loading(self, layer: nn.Module) -> None:
         self.own.process_weights_after_loading(layer)
 
+
+class _Apart(_Sides):
+    """A of both sides as one of vLLM's own linear layers and B as one for each, so that a platform multiplies as it
+    does best."""
+
+    def complete(self, layer: Any) -> None:
+        """Add the layers."""
+        self.starts: dict[str, tuple[int, int]] = {}
+        lowers: list[Tensor] = []
+        for side, one in self.sides.items():
+            rank = len(one.lower)
+            self.starts[side] = (sum(map(len, lowers)), _filled(rank))
+            lowers.append(pad(one.lower, (0, 0, 0, _filled(rank) - rank)))
+            setattr(layer, f"aad_{side}", _layer(pad(torch.block_diag(*one.uppers), (0, _filled(rank) - rank))))
+        layer.aad_lower = _layer(torch.cat(lowers))
+        self.sides.clear()
+
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return (2T, out) for (2T, in)."""
-        out = self.own.apply(layer, x, bias)
-        half = len(x) // 2
-        halves = (("policy", slice(None, half), (0, 0, 0, half)), ("reference", slice(half, None), (0, 0, half, 0)))
-        for side, rows, padding in halves:
-            update = getattr(layer, f"aad_{side}", None)
-            if update is None:
-                continue
+        out = self.own.apply(layer, x, bias).unflatten(0, (-1, 2))  # (T, 2, out)
+        lower = layer.aad_lower(x).unflatten(0, (-1, 2))  # (T, 2, ranks)
+        for side, (start, rank) in self.starts.items():
+            place = _SIDES.index(side)
+            update = getattr(layer, f"aad_{side}")(lower[:, place, start : start + rank].contiguous())
             if torch.compiler.is_compiling():
                 # Fused into what reads it; an assignment to rows would be read twice there.
-                out = out + pad(update(x[rows]), padding)
+                out = out + pad(update.unsqueeze(1), (0, 0, place, 1 - place))
             else:
-                out[rows] += update(x[rows])
-        return out
+                out[:, place] += update
+        return out.view(len(x), -1)
 
 
-def _low_rank(lower: Tensor, upper: Tensor) -> nn.Module:
-    """x -> B A x for A (R, in) and B (out, R) of this rank, B scaled: two of vLLM's own linear layers, so that each
-    platform multiplies as it does best."""
-    rank = -(-len(lower) // _ALIGNED) * _ALIGNED
-    return nn.Sequential(_layer(lower, (rank, lower.shape[1])), _layer(upper, (len(upper), rank)))
+class _InOnePass(_Sides):
+    """A below W in one matrix; B added term by term, which the compiler fuses into what reads the product.
+
+    Every row has the same terms, those of the other side times zero: so all of it is one loop with its reader's. Where
+    the reader is a gated activation, whose loop is over half the outputs, gate and up are returned as two tensors.
+    """
+
+    def __init__(self, layer: Any, sides: Mapping[str, _LowRank]) -> None:
+        super().__init__(layer, sides)
+        self.gated = False
+        self.widths = [len(upper) for upper in next(iter(sides.values())).uppers]
+        self.ranks = {side: one.rank for side, one in sides.items()}
+        # Shards of unlike width as equal chunks, and which shard each is of.
+        self.chunk = math.gcd(*self.widths)
+        self.shard_of = [shard for shard, width in enumerate(self.widths) for _ in range(width // self.chunk)]
+        lower = torch.cat([one.lower for one in sides.values()])
+        weight, outputs = layer.weight, sum(self.widths)
+        self.whole = weight.new_zeros(outputs + _filled(len(lower)), weight.shape[1])
+        self.whole[outputs : outputs + len(lower)] = lower
+        weight.data = self.whole[:outputs]  # vLLM's loaders fill what is theirs
+
+    def complete(self, layer: Any) -> None:
+        """Make the layer's weight the whole matrix; add B."""
+        layer.weight.data, device = self.whole, self.whole.device
+        del self.whole
+        for side, one in self.sides.items():
+            rows = torch.tensor([[float(side == other)] for other in _SIDES], device=device)
+            layer.register_buffer(f"aad_{side}_rows", rows, persistent=False)
+            # (R, out): a term is one row.
+            layer.register_buffer(f"aad_{side}", torch.cat(one.uppers).t().contiguous(), persistent=False)
+        layer.register_buffer("aad_shards", torch.tensor(self.shard_of, device=device), persistent=False)
+        self.sides.clear()
+
+    def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Any:
+        """Return (2T, out) for (2T, in), or two of (2T, out / 2) where ``gated``."""
+        wide = self.own.apply(layer, x, None)  # (2T, out + ranks)
+        outputs = sum(self.widths)
+        out = wide[:, :outputs].float()
+        out = (out if bias is None else out + bias).unflatten(1, (-1, self.chunk))  # (2T, C, out / C)
+        terms: list[tuple[Tensor, Tensor]] = []  # (2T, C) and (C, out / C)
+        for side, rank in self.ranks.items():
+            lower = wide[:, outputs : outputs + len(self.widths) * rank].float().unflatten(0, (-1, 2))
+            outputs += len(self.widths) * rank
+            lower = (lower * getattr(layer, f"aad_{side}_rows")).view(len(x), -1, rank)  # (2T, S, R)
+            if len(self.shard_of) > len(self.widths):
+                lower = lower[:, layer.aad_shards]  # (2T, C, R)
+            upper = getattr(layer, f"aad_{side}").float().unflatten(1, (-1, self.chunk))  # (R, C, out / C)
+            terms += [(lower[:, :, one], upper[one]) for one in range(rank)]
+        if self.gated or len(self.widths) == 1:
+            parts = [_sum(out[:, one], [(a[:, one], b[one]) for a, b in terms]) for one in range(len(self.widths))]
+            found = tuple(part.to(wide.dtype) for part in parts)
+            return found if self.gated else found[0]
+        return _sum(out, terms).flatten(1).to(wide.dtype)
 
 
-def _layer(weight: Tensor, shape: tuple[int, int]) -> nn.Module:
-    """A linear layer of vLLM with these weights, filled up with zeros."""
-    outer, inner = shape
+class _GatedPair(nn.Module):
+    """SiLU of the gate, times up, which arrive as two tensors."""
+
+    def forward(self, x: tuple[Tensor, Tensor]) -> Tensor:
+        """Return (T, I) for gate and up of (T, I)."""
+        gate, up = x
+        return silu(gate) * up
+
+
+def _sum(out: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return out (2T, …, W) + Σ a (2T, …) · b (…, W)."""
+    for a, b in terms:
+        out = out + a.unsqueeze(-1) * b
+    return out
+
+
+def _filled(rank: int) -> int:
+    return -(-rank // _ALIGNED) * _ALIGNED
+
+
+def _layer(weight: Tensor) -> nn.Module:
+    """A linear layer of vLLM with this (out, in) weight."""
+    outer, inner = weight.shape
     layer: Any = ReplicatedLinear(
         inner, outer, bias=False, params_dtype=weight.dtype, return_bias=False, disable_tp=True
     )
-    layer.weight.data.zero_()[: weight.shape[0], : weight.shape[1]] = weight
+    layer.weight.data.copy_(weight)
     return layer.to(weight.device)
 
 
@@ -148,27 +282,27 @@ def _read(model: nn.Module, adapter: str, expected: set[str]) -> Iterator[tuple[
         yield name, (weights.lora_a, weights.lora_b)
 
 
-def _matrices(layer: Any, parts: dict[Any, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return A (R, in) and B (out, R) of this rank, in the layer's dtype; a fused layer's shards one after the other.
+def _low_rank(layer: Any, parts: dict[Any, tuple[Tensor, Tensor]]) -> _LowRank:
+    """Return a layer's adapter on this rank, shards that have none or a smaller rank filled up with zeros.
 
-    The layer's own loader cuts them: B over its outputs as it cuts W, A over its inputs where W is cut there.
+    The layer's own loader cuts the matrices: B over its outputs as it cuts W, A over its inputs where W is cut there.
     """
-    dtype, device = layer.params_dtype, next(layer.parameters()).device
-    inner, outer = layer.input_size, layer.output_size
-    if isinstance(layer, RowParallelLinear):
-        inner = layer.input_size_per_partition
-    else:
-        outer = getattr(layer, "output_size_per_partition", outer)
+    rows = isinstance(layer, RowParallelLinear)
+    inner = layer.input_size_per_partition if rows else layer.input_size
+    widths = [layer.output_size] if rows else getattr(layer, "output_partition_sizes", [layer.output_size])
+    names = "qkv" if isinstance(layer, QKVParallelLinear) else range(len(widths)) if len(widths) > 1 else [None]
+    rank = max(len(lower) for lower, _ in parts.values())
     lowers, uppers = [], []
-    for shard, (lower, upper) in parts.items():
-        rank = len(lower)
-        if isinstance(layer, RowParallelLinear):
-            lowers.append(_cut(layer, lower, (rank, inner)))
-            uppers.append(upper)
-        else:
-            lowers.append(lower)
-            uppers.append(_cut(layer, upper, (outer, rank), shard))
-    return torch.cat(lowers).to(device, dtype), torch.cat(uppers, dim=1).to(device, dtype)
+    for place, shard in enumerate(names):
+        lower, upper = parts.get(shard, (torch.zeros(rank, inner), torch.zeros(widths[place], rank)))
+        if shard in parts and rows:
+            lower = _cut(layer, lower, (len(lower), inner))
+        elif shard in parts:
+            upper = _cut(layer, upper, (sum(widths), len(lower)), shard).split(widths)[place]
+        lowers.append(pad(lower, (0, 0, 0, rank - len(lower))))
+        uppers.append(pad(upper, (0, rank - upper.shape[1])))
+    dtype, device = layer.params_dtype, layer.weight.device
+    return _LowRank(torch.cat(lowers).to(device, dtype), [upper.to(device, dtype) for upper in uppers])
 
 
 def _cut(layer: Any, whole: Tensor, shape: tuple[int, int], shard: Any = None) -> Tensor:

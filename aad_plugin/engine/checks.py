@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from aad_plugin.sources.merging import SHARED_TYPES
 
 # Ends every refusal of a shared base.
 REMEDY = "merge the adapter (model_arg merge_adapters=true, or a checkpoint beside 'reference')"
+# Read token ids only.
+_DRAFTS = ("ngram", "draft_model", "suffix")
+_LOSSLESS = ("standard", "block")
 _LOAD_FORMATS = ("auto", "hf", "safetensors", "pt", "dummy")
 
 _OWN = (
@@ -41,12 +45,34 @@ def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
     parallel, speculative = vllm_config.parallel_config, getattr(vllm_config, "speculative_config", None)
     if parallel.pipeline_parallel_size > 1:
         raise ConfigError("a pair runs with tensor or data parallelism, not with pipeline_parallel_size > 1")
-    if speculative is not None and getattr(speculative, "method", "") not in ("ngram", "draft_model"):
-        raise ConfigError(f"speculative method {speculative.method!r} reads one model's hidden states; use ngram")
+    if speculative is not None:
+        check_drafts(vars(speculative))
     if vllm_config.lora_config is not None:
         raise ConfigError("enable_lora serves adapters of one model; name a pair's own as {'aad': {'adapter': …}}")
     if vllm_config.model_config.is_multimodal_model:
         raise ConfigError("multi-modal models are not supported as parts of a pair")
+
+
+def check_drafts(given: Mapping[str, Any]) -> None:
+    """Raise ConfigError for drafts that a pair cannot have: its tokens are AAD's argmax with or without them.
+
+    Args:
+        given: of vLLM's ``speculative_config``, as a user writes it or with vLLM's defaults filled in.
+    """
+    method = given.get("method") or ("draft_model" if given.get("model") else None)
+    if method is not None and method not in _DRAFTS:
+        raise ConfigError(
+            f"speculative method must be one of {', '.join(_DRAFTS)} for a pair, got {method!r}: others read one model's "
+            "hidden states"
+        )
+    if method == "suffix" and importlib.util.find_spec("arctic_inference") is None:
+        raise ConfigError("speculative method 'suffix' needs a package of its own: pip install arctic-inference==0.1.1")
+    acceptance = given.get("rejection_sample_method") or "standard"
+    if acceptance not in _LOSSLESS:
+        raise ConfigError(
+            f"rejection_sample_method must be one of {', '.join(_LOSSLESS)} for a pair, got {acceptance!r}: it accepts "
+            "drafts that the pair would not choose"
+        )
 
 
 def _check_shared(vllm_config: Any, own: Mapping[str, Any]) -> None:

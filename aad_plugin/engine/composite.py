@@ -32,11 +32,11 @@ from vllm.model_executor.models.utils import (
     maybe_prefix,
 )
 
-from aad_plugin.engine.adapters import adapt
+from aad_plugin.engine.adapters import adapt, complete, fuses
 from aad_plugin.engine.checks import check_context, check_engine, check_parts
-from aad_plugin.engine.heads import Head
-from aad_plugin.engine.one_base import Halves, double_attention, twice_as_wide
-from aad_plugin.engine.row_scores import Room, score_rows
+from aad_plugin.engine.heads import Head, read_both
+from aad_plugin.engine.one_base import BothSides, double_attention, twice_as_wide
+from aad_plugin.engine.row_scores import Room, reads_both, score_rows, warm
 from aad_plugin.engine.rows import Rows
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.marks import checkpoint_mark
@@ -69,7 +69,7 @@ class AADForCausalLM(nn.Module):
         self.room = Room()
         self.rows = Rows(self)  # until a runner's own take their place
         self.adapters = {side: own[name] for side, name in _ADAPTERS.items() if own.get(name)}
-        self.loaded = False
+        self.loaded = self.warm = False
         build = self._share if self.adapters else self._join
         build(vllm_config, own, prefix)
 
@@ -96,10 +96,10 @@ class AADForCausalLM(nn.Module):
         self.vocab_size, self.shared = check_parts(config, config, own)
         prefix = maybe_prefix(prefix, "policy")
         self.policy, self.reference = _part(twice_as_wide(vllm_config), config, prefix), None
+        adapt(self.policy, self.adapters, fuses(vllm_config))
         double_attention(self.policy, vllm_config.compilation_config.static_forward_context, prefix)
-        self.halves = Halves(self.policy)
+        self.both_sides = BothSides(self.policy)
         self.heads = Head(self.policy), Head(self.policy)
-        self.widths = [config.hidden_size] * 2
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         """Embeddings of the policy; the reference always reads token ids."""
@@ -115,7 +115,7 @@ class AADForCausalLM(nn.Module):
     ) -> Tensor:
         """Return (T, H_policy + H_reference) hidden states: vLLM's runners carry one tensor."""
         if self.adapters:
-            return self.halves(input_ids, positions)
+            return self.both_sides(input_ids, positions)
         # Piecewise CUDA graphs reuse the first module's output buffer while the second runs (vllm PR 22282).
         policy = self.policy(input_ids, positions, None, inputs_embeds).clone()
         return torch.cat([policy, self.reference(input_ids, positions, None, None)], dim=-1)
@@ -126,9 +126,16 @@ class AADForCausalLM(nn.Module):
         None on ranks that gather no logits.
         """
         settings = self.rows(len(hidden_states)) or [self.default] * len(hidden_states)
-        policy, reference = hidden_states.split(self.widths, dim=-1)
-        self.heads[0].read(policy)
-        self.heads[1].read(reference)
+        if self.adapters:
+            read_both(self.heads, hidden_states, not self.heads[0].on_demand and reads_both(settings))
+        else:
+            for head, hidden in zip(self.heads, hidden_states.split(self.widths, dim=-1), strict=True):
+                head.read(hidden)
+        if not self.warm and hidden_states.is_cuda:
+            self.warm = True
+            both = [head.whole() for head in self.heads]
+            if both[0] is not None and both[1] is not None:
+                warm(both[0][:, : self.shared], both[1][:, : self.shared])
         scores = score_rows(*self.heads, settings, self.shared, self.vocab_size, self.room)
         if scores is None:
             return None
@@ -151,7 +158,8 @@ class AADForCausalLM(nn.Module):
             raise ConfigError("weights under adapters cannot be loaded again: start the engine anew")
         self.loaded = True
         loaded = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
-        adapt(self.policy, self.adapters)
+        if self.adapters:
+            complete(self.policy)
         return loaded
 
 

@@ -1,4 +1,4 @@
-"""One side of the composite at one step: its whole rows of logits, or single columns of them."""
+"""The two sides of the composite at one step: their whole rows of logits, or single columns of them."""
 
 from __future__ import annotations
 
@@ -37,18 +37,23 @@ class Head:
         )  # fmt: skip
         self._agrees: bool | None = None  # None until seen
         self._hidden: Tensor | None = None
-        self._whole: Tensor | None = None
+        self._rows: list[Tensor | None] = []  # the step's logits once they are known
 
     def read(self, hidden: Tensor) -> None:
         """Take (R, H) hidden states of the next step."""
-        self._hidden, self._whole = hidden, None
+        self._hidden = hidden
+        self._rows.clear()
+
+    def know(self, logits: Tensor | None) -> None:
+        """Take the step's (R, V) logits, projected elsewhere; None on ranks that gather none."""
+        self._rows = [logits]
 
     def whole(self) -> Tensor | None:
         """Return (R, V) logits in the head's dtype, projected once per step; None on ranks that gather no logits."""
-        if self._whole is None:
+        if not self._rows:
             assert self._hidden is not None
-            self._whole = self.part.compute_logits(self._hidden.contiguous())
-        return self._whole
+            self.know(self.part.compute_logits(self._hidden.contiguous()))
+        return self._rows[0]
 
     def columns(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Return (N,) float32 logits of tokens at rows, both (N,) int64, of this step."""
@@ -72,3 +77,19 @@ class Head:
         size = float(wanted.abs().max())
         if torch.isfinite(wanted).all() and size > 1:  # a profiling run says nothing
             self._agrees = bool((wanted - found).abs().max() <= _TOLERANCE * size)
+
+
+def read_both(heads: tuple[Head, Head], hidden: Tensor, together: bool) -> None:
+    """Give both sides of one base their rows of a step.
+
+    Args:
+        hidden: (R, 2H), a row's policy before its reference. together: both sides' whole rows will be asked for, so the
+            head is read once for them.
+    """
+    rows = hidden.view(2 * len(hidden), -1)  # (2R, H)
+    for place, head in enumerate(heads):
+        head.read(rows[place::2])
+    if together:
+        logits = heads[0].part.compute_logits(rows)
+        for place, head in enumerate(heads):
+            head.know(None if logits is None else logits[place::2])

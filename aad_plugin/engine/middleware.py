@@ -17,6 +17,9 @@ from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.settings import DecodingSettings
 
 SHARED_IDS = "AAD_PLUGIN_SHARED_IDS"  # environment variable: number of token ids that both models of the server know
+IGNORE_TEMPERATURE = (
+    "AAD_PLUGIN_IGNORE_TEMPERATURE"  # environment variable: not empty, `aad serve --ignore-temperature`
+)
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 # Requests that decode nothing.
 _HARMLESS = (
@@ -41,11 +44,14 @@ def check_path(path: str) -> None:
         )
 
 
-def check_request(body: dict[str, Any], shared_ids: int | None = None) -> dict[str, Any]:
+def check_request(
+    body: dict[str, Any], shared_ids: int | None = None, ignore_temperature: bool = False
+) -> dict[str, Any]:
     """Return the request with its strategy in ``vllm_xargs``.
 
     Args:
         body: of a chat or text completion. shared_ids: number of token ids that both models know; None: not checked.
+        ignore_temperature: of strategies whose scores are no log-probabilities; chat clients send one unasked.
     Raises:
         ConfigError: an unknown strategy or setting, or something that means nothing on scores of two models.
     """
@@ -59,6 +65,8 @@ def check_request(body: dict[str, Any], shared_ids: int | None = None) -> dict[s
         )
     settings = settings_of({**({"aad_strategy": named} if named else {}), **given}, DecodingSettings())
     if settings.needs_reference:
+        if ignore_temperature:
+            body = {name: value for name, value in body.items() if name != "temperature"}
         _check_scores(body, settings.strategy)
     elif body.get("prompt_logprobs") is not None or (body.get("echo") and _asks_logprobs(body)):
         raise ConfigError(
@@ -76,7 +84,7 @@ def _check_scores(body: dict[str, Any], strategy: str) -> None:
     if (body.get("temperature") or 0) != 0:
         raise ConfigError(
             f"temperature must be 0 with strategy {strategy!r}, got {body['temperature']}: scores are no "
-            f"log-probabilities; {advice}"
+            f"log-probabilities; {advice}, or start the server with --ignore-temperature"
         )
     for name, neutral in _PENALTIES.items():
         if body.get(name) not in (None, neutral):
@@ -121,6 +129,7 @@ class AADMiddleware:
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
         self.shared_ids = int(os.environ.get(SHARED_IDS) or 0) or None
+        self.ignore_temperature = bool(os.environ.get(IGNORE_TEMPERATURE))
 
     async def _refuse(self, scope: Message, send: Any, reason: str) -> None:
         """Answer 400 with the reason, or 401 to whoever may not ask at all."""
@@ -169,7 +178,9 @@ class AADMiddleware:
                 break
         try:
             parsed = json.loads(body)
-            checked = check_request(parsed, self.shared_ids) if isinstance(parsed, dict) else None
+            checked = (
+                check_request(parsed, self.shared_ids, self.ignore_temperature) if isinstance(parsed, dict) else None
+            )
             content = body if checked is None else json.dumps(checked).encode()
         except AADError as error:
             await self._refuse(scope, send, str(error))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
@@ -25,16 +26,17 @@ class PairState(DefaultModelState):
     def add_request(self, req_index: int, new_req_data: Any) -> None:
         """Note what the request asks for."""
         super().add_request(req_index, new_req_data)
-        self.rows.parameters[new_req_data.req_id] = new_req_data.sampling_params
+        self.rows.add(new_req_data.req_id, new_req_data.sampling_params)
 
     def remove_request(self, req_id: str) -> None:
         """Forget a request."""
         super().remove_request(req_id)
-        self.rows.parameters.pop(req_id, None)
+        self.rows.remove(req_id)
 
     def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
         """Note the order of the batch; scores are asked for after the forward pass that follows."""
         self.rows.ids = list(input_batch.req_ids)
+        self.rows.counts = np.diff(input_batch.cu_num_logits_np).tolist()
         self._last_sampled = req_states.last_sampled_tokens
         return super().prepare_inputs(input_batch, req_states)
 
@@ -50,20 +52,47 @@ class _SecondRunnerRows(Rows):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.parameters: dict[str, Any] = {}  # request -> its sampling parameters
+        self.constrained: set[str] = set()
+        self.known: dict[
+            str, tuple[DecodingSettings, DecodingSettings]
+        ] = {}  # request -> the default then, its settings
         self.ids: list[str] = []
+        self.counts: list[int] = []  # rows of each: one, and one for each of its drafts
         self._last: tuple[Tensor, list[int]] | None = None
 
+    def add(self, name: str, parameters: Any) -> None:
+        """A request begins. parameters: its sampling parameters."""
+        self.known.pop(name, None)
+        self.parameters[name] = parameters
+        if constrained(parameters):
+            self.constrained.add(name)
+
+    def remove(self, name: str) -> None:
+        """A request ends."""
+        self.parameters.pop(name, None)
+        self.known.pop(name, None)
+        self.constrained.discard(name)
+
     def __call__(self, number: int) -> list[DecodingSettings] | None:
-        if len(self.ids) != number:
-            return None  # a profiling run, or drafts: several rows per request
-        found = [self.parameters.get(name) for name in self.ids]
-        return [self.settings(one.extra_args if one else None) for one in found]
+        if sum(self.counts) != number:
+            return None  # a profiling run
+        return [one for name, rows in zip(self.ids, self.counts, strict=True) for one in [self._of(name)] * rows]
+
+    def _of(self, name: str) -> DecodingSettings:
+        """Settings are read once per request: there may be hundreds of them at every step."""
+        default, found = self.known.get(name, (None, None))
+        if found is None or default is not self.model.default:
+            parameters = self.parameters.get(name)
+            found = self.settings(parameters.extra_args if parameters else None)
+            self.known[name] = (self.model.default, found)
+        return found
 
     def scored(self, scores: Tensor, settings: list[DecodingSettings]) -> None:
         self._last = None
-        if len(self.ids) == len(scores):
-            aad = [row for row, one in enumerate(settings) if one.strategy == "aad"]
-            watched = [row for row in aad if constrained(self.parameters.get(self.ids[row]))]
+        if self.constrained and len(self.ids) == len(scores):  # with drafts, nothing is counted
+            watched = [
+                row for row, name in enumerate(self.ids) if name in self.constrained and settings[row].strategy == "aad"
+            ]
             self._last = (scores, watched) if watched else None
 
     def chosen(self, last_sampled: Tensor, slots: Tensor, number: Tensor) -> None:

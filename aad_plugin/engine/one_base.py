@@ -1,9 +1,9 @@
-"""Policy and reference as one vLLM model: a base whose weights are held and read once, for a batch of two halves.
+"""Policy and reference as one vLLM model: a base whose weights are held and read once, for a batch of two sides.
 
-Every token stands in the batch twice, once for each side. The halves go through the same weights and differ in their
-adapters (`aad_plugin.engine.adapters`). In attention they stand side by side as twice the heads of one token, so that one
-layer and one block table keep both sides' keys and values. A step that is bound by reading weights costs what the policy
-alone costs.
+Every token stands in the batch twice, its policy's row before its reference's. The rows go through the same weights and
+differ in their adapters (`aad_plugin.engine.adapters`). In attention the two rows of a token are one row with twice the
+heads, so that one layer and one block table keep both sides' keys and values; since they lie side by side, that is a view.
+A step that is bound by reading weights costs what the policy alone costs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from aad_plugin.errors import ConfigError
 _BACKENDS = ("CPU_ATTN", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN")
 
 
-class Halves:
-    """Runs one model on both halves.
+class BothSides:
+    """Runs one model on both sides' rows.
 
     Args:
         model: a vLLM causal LM whose attention was doubled.
@@ -39,7 +39,7 @@ class Halves:
     def __call__(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """Return (T, 2H) hidden states, the policy's and the reference's, for (T,) ids and positions."""
         hidden = self.model(self._twice("ids", input_ids), self._twice("positions", positions), None, None)
-        return torch.cat(hidden.chunk(2), dim=-1)
+        return hidden.view(len(input_ids), -1)
 
     def _twice(self, name: str, x: Tensor) -> Tensor:
         """Return (2T,), at one address whatever T: captured CUDA graphs read their inputs where they were."""
@@ -47,8 +47,7 @@ class Halves:
         kept = self._kept.get(name)
         if kept is None or len(kept) < 2 * length or kept.dtype != x.dtype:
             kept = self._kept[name] = torch.empty(2 * length, dtype=x.dtype, device=x.device)
-        kept[:length].copy_(x)
-        kept[length : 2 * length].copy_(x)
+        kept[: 2 * length].view(length, 2).copy_(x[:, None])
         return kept[: 2 * length]
 
 
@@ -63,7 +62,7 @@ def twice_as_wide(vllm_config: VllmConfig) -> VllmConfig:
 
 
 def double_attention(model: nn.Module, layers: dict[str, Any], prefix: str) -> None:
-    """Let every attention layer take both halves as twice its heads.
+    """Let every attention layer take both rows of a token as twice its heads.
 
     Args:
         model: built under ``prefix``, changed in place. layers: vLLM's register of layers that keep state.
@@ -74,15 +73,15 @@ def double_attention(model: nn.Module, layers: dict[str, Any], prefix: str) -> N
         if name.startswith(f"{prefix}."):
             _check(name, layer)
     if any(isinstance(module, MoERunner) for module in model.modules()):
-        raise ConfigError(f"experts cannot be shared by two halves of a batch: {REMEDY}")
+        raise ConfigError(f"experts cannot be shared by two sides of a batch: {REMEDY}")
     for parent in list(model.modules()):
         for attribute, layer in list(parent.named_children()):
             if isinstance(layer, Attention):
-                setattr(parent, attribute, _HalvesAttention(layer))
+                setattr(parent, attribute, _DoubledAttention(layer))
 
 
-class _HalvesAttention(nn.Module):
-    """An attention layer with the heads of both halves; whatever else is asked of it is the layer's own."""
+class _DoubledAttention(nn.Module):
+    """An attention layer with the heads of both sides; whatever else is asked of it is the layer's own."""
 
     def __init__(self, layer: Attention) -> None:
         super().__init__()
@@ -93,8 +92,9 @@ class _HalvesAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (2T, heads · size) for inputs of (2T, …)."""
-        out = self.layer(*(torch.cat(x.chunk(2), dim=1) for x in (query, key, value)))
-        return torch.cat(out.chunk(2, dim=1))
+        # (2T, heads · size) -> (T, 2 · heads · size): rows of one token lie side by side.
+        out = self.layer(*(x.unflatten(0, (-1, 2)).flatten(1) for x in (query, key, value)))
+        return out.view(len(query), -1)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -106,14 +106,14 @@ class _HalvesAttention(nn.Module):
 def _check(name: str, layer: Any) -> None:
     if type(layer) is not Attention or layer.attn_type != AttentionType.DECODER:
         raise ConfigError(
-            f"{name} ({type(layer).__name__}) is no plain attention, which two halves could share: {REMEDY}"
+            f"{name} ({type(layer).__name__}) is no plain attention, which two sides could share: {REMEDY}"
         )
     if layer.kv_sharing_target_layer_name is not None:
-        raise ConfigError(f"{name} reads another layer's KV cache, which was not tried with two halves: {REMEDY}")
+        raise ConfigError(f"{name} reads another layer's KV cache, which was not tried with two sides: {REMEDY}")
     if "fp8" in layer.kv_cache_dtype:
-        raise ConfigError(f"a KV cache in {layer.kv_cache_dtype} was not tried with two halves: {REMEDY}")
+        raise ConfigError(f"a KV cache in {layer.kv_cache_dtype} was not tried with two sides: {REMEDY}")
     if layer.attn_backend.get_name() not in _BACKENDS:
         raise ConfigError(f"attention by {layer.attn_backend.get_name()} takes no doubled heads: {REMEDY}")
     for word in ("alibi_slopes", "sinks"):
         if getattr(layer.impl, word, None) is not None:
-            raise ConfigError(f"{name} has {word}, one for each head, which two halves would need twice: {REMEDY}")
+            raise ConfigError(f"{name} has {word}, one for each head, which two sides would need twice: {REMEDY}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from importlib import metadata
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from aad_plugin.engine.checks import check_drafts
 from aad_plugin.engine.plugin import ARCHITECTURE
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
@@ -46,6 +48,7 @@ def engine_pair(
     reference_revision: str | None = None,
     merge_adapters: bool | None = None,
     load_format: str | None = None,
+    speculative_config: Any = None,
 ) -> EnginePair:
     """Prepare a pair for vLLM: tokenizers compared, adapters merged where they cannot share their base, scores entered
     by ``hf_overrides``.
@@ -53,18 +56,19 @@ def engine_pair(
     Args:
         settings: of requests that name none; strategies that draw answers start from the policy's own logits.
         dtype: of the engine. reference_revision: of the second checkpoint on the hub.
-        merge_adapters: False shares the base's weights where both sides can, True merges all the same; None shares on CPU
-            and merges on GPUs, where sharing was not seen yet.
+        merge_adapters: None or False shares the base's weights where both sides can, True merges all the same.
         load_format: of the engine; pickles are read only where it asks for them.
+        speculative_config: of the engine, a mapping or JSON: drafts, which the pair reads without loss.
     Raises:
+        ConfigError: drafts that a pair cannot have.
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
+    if speculative_config is not None:
+        check_drafts(_mapping(speculative_config))
     if load_format in (None, "auto"):
         refuse_pickles(source)
-    if merge_adapters is None:
-        merge_adapters = on_gpu()
-    if not isinstance(merge_adapters, bool):
+    if not isinstance(merge_adapters, bool | None):
         raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
     if torch.version.cuda is not None:
         # Whoever asked torch for a GPU before (lm-eval does) can fork no process that uses one.
@@ -94,6 +98,20 @@ def engine_pair(
     if (context := _shorter_context(checkpoints[0], reference, reference_revision)) is not None:
         arguments["max_model_len"] = context
     return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), arguments)
+
+
+def _mapping(given: Any) -> dict[str, Any]:
+    """Return ``speculative_config`` as a user gives it, in Python or on a command line."""
+    try:
+        found = json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"speculative_config must be a mapping, got {given!r} "
+            '(for example {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4})'
+        )
+    return found
 
 
 def _shared_vocab_size(tokenizer: str, reference: str, revision: str | None) -> int:

@@ -40,10 +40,10 @@ def _settings(own: tuple[tuple[str, Any], ...], default: DecodingSettings) -> De
         if name not in _NAMES:
             known = [_PREFIX + one for one in _NAMES]
             raise ConfigError(f"unknown {_PREFIX}{name}{nearest(_PREFIX + name, known)}; there are {', '.join(known)}")
-    changed = default.override(**dict(zip(names, (value for _, value in own), strict=True)))
-    if changed.strategy not in STRATEGIES:
+    asked = dict(own).get(f"{_PREFIX}strategy")
+    if asked is not None and asked not in STRATEGIES:
         raise ConfigError(
-            f"aad_strategy must be one of {', '.join(STRATEGIES)}, got {changed.strategy!r} (sample and best_of_n are "
-            "temperature and n of a greedy request)"
+            f"aad_strategy must be one of {', '.join(STRATEGIES)}, got {asked!r}{nearest(str(asked), STRATEGIES)} (sample "
+            "and best_of_n are temperature and n of a greedy request)"
         )
-    return changed
+    return default.override(**dict(zip(names, (value for _, value in own), strict=True)))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from aad_plugin.decoding import IMPLAUSIBLE, aad_scores, aad_scores_of_candidates, eft_scores, list_candidates
+from aad_plugin.decoding import (
+    IMPLAUSIBLE,
+    aad_scores,
+    aad_scores_above,
+    aad_scores_of_candidates,
+    eft_scores,
+    list_candidates,
+)
 from aad_plugin.settings import DecodingSettings
 
 STRATEGIES = ("aad", "greedy", "reference", "eft")
@@ -44,6 +53,41 @@ class Room:
         return self._kept[: like.numel()].view(like.shape)
 
 
+def reads_both(settings: Sequence[DecodingSettings]) -> bool:
+    """Whether rows of these settings need both sides."""
+    kinds = {one.strategy for one in settings}
+    return kinds != {"greedy"} and kinds != {"reference"}
+
+
+def warm(policy: Tensor, reference: Tensor) -> None:
+    """Compile what scores rows on a device, for one row and for any number of rows: a request need not wait for it.
+
+    Args:
+        policy, reference: (R, V) rows as a step has them.
+    """
+    for number in (1, 2, 3):
+        _scored(policy[:number], reference[:number], 0.1)
+
+
+@functools.cache
+def _compiled() -> Any:
+    return torch.compile(aad_scores_above, fullgraph=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _threshold(alpha: float, device: torch.device) -> Tensor:
+    """A tensor, since compiled code is made anew for every number."""
+    return torch.tensor(math.log(alpha), dtype=torch.float32, device=device)
+
+
+def _scored(policy: Tensor, reference: Tensor, alpha: float) -> Tensor:
+    """Return :func:`aad_scores`; on a GPU by a few compiled kernels instead of a dozen, each of which costs a launch."""
+    if policy.device.type != "cuda":
+        return aad_scores(policy, reference, alpha)
+    found: Tensor = _compiled()(policy, reference, _threshold(alpha, policy.device))
+    return found
+
+
 def score_rows(
     policy: Side,
     reference: Side,
@@ -61,7 +105,8 @@ def score_rows(
         vocab_size: width the host expects.
         room: where the scores may be laid; read them before the next step.
     """
-    kinds = sorted(set(settings), key=repr)
+    # By identity first: hashing hundreds of settings at every step takes longer than scoring them.
+    kinds = sorted(set({id(one): one for one in settings}.values()), key=repr)
     if len(kinds) == 1:
         scores = _scores(policy, reference, kinds[0], shared, None, room)
     else:
@@ -105,7 +150,7 @@ def _scores(
     if settings.strategy == "eft":
         return eft_scores(policy_logits, _there(whole(reference)), settings.eft_scale)
     if not reference.on_demand:
-        return aad_scores(policy_logits, _there(whole(reference)), settings.alpha)
+        return _scored(policy_logits, _there(whole(reference)), settings.alpha)
     candidates = list_candidates(policy_logits, settings.alpha)
     out = room(policy_logits) if room else None
     if candidates.most == 1:

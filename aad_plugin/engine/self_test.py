@@ -1,5 +1,8 @@
 """Does the engine choose the tokens that transformers chooses? A few prompts, before anything is served.
 
+Choices are held along one text, the float32 pair's own answer: the engine goes on from every fourth of its steps, so that
+a choice that rounding turned costs the three that follow it and not the rest of an answer.
+
 The expectation is made in a process of its own, so that its weights are gone when the engine loads:
 
     python -m aad_plugin.engine.self_test '{"pair": "demo"}' expected.json
@@ -15,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,8 @@ PROMPTS = (
     "Name three rivers and say where they flow.",
     "Explain in two sentences what a lighthouse is for.",
 )
-TOKENS = 16
+STEPS = 16  # of a text
+TOKENS = 4  # asked of the engine at a time
 # Kernels of two engines differ by rounding; a choice this close may fall either way.
 _CLOSE = {"float32": 1e-4}
 _CLOSE_ROUNDED = 0.25
@@ -37,6 +42,31 @@ _CLOSE_ROUNDED = 0.25
 
 class Mismatch(AADError):
     """The engine's tokens are not those of the transformers path."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a self-test found.
+
+    Attributes:
+        tokens: that agree. expected: tokens that were compared with. near_tie: the largest margin, in nats, at which the
+            engines parted; None where they never did. close: the margin up to which rounding may decide.
+    """
+
+    tokens: int
+    expected: int
+    near_tie: float | None
+    close: float
+
+    def __str__(self) -> str:
+        """Return the one line that a server says."""
+        same = f"self-test passed: {self.tokens} of {self.expected} tokens as with transformers"
+        if self.near_tie is None:
+            return same
+        return (
+            f"{same}; where an answer parts, two choices were as good as equal (largest such margin {self.near_tie:.2g} "
+            f"nats; up to {self.close:g} is rounding), and the rest of that answer is not compared"
+        )
 
 
 class EngineProof:
@@ -50,7 +80,7 @@ class EngineProof:
     """
 
     def __init__(self, account: Mapping[str, Any], parts: dict[str, Any], dtype: str) -> None:
-        self._file = proof_file(account, "vllm-")
+        self._file = proof_file({**account, "test": [STEPS, TOKENS, "float32"]}, "vllm-")
         self._dtype = dtype
         self.status, self.seconds = "remembered" if self._file.is_file() else "proven", 0.0
         if os.environ.get("AAD_PLUGIN_PROOF") == "0":
@@ -74,11 +104,16 @@ class EngineProof:
         found = decode([one["ids"] for one in self._expected])
         agreed = compare_tokens(self._expected, [list(tokens) for tokens in found], self._dtype)
         self.seconds += time.monotonic() - start
-        remember(self._file, {"agreed": agreed, "seconds": round(self.seconds, 1)})
+        remember(self._file, {"agreed": agreed.tokens, "seconds": round(self.seconds, 1)})
 
 
 def expected_tokens(parts: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
-    """Decode the prompts by AAD on transformers in a child process; return prompt ids, tokens and margins of each."""
+    """Decode the prompts by AAD on transformers in a child process, in float32 where memory holds it.
+
+    Returns:
+        for every place of every text where the engine goes on: prompt, the text's ids so far, the tokens that follow, their
+        margins, and the step of the first.
+    """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "expected.json"
         given = json.dumps({**parts, "dtype": dtype} if dtype != "auto" else parts)
@@ -93,14 +128,16 @@ def expected_tokens(parts: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
         return json.loads(target.read_text())
 
 
-def compare_tokens(expected: list[dict[str, Any]], found: list[list[int]], dtype: str) -> int:
-    """Return how many tokens agree; a difference ends its prompt where the choice was closer than rounding.
+def compare_tokens(expected: list[dict[str, Any]], found: list[list[int]], dtype: str) -> Agreement:
+    """Return how many tokens agree, and why others do not.
+
+    A difference ends its prompt where the choice was closer than rounding.
 
     Raises:
         Mismatch: the engine chose another token where the choice was clear.
     """
     close = _CLOSE.get(dtype, _CLOSE_ROUNDED)
-    agreed = 0
+    agreed, parted = 0, []
     for one, tokens in zip(expected, found, strict=True):
         for step, (wanted, margin) in enumerate(zip(one["tokens"], one["margins"], strict=True)):
             got = tokens[step] if step < len(tokens) else None
@@ -109,12 +146,14 @@ def compare_tokens(expected: list[dict[str, Any]], found: list[list[int]], dtype
             elif margin > close:
                 raise Mismatch(
                     f"the engine chose token {got} where transformers chooses {wanted} by a margin of {margin:.3g} "
-                    f"(prompt {one['prompt']!r}, step {step}): not served. Try dtype float32 to see whether it is "
-                    "rounding, and report it with the engine's version otherwise"
+                    f"(prompt {one['prompt']!r}, step {one.get('start', 0) + step}): not served. Try dtype float32 to "
+                    "see whether it is rounding, and report it with the engine's version otherwise"
                 )
             else:
+                parted.append(margin)
                 break
-    return agreed
+    total = sum(len(one["tokens"]) for one in expected)
+    return Agreement(agreed, total, max(parted, default=None), close)
 
 
 def _main(given: str, target: str) -> None:
@@ -124,19 +163,45 @@ def _main(given: str, target: str) -> None:
     from aad_plugin.pair.answering import encode_prompts
     from aad_plugin.pair.model import load_pair
 
-    pair = load_pair(**json.loads(given), strategy="aad")
+    parts = json.loads(given)
+    pair = load_pair(**{**parts, "dtype": "float32"} if _holds_float32(parts) else parts, strategy="aad")
     found = []
     for prompt in PROMPTS:
         ids, mask = encode_prompts(pair, [prompt])
         with torch.no_grad():
             out = pair.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=TOKENS, output_scores=True,
+                input_ids=ids, attention_mask=mask, max_new_tokens=STEPS, output_scores=True,
                 return_dict_in_generate=True,
             )  # fmt: skip
-        tokens = out.sequences[0, ids.shape[1] :].tolist()
+        text = out.sequences[0].tolist()
         margins = [_margin(scores[0], pair.settings.alpha) for scores in out.scores]
-        found.append({"prompt": prompt, "ids": ids[0].tolist(), "tokens": tokens, "margins": margins})
+        for start in range(0, len(margins), TOKENS):
+            at, end = ids.shape[1] + start, min(start + TOKENS, len(margins))
+            found.append(
+                {
+                    "prompt": prompt, "start": start, "ids": text[:at], "tokens": text[at : ids.shape[1] + end],
+                    "margins": margins[start:end],
+                }
+            )  # fmt: skip
     Path(target).write_text(json.dumps(found))
+
+
+def _holds_float32(parts: Mapping[str, Any]) -> bool:
+    """Whether this machine's free memory holds the pair in float32."""
+    import psutil
+    from transformers import AutoConfig
+
+    from aad_plugin.engine.plan import part
+    from aad_plugin.sources.parts import PART_NAMES, resolve
+
+    named = {name: parts[name] for name in PART_NAMES if name in parts}
+    source = resolve(parts.get("pair"), **named)
+    models = [source.backbone] if source.shares_base else [source.backbone, source.reference]
+    try:
+        size = sum(part(AutoConfig.from_pretrained(model), "float32").weight_bytes for model in models if model)
+    except (ImportError, OSError, ValueError):  # loading says why
+        return False
+    return size < 0.8 * psutil.virtual_memory().available
 
 
 def _margin(scores: Any, alpha: float) -> float:

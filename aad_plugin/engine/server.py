@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from aad_plugin.engine.middleware import SHARED_IDS, model_names
+from aad_plugin.engine.middleware import IGNORE_TEMPERATURE, SHARED_IDS, model_names
 from aad_plugin.engine.options import EnginePair, with_users
 from aad_plugin.engine.self_test import TOKENS, compare_tokens
 from aad_plugin.errors import ConfigError
@@ -69,12 +69,18 @@ async def attach(engine: Any) -> None:
         )
 
 
-def serve(arguments: Sequence[str], expected: list[dict[str, Any]] | None, *, only_test: bool = False) -> None:
+def serve(
+    arguments: Sequence[str],
+    expected: list[dict[str, Any]] | None,
+    *,
+    only_test: bool = False,
+    ignore_temperature: bool = False,
+) -> None:
     """Start the engine and listen until stopped; blocks.
 
     Args:
         arguments: of ``vllm serve``. expected: what the self-test compares with; None leaves it out.
-        only_test: end after the self-test.
+        only_test: end after the self-test. ignore_temperature: of requests whose strategy reads both models.
     Raises:
         Mismatch: the engine chooses other tokens than transformers; nothing is served.
     """
@@ -90,6 +96,7 @@ def serve(arguments: Sequence[str], expected: list[dict[str, Any]] | None, *, on
     args = parser.parse_args(list(arguments))
     validate_parsed_serve_args(args)
     overrides = json.loads(args.hf_overrides) if isinstance(args.hf_overrides, str) else args.hf_overrides
+    os.environ[IGNORE_TEMPERATURE] = "1" if ignore_temperature else ""
     os.environ[SHARED_IDS] = str(overrides["aad"]["shared_vocab_size"])  # vLLM makes the middleware without arguments
     uvloop.run(_serve(args, expected, only_test))
 
@@ -98,20 +105,30 @@ async def _serve(args: Any, expected: list[dict[str, Any]] | None, only_test: bo
     from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
     from vllm.entrypoints.launchers.launcher import setup_server
 
+    print(_starting(args), flush=True)
     address, sock = setup_server(args, reuse_port=False)
     try:
         async with build_async_engine_client(args) as engine:
             await attach(engine)
             say_dtype(engine.model_config.dtype)
             if expected is not None:
-                agreed = compare_tokens(expected, await _decode(engine, expected), str(args.dtype))
-                print(f"self-test: {agreed} of {len(expected) * TOKENS} tokens as with transformers", flush=True)
+                print(compare_tokens(expected, await _decode(engine, expected), str(args.dtype)), flush=True)
             if only_test:
                 return
             stopped = await build_and_serve(engine, address, sock, args, timeout_graceful_shutdown=_GRACE_S)
         await stopped
     finally:
         sock.close()
+
+
+def _starting(args: Any) -> str:
+    """What a user is told before vLLM's silence."""
+    if args.enforce_eager:
+        return "starting vLLM without compilation (--enforce-eager)"
+    return (
+        "starting vLLM, which compiles the model before it listens: two to five minutes the first time, less afterwards "
+        "(--enforce-eager starts sooner and decodes slower)"
+    )
 
 
 async def _decode(engine: Any, expected: list[dict[str, Any]]) -> list[list[int]]:

@@ -54,19 +54,20 @@ class _FirstRunnerRows(Rows):
 
     def __call__(self, number: int) -> list[DecodingSettings] | None:
         self._count_emptied()
-        ids = self.runner.input_batch.req_ids
-        if len(ids) != number:
+        batch = self.runner.input_batch
+        counts = [1 + len(drafts) for drafts in batch.spec_token_ids[: len(batch.req_ids)]]
+        if sum(counts) != number:
             return None  # a profiling run: no requests yet
         found = []
-        for name in ids:
+        for name, rows in zip(batch.req_ids, counts, strict=True):
             parameters = self.runner.requests[name].sampling_params
-            found.append(self.settings(parameters.extra_args if parameters else None))
+            found += [self.settings(parameters.extra_args if parameters else None)] * rows
         return found
 
     def scored(self, scores: Tensor, settings: list[DecodingSettings]) -> None:
         ids = self.runner.input_batch.req_ids
         if len(ids) != len(scores):
-            return
+            return  # drafts: nothing is counted
         requests = self.runner.requests
         watched = {
             name: (row, len(requests[name].output_token_ids))

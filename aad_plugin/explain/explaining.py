@@ -5,6 +5,7 @@ explain(AlignedPair.from_pretrained("demo"), "How do I keep bread fresh?", max_n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import Explanation
 from aad_plugin.explain.texts import steps_of
-from aad_plugin.pair.answering import Prompt, answer, check_room, encode_prompts
+from aad_plugin.pair.answering import Prompt, answer, check_room, encode_prompts, token_bar
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.recorder import Reading, read_answer
@@ -30,13 +31,14 @@ def explain(
     max_new_tokens: int = 256,
     chat: bool | None = None,
     beside_greedy: bool = True,
+    progress: bool = False,
     **settings: Any,
 ) -> Explanation:
     """Answer one prompt and say at every step what both models found.
 
     Args:
         prompt, strategy, max_new_tokens, chat, settings: as for :func:`aad_plugin.answer`.
-        beside_greedy: also decode the policy's greedy answer.
+        beside_greedy: also decode the policy's greedy answer. progress: draw a bar of tokens on the standard error.
     Returns:
         the answer :func:`aad_plugin.answer` gives, with its steps; the figures of aad, eft, greedy, sample and
         best_of_n are those the tokens were chosen by (what the strategy did not read of the reference is asked once
@@ -48,21 +50,18 @@ def explain(
     ids, mask = encode_prompts(pair, [prompt], chat)
     check_room(pair, [ids[0].tolist()], max_new_tokens)
     readings: list[Reading] = []
-    decode(
-        pair,
-        ids,
-        mask,
-        chosen,
-        picker=picker_for(chosen),
-        prompts=[prompt],
-        on_readings=readings.extend,
-        max_new_tokens=max_new_tokens,
-    )
+    with token_bar(chosen.strategy, max_new_tokens, 1, progress) as on_step:
+        decode(
+            pair, ids, mask, chosen, picker=picker_for(chosen), prompts=[prompt], on_readings=readings.extend,
+            on_step=functools.partial(on_step, 0), max_new_tokens=max_new_tokens,
+        )  # fmt: skip
     steps = steps_of(readings[0], pair.tokenizer)
     text = "".join(step.chosen.text for step in steps if not step.special)
     greedy = text if chosen.strategy == "greedy" else None
     if beside_greedy and greedy is None:
-        (greedy,) = answer(pair, [prompt], strategy="greedy", max_new_tokens=max_new_tokens, chat=chat)
+        (greedy,) = answer(
+            pair, [prompt], strategy="greedy", max_new_tokens=max_new_tokens, chat=chat, progress=progress
+        )
     truncated = len(steps) == max_new_tokens and steps[-1].chosen.id not in _end_tokens(pair)
     return Explanation(
         prompt=_shown(prompt),
@@ -72,6 +71,7 @@ def explain(
         truncated=truncated,
         greedy=greedy if beside_greedy else None,
         dtype=_dtype(pair),
+        pair=_pair_name(pair),
     )
 
 
@@ -96,7 +96,16 @@ def explain_answer(
     (reading,) = read_answer(pair, whole, mask, chosen.alpha)
     settings = {"strategy": None, "alpha": chosen.alpha}
     steps = steps_of(reading, pair.tokenizer)
-    return Explanation(_shown(prompt), text, settings, steps, given=True, dtype=_dtype(pair))
+    return Explanation(_shown(prompt), text, settings, steps, given=True, dtype=_dtype(pair), pair=_pair_name(pair))
+
+
+def _pair_name(pair: AlignedPair) -> str:
+    """The preset's name, or the last parts of its checkpoints' paths."""
+    source = pair.source
+    if source is None:
+        return ""
+    parts = source.parts().values()
+    return source.preset or " + ".join("/".join(str(part).rstrip("/").split("/")[-2:]) for part in parts)
 
 
 def _dtype(pair: AlignedPair) -> str:

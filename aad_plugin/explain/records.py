@@ -97,7 +97,7 @@ class Explanation:
         given: the answer was handed in and only scored; otherwise it was decoded, and every figure is of that decoding.
         truncated: the answer ran into its token budget; None for a given one.
         greedy: what greedy decoding of the policy answers, where it was asked for.
-        dtype: what the pair computed in, "bfloat16".
+        dtype: what the pair computed in, "bfloat16". pair: its name, or its parts'; "" for one put together in memory.
     """
 
     prompt: str
@@ -108,6 +108,7 @@ class Explanation:
     truncated: bool | None = None
     greedy: str | None = None
     dtype: str = ""
+    pair: str = ""
 
     @property
     def reward(self) -> float:
@@ -134,6 +135,7 @@ class Explanation:
             "answer": self.answer,
             "greedy_answer": self.greedy,
             "settings": dict(self.settings),
+            "pair": self.pair,
             "dtype": self.dtype,
             "given": self.given,
             "truncated": self.truncated,

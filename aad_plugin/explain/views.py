@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ def write_explanation(explanation: Explanation, path: Path) -> None:
     data = {
         "prompt": explanation.prompt,
         "title": _title(explanation),
+        "pair": explanation.pair,
+        "made": ", ".join(filter(None, (explanation.dtype, f"aad_plugin {metadata.version('aad_plugin')}"))),
         "about": _about(explanation),
         "greedy": explanation.greedy,
         "near_tie": _NEAR_TIE.format(explanation.dtype),

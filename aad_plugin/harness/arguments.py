@@ -18,7 +18,7 @@ from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown
 from aad_plugin.sources.parts import PairSource
 
 LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
-_OWN = (*OWN, *REFERENCE_OPTIONS, "loglikelihood", "answers_dir", "trace")
+_OWN = (*OWN, *REFERENCE_OPTIONS, "loglikelihood", "answers_dir", "draft_model", "trace")
 
 
 @dataclass
@@ -33,6 +33,7 @@ class PairArguments:
         reference_device: where the reference goes, or None.
         answers_dir: where answers are kept as they arrive; None is the default folder, "none" keeps nothing.
         shortcuts: see :class:`AlignedPair`.
+        draft_model: a small model that guesses the next tokens, or None; of a loaded pair, its own.
         trace: folder for what was read at every token of every answer; None traces nothing.
         hflm: everything that lm-eval's HFLM takes.
         telling: every given model_arg that can change an answer, as it was written; belongs to the key of answers.
@@ -45,6 +46,7 @@ class PairArguments:
     reference_device: str | None = None
     answers_dir: str | None = None
     shortcuts: str = "auto"
+    draft_model: str | None = None
     trace: str | None = None
     hflm: dict[str, Any] = field(default_factory=dict)
     telling: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class PairArguments:
         """
         rest = dict(model_args)
         if "peft" in rest:
-            raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=… adapter=…")
+            raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=…,adapter=…")
         rest["pretrained"] = pretrained
         source = take_source(rest, pair)
         settings, loglikelihood = _decoding(rest, source.settings)
@@ -73,7 +75,10 @@ class PairArguments:
             raise ConfigError(
                 f"policy and reference share one base model, so {named} has no meaning here: leave it out"
             )
-        kept = {"answers_dir": answers_dir, "shortcuts": shortcuts, "trace": trace}
+        draft = rest.pop("draft_model", None)
+        if draft is not None:
+            _check_drafted(rest.get("batch_size", 1), trace)
+        kept = {"answers_dir": answers_dir, "shortcuts": shortcuts, "draft_model": draft, "trace": trace}
         return cls(source, settings, loglikelihood, options, device, **kept, hflm=rest, telling=telling(model_args))
 
     @classmethod
@@ -92,6 +97,19 @@ class PairArguments:
         hflm = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
         # A pair's own names are listed for the suggestion; parse() has taken them out of `hflm` already.
         refuse_unknown(self.hflm, [*_OWN, *hflm], config)
+
+
+def _check_drafted(batch_size: Any, trace: str | None) -> None:
+    if str(batch_size) != "1":
+        raise ConfigError(
+            f"draft_model guesses for one prompt at a time, got batch_size={batch_size}: pass batch_size=1, or leave "
+            "draft_model out"
+        )
+    if trace is not None:
+        raise ConfigError(
+            "a trace shows one token at a time, draft_model reads several at once: leave one of them out (in float32 "
+            "the tokens are the same)"
+        )
 
 
 def _folder(trace: Any) -> str | None:

@@ -132,6 +132,7 @@ class AADLM(PairAnswers, HFLM):
             reference_tokenizer=self._reference_tokenizer(own["reference"]),
             adapter_revision=options.get("revision"),
             shortcuts=arguments.shortcuts,
+            draft_model=arguments.draft_model,
             pickles=options.get("use_safetensors") is False,
         )
         self._model = AlignedPair.from_parts(parts)

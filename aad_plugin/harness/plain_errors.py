@@ -7,12 +7,15 @@ registered. All errors of the places wrapped here are about the command line, so
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
 
 from aad_plugin.errors import AADError, ConfigError, nearest
+from aad_plugin.harness.own_tasks import our_tasks_alone
 
 _MISTAKES = (ValueError, TypeError, KeyError, OSError)
 
@@ -54,10 +57,11 @@ def refuse_mistakes() -> None:
     @functools.wraps(find)
     def process_tasks(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = self.tasks
-        try:
-            return _plainly(find, self, *args, **kwargs)
-        except ConfigError as error:
-            raise ConfigError(str(error) + _nearest_tasks(asked, self)) from error
+        with our_tasks_alone() if _all_ours(asked, self) else nullcontext():
+            try:
+                return _plainly(find, self, *args, **kwargs)
+            except ConfigError as error:
+                raise ConfigError(str(error) + _nearest_tasks(asked, self)) from error
 
     process_tasks._plain_aad_errors = True  # type: ignore[attr-defined]
     EvaluatorConfig.from_cli = classmethod(from_cli)  # type: ignore[assignment]
@@ -91,11 +95,21 @@ def _check_model(name: Any) -> None:
         raise ConfigError(f"no model {name!r}{nearest(name, known)}; lm-eval knows {', '.join(sorted(known))}")
 
 
+def _all_ours(asked: Any, config: Any) -> bool:
+    """Whether every task asked for is one of this package's by its name; a user's own folder may build on any task."""
+    words = _words(asked)
+    return not config.include_path and bool(words) and all(re.fullmatch(r"aad_\w+", word) for word in words)
+
+
+def _words(asked: Any) -> list[str]:
+    words = asked.split(",") if isinstance(asked, str) else list(asked or [])
+    return [part.strip() for word in words if isinstance(word, str) for part in word.split(",")]
+
+
 def _nearest_tasks(asked: Any, config: Any) -> str:
     from lm_eval.tasks import TaskManager
 
-    words = asked.split(",") if isinstance(asked, str) else list(asked or [])
-    words = [part.strip() for word in words if isinstance(word, str) for part in word.split(",")]
+    words = _words(asked)
     manager = TaskManager(include_path=config.include_path, metadata=config.metadata or {})
     missing = [word for word in words if not word.endswith(".yaml") and not manager.match_tasks([word])]
     hints = [nearest(word, manager.all_tasks) for word in missing[:3]]

@@ -9,6 +9,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.harness import own_tasks
+
 _MODELS = {
     "aad": "aad_plugin.harness.model:AADLM",
     "aad-vllm": "aad_plugin.harness.vllm_model:AADVLLM",
@@ -66,7 +68,7 @@ def register_tasks() -> None:
         )
         # A user who switches the defaults off wants their own folder alone.
         paths = [tasks_path(), *users] if include_defaults else users
-        original(self, verbosity, paths or None, include_defaults, metadata)
+        original(self, verbosity, paths or None, include_defaults and not own_tasks.ALONE.get(), metadata)
         self.include_path = include_path
 
     init._finds_aad_tasks = True  # type: ignore[attr-defined]

@@ -66,6 +66,7 @@ class AADVLLM(PairAnswers, VLLM):
         self._pair = engine_pair(
             arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), reference_revision=revision,
             merge_adapters=options.pop("merge_adapters", None), load_format=options.get("load_format"),
+            speculative_config=options.get("speculative_config"),
         )  # fmt: skip
         if arguments.trace:
             raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")

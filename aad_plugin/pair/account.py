@@ -32,6 +32,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "path": pair.proof.path if pair.proof else "not proven",
         "weights": weights_mark(pair),
         "versions": versions(),
+        **({"draft": pair.draft.account()} if pair.draft is not None else {}),
     }
 
 

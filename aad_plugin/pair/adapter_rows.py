@@ -175,6 +175,8 @@ class _Siblings:
             self._room = room if x.shape[1] == 1 and not torch.is_grad_enabled() else None
         return room.fill(x)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _stack(self, name: str, device: torch.device) -> tuple[Tensor, slice]:
         """Return an adapter's A matrices of all layers as (in, r) and their place.
 

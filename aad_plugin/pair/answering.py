@@ -7,7 +7,8 @@ answer(AlignedPair.from_pretrained("demo"), ["How do I boil an egg?"], max_new_t
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,9 +41,10 @@ def answer(
         prompts: plain strings, or chat messages [{"role": …, "content": …}, …].
         strategy: any strategy; default the pair's.
         max_new_tokens: budget per answer, in tokens.
-        batch_size: prompts decoded together; changes no answer in float32.
+        batch_size: prompts decoded together; changes no answer in float32. With a draft model it is 1.
         chat: wrap strings as one user turn by the chat template; default: whenever the tokenizer has one.
         stop: strings that end an answer (cut off).
+        progress: draw a bar of tokens on the standard error.
         **settings: alpha, n, picker, eft_scale, temperature, top_p, seed.
     Returns:
         one string per prompt, in order.
@@ -61,22 +63,31 @@ def answer(
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     picker = picker_for(chosen)
     answers = [""] * len(encoded)
-    for start in tqdm(range(0, len(order), batch_size), disable=not progress, unit="batch", desc=chosen.strategy):
-        rows = order[start : start + batch_size]
-        ids, mask = _left_pad([encoded[i] for i in rows], pair)
-        tokens = decode(
-            pair,
-            ids,
-            mask,
-            chosen,
-            stop=stop,
-            picker=picker,
-            prompts=[prompts[i] for i in rows],
-            max_new_tokens=max_new_tokens,
-        )
-        for i, row in zip(rows, tokens, strict=True):
-            answers[i] = _cut(pair.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True), stop)
+    batch_size = batch_size if pair.draft is None else 1
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    with token_bar(chosen.strategy, max_new_tokens, len(batches), progress) as on_step:
+        for number, rows in enumerate(batches):
+            ids, mask = _left_pad([encoded[i] for i in rows], pair)
+            tokens = decode(
+                pair, ids, mask, chosen, stop=stop, picker=picker, prompts=[prompts[i] for i in rows],
+                on_step=functools.partial(on_step, number), max_new_tokens=max_new_tokens,
+            )  # fmt: skip
+            on_step(number, max_new_tokens)
+            for i, row in zip(rows, tokens, strict=True):
+                answers[i] = _cut(pair.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True), stop)
     return answers
+
+
+@contextmanager
+def token_bar(name: str, max_new_tokens: int, num_batches: int, progress: bool) -> Iterator[Callable[[int, int], None]]:
+    """Draw a bar of decoding steps, gone when it is done; yields what is told (number of the batch, its tokens so far).
+
+    Args:
+        max_new_tokens: of each batch; a batch that ends earlier counts whole. progress: False draws nothing.
+    """
+    total = max_new_tokens * num_batches
+    with tqdm(total=total, disable=not progress, unit="token", desc=name, leave=False) as bar:
+        yield lambda batch, tokens: bar.update(max(0, batch * max_new_tokens + tokens - bar.n))
 
 
 def encode_prompts(

@@ -16,6 +16,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.one_base import OneBase
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.sources.peft_warnings import without_peft_warnings
 
 # Numbers compared of each weight before and after adapters are loaded.
 _SAMPLED = 4096
@@ -46,7 +47,8 @@ def attach_adapters(
     before = _sampled_weights(base, vocab_size)
     options = {"revision": revision} if revision and not Path(source.adapter or "").is_dir() else {}
     try:
-        model = PeftModel.from_pretrained(base, str(source.adapter), adapter_name="policy", **options)
+        with without_peft_warnings():
+            model = PeftModel.from_pretrained(base, str(source.adapter), adapter_name="policy", **options)
         # PEFT only warns of tensors that find no layer, and says which only when an adapter is loaded by itself.
         for name, path in adapters.items():
             own = options if name == "policy" else {}
@@ -136,5 +138,5 @@ def _check_base(source: PairSource, before: dict[str, torch.Tensor], after: dict
         raise ConfigError(
             f"loading adapter {source.adapter!r} rewrote {len(changed)} of the base's own weights (first {changed[0]}), so "
             "the base is no longer the reference: an init_lora_weights such as 'pissa' or 'olora' does that. Save it as "
-            "plain LoRA (PEFT: path_initial_model_for_weight_conversion=…), or merge it and pass policy=… reference=…"
+            "plain LoRA (PEFT: path_initial_model_for_weight_conversion=…), or merge it and pass policy=…,reference=…"
         )

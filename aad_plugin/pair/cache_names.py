@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import cache as once
 from typing import Any
 
 from torch import nn
@@ -23,6 +24,7 @@ from aad_plugin.errors import ConfigError
 NAMES = ("cache", "past_key_values", "cache_params")
 
 
+@once
 def host_name() -> str:
     """Return the name under which the installed ``generate`` keeps a causal LM's cache among its model_kwargs.
 
@@ -35,7 +37,7 @@ def host_name() -> str:
 
         raise ConfigError(
             f"transformers {transformers.__version__} passes its cache to models by none of the names {', '.join(NAMES)}: "
-            "use a version that this release of aad_plugin was run on (README, table of versions)"
+            "use a version that this release of aad_plugin was run on (docs/versions.md)"
         )
     return name
 
@@ -70,9 +72,13 @@ def take(values: Mapping[str, Any]) -> Cache | None:
 
 def output(logits: Any, cache: Cache | None) -> CausalLMOutputWithPast:
     """Return a causal LM's output with the cache in the field that the installed transformers reads it from."""
+    return CausalLMOutputWithPast(logits=logits, **{_output_name(): cache})
+
+
+@once
+def _output_name() -> str:
     known = {field.name for field in fields(CausalLMOutputWithPast)}
-    name = next(name for name in NAMES if name in known)
-    return CausalLMOutputWithPast(logits=logits, **{name: cache})
+    return next(name for name in NAMES if name in known)
 
 
 def host_takes(cache: Cache) -> bool:
@@ -91,5 +97,16 @@ def has_attention(cache: Cache) -> bool:
 
 
 def _parameter(function: Callable[..., Any]) -> str | None:
+    # A class's own function is read once, whatever object it is bound to; what an object carries itself may change.
+    own = getattr(function, "__func__", None)
+    return _read_signature(function) if own is None else _read_class(own)
+
+
+@once
+def _read_class(function: Callable[..., Any]) -> str | None:
+    return _read_signature(function)
+
+
+def _read_signature(function: Callable[..., Any]) -> str | None:
     parameters = inspect.signature(function).parameters
     return next((name for name in NAMES if name in parameters), None)

@@ -29,8 +29,8 @@ class FiniteWatch(StoppingCriteria):
         """Take the rows of the step about to be chosen; nothing is waited for.
 
         Args:
-            rows: role -> (B, V) logits, kept until the next step. scores: (B, V), of which one that is not finite stands
-                for rows that are not. step: where decoding stands, for the error.
+            rows: role -> (R, V) logits, kept until the next step. scores: of these rows; one that is not finite
+                stands for rows that are not. step: where decoding stands, for the error.
         """
         total = scores.sum(dtype=torch.float32)
         self._steps.append(((total - total) != 0, step))  # NaN for a sum that is NaN or inf

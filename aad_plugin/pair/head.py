@@ -38,11 +38,8 @@ class HeadInput:
         self._hidden: Tensor | None = None
         self._output: Tensor | None = None
         self._is_last: bool | None = None
-        self._exact = False
         # Only a plain head can be asked for its sums before they are rounded.
         self._sums_on_gpu = type(self.head) is nn.Linear and not hasattr(self.head, "_hf_hook")
-        if self._sums_on_gpu:
-            self.head.forward = self._forward
         self.head.register_forward_pre_hook(self._before)
         self.head.register_forward_hook(self._after)
 
@@ -62,11 +59,19 @@ class HeadInput:
     def exact(self) -> Iterator[None]:
         """Inside the block the head keeps its sums in float32 where it can, see :attr:`gives_sums`: a 16-bit head rounds
         a logit to 1/8 and more, and a token's advantage is a difference of two."""
-        before, self._exact = self._exact, True
+        if not self.gives_sums:
+            yield
+            return
+        # Outside the block the head is as it was found: a forward of its own would keep it from being packed on a CPU.
+        before = vars(self.head).get("forward")
+        self.head.forward = self._forward
         try:
             yield
         finally:
-            self._exact = before
+            if before is None:
+                del self.head.forward
+            else:
+                self.head.forward = before
 
     @property
     def is_costly(self) -> bool:
@@ -118,7 +123,7 @@ class HeadInput:
 
     def _forward(self, hidden: Tensor) -> Tensor:
         weight, bias = self.head.weight, self.head.bias
-        if not (self._exact and self.gives_sums and hidden.dtype == weight.dtype):
+        if hidden.dtype != weight.dtype:
             return nn.functional.linear(hidden, weight, bias)
         sums = torch.mm(hidden.flatten(0, -2), weight.t(), out_dtype=torch.float32)
         sums = sums if bias is None else sums + bias

@@ -27,7 +27,7 @@ from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
 
-_NAMES = (*OWN, "tokenizer", *PER_MODEL)
+_NAMES = (*OWN, "tokenizer", "draft_model", *PER_MODEL)
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -41,6 +41,7 @@ class Parts:
     tokenizer: Any
     source: PairSource
     shortcuts: str
+    draft_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def load_parts(
     pretrained: str | None = None,
     tokenizer: Any = None,
     shortcuts: str = "auto",
+    draft_model: str | None = None,
     **options: Any,
 ) -> Parts:
     """Load a pair's parts with transformers.
@@ -92,6 +94,7 @@ def load_parts(
         pretrained: alias of ``policy`` or ``pair``.
         tokenizer: a tokenizer, or where to load it from; default: the policy's.
         shortcuts: what decoding may leave out, see ``AlignedPair``.
+        draft_model: a small model that guesses the next tokens, see ``drafts.py``.
         **options: parts (policy, reference, base, adapter, reference_adapter), decoding settings (strategy, alpha …),
             per-model options (revision, dtype, device, gguf_file, trust_remote_code and their reference_… forms; a bare
             one means both models), and what else
@@ -129,6 +132,7 @@ def load_parts(
         adapter_revision=sides["policy"].revision,
         shortcuts=shortcuts,
         pickles=options.get("use_safetensors") is False,
+        draft_model=draft_model,
     )
 
 
@@ -142,12 +146,14 @@ def assemble(
     adapter_revision: str | None = None,
     shortcuts: str = "auto",
     pickles: bool = False,
+    draft_model: str | None = None,
 ) -> Parts:
     """Load the weights a source names.
 
     Args:
         load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
         pickles: whether adapters may be read from pickle files.
+        draft_model: the draft's name; it is loaded when the pair is joined.
     Raises:
         VocabMismatch: the tokenizers differ, checked before any weight is loaded.
     """
@@ -159,7 +165,7 @@ def assemble(
         sides = attach_adapters(base, source, adapter_revision, vocab_size=vocab_size, pickles=pickles)
     else:
         sides = Checkpoints(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
-    return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts)
+    return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts, draft_model)
 
 
 def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:
@@ -172,5 +178,5 @@ def _check_reference_options(source: PairSource, sides: dict[Role, _Placement]) 
     if source.shares_base and sides["policy"] != sides["reference"]:
         raise ConfigError(
             f"policy and reference share one base model, so {', '.join(f'reference_{name}' for name in PER_MODEL)} have no "
-            "meaning here: leave them out, or merge the adapter and pass policy=… reference=…"
+            "meaning here: leave them out, or merge the adapter and pass policy=…,reference=…"
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -36,6 +36,8 @@ from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
+from aad_plugin.pair.draft_loading import load_draft
+from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import Plausible, Role, Sparing
@@ -118,6 +120,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self._calls: list[Call] = []
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
         self.is_cached = True
+        self.draft: Draft | None = None
         self.proof: Proof | None = None
         self.proof_file: Path | None = None
         self.proven_uses: set[str] = set()
@@ -194,8 +197,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         # Where no row has a choice the reference decides nothing, and any logits will do for it.
         scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
         if call is not None:
-            last: dict[str, Tensor] = {role: row[:, -1] for role, row in zip(roles, rows, strict=False)}
-            call.watch.show(last, scores[:, -1], call.step(cache, input_ids.shape[1]))
+            seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
+            call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
             if call.recorder is not None:
                 call.recorder.show(dict(zip(roles, rows, strict=False)), scores, settings.strategy)
         return cache_names.output(scores, cache)
@@ -315,6 +318,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         """
         changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale") if name in kwargs}
         settings = self.settings.override(strategy=strategy, **changes)
+        if self.draft is not None:
+            self._check_drafted(settings, kwargs.get("assistant_model"), recorder)
         if settings.samples:
             raise ConfigError(
                 f"generate() decodes token by token; strategy={settings.strategy!r} is answered by "
@@ -325,13 +330,35 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if kwargs.get("cache_implementation") == "paged":
             self.generate_batch()
         if kwargs.get("assistant_model") is not None:
-            self._refuse_drafts("assistant_model")
+            self.refuse_drafts("assistant_model")
+        ids_alone = self._gives_ids_alone(args, kwargs)
         with self._call(settings, recorder) as call:
-            answers = super().generate(*args, **kwargs)
+            # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
+            with torch.inference_mode() if ids_alone else contextlib.nullcontext():
+                answers = super().generate(*args, **kwargs)
             call.watch.require()
-            return answers
+        # A copy made outside the mode is a tensor like any other, which a training step may read.
+        return answers.clone() if ids_alone else answers
 
-    def _refuse_drafts(self, option: str) -> None:
+    def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
+        """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not
+        be written outside it."""
+        config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config
+        kept = ("return_dict_in_generate", "cache_implementation")
+        asked = [kwargs.get(name, getattr(config, name, None)) for name in kept]
+        return not any(asked) and cache_names.take(kwargs) is None
+
+    def _check_drafted(self, settings: DecodingSettings, assistant: Any, recorder: TokenRecorder | None) -> None:
+        if recorder is not None:
+            raise ConfigError(
+                "a trace shows one token at a time, draft_model reads several at once: leave one of them out (in float32 "
+                "the tokens are the same)"
+            )
+        if assistant is not None:
+            raise ConfigError("draft_model and assistant_model both guess the next tokens: leave one of them out")
+
+    def refuse_drafts(self, option: str) -> None:
+        """Raise ConfigError where ``option`` asks a cache to take back tokens that it cannot take back."""
         if self._is_stateful or not self.is_cached:
             kind = type(self.sides.policy).__name__
             raise ConfigError(
@@ -406,7 +433,11 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if config.cache_implementation == "paged":
             self.generate_batch()
         if config.prompt_lookup_num_tokens:
-            self._refuse_drafts("prompt_lookup_num_tokens")
+            self.refuse_drafts("prompt_lookup_num_tokens")
+        if self.draft is not None and self._calls:
+            _refuse_beside_drafts(config)
+            # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
+            config.prompt_lookup_num_tokens = config.num_assistant_tokens or TOKENS
         for name, neutral in _LOGITS_ONLY.items() if settings.needs_reference else ():
             value = getattr(config, name, None)
             if value not in (None, neutral):
@@ -415,6 +446,27 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                     f"leave it out, or use strategy='greedy'"
                 )
         return config, model_kwargs
+
+    def _get_candidate_generator(self, generation_config: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Let a pair's own draft guess where there is one."""
+        if self.draft is None or not self._calls:
+            return super()._get_candidate_generator(generation_config, input_ids, *args, **kwargs)
+        if len(input_ids) > 1:
+            raise ConfigError(
+                f"draft_model guesses for one prompt at a time, got a batch of {len(input_ids)}: pass batch_size=1, or "
+                "leave draft_model out"
+            )
+        mask = kwargs["model_kwargs"].get("attention_mask")
+        ends = generation_config._eos_token_tensor
+        threshold = generation_config.assistant_confidence_threshold
+        return DraftReader(
+            self.draft,
+            padding=0 if mask is None else int((mask[0] == 0).sum()),
+            max_length=generation_config.max_length,
+            ends=frozenset() if ends is None else frozenset(ends.flatten().tolist()),
+            tokens=generation_config.prompt_lookup_num_tokens,
+            confidence=CONFIDENCE if threshold is None else threshold,
+        )
 
     def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
         """Let the running call's watch over non-finite logits end it."""
@@ -468,7 +520,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         Args:
             pair: preset name (``aad pairs list``), pair folder or TRL output folder.
             **model_args: the names of lm-eval's model_args (policy, reference, adapter, reference_adapter, base,
-                alpha, strategy, dtype, device …); see README.
+                alpha, strategy, dtype, device …); see docs/options.md.
         Returns:
             an :class:`AlignedPair` in eval mode with ``tokenizer`` set.
         Raises:
@@ -494,6 +546,10 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)
         pair.prove()
+        if parts.draft_model is not None:
+            pair.refuse_drafts("draft_model")
+            pair.draft = load_draft(parts.draft_model, pair.sides, pair.tokenizer, pair.vocab_size)
+            prove_use(pair, "drafts")
         say_dtype(coarsest_dtype(parts.sides.models().values()))
         return pair
 
@@ -515,6 +571,22 @@ def _refuse_ignored(arguments: dict[str, Any]) -> None:
         ignored.append("token_type_ids")
     if ignored:
         raise ConfigError(f"a pair reads token ids alone and has no use for {', '.join(ignored)}: leave it out")
+
+
+def _refuse_beside_drafts(config: GenerationConfig) -> None:
+    """Raise for what draws, searches or stores otherwise than one token after the other."""
+    asked = {
+        "num_beams": (config.num_beams or 1) > 1,
+        "do_sample": bool(config.do_sample),
+        "cache_implementation": config.cache_implementation not in (None, "dynamic"),
+        "prompt_lookup_num_tokens": bool(config.prompt_lookup_num_tokens),
+        "use_cache": config.use_cache is False,
+    }
+    for name in (name for name, is_asked in asked.items() if is_asked):
+        value = getattr(config, name)
+        raise ConfigError(
+            f"draft_model guesses for plain decoding with a cache, not with {name}={value!r}: leave one out"
+        )
 
 
 def _roles(settings: DecodingSettings) -> tuple[Role, ...]:

@@ -154,7 +154,7 @@ class OneBase(Sides):
         from peft import LoraConfig
         from peft.tuners.lora import LoraLayer
 
-        advice = "merge it into a full checkpoint (merge_and_unload) and pass policy=… reference=…"
+        advice = "merge it into a full checkpoint (merge_and_unload) and pass policy=…,reference=…"
         for name in names:
             config = self.model.peft_config[name]
             if not isinstance(config, LoraConfig):

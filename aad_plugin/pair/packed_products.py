@@ -43,16 +43,13 @@ class PackedProducts:
         self._on = False
         self._fits: bool | None = None
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}
-        self._sizes = 0
         models = list(models)
         left_out = {id(layer) for layer in but}
         layers = {id(m): m for model in models for m in model.modules() if type(m) is nn.Linear}
         # One layer of each model tells of which kind its weights are.
         self._heads = [next((m for m in model.modules() if type(m) is nn.Linear), None) for model in models]
-        for layer in layers.values():
-            self._sizes += layer.weight.nbytes
-            if id(layer) not in left_out and "forward" not in vars(layer):
-                layer.forward = _Layer(layer, self)  # type: ignore[method-assign, assignment]
+        self._sizes = sum(layer.weight.nbytes for layer in layers.values())
+        self._unwrapped = [layer for layer in layers.values() if id(layer) not in left_out]
 
     @contextlib.contextmanager
     def use(self, choice: str) -> Iterator[None]:
@@ -64,10 +61,13 @@ class PackedProducts:
         if choice == "auto" and self._fits is None:
             self._fits = self._sizes < SHARE * free_memory(torch.device("cpu"))
         wanted = choice == "packed" or (choice == "auto" and bool(self._fits))
-        before, self._on = (
-            self._on,
-            wanted and any(layer is not None and _can_pack(layer.weight) for layer in self._heads),
-        )
+        on = wanted and any(layer is not None and _can_pack(layer.weight) for layer in self._heads)
+        before, self._on = self._on, on
+        # Not before they are wanted: a call of Python for each product is a share of a step whose cost is launching.
+        for layer in self._unwrapped if on else ():
+            if "forward" not in vars(layer):
+                layer.forward = _Layer(layer, self)  # type: ignore[method-assign, assignment]
+        self._unwrapped = [] if on else self._unwrapped
         try:
             yield
         finally:
@@ -80,7 +80,8 @@ class PackedProducts:
         # The plain weight is held beside its copy, so that its address is nobody else's.
         plain, packed = self._packed.get(weight.data_ptr(), (None, None))
         if packed is None or plain is None or plain.shape != weight.shape:
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
+            with torch.inference_mode(False):
+                packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
             self._packed[weight.data_ptr()] = weight, packed
         return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 

@@ -107,7 +107,7 @@ def prove(pair: ReadPair) -> Proof:
         avoided.append(f"{path}: {failed}")
     raise ProofFailed(
         f"no way to decode this pair gives what its models give alone ({avoided[-1]}; {_versions()}). Merge adapters into "
-        "a checkpoint and pass policy=… reference=…, try dtype=float32 or another transformers; AAD_PLUGIN_PROOF=0 "
+        "a checkpoint and pass policy=…,reference=…, try dtype=float32 or another transformers; AAD_PLUGIN_PROOF=0 "
         "decodes all the same"
     )
 

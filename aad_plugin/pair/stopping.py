@@ -1,8 +1,8 @@
-"""Where an answer ends: strings that stop a row by itself, and how many tokens an answer has."""
+"""Where an answer ends: strings that stop a row by itself, how many tokens an answer has, and who is told of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,17 +31,32 @@ class StopSequences(StoppingCriteria):
         # Two tokens more than its own encoding: the model may spell a sequence with other tokens.
         self.tail = max(map(len, encoded), default=0) + 2
         self.lengths: Tensor | None = None
+        self._seen = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         """Return (B,) bool, True for rows whose answer holds a stop sequence."""
         if self.lengths is None or self.rows_move:
             self.lengths = torch.full((len(input_ids),), torch.iinfo(torch.int64).max)
         answer = input_ids[:, self.prompt_length :]
-        texts = self.tokenizer.batch_decode(answer[:, -self.tail :])
+        # Several tokens may have come at once, by drafts.
+        new, self._seen = max(answer.shape[1] - self._seen, 1), answer.shape[1]
+        texts = self.tokenizer.batch_decode(answer[:, -(self.tail + new - 1) :])
         for row, text in enumerate(texts):
             if any(sequence in text for sequence in self.sequences):
                 self.lengths[row] = min(int(self.lengths[row]), answer.shape[1])
         return (self.lengths <= answer.shape[1]).to(input_ids.device)
+
+
+class StepTeller(StoppingCriteria):
+    """Tell a caller after each step how many tokens there are; stops nothing."""
+
+    def __init__(self, on_step: Callable[[int], None], prompt_length: int) -> None:
+        self.on_step, self.prompt_length = on_step, prompt_length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """Return (B,) bool, all False."""
+        self.on_step(input_ids.shape[1] - self.prompt_length)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def answer_lengths(tokens: Tensor, prompt_length: int, ends: Sequence[int]) -> Tensor:

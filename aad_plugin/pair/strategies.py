@@ -18,7 +18,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, prompt_key
-from aad_plugin.pair.stopping import StopSequences, answer_lengths
+from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths
 from aad_plugin.settings import DecodingSettings
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
@@ -40,6 +40,7 @@ def decode(
     picker: Picker | None = None,
     prompts: Sequence[Any] = (),
     on_readings: Callable[[list[Reading]], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
     **generate_options: Any,
 ) -> Tensor:
     """Decode one batch.
@@ -52,6 +53,7 @@ def decode(
         picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
         prompts: (B) prompts as the picker wants them.
         on_readings: is given what was read at each step, one reading per prompt; of best_of_n's answers, the picked one's.
+        on_step: is told after each step how many tokens the batch's answers have, for a progress bar.
         **generate_options: for ``generate`` (max_new_tokens or max_length, pad_token_id …).
     Returns:
         (B, P + new) int64, right-padded.
@@ -66,7 +68,15 @@ def decode(
         )
     if on_readings is not None:
         check_traceable(generate_options)
-    run = _Run(pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None)
+    if settings.samples and pair.draft is not None:
+        raise ConfigError(
+            f"strategy={settings.strategy!r} draws its tokens, draft_model guesses those that are certain to follow: leave "
+            "draft_model out"
+        )
+    run = _Run(
+        pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None,
+        on_step=on_step,
+    )  # fmt: skip
     tokens, origins = _answers(run, sample, picker, prompts)
     if on_readings is not None:
         on_readings(run.readings(origins))
@@ -164,7 +174,9 @@ class _Run:
         options: dict[str, Any],
         *,
         traced: bool = False,
+        on_step: Callable[[int], None] | None = None,
     ) -> None:
+        self.on_step = on_step
         self.pair = pair
         self.traced = traced
         self.input_ids = input_ids
@@ -193,6 +205,8 @@ class _Run:
             beams = self.options.get("num_beams") or 1
             self.stopper = StopSequences(self.stop, self.pair.tokenizer, self.prompt_length, rows_move=beams > 1)
             criteria.append(self.stopper)
+        if self.on_step is not None:
+            criteria.append(StepTeller(self.on_step, self.prompt_length))
         if self.traced:
             self.recorder = TokenRecorder(self.settings.alpha)
             criteria.append(self.recorder)

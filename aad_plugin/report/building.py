@@ -16,6 +16,7 @@ from aad_plugin.report.runs import Run, read_run
 
 MAX_TRACES = 400
 """Answers whose tokens are embedded; some 10 kB each at 250 tokens."""
+_TITLE_TASKS = 3
 _STYLES = ["vendor/tabulator.min.css", "base.css", "report.css"]
 _SCRIPTS = [
     "vendor/d3.min.js",
@@ -50,12 +51,21 @@ def build_report(
     """Write the page.
 
     Args:
-        title: default: the runs' names. max_traces: answers whose tokens are embedded.
+        title: default: pairs and tasks. max_traces: answers whose tokens are embedded.
         progress: draw a bar on stderr.
     Raises:
         ConfigError: the output cannot be written.
     """
-    content = page_content(
-        runs, title=title or " · ".join(run.name for run in runs), max_traces=max_traces, progress=progress
-    )
+    content = page_content(runs, title=title or _title(runs), max_traces=max_traces, progress=progress)
     write_page(output, "report.html", content, styles=_STYLES, scripts=_SCRIPTS)
+
+
+def _title(runs: Sequence[Run]) -> str:
+    """Which pairs on which tasks; a run's own name where it is not its pair's."""
+    names = []
+    for run in runs:
+        pair = str((run.config.get("aad") or {}).get("pair") or run.model or "")
+        names.append(f"{run.name} ({pair})" if pair and pair != run.name else run.name)
+    tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
+    shown = ", ".join(tasks[:_TITLE_TASKS]) + (f" and {len(tasks) - _TITLE_TASKS} more" if tasks[_TITLE_TASKS:] else "")
+    return " · ".join(names) + (f" on {shown}" if shown else "")

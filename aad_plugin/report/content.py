@@ -40,9 +40,11 @@ def page_content(runs: Sequence[Run], *, title: str, max_traces: int, progress: 
     documents = _documents(runs, comparisons, traces, progress)
     return {
         "title": title,
+        "about": "; ".join(filter(None, (_made_by(run, len(runs) > 1) for run in runs))),
         "created": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "runs": [_about(run) for run in runs],
         "wins": [one.to_json() for one in win_rates_of(runs)],
+        "leagues": [{"run": run.name, **league} for run in runs for league in run.leagues],
         "figures": [one.to_json() for one in figures_of(runs)],
         "comparisons": [
             {"run": run.name, "task": task.task, "candidate": one.candidate, "rival": one.rival, "judge": one.judge}
@@ -52,6 +54,14 @@ def page_content(runs: Sequence[Run], *, title: str, max_traces: int, progress: 
         "traces": traces.texts,
         "traced": sum(len(run.traced) for run in runs),
     }
+
+
+def _made_by(run: Run, named: bool) -> str:
+    """What computed a run, in a few words: its name where there are several, dtype, versions of what decides a token."""
+    versions = (run.config.get("aad") or {}).get("versions") or {}
+    shown = [f"{name} {versions[name]}" for name in ("aad_plugin", "transformers", "vllm") if name in versions]
+    facts = ", ".join([*([run.dtype] if run.config and run.dtype != "unknown" else []), *shown])
+    return f"{run.name}: {facts}" if named and facts else facts
 
 
 def _about(run: Run) -> dict[str, Any]:

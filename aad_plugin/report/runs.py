@@ -6,6 +6,7 @@ Owns finding and joining. A run is a folder (or several joined by commas), in wh
     <task>/<time>/answers.jsonl, scores.jsonl, vs_<rival>/    a judged run of this package's tasks; lm-eval's results name
                                                 the folder, so it is found wherever it is
     verdicts.jsonl with summary.json            `aad judge --output`
+    league.json                                 `aad judge --systems`, `aad league`
     *.parquet                                   traces; lm-eval's results name the newest run's folder
 
 Of several results for one task the newest counts. What cannot be read is said in one line and left out.
@@ -22,6 +23,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder
 from aad_plugin.report.documents import Document, read_answers_file, read_samples, read_scores
+from aad_plugin.report.leagues import is_league, read_leagues
 from aad_plugin.report.verdict_folders import Comparison, read_comparison
 
 
@@ -56,6 +58,7 @@ class Run:
     Args:
         model: lm-eval's name of it. config: the ``config`` of its newest results file.
         problems: one line each: what could not be read, or does not belong.
+        leagues: standings of many systems, see `leagues.read_leagues`.
         traces: folders with traces. traced: (task, document key, answer name) -> where its trace is.
     """
 
@@ -64,6 +67,7 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, TaskRun] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    leagues: list[dict[str, Any]] = field(default_factory=list)
     traced: dict[tuple[str, str, str], tuple[TraceFolder, AnswerTrace]] = field(default_factory=dict)
 
     @property
@@ -94,10 +98,11 @@ def read_run(spec: str) -> Run:
         if path.name.startswith("samples_") and ".jsonl" in path.suffixes:
             _read_samples(run, path)
     _read_judged(run, files)
-    if not run.tasks:
+    run.leagues = read_leagues(files, run.problems)
+    if not run.tasks and not run.leagues:
         raise ConfigError(
             f"no results in {', '.join(map(str, folders))}: expected lm-eval's results_*.json or samples_*.jsonl, a judged "
-            "run's answers.jsonl or `aad judge`'s verdicts.jsonl" + _first(run.problems)
+            "run's answers.jsonl, `aad judge`'s verdicts.jsonl or a league.json" + _first(run.problems)
         )
     _join_traces(run, sorted({path.parent for path in files if path.suffix == ".parquet"}))
     return run
@@ -202,7 +207,7 @@ def _read_judged(run: Run, files: Iterable[Path]) -> None:
         _take_judged(run, run.tasks.setdefault(task, TaskRun(task)), found)
     inside = {inner for folder in folders for inner in (folder, *folder.iterdir())}
     for path in files:
-        if path.name == "verdicts.jsonl" and path.parent not in inside:
+        if path.name == "verdicts.jsonl" and path.parent not in inside and not is_league(path.parent):
             _take_verdicts(run, path.parent)
 
 

@@ -89,10 +89,12 @@ class JudgedRun:
     def figures(self) -> dict[str, Callable[[list[Any]], float]]:
         """Return name → aggregation of every figure that comes out of the judged run, each followed by its stderr.
 
+        None where no judge is named: rows of NaN would say nothing.
+
         lm-eval has no standard error for aggregations of one's own; a metric called ``<m>_stderr`` that follows
         ``<m>`` takes that place in its table.
         """
-        if not self.judged:
+        if not self.spec:
             return {}
         names = []
         for opponent in self.opponents:
@@ -112,18 +114,18 @@ class JudgedRun:
         return {**self._scores.get(document, {}), **self._rates.get(document, {})}
 
     def judge(self, items: Sequence[Row]) -> float:
-        """Write the answers, judge them, keep the figures; return the share of judged comparisons (NaN without judge)."""
+        """Write the answers, judge them, keep the figures; return the share of judged comparisons, 0 without a
+        judge and NaN where judging failed."""
         rows = sorted(items, key=lambda item: item["id"])
         try:
             path = self._write(rows)
         except OSError as e:
             logger.error("%s: the answers could not be written (%s); nothing is judged", self.task, e)
             return math.nan
-        if not self.judged:
-            return math.nan
         if not self.spec:
-            self._say_how_to_finish(path, "no judge was named")
-            return math.nan
+            if self.judged:
+                self._say_how_to_finish(path, "no judge was named")
+            return 0.0
         try:
             return self._judge(rows)
         except (AADError, OSError) as e:
@@ -299,8 +301,11 @@ def _until(row: Row, turn: int) -> Any:
 
 
 def _judge_spec(metadata: Mapping[str, Any]) -> str | None:
-    """The named judge; an embedded pair brings its own."""
+    """The named judge; an embedded pair brings its own, read in the dtype that is asked of the pair."""
     if metadata.get("judge"):
         return str(metadata["judge"])
     named = (metadata.get("pair"), metadata.get("pretrained"))
-    return next((f"reward:{name}" for name, preset in PRESETS.items() if preset.embedded and name in named), None)
+    dtype = f",dtype={metadata['dtype']}" if metadata.get("dtype") not in (None, "auto") else ""
+    return next(
+        (f"reward:{name}{dtype}" for name, preset in PRESETS.items() if preset.embedded and name in named), None
+    )

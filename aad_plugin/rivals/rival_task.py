@@ -89,6 +89,13 @@ class RivalTask(GenerateTask):
             opponents.append("published")
         self.run.answered_by(self.answers, opponents, max(map(self._turns_answered, self.eval_docs), default=1))
 
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Load the documents; lm-eval's own method does the same and warns on every run that options can be passed."""
+        load = self.config.custom_dataset
+        if not callable(load):
+            return super().download(dataset_kwargs, **kwargs)
+        self.dataset = load(**(self.config.metadata or {}), **(self.config.dataset_kwargs or {}))
+
     # ----------------------------------------------------------------- requests
 
     def build_all_requests(self, **options: Any) -> None:

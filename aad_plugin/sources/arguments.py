@@ -38,6 +38,8 @@ def parse_model_args(text: str) -> dict[str, Any]:
     unpaired = [part for part in text.split(",") if part.strip() and "=" not in part]
     if unpaired:
         raise ConfigError(f"--model-args expects k=v,k=v, got {unpaired[0]!r}")
+    if not text.strip():
+        return {}
     from lm_eval.utils import simple_parse_args_string
 
     return simple_parse_args_string(text)

@@ -16,6 +16,7 @@ from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.files.whole import making_folder
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.sources.peft_warnings import without_peft_warnings
 from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
@@ -173,7 +174,8 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
         _untie(model)
         ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
         alone = _logits(model, ids)
-        adapted = PeftModel.from_pretrained(model, adapter).eval()
+        with without_peft_warnings():
+            adapted = PeftModel.from_pretrained(model, adapter).eval()
         wanted = _logits(adapted, ids)
         if torch.equal(alone, wanted):
             raise ValueError("it changes nothing: its tensors match no layer of this base")

@@ -22,8 +22,8 @@ from aad_plugin.sources.presets import PRESETS
 PART_NAMES = ("policy", "reference", "base", "adapter", "reference_adapter")
 PAIR_FILE = "config.json"
 _FORMS = (
-    "pair=<preset | pair folder | TRL output folder>, policy=… reference=…, reference=… adapter=…, "
-    "or base=… reference_adapter=… adapter=…"
+    "pair=<preset | pair folder | TRL output folder>, or policy=…,reference=…, or reference=…,adapter=…, "
+    "or base=…,reference_adapter=…,adapter=…"
 )
 
 
@@ -113,8 +113,8 @@ def _from_parts(given: dict[str, str]) -> PairSource:
         for name in ("policy", "reference"):
             if _is_adapter(given[name]):
                 raise ConfigError(
-                    f"{name}={given[name]!r} is a LoRA adapter, expected a full checkpoint: pass reference=<base> "
-                    "adapter=<DPO adapter>, or base=… reference_adapter=… adapter=…"
+                    f"{name}={given[name]!r} is a LoRA adapter, expected a full checkpoint: pass "
+                    "reference=<base>,adapter=<DPO adapter> or base=…,reference_adapter=…,adapter=…"
                 )
         return PairSource(policy=given["policy"], reference=given["reference"])
     for name in ("adapter", "reference_adapter"):
@@ -126,7 +126,7 @@ def _from_parts(given: dict[str, str]) -> PairSource:
         return PairSource(base=given["base"], adapter=given["adapter"], reference_adapter=given["reference_adapter"])
     if names == {"base", "adapter"}:
         raise ReferenceUnknown(
-            "base and adapter do not say what the adapter was tuned from: pass reference=<base> adapter=… if it was the "
+            "base and adapter do not say what the adapter was tuned from: pass reference=<base>,adapter=… if it was the "
             "base itself, or add reference_adapter=<SFT adapter>"
         )
     if names == {"policy"}:
@@ -190,7 +190,7 @@ def _from_adapter_folder(folder: Path) -> PairSource:
     base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base:
         raise ReferenceUnknown(
-            f"{folder}/adapter_config.json names no base model: pass reference=<base> adapter={folder}"
+            f"{folder}/adapter_config.json names no base model: pass reference=<base>,adapter={folder}"
         )
     _check_exists(f"base model of {folder}", base)
     if _is_adapter(str(folder / "ref")):
@@ -203,8 +203,8 @@ def _from_adapter_folder(folder: Path) -> PairSource:
         return PairSource(base=base, adapter=str(folder), proof=proof)
     raise ReferenceUnknown(
         f"{folder} is a LoRA adapter on {base}, but nothing in it shows what it was tuned from (no ref/ adapter, no TRL "
-        f"model card of a DPO run): pass reference={base} adapter={folder} if training started from the base itself, or "
-        f"base={base} reference_adapter=<SFT adapter> adapter={folder}"
+        f"model card of a DPO run): pass reference={base},adapter={folder} if training started from the base itself, or "
+        f"base={base},reference_adapter=<SFT adapter>,adapter={folder}"
     )
 
 
@@ -213,7 +213,7 @@ def _from_checkpoint_folder(folder: Path) -> PairSource:
     if not base:
         raise ReferenceUnknown(
             f"{folder} is a full checkpoint and no TRL model card in it names the model DPO started from: pass "
-            f"policy={folder} reference=<the SFT checkpoint>"
+            f"policy={folder},reference=<the SFT checkpoint>"
         )
     return PairSource(policy=str(folder), reference=base, proof=f"model card of {folder}: DPO started from {base}")
 

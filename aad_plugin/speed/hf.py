@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from aad_plugin.pair.answering import encode_prompts
+from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.strategies import decode
@@ -29,6 +31,7 @@ def contestants(
     batches: Sequence[int],
     tokens: int,
     draft: int,
+    draft_model: Draft | None = None,
 ) -> list[Contestant]:
     """Return every contestant at every batch size.
 
@@ -37,6 +40,7 @@ def contestants(
         strategies: of the pair, as users type them; beside best_of_n stand its n samples drawn one by one.
         tokens: new tokens per answer, no more and no fewer.
         draft: prompt-lookup tokens per step; 0 = none. Only batch size 1 can draft.
+        draft_model: also decode with its guesses, at batch size 1.
     """
     policy, reference = _full_models(pair)
     found = []
@@ -58,11 +62,41 @@ def contestants(
             options = {"prompt_lookup_num_tokens": draft}
             whole[f"greedy, merged: draft {draft}"] = partial(_generate, policy, *inputs, options)
             whole[f"aad: draft {draft}"] = partial(_decode, pair, *inputs, "aad", options)
+        guessed: dict[str, _Drafted] = {}
+        for name in ("greedy", "aad") if draft_model is not None and batch == 1 else ():
+            assert draft_model is not None
+            guessed[f"{name}: draft {draft_model.name}"] = _Drafted(
+                pair, draft_model, partial(_decode, pair, *inputs, name, {})
+            )
+        for name, drafted in guessed.items():
+            found.append(
+                Contestant(name, batch, batch * tokens, partial(drafted, tokens), per_check=drafted.tokens_per_check)
+            )
         for name, call in {**calls, **whole}.items():
             # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
             counted = call if name in calls and batch == batches[0] else None
             found.append(Contestant(name, batch, batch * tokens, partial(call, tokens), counted))
     return found
+
+
+class _Drafted:
+    """A call of the pair with a draft that other calls do not have."""
+
+    def __init__(self, pair: AlignedPair, draft: Draft, call: Callable[[int], Tensor]) -> None:
+        self.pair, self.draft, self.call = pair, draft, call
+        self.tally: Counter[str] = Counter()
+
+    def __call__(self, steps: int) -> Tensor:
+        self.pair.draft = self.draft
+        self.draft.tally.clear()
+        try:
+            return self.call(steps)
+        finally:
+            self.pair.draft = None
+            self.tally += self.draft.tally
+
+    def tokens_per_check(self) -> float:
+        return self.tally["tokens"] / max(1, self.tally["checks"])
 
 
 def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, options: dict[str, Any], steps: int) -> Tensor:

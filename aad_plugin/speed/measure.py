@@ -24,6 +24,7 @@ class Contestant:
         name: as the table shows it. batch: prompts decoded together. tokens: new tokens of one call, all rows.
         call: decodes the batch and returns (B, new) token ids.
         steps: decodes so many tokens, to count what one more dispatches; None where that is not asked.
+        per_check: gives the tokens that came of one reading of a draft's guesses; None where nothing guesses.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Contestant:
     tokens: int
     call: Callable[[], Any]
     steps: Callable[[int], Any] | None = None
+    per_check: Callable[[], float] | None = None
 
 
 @dataclass

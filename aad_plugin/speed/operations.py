@@ -2,7 +2,8 @@
 
 An operation is a call of torch's operators that does something: views cost no kernel and are left out. A wait is an
 operation whose result the host has to see before it can go on: a number read off a tensor, a list whose length only the
-device knows, a copy between devices that blocks. Counts do not depend on the machine, so a test can hold them.
+device knows, a copy between devices that blocks. In inference mode a composite operator such as attention counts as one,
+whatever it is made of. Counts do not depend on the machine, so a test can hold them.
 
     counts = per_step(lambda steps: pair.generate(**inputs, max_new_tokens=steps, eos_token_id=None))
 """

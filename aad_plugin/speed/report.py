@@ -26,7 +26,8 @@ def rows(timings: Sequence[Timing], baselines: Sequence[str], naive: str | None)
         tokens per second (median, lowest, highest round), ``ratio`` to the yardstick and ``ratio_naive``, both medians
         over rounds of that round's own ratio; ``agreement``: share of an answer's tokens before the first one that
         differs from the naive loop's, for AAD; ``peak_mib``: memory taken by the call itself; ``operations`` and
-        ``waits`` of a step (:mod:`aad_plugin.speed.operations`), None where they were not counted.
+        ``waits`` of a step (:mod:`aad_plugin.speed.operations`), None where they were not counted; ``tokens_per_check``
+        of a draft model's guesses, else None.
     """
     found = []
     for timing in timings:
@@ -47,6 +48,7 @@ def rows(timings: Sequence[Timing], baselines: Sequence[str], naive: str | None)
                 "seconds": timing.seconds,
                 "operations": timing.counts.operations if timing.counts else None,
                 "waits": timing.counts.waits if timing.counts else None,
+                "tokens_per_check": timing.contestant.per_check() if timing.contestant.per_check else None,
             }
         )
     return found
@@ -68,13 +70,18 @@ def table(found: Sequence[dict[str, Any]], title: str) -> Table:
         "waits",
     ):
         drawn.add_column(name, justify="left" if name == "decoding" else "right")
+    drafts = any(row.get("tokens_per_check") for row in found)
+    if drafts:
+        drawn.add_column("tokens/check", justify="right")
     for row in found:
+        checked = row.get("tokens_per_check")
         drawn.add_row(
             str(row["batch"]), row["name"], f"{row['tokens_per_second']:.1f}",
             f"{row['lowest']:.1f} – {row['highest']:.1f}", f"{row['ratio']:.2f}",
             "" if row["ratio_naive"] is None else f"{row['ratio_naive']:.2f}",
             "" if row["agreement"] is None else f"{row['agreement']:.0%}", f"{row['peak_mib']:.0f}",
             *("" if row[name] is None else f"{row[name]:.0f}" for name in ("operations", "waits")),
+            *([f"{checked:.2f}" if checked else ""] if drafts else []),
         )  # fmt: skip
     return drawn
 

@@ -76,6 +76,20 @@ def order_lines(arms: Sequence[Arm]) -> list[str]:
     return lines
 
 
+def conclusion(arms: Sequence[Arm], unit: str = "oracle reward") -> str:
+    """Say in one sentence how AAD fares against the greedy policy, as far as the rows tell."""
+    rows = papers_rows(arms)
+    if AAD not in rows or GREEDY not in rows:
+        return "The study is not finished: the rows of AAD and of the greedy policy are not there yet."
+    found = _compare(rows[AAD], rows[GREEDY])
+    low, high = found.difference.low, found.difference.high
+    verdict = "is better than" if low > 0 else "is worse than" if high < 0 else "cannot be told apart from"
+    return (
+        f"AAD {verdict} greedy decoding of the policy on these {found.n} prompts: difference in {unit} "
+        f"{found.difference.value:+.3f} [{low:+.3f}, {high:+.3f}] (95 % over prompts)."
+    )
+
+
 def papers_rows(arms: Sequence[Arm]) -> dict[str, Arm]:
     """Return the paper's rows that are there, by their names, in the paper's order."""
     named = {arm.paper: arm for arm in arms}

@@ -66,13 +66,15 @@ def _curve(axes: Any, points: Sequence[CurvePoint], arms: Sequence[Arm]) -> None
     for own in _by_picker(points):
         numbers = [point.num for point in own]
         axes.plot(numbers, [point.reward.value for point in own], label=plain_text(f"picker {own[0].picker}"))
-        axes.fill_between(numbers, [p.reward.low for p in own], [p.reward.high for p in own], alpha=0.15, linewidth=0)
+        band = f"95 % over prompts, picker {own[0].picker}"
+        low, high = [p.reward.low for p in own], [p.reward.high for p in own]
+        axes.fill_between(numbers, low, high, alpha=0.15, linewidth=0, label=plain_text(band))
     for number, arm in enumerate(papers_rows(arms).values()):
         if not arm.seeds:
             level = {"color": "0.35", "linewidth": 0.9, "linestyle": _DASHES[number % len(_DASHES)]}
             axes.axhline(arm.reward.value, label=plain_text(arm.name), **level)
     _doubling(axes)
-    axes.set_xlabel(f"N of best_of_N ({points[0].n} prompts, one pool)")
+    axes.set_xlabel(f"N, answers per prompt that best_of_N picks from ({points[0].n} prompts, one pool)")
     axes.set_ylabel("mean oracle reward")
     _legend(axes)
 
@@ -101,7 +103,7 @@ def _sweep(axes: Any, points: Sequence[Point], label: str, *, log: bool) -> None
     if log:
         axes.set_xscale("log")
     axes.set_xlabel(f"{label}, {points[0].n} dev prompts")
-    axes.set_ylabel("oracle reward − greedy policy's")
+    axes.set_ylabel("oracle reward − greedy policy's (bars: 95 % over prompts)")
 
 
 def _point(axes: Any, arm: Arm, place: float, label: str, marker: str) -> None:
@@ -116,8 +118,8 @@ def _passes_of(arm: Arm) -> float:
 
 
 def _label_passes(axes: Any) -> None:
-    axes.set_xlabel("passes of policy and reference per answer")
-    axes.set_ylabel("mean oracle reward")
+    axes.set_xlabel("forward passes of policy and reference per answer")
+    axes.set_ylabel("mean oracle reward (bars: 95 % over prompts)")
     _legend(axes)
 
 

@@ -42,6 +42,11 @@ class Table:
         notes = "".join(f"\n* {note}" for note in self.notes)
         return f"## {self.title}\n\n{drawn}\n{notes}\n"
 
+    def plain(self, columns: int) -> str:
+        """Return title and the first so many columns as text for a terminal."""
+        rows = [row[:columns] for row in self.rows]
+        return f"{self.title}\n{tabulate(rows, self.head[:columns], tablefmt='simple', disable_numparse=True)}"
+
     def csv(self) -> str:
         """Return the figures, one line per row, NaN as an empty field."""
         file = io.StringIO()

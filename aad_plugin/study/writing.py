@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.study.comparisons import conclusion
 from aad_plugin.study.plan import read_plan
 from aad_plugin.study.plots import write_study_plots
 from aad_plugin.study.results import compute_results
@@ -44,6 +45,19 @@ def write_study(folder: Path) -> list[Path]:
             ) from error
         written.append(path)
     return written + write_study_plots(results, folder)
+
+
+def told(folder: Path) -> str:
+    """Return the main table and one sentence of a study that was written, for a terminal.
+
+    Raises:
+        ConfigError: the folder holds no study.
+    """
+    plan, models = read_plan(folder)
+    results = compute_results(plan, models, Rows(folder))
+    main = next((table for table in study_tables(results) if table.name == "table"), None)
+    shown = f"{main.plain(5)}\n\n" if main else ""
+    return shown + conclusion(results.arms)
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """From prompts to preference pairs: AAD's answers against the policy's own. The function behind ``aad synthesize``.
 
 A folder belongs to one pair, one set of prompts and one way of decoding; run again after any interruption it goes on
-where it stopped and ends with the same pairs.
+where it stopped and ends with the same pairs. Filters may change: they are applied to the kept answers.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 ACCOUNT = "synthesis.json"
 REJECTED = ("sample", "greedy")
+_FILTERS = ("min_tokens", "keep_truncated", "margin_judge", "min_margin")
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,14 @@ def synthesize(
     there = read_account(path)
     # Of a run that failed before its first answer nothing is left to protect.
     if there.get("complete") or any(folder.glob("answers/*/*.jsonl")):
-        refuse_other_run(folder, there, {"asked": asked}, {"asked": "pairs made otherwise"})
+        before = dict(there.get("asked") or {})
+        refuse_other_run(
+            folder, {"asked": _decoding(before)}, {"asked": _decoding(asked)}, {"asked": "pairs made otherwise"}
+        )
         if there.get("complete"):
-            return _read(folder, there)
+            if before == json.loads(json.dumps(asked, default=str)):
+                return _read(folder, there)
+            logger.warning("other filters than before: they are applied to the kept answers, nothing is decoded again")
     else:
         write_text(path, json.dumps({"asked": asked, "complete": False}, indent=2) + "\n")
     candidates, described = _candidates(folder, prompts, recipe, model_args, engine, batch_size)
@@ -127,7 +133,8 @@ def synthesize(
         counts = ", ".join(f"{name} {count}" for name, count in dropped.items() if count)
         raise ConfigError(
             f"no pair is left of {len(candidates)} prompts after the filters ({counts}); the answers are kept in "
-            f"{folder / 'answers'}: relax a filter in another --output, or raise --max-new-tokens"
+            f"{folder / 'answers'}: the same command with a milder filter decodes nothing again; or raise "
+            "--max-new-tokens in another --output"
         )
     account = {"asked": asked, "complete": True, "prompts": len(prompts), "repeated": prompts.repeated,
                "kept": len(kept), "dropped": dropped, "lengths": _lengths(kept), **described}  # fmt: skip
@@ -152,6 +159,11 @@ def _asked(prompts: PromptSet, recipe: Recipe, model_args: dict[str, Any], engin
         "min_margin": recipe.limits.min_margin,
         **({"skip_long": True} if recipe.skip_long else {}),
     }
+
+
+def _decoding(asked: dict[str, Any]) -> dict[str, Any]:
+    """What decides the answers, of what decides the pairs."""
+    return {name: value for name, value in asked.items() if name not in _FILTERS}
 
 
 def _read(folder: Path, account: dict[str, Any]) -> Synthesized:

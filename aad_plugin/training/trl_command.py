@@ -40,6 +40,15 @@ def check_trl() -> None:
         raise BackendMissing("training needs TRL, which is not installed: pip install 'aad_plugin[train]'")
 
 
+def _quiet() -> str:
+    """The user's PYTHONWARNINGS and two more: of how trl is started, and of an option's old name in our recipes."""
+    own = (
+        "ignore:'trl.cli.main' found in sys.modules:RuntimeWarning",
+        "ignore:`gradient_checkpointing` is deprecated:FutureWarning",
+    )
+    return ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), *own)))
+
+
 def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, mark: Path) -> None:
     """Run ``trl COMMAND``; blocks until it ends, passes its output on to stderr.
 
@@ -60,7 +69,7 @@ def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, 
         kept.write(f"\n$ {' '.join(line)}\n".encode())
         with subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, FOLDER_MARK: str(mark.resolve())},
+            env={**os.environ, FOLDER_MARK: str(mark.resolve()), "PYTHONWARNINGS": _quiet()},
         ) as process:  # fmt: skip
             assert process.stdout is not None
             try:

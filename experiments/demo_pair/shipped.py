@@ -10,7 +10,7 @@ from aad_plugin.demo.training_prompts import FILES
 from experiments.demo_pair.pairs import Pair, load_pairs
 
 _PREFERENCES = Path(__file__).parent / "preferences"
-PROMPTS = Path(training_prompts.__file__).parent / "v1" / "prompts.json"
+PROMPTS = Path(training_prompts.__file__).with_name("training_prompts.json")
 
 
 def shipped_pairs(preset: str, split: str, folder: Path = _PREFERENCES) -> list[Pair]:

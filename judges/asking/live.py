@@ -155,7 +155,7 @@ class _Live:
             if self.gate.over:
                 self.stop = (
                     f"the judge's server does not answer, last: {failure.detail}; it answered nothing for "
-                    f"{self.endpoint.patience_s:g} s (--patience)"
+                    f"{self.endpoint.patience_s:g} s (--patience-s)"
                 )
                 return None
             alone = failed >= _ATTEMPTS_AMONG_OTHERS and self.gate.successes > answered_before

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aad_plugin.judges.asking.rubric import statements_of
 from aad_plugin.judges.asking.statements import stated_choice
 from aad_plugin.judges.asking.templates import Template
 from aad_plugin.judges.asking.words import plain
@@ -26,6 +27,7 @@ REASONS = {
     "content_filter": "the provider's content filter stopped the reply",
     "rejected": "the server does not accept this request",
     "transport": "no reply after all attempts",
+    "incomplete": "the reply states no verdict by some of the criteria",
     "answer_truncated": "the judged answer ends inside its thinking",
     "not_asked": "the run ended before",
 }
@@ -65,6 +67,7 @@ class Reading:
     detail: str = ""
     form: str = ""
     text: str = ""
+    criteria: dict[str, float] | None = None
 
 
 def read_reply(body: Mapping[str, Any], template: Template, form: str) -> Reading:
@@ -88,7 +91,7 @@ def read_reply(body: Mapping[str, Any], template: Template, form: str) -> Readin
 def merged(readings: Sequence[Reading]) -> Reading:
     """The reading that several replies to one request share; unreadable where two of them hold different verdicts."""
     judged = [reading for reading in readings if reading.reason is None]
-    if len({(reading.p, reading.grade, reading.label) for reading in judged}) > 1:
+    if len({(one.p, one.grade, one.label, str(sorted((one.criteria or {}).items()))) for one in judged}) > 1:
         texts = "; ".join(repr(reading.text[:60]) for reading in judged[:3])
         detail = f"{CONFLICT}: {texts}"
         return Reading(reason="unreadable", detail=detail, text=judged[0].text)
@@ -137,6 +140,8 @@ def _read_text(text: str, template: Template, form: str) -> Reading:
         return Reading(reason="truncated", detail="the judge's thinking never ended", text=text)
     if not plain(said).strip():
         return Reading(reason="empty", text=text)
+    if template.criteria:
+        return _read_criteria(said, text, template, form)
     choice, why = stated_choice(said, template)
     if choice is None:
         if why:
@@ -147,6 +152,24 @@ def _read_text(text: str, template: Template, form: str) -> Reading:
     if template.grades:
         return Reading(grade=float(choice), form=form, text=text)
     return Reading(label=choice, form=form, text=text)
+
+
+def _read_criteria(said: str, text: str, template: Template, form: str) -> Reading:
+    """The verdict by each criterion of a rubric; one that is missing or contradicts itself leaves the others alone."""
+    found: dict[str, float] = {}
+    missing = []
+    for name, _ in template.criteria:
+        choice, why = stated_choice(statements_of(plain(said), name) or " ", template)
+        if choice is None:
+            missing.append(f"{name} ({why})" if why else name)
+        else:
+            found[name] = template.values[choice]
+    if not found:
+        return _no_word(said, text)
+    if missing:
+        detail = f"no verdict by {', '.join(missing)}"[:300]
+        return Reading(reason="incomplete", detail=detail, form=form, text=text, criteria=found)
+    return Reading(p=sum(found.values()) / len(found), form=form, text=text, criteria=found)
 
 
 def _text(content: Any) -> tuple[str, str]:

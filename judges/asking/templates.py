@@ -2,8 +2,9 @@
 
 A template is three parts separated by lines of ``---``: a header (``kind: pairwise`` or ``kind: pointwise``, for the
 latter ``choices: 1..10`` or ``choices: label, label``), the system message, the user message. Placeholders: $fence,
-$conversation, $first, $second (pairwise), $reply (how to reply; from ``prompts/reply_<form>.txt``). A pairwise template
-may have choices of its own, from "first much better" to "second much better"; their p are evenly spaced from 1 to 0.
+$conversation, $first, $second (pairwise), $reply (how to reply, see `wording`), $criteria (pairwise, of a rubric). A
+pairwise template may have choices of its own, from "first much better" to "second much better"; their p are evenly spaced
+from 1 to 0. ``dialogue.de.txt`` is the template ``dialogue`` in German.
 
 All texts are put in at once, so a placeholder inside an answer stays text. The fence is derived from the texts
 themselves: a text that contained its own fence would be a fixed point of SHA-256, and it is checked all the same.
@@ -18,12 +19,15 @@ from pathlib import Path
 from string import Template as _Fill
 
 from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.judges.asking.rubric import Criteria
+from aad_plugin.judges.asking.wording import ENGLISH, prompt_path, reply_texts, reply_wording
 from aad_plugin.judges.items import Question
 from aad_plugin.texts.messages import Reply, digest
 
-FORMS = ("logprobs", "json", "tag")
-_FOLDER = Path(__file__).parent / "prompts"
+_FOLDER = prompt_path("dialogue").parent
+_NO_TEMPLATES = ("reply_", "challenge", "rubric")  # the last asks nothing without criteria
 _PLACEHOLDERS = ("fence", "conversation", "first", "second", "reply")
+_CRITERIA = "criteria"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,8 @@ class Template:
 
     `grades` is (lowest, highest) for a numeric scale, else None; `choices` are the words a judge may reply with; `values`
     is the p(first better) of each choice, empty for a pointwise template; `soft` says whether log-probabilities of one
-    letter can give the verdict.
+    letter can give the verdict. `language` and `reasons` (see `wording`) shape what is asked, `criteria` are those of a
+    rubric: then each has a choice of its own.
     """
 
     name: str
@@ -44,17 +49,22 @@ class Template:
     system: str
     user: str
     hash: str
+    language: str = ENGLISH
+    reasons: str = "none"
+    criteria: Criteria = ()
 
     def messages(self, question: Question, form: str) -> list[dict[str, str]]:
         """Chat messages that ask a question, the reply wanted in one of `FORMS`."""
         fence = _fence(question)
-        asked = _Fill(_reply(form)).substitute(choices=self._menu()).strip()
+        names = [name for name, _ in self.criteria]
+        asked = reply_wording(form, self.language, self.reasons, self._menu(), names)
         filled = {
             "fence": fence,
             "conversation": _conversation(question, fence),
             "first": _answer(question.first, fence),
             "second": _answer(question.second or "", fence),
             "reply": asked,
+            _CRITERIA: "\n".join(f"{name}: {sentence}" for name, sentence in self.criteria),
         }
         return [
             {"role": role, "content": _Fill(text).substitute(filled)}
@@ -63,22 +73,30 @@ class Template:
         ]
 
     def _menu(self) -> str:
-        return f"a whole number from {self.grades[0]} to {self.grades[1]}" if self.grades else ", ".join(self.choices)
+        if self.grades is None:
+            return ", ".join(self.choices)
+        low, high = self.grades
+        ranges = {"de": f"eine ganze Zahl von {low} bis {high}", "zh": f"{low} 到 {high} 的整数"}
+        return ranges.get(self.language, f"a whole number from {low} to {high}")
 
 
 def template_names() -> list[str]:
     """Names of the templates that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.txt") if not path.stem.startswith("reply_"))
+    stems = [path.stem for path in _FOLDER.glob("*.txt")]
+    return sorted(stem for stem in stems if not stem.startswith(_NO_TEMPLATES) and "." not in stem)
 
 
-def load_template(name: str) -> Template:
+def load_template(name: str, *, language: str = ENGLISH, reasons: str = "none", criteria: Criteria = ()) -> Template:
     """Read a template by its name or from a file.
 
+    Args:
+        language: of the template and of how to reply. reasons: where the judge shall write its reasons, see `wording`.
+        criteria: of a rubric, for a template that has the placeholder $criteria.
     Raises:
-        ConfigError: no such template, or the file is not one.
+        ConfigError: no such template, the file is not one, or it has criteria where there are none or the other way round.
     """
     name = str(name)
-    path = Path(name) if name.endswith(".txt") else _FOLDER / f"{name}.txt"
+    path = Path(name) if name.endswith(".txt") else prompt_path(name, language)
     if not path.is_file():
         raise ConfigError(
             f"unknown judge template {name!r}{nearest(name, template_names())}; "
@@ -96,23 +114,33 @@ def load_template(name: str) -> Template:
         soft, choices, grades = not choices, choices or ("A", "tie", "B"), None
     _check_placeholders(parts[1] + parts[2], path)
     needed = set(_PLACEHOLDERS) if kind == "pairwise" else set(_PLACEHOLDERS) - {"second"}
-    missing = needed - set(_Fill(parts[1] + parts[2]).get_identifiers())
+    there = set(_Fill(parts[1] + parts[2]).get_identifiers())
+    missing = needed - there
     if kind not in ("pairwise", "pointwise") or len(choices) < 2 or missing:
         raise ConfigError(
             f"the judge template {path} needs `kind: pairwise` or `kind: pointwise` with `choices: …`"
             + (f", and the placeholders {', '.join('$' + m for m in sorted(missing))}" if missing else "")
         )
-    replies = [_reply(form) for form in FORMS]
+    if (_CRITERIA in there) != bool(criteria) or (criteria and kind != "pairwise"):
+        raise ConfigError(
+            f"the judge template {path} asks by criteria: pass --rubric FILE with them"
+            if _CRITERIA in there and not criteria
+            else f"a rubric needs a pairwise template with the placeholder $criteria, e.g. rubric; {path} is none"
+        )
+    replies = reply_texts(language, reasons, bool(criteria))
+    soft = soft and reasons == "none" and not criteria
     values = {word: 1 - rank / (len(choices) - 1) for rank, word in enumerate(choices)} if kind == "pairwise" else {}
+    asked = [*parts, *replies, *([list(map(list, criteria))] if criteria else [])]
+    system, user = parts[1].strip(), parts[2].strip()
     return Template(
-        name, kind, choices, grades, values, soft, parts[1].strip(), parts[2].strip(), digest([*parts, *replies])[:16]
+        name, kind, choices, grades, values, soft, system, user, digest(asked)[:16], language, reasons, criteria
     )
 
 
 def _check_placeholders(text: str, path: Path) -> None:
     for found in _Fill.pattern.finditer(text):
         name = found["named"] or found["braced"]
-        if found["invalid"] is not None or (name and name not in _PLACEHOLDERS):
+        if found["invalid"] is not None or (name and name not in (*_PLACEHOLDERS, _CRITERIA)):
             written = text[found.start() : found.start() + 1 + len(name or "?")]
             raise ConfigError(
                 f"the judge template {path} holds {written!r}{nearest(name or '', _PLACEHOLDERS)}; its placeholders are "
@@ -126,10 +154,6 @@ def _choices(text: str) -> tuple[tuple[str, ...], tuple[int, int] | None]:
         lowest, highest = int(scale[1]), int(scale[2])
         return tuple(str(grade) for grade in range(lowest, highest + 1)), (lowest, highest)
     return tuple(word.strip() for word in text.split(",") if word.strip()), None
-
-
-def _reply(form: str) -> str:
-    return (_FOLDER / f"reply_{form}.txt").read_text(encoding="utf-8-sig")
 
 
 def _fence(question: Question) -> str:

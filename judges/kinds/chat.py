@@ -16,19 +16,24 @@ from typing import Any, Protocol
 
 from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
 from aad_plugin.judges.asking.endpoint import Endpoint
+from aad_plugin.judges.asking.languages import Tongues
 from aad_plugin.judges.asking.patience import PATIENCE_S
 from aad_plugin.judges.asking.replies import Reading, merged, read_reply
 from aad_plugin.judges.asking.requests import Reply, Request, most_cost, prompt_tokens_of, usage_of
-from aad_plugin.judges.asking.templates import FORMS, load_template
+from aad_plugin.judges.asking.rubric import read_rubric
+from aad_plugin.judges.asking.templates import Template, load_template
+from aad_plugin.judges.asking.wording import FORMS, challenge_text
 from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.sitting.judge import Judge, Price, Size
 from aad_plugin.judges.sitting.sitting import TRANSPORTS, Sitting
 from aad_plugin.texts.cleaning import printable
+from aad_plugin.texts.messages import Reply as Text
 from aad_plugin.texts.messages import digest
 
 _MAX_TOKENS = 1024
 _TRIES_PER_FORM = 2
 _REPLY_TOKENS = 12  # of a JSON object or a tag around one word
+_REASONS_TOKENS = 150
 _PROBE = {
     "pairwise": Question("probe", [{"role": "user", "content": "What is 2 + 2?"}], "2 + 2 is 4.", "2 + 2 is 5."),
     "pointwise": Question("probe", [{"role": "user", "content": "What is 2 + 2?"}], "2 + 2 is 4.", None),
@@ -65,13 +70,16 @@ class ChatJudge(Judge):
         model: str,
         channel: Channel,
         *,
-        template: str,
+        template: str | None,
         forms: Sequence[str],
         parameters: Mapping[str, Any],
         max_tokens: int | None = None,
         token_limit_name: str = "max_completion_tokens",
         price: Price | None = None,
         mark: Mapping[str, Any] | None = None,
+        rubric: str | None = None,
+        reasons: str = "none",
+        language: str | None = None,
     ):
         self.name = f"{kind}:{model}"
         self.model = model
@@ -79,7 +87,11 @@ class ChatJudge(Judge):
         self.transports = channel.transports
         self.in_process = channel.in_process
         self.mark = mark
-        self.template = load_template(template)
+        name = template or ("rubric" if rubric else "dialogue")
+        asked: dict[str, Any] = {"reasons": reasons, "criteria": read_rubric(rubric) if rubric else ()}
+        self.template = load_template(name, **asked)
+        self.tongues = Tongues(name, language, **asked) if language else None
+        self.can_be_challenged = self.template.kind == "pairwise" and not rubric
         self.kind = self.template.kind
         self.both_orders = self.kind == "pairwise"
         choices = self.template.choices
@@ -89,9 +101,10 @@ class ChatJudge(Judge):
         self.choices = () if self.grades or self.kind == "pairwise" else choices
         self.forms = [form for form in forms if form != "logprobs" or self.template.soft]
         if not self.forms:
+            besides = " by several criteria" if rubric else "" if reasons == "none" else f" with reasons {reasons} them"
             raise ConfigError(
-                f"log-probabilities give verdicts between A and B only, the template {template!r} asks for "
-                f"{', '.join(self.template.choices)}"
+                f"log-probabilities give verdicts between A and B only, the template {name!r} asks for "
+                f"{', '.join(self.template.choices)}{besides}"
             )
         self.parameters = {name: value for name, value in parameters.items() if value is not None}
         if max_tokens is not None and not (isinstance(max_tokens, int) and max_tokens >= 1):
@@ -137,13 +150,29 @@ class ChatJudge(Judge):
         """A question as a chat completion's body."""
         form = form or self.form
         limit = 1 if form == "logprobs" else self.max_tokens
-        body = {"model": self.model, "messages": self.template.messages(question, form), self.token_limit_name: limit}
+        body = {"model": self.model, "messages": self._messages(question, form), self.token_limit_name: limit}
         body |= self.parameters
         if form == "logprobs":
             body |= {"logprobs": True, "top_logprobs": 20}
         elif form == "json":
             body["response_format"] = {"type": "json_schema", "json_schema": self._schema()}
         return Request(question.key, body, limit)
+
+    def language_of(self, first: Text, second: Text | None) -> str:
+        """The language two answers are asked about in, or what stands in for it; "" where languages are not told apart."""
+        return self.tongues.told(first, second) if self.tongues else ""
+
+    def _messages(self, question: Question, form: str) -> list[dict[str, str]]:
+        template = self.tongues.template(question) if self.tongues else self.template
+        messages = template.messages(question, form)
+        if question.challenged is None:
+            return messages
+        said = _stated(template, question.challenged, form)
+        return [
+            *messages,
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": challenge_text(template.language)},
+        ]
 
     def size(self, question: Question, price: Price | None) -> Size:
         """Tokens of a question, and the most it costs in the dearest form that may be asked."""
@@ -152,7 +181,7 @@ class ChatJudge(Judge):
         if price:
             forms = [request] if self.form_known else [self.request(question, form) for form in self.forms]
             most = max(most_cost(one, price) for one in forms)
-        return Size(round(prompt_tokens_of(request.body)), min(_REPLY_TOKENS, request.max_tokens), most)
+        return Size(round(prompt_tokens_of(request.body)), min(_reply_tokens(self.template), request.max_tokens), most)
 
     def clean(self, text: str) -> str:
         """`text` without the secrets of the judge's endpoint, in one piece for the terminal."""
@@ -172,6 +201,7 @@ class ChatJudge(Judge):
             p=read.p,
             grade=read.grade,
             label=read.label,
+            criteria=read.criteria,
             reason=read.reason,
             detail=self._detail(read, bodies, clean),
             reply=_whole(clean(read.text)),
@@ -193,20 +223,27 @@ class ChatJudge(Judge):
 
     def _identity(self) -> list[Any]:
         known = [self.name, self.parameters, self.max_tokens, self.template.hash]
-        return known if self.mark is None else [*known, self.mark]
+        known += [] if self.mark is None else [self.mark]
+        return [*known, self.tongues.mark] if self.tongues else known
 
     def _schema(self) -> dict[str, Any]:
         grades = self.template.grades
         values: dict[str, Any] = {"type": "string", "enum": list(self.template.choices)}
         if grades:
             values = {"type": "integer", "enum": list(range(grades[0], grades[1] + 1))}
+        # Models write fields in the order of the schema, so the reasons stand where they are wanted.
+        fields: dict[str, Any] = {name: values for name, _ in self.template.criteria} or {"verdict": values}
+        if self.template.reasons == "before":
+            fields = {"reasons": {"type": "string"}, **fields}
+        elif self.template.reasons == "after":
+            fields = {**fields, "reasons": {"type": "string"}}
         return {
             "name": "verdict",
             "strict": True,
             "schema": {
                 "type": "object",
-                "properties": {"verdict": values},
-                "required": ["verdict"],
+                "properties": fields,
+                "required": list(fields),
                 "additionalProperties": False,
             },
         }
@@ -225,13 +262,29 @@ class ChatJudge(Judge):
                     said.append(f"{form}: {reply.detail}")
                     break
                 read = read_reply(reply.body, self.template, form)
-                if read.reason is None and (read.form == form or _holds_logprobs(reply.body)):
+                # A judge that leaves a criterion out now and then still knows the form.
+                if read.reason in (None, "incomplete") and (read.form == form or _holds_logprobs(reply.body)):
                     return form
                 said.append(f"{form}: {read.detail or read.reason or read.form}")
         raise VerdictUnreadable(
             f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
             + (f"; first: {said[0]}" if len(self.forms) > 1 else "")
         )
+
+
+def _reply_tokens(template: Template) -> int:
+    """Of a usual reply: a word per criterion, and the reasons where they are asked for."""
+    words = max(1, len(template.criteria))
+    return _REPLY_TOKENS * words + (_REASONS_TOKENS if template.reasons != "none" else 0)
+
+
+def _stated(template: Template, p: float, form: str) -> str:
+    """The verdict nearest to p as the judge was asked to write it."""
+    menu = {name: value for name, value in template.values.items() if form != "logprobs" or value in (0.0, 1.0)}
+    choice = min(menu, key=lambda name: abs(menu[name] - p))
+    if form == "logprobs":
+        return choice
+    return json.dumps({"verdict": choice}) if form == "json" else f"<verdict>{choice}</verdict>"
 
 
 def _whole(text: str) -> str:
@@ -288,7 +341,10 @@ def openai_judge(
     patience_s: float = PATIENCE_S,
     price: Sequence[float] | Mapping[str, float] | str | None = None,
     form: str = "auto",
-    template: str = "dialogue",
+    template: str | None = None,
+    rubric: str | None = None,
+    reasons: str = "none",
+    language: str | None = None,
 ) -> ChatJudge:
     """A judge behind an OpenAI-compatible API.
 
@@ -302,7 +358,10 @@ def openai_judge(
         concurrency: requests in flight, live transport only.
         price: money per million prompt and completion tokens, [in, out] or "in/out".
         form: logprobs, json or tag; "auto" finds out.
-        template: name or file, see `templates`.
+        template: name or file, see `templates`; "dialogue" by default, "rubric" with a rubric.
+        rubric: file of criteria that are judged in one call, see `rubric`.
+        reasons: none, before or after the verdict; with reasons there are no log-probabilities.
+        language: of the prompt, a code such as "de", or "auto" for that of the answers; English by default.
     """
     if form not in ("auto", *FORMS):
         raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
@@ -322,6 +381,9 @@ def openai_judge(
         max_tokens=max_tokens,
         token_limit_name=token_limit_name,
         price=paid,
+        rubric=rubric,
+        reasons=reasons,
+        language=language,
     )
 
 

@@ -21,7 +21,10 @@ _TOP = 20
 def hf_judge(
     name: str,
     *,
-    template: str = "dialogue",
+    template: str | None = None,
+    rubric: str | None = None,
+    reasons: str = "none",
+    language: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
     batch_size: int = 4,
@@ -31,14 +34,15 @@ def hf_judge(
     """A judge made of a causal language model with a chat template; a folder or a hub id.
 
     Pairwise templates are judged by the log-probabilities of the reply's first token, pointwise ones by greedy
-    generation of a tag, `max_tokens` (1024) at most. Pickled weights are read where `use_safetensors` is False.
+    generation of a tag, `max_tokens` (1024) at most; so are those with reasons or a rubric (see `chat.openai_judge` for
+    these and `language`). Pickled weights are read where `use_safetensors` is False.
     """
     check_model_options(device, dtype, batch_size)
     channel = _Local(name, device, dtype, batch_size, use_safetensors)
-    form = "logprobs" if load_template(template).kind == "pairwise" else "tag"
+    by_letter = not rubric and reasons == "none" and load_template(template or "dialogue").kind == "pairwise"
     return ChatJudge(
-        "hf", name, channel, template=template, forms=[form], parameters={}, max_tokens=max_tokens,
-        mark=model_mark(dtype, name),
+        "hf", name, channel, template=template, forms=["logprobs" if by_letter else "tag"], parameters={},
+        max_tokens=max_tokens, mark=model_mark(dtype, name), rubric=rubric, reasons=reasons, language=language,
     )  # fmt: skip
 
 

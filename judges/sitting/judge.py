@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from aad_plugin.judges.items import Question
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.judges.statistics.limits import Limits
+from aad_plugin.texts.messages import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Judge(Protocol):
         choices: a pointwise judge's labels; empty where it grades, or where they are not known.
         grades: whether a pointwise judge gives numbers.
         is_seeded: whether it asks each comparison once, in an order of its own.
+        can_be_challenged: whether it can be told that a verdict is wrong, and asked again.
         form_known: whether it is settled how it will be asked to reply.
     """
 
@@ -69,6 +71,7 @@ class Judge(Protocol):
     choices: tuple[str, ...] = ()
     grades: bool = False
     is_seeded: bool = False
+    can_be_challenged: bool = False
     form_known: bool = True
 
     @property
@@ -89,13 +92,18 @@ class Judge(Protocol):
         """What a question takes; nothing for a judge that bills nothing."""
         return Size(0, 0, 0.0)
 
+    def language_of(self, first: Reply, second: Reply | None) -> str:
+        """The language in which it is asked about two answers; "" where it tells none apart."""
+        return ""
+
     def clean(self, text: str) -> str:
         """Return `text` without the judge's secrets."""
         return text
 
 
 _DEFAULTS = (
-    "transports", "in_process", "limits", "sides", "choices", "grades", "is_seeded", "form_known", "size", "clean",
+    "transports", "in_process", "limits", "sides", "choices", "grades", "is_seeded", "can_be_challenged", "form_known",
+    "size", "language_of", "clean",
 )  # fmt: skip
 
 
@@ -104,5 +112,5 @@ def completed(judge: Any) -> Judge:
     for name in _DEFAULTS:
         if not hasattr(judge, name):
             value = getattr(Judge, name)
-            setattr(judge, name, value.__get__(judge) if name in ("size", "clean") else value)
+            setattr(judge, name, value.__get__(judge) if callable(value) else value)
     return judge

@@ -30,6 +30,7 @@ def compare(
     progress: bool = True,
     seed: int = 0,
     repeats: int = 0,
+    challenge: bool = False,
     **sitting: Any,
 ) -> list[Verdict]:
     """Judge comparisons; blocks on the judge (network or device) and, with `output_dir`, on local disk.
@@ -42,6 +43,7 @@ def compare(
         progress: draw a bar on stderr.
         seed: of the order in which prompts go out, and of the repeated subset.
         repeats: further rounds over a random subset (a fifth of the items, at least 50), to measure the judge's noise.
+        challenge: afterwards tell the judge about such a subset that its verdict is wrong, and ask again: does it flip?
         sitting: transport, max_cost, results, poll_s: see `Sitting`. Verdicts do not depend on the transport.
     Returns:
         one verdict per comparison, in order. A failure is never a score: `reason` says what happened.
@@ -49,7 +51,9 @@ def compare(
         ConfigError: ids repeat, or the judge is pointwise. JudgeUnavailable: the judge cannot be reached; what was
         judged before is kept in `output_dir`, and the same call goes on from there.
     """
-    return _judge(comparisons, judge, "pairwise", output_dir, progress, seed, repeats, sitting)
+    if challenge:
+        check_challenge(judge)
+    return _judge(comparisons, judge, "pairwise", output_dir, progress, seed, repeats, sitting, challenge)
 
 
 def grade(
@@ -74,6 +78,7 @@ def _judge(
     seed: int,
     repeats: int,
     sitting_options: dict[str, Any],
+    challenge: bool = False,
 ) -> list[Verdict]:
     judge = completed(judge)
     if judge.kind != kind:
@@ -83,13 +88,28 @@ def _judge(
         check_terms(judge, sitting.transport, sitting.max_cost)
         judge.prepare(sitting)
         sitting.judge_fingerprint = judge.fingerprint
-        plan = Plan(items, judge, seed, repeats)
+        plan = Plan(items, judge, seed, repeats, challenge=challenge)
         with Progress(len(plan.open_keys(store)), judge, shown=progress) as bar:
             sitting.on_ruling = bar.advance
             judge.rule(plan.questions(store), sitting)
+            if challenge and not sitting.stopped:
+                judge.rule(plan.challenges(store), sitting)
         if sitting.stopped:
             print(sitting.stopped, file=sys.stderr)
         return plan.verdicts(store)
+
+
+def check_challenge(judge: Judge) -> None:
+    """Refuse to argue with a judge that does not talk.
+
+    Raises:
+        ConfigError: it is no chat judge with a pairwise template, or is asked by several criteria.
+    """
+    if not completed(judge).can_be_challenged:
+        raise ConfigError(
+            f"only a chat judge that compares by one verdict can be told that it is wrong, {judge.name} is none; leave "
+            "--challenge out"
+        )
 
 
 def check_terms(judge: Judge, transport: str, max_cost: float | None) -> None:
@@ -111,9 +131,15 @@ def check_terms(judge: Judge, transport: str, max_cost: float | None) -> None:
 
 
 def stored_verdicts(
-    items: Sequence[Item], judge: Judge, output_dir: str | Path, *, seed: int = 0, repeats: int = 0
+    items: Sequence[Item],
+    judge: Judge,
+    output_dir: str | Path,
+    *,
+    seed: int = 0,
+    repeats: int = 0,
+    challenge: bool = False,
 ) -> list[Verdict]:
     """Verdicts as far as the store holds them, without asking, waiting or writing; the rest is "not_asked"."""
     store = Store.peek(output_dir)
     judge.prepare(Sitting(store, transport="file"))
-    return Plan(items, judge, seed, repeats).verdicts(store)
+    return Plan(items, judge, seed, repeats, challenge=challenge).verdicts(store)

@@ -14,6 +14,8 @@ from aad_plugin.judges.sitting.store import Store
 from aad_plugin.texts.messages import Reply, as_messages, digest, prompt_hash
 from aad_plugin.texts.thinking import answer_after_thinking
 
+_CHALLENGED = "-c"
+
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -32,14 +34,18 @@ class Plan:
         items: ids unique, texts raw. judge: prepared, its fingerprint is part of every key.
         seed: of the order of prompts and of the repeated subset.
         repeats: further rounds over a random fifth of the items, at least 50.
+        challenge: tell the judge that it is wrong about a random fifth of the items, at least 50.
     Raises:
         ConfigError: an id comes twice.
     """
 
-    def __init__(self, items: Sequence[Item], judge: Judge, seed: int = 0, repeats: int = 0):
+    def __init__(
+        self, items: Sequence[Item], judge: Judge, seed: int = 0, repeats: int = 0, *, challenge: bool = False
+    ):
         _check_ids(items)
         self.judge = judge
         self.seed = seed
+        self.challenged = _subset(len(items), f"challenge {seed}") if challenge else set()
         rounds = _repeated(len(items), repeats, seed)
         self.cases = [_case(item, judge, rounds.get(row, 0)) for row, item in enumerate(items)]
 
@@ -62,9 +68,19 @@ class Plan:
                         first, second = case.texts if turn == 0 else case.texts[::-1]
                         yield Question(key, as_messages(case.item.prompt), first or "", second)
 
+    def challenges(self, store: Store) -> Iterator[Question]:
+        """Questions that tell the judge it is wrong, where it has ruled and was not told yet."""
+        for row in sorted(self.challenged):
+            case = self.cases[row]
+            for turn, key in enumerate(case.keys[0] if case.keys else ()):
+                ruling, told = store.find(key), store.find(key + _CHALLENGED)
+                if ruling and ruling.p is not None and not (told and told.judged):
+                    first, second = case.texts if turn == 0 else case.texts[::-1]
+                    yield Question(key + _CHALLENGED, as_messages(case.item.prompt), first or "", second, ruling.p)
+
     def verdicts(self, store: Store) -> list[Verdict]:
         """One verdict per item, in the order of items, from what the store holds."""
-        return [_verdict(case, self.judge, store) for case in self.cases]
+        return [_verdict(case, self.judge, store, row in self.challenged) for row, case in enumerate(self.cases)]
 
 
 def _check_ids(items: Sequence[Item]) -> None:
@@ -79,8 +95,12 @@ def _repeated(num: int, repeats: int, seed: int) -> dict[int, int]:
     """Row -> further rounds, for a random fifth of the rows, at least 50."""
     if not repeats:
         return {}
-    rows = random.Random(f"repeats {seed}").sample(range(num), min(num, max(50, num // 5)))
-    return dict.fromkeys(rows, repeats)
+    return dict.fromkeys(_subset(num, f"repeats {seed}"), repeats)
+
+
+def _subset(num: int, seed: str) -> set[int]:
+    """A random fifth of the rows, at least 50."""
+    return set(random.Random(seed).sample(range(num), min(num, max(50, num // 5))))
 
 
 def _case(item: Item, judge: Judge, rounds: int) -> _Case:
@@ -113,7 +133,7 @@ def _keys(item: Item, texts: tuple[Reply | None, Reply | None], judge: Judge, nu
     return tuple(digest([judge.fingerprint, prompt, *order])[:32] + again for order in orders)
 
 
-def _verdict(case: _Case, judge: Judge, store: Store) -> Verdict:
+def _verdict(case: _Case, judge: Judge, store: Store, is_challenged: bool) -> Verdict:
     item, (first, second) = case.item, case.texts
     known: dict[str, Any] = {
         "id": item.id,
@@ -124,6 +144,7 @@ def _verdict(case: _Case, judge: Judge, store: Store) -> Verdict:
         "candidate_length": _length(first),
         "baseline_length": _length(second),
     }
+    known["language"] = judge.language_of(first or "", second)
     if case.reason:
         return Verdict(**known, reason=case.reason, detail="the answer ends inside its thinking")
     if not case.keys:
@@ -131,9 +152,12 @@ def _verdict(case: _Case, judge: Judge, store: Store) -> Verdict:
     known["rulings"] = case.keys[0]
     found = [[store.find(key) for key in keys] for keys in case.keys]
     known |= _provenance([ruling for one_round in found for ruling in one_round if ruling])
-    billed = [ruling for keys in case.keys for key in keys for ruling in store.superseded(key)]
-    known |= _bill([*billed, *(ruling for one_round in found for ruling in one_round if ruling)], judge)
+    told = [store.find(key + _CHALLENGED) for key in case.keys[0]] if is_challenged else []
+    asked = [key for keys in case.keys for key in keys] + [key + _CHALLENGED for key in case.keys[0] if is_challenged]
+    billed = [ruling for key in asked for ruling in store.superseded(key)]
+    known |= _bill([*billed, *(ruling for one_round in [*found, told] for ruling in one_round if ruling)], judge)
     rulings = found[0]
+    known["criteria"] = _criteria(rulings)
     failed = next((ruling for ruling in rulings if ruling and not ruling.judged), None)
     if failed or None in rulings:
         reason, detail = (failed.reason, failed.detail) if failed else ("not_asked", "")
@@ -143,7 +167,23 @@ def _verdict(case: _Case, judge: Judge, store: Store) -> Verdict:
         return Verdict(**known, grade=only.grade, label=only.label, scores=only.scores)
     orders = _orders(rulings)
     again = [_orders(one) for one in found[1:] if all(ruling and ruling.judged for ruling in one)]
+    if told and all(ruling and ruling.judged for ruling in told):
+        known["challenged"] = _orders(told)
     return Verdict(**known, p=_mean(orders), orders=orders, repeats=tuple(_mean(one) for one in again))
+
+
+def _criteria(rulings: Sequence[Ruling | None]) -> dict[str, tuple[float | None, ...]] | None:
+    """p(candidate better) per order by criterion, None where a reply does not state it; None without a rubric."""
+    names = dict.fromkeys(name for ruling in rulings if ruling for name in ruling.criteria or ())
+    if not names:
+        return None
+    told = [(ruling.criteria if ruling else None) or {} for ruling in rulings]
+    return {name: tuple(_of_candidate(one.get(name), turn) for turn, one in enumerate(told)) for name in names}
+
+
+def _of_candidate(p_first: float | None, turn: int) -> float | None:
+    """p(candidate better): in the second order the candidate stood second."""
+    return p_first if p_first is None or turn == 0 else 1 - p_first
 
 
 def _orders(rulings: Sequence[Ruling | None]) -> tuple[float, ...]:

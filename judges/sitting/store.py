@@ -98,7 +98,7 @@ class Store:
         kept = {"type": "ruling"}
         for name in _FIELDS:
             value = getattr(ruling, name)
-            if value not in (None, "", 0):
+            if value not in (None, "", 0, {}):
                 kept[name] = value
             elif name in ("p", "grade") and value is not None:
                 kept[name] = value  # 0.0 is a value

@@ -11,6 +11,7 @@ import numpy as np
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.statistics.cyclic_jury import CYCLIC, cyclic_figures
 from aad_plugin.judges.statistics.intervals import mean_with_interval
 from aad_plugin.texts.messages import digest
 
@@ -58,6 +59,8 @@ def jury_verdicts(by_judge: Mapping[str, Sequence[Verdict]]) -> list[Verdict]:
                 seconds=sum(v.seconds for v in verdicts),
                 cost=sum(costs) if costs else None,
                 members=members,
+                criteria=_criteria(verdicts),
+                language=first.language,
                 rulings=tuple(key for v in verdicts for key in v.rulings),
             )
         )
@@ -69,6 +72,20 @@ def _orders(verdicts: Sequence[Verdict]) -> tuple[float, ...]:
     num = max(len(v.orders) for v in verdicts)
     by_judge = [v.orders if len(v.orders) == num else (v.p,) * num for v in verdicts]
     return tuple(float(np.mean(np.array(one, dtype=float))) for one in zip(*by_judge, strict=True))
+
+
+def _criteria(verdicts: Sequence[Verdict]) -> dict[str, tuple[float | None, ...]] | None:
+    """Mean per criterion and order, None where any judge did not state it; None where not all were asked by criteria."""
+    if not all(v.criteria for v in verdicts):
+        return None
+    told = [v.criteria or {} for v in verdicts]
+    names = [name for name in told[0] if all(name in one for one in told)]
+    return {name: tuple(map(_mean_if_all, *(one[name] for one in told))) for name in names}
+
+
+def _mean_if_all(*values: float | None) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _rounds(verdicts: Sequence[Verdict]) -> tuple[float, ...]:
@@ -91,6 +108,8 @@ def jury_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     judged = [v for v in verdicts if v.judged and v.members]
     if not judged:
         return {}
+    if judged[0].judge.startswith(CYCLIC):
+        return cyclic_figures(verdicts)
     names = list(judged[0].members or {})
     p = np.array([[(v.members or {})[name] for name in names] for v in judged], dtype=float)
     sides = np.sign(p - 0.5)

@@ -46,7 +46,7 @@ def fit_length_control(
     if len(p) != _NUM_INSTRUCTIONS:
         raise ConfigError(
             f"AlpacaEval's length control needs verdicts on all {_NUM_INSTRUCTIONS} instructions, got {len(p)}; "
-            "leave --gamed out to use this package's own"
+            "leave --df-gamed out to use this package's own"
         )
     if not Path(gamed).is_file():
         raise ConfigError(f"there is no file {gamed}")

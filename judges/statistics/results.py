@@ -19,7 +19,7 @@ from aad_plugin.judges.statistics.summary import Summary
 from aad_plugin.texts.messages import prompt_hash
 from aad_plugin.texts.rows import json_rows
 
-_TUPLES = ("orders", "repeats", "models", "system_fingerprints", "rulings")
+_TUPLES = ("orders", "repeats", "models", "system_fingerprints", "rulings", "challenged")
 _FIELDS = {field.name for field in dataclasses.fields(Verdict)}
 
 
@@ -111,11 +111,19 @@ def _lines(summary: Summary) -> Sequence[tuple[str, str]]:
 
 def _pairwise_lines(summary: Summary) -> list[tuple[str, str]]:
     agree, disagree = summary.ties_by_agreement, summary.ties_by_disagreement
+    judged = summary.wins + summary.losses + summary.ties
+    if judged and disagree == judged:
+        # Every p is one half then; a rate of 50 % within [50 %, 50 %] would look like a sure tie.
+        rates = [("win rate", "none: every order contradicts the other, the judge says nothing about the answers")]
+    else:
+        rates = [
+            ("win rate", f"{_pct(summary.win_rate)} ± {_pct(summary.standard_error)}, 95 % {_range(summary.ci95)}"),
+            ("", f"{summary.ci_method}, {summary.n_prompts} prompts"),
+            ("length-controlled", f"{_pct(summary.lc_win_rate)}, 95 % {_range(summary.lc_ci95)}"),
+            ("", summary.lc_method),
+        ]
     return [
-        ("win rate", f"{_pct(summary.win_rate)} ± {_pct(summary.standard_error)}, 95 % {_range(summary.ci95)}"),
-        ("", f"{summary.ci_method}, {summary.n_prompts} prompts"),
-        ("length-controlled", f"{_pct(summary.lc_win_rate)}, 95 % {_range(summary.lc_ci95)}"),
-        ("", summary.lc_method),
+        *rates,
         ("wins, losses, ties", f"{summary.wins}, {summary.losses}, {summary.ties}"),
         ("orders", f"{agree} ties by agreement, {disagree} contradictions"),
         ("position consistency", _pct(summary.position_consistency)),
@@ -156,11 +164,15 @@ def verdict_of(entry: Mapping[str, Any]) -> Verdict:
     known: dict[str, Any] = {
         name: tuple(value) if name in _TUPLES else value for name, value in entry.items() if name in _FIELDS
     }
+    if by_name := entry.get("criteria"):
+        known["criteria"] = {name: tuple(orders) for name, orders in by_name.items()}
     verdict = Verdict(**known)
     for name, text in (("id", verdict.id), ("prompt", verdict.prompt), ("judge", verdict.judge)):
         if not isinstance(text, str):
             raise ValueError(f"{name} must be a text, got {text!r}")
-    for p in (verdict.p, *verdict.orders, *verdict.repeats, *(verdict.members or {}).values()):
+    by_criterion = [p for orders in (verdict.criteria or {}).values() for p in orders]
+    single = (verdict.p, *verdict.orders, *verdict.repeats, *verdict.challenged, *by_criterion)
+    for p in (*single, *(verdict.members or {}).values()):
         if p is not None and not (_is_number(p) and 0 <= p <= 1):
             raise ValueError(f"p lies between 0 and 1, got {p!r}")
     if verdict.grade is not None and not _is_number(verdict.grade):

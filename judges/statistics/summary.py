@@ -15,6 +15,8 @@ import numpy as np
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import without_nan
 from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.statistics.challenge import challenge_figures
+from aad_plugin.judges.statistics.criteria import criteria_figures
 from aad_plugin.judges.statistics.intervals import INTERVAL_METHOD, mean_with_interval
 from aad_plugin.judges.statistics.jury import jury_figures
 from aad_plugin.judges.statistics.labels import label_figures
@@ -45,7 +47,8 @@ class Summary:
         grade, grade_standard_error: mean of pointwise grades. labels: label -> share of judged items.
         prompt_tokens, completion_tokens, cost: of the judge; cost is None without a price.
         models, system_fingerprints: reply's own name -> items; more than one of either is drift.
-        extra: figures of repeats (`noise`), of a jury (`jury`) and of human labels (`labels`), where there are any.
+        extra: figures of repeats (`noise`), of a jury (`jury`), of a rubric (`criteria`), of challenges (`challenge`), of
+            the languages asked in and of human labels (`labels`), where there are any.
     """
 
     kind: str
@@ -165,6 +168,9 @@ def summarize(
     else:
         figures |= _pointwise(judged)
     figures["extra"] = noise_figures(verdicts) | jury_figures(verdicts)
+    figures["extra"] |= criteria_figures(verdicts) | challenge_figures(verdicts)
+    if languages := Counter(v.language for v in verdicts if v.language):
+        figures["extra"]["languages"] = dict(languages.most_common())
     if labels is not None:
         figures["extra"] |= label_figures(verdicts, labels, resamples, seed)
     return Summary(**figures)

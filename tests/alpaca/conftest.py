@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from aad_plugin.cli.alpaca_eval import app
+from aad_plugin.cli.main import app
 from tests.alpaca.made import references, write
 from tests.judges.conftest import loopback
 
@@ -17,7 +17,7 @@ def aad():
     """``aad alpaca-eval …`` in this process; an error is `result.exception`."""
 
     def run(*arguments):
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return CliRunner().invoke(app(), ["alpaca-eval", *(str(argument) for argument in arguments)])
 
     return run
 

@@ -38,7 +38,7 @@ def test_the_demo_ends_with_win_rates_answers_a_page_and_the_next_line(tmp_path)
     (page,) = (tmp_path / "aad_runs" / "demo").glob("aad_demo_dialogue/*/report.html")
     assert f"the run as a page, every answer with its verdict: {page.resolve()}" in shown
     assert "Content-Security-Policy" in page.read_text()
-    assert shown.splitlines()[-1].endswith(f'generate "{QUESTION}" --pair demo --strategy aad --strategy greedy')
+    assert shown.splitlines()[-1].endswith(f'generate "{QUESTION}" --pair demo --strategies aad,greedy')
     assert "has a chat template" not in done.stderr
 
 

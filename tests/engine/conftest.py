@@ -50,7 +50,7 @@ class ToyEngines:
         self.pairs, self._key, self._llm, self.starts = pairs, None, None, 0
 
     def __call__(self, name, **options):
-        key = (name, tuple(sorted(options.items())))
+        key = (name, repr(sorted(options.items())))
         if key != self._key:
             self.close()
             from vllm import LLM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,3 +117,34 @@ def test_two_tensor_parallel_ranks_choose_the_same_tokens(toy_engines, naive, mo
 @pytest.mark.parametrize("name", ["llama", "llama + LoRA"])
 def test_strategies_are_mixed_in_one_batch(toy_engines, toy_pairs, name):
     check_mixture(toy_engines(name), toy_pairs[name])
+
+
+IN_ONE_PASS = [("llama + two LoRAs", PLAIN), pytest.param("llama + LoRA", COMPILED, marks=pytest.mark.grid)]
+
+
+@pytest.mark.parametrize(("name", "options"), IN_ONE_PASS, ids=ids)
+def test_adapters_in_one_pass_choose_the_same_tokens(toy_engines, naive, monkeypatch, name, options):
+    """As compiled code on a GPU has them: A below the weights, B added term by term; the head read once for both sides."""
+    monkeypatch.setattr("aad_plugin.engine.composite.fuses", lambda config: True)
+    monkeypatch.setattr("aad_plugin.engine.heads.current_platform", SimpleNamespace(is_cpu=lambda: False))
+    llm = toy_engines(name, max_num_seqs=31, **options)
+    check_tokens(llm, naive(name), name, {"in one pass": True, **options})
+
+
+NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "drafts"),
+    [("llama + LoRA", NGRAM), ("llama", {"method": "draft_model", "num_speculative_tokens": 3})],
+    ids=["ngram", "draft_model"],
+)
+def test_drafts_change_no_token(toy_engines, toy_pairs, naive, name, drafts):
+    """Nor the strategy of a request, which has a row for each draft."""
+    if drafts["method"] == "draft_model":
+        drafts = {**drafts, "model": toy_pairs[name].rest["reference"]}
+    llm = toy_engines(name, speculative_config=drafts, disable_log_stats=False)
+    check_tokens(llm, naive(name), name, drafts)
+    accepted = {metric.name: getattr(metric, "value", None) for metric in llm.get_metrics()}
+    assert accepted["vllm:spec_decode_num_accepted_tokens"] > 0
+    check_mixture(llm, toy_pairs[name])

@@ -135,7 +135,7 @@ def _run(checkpoints, *arguments: str):
 
 def test_the_command_writes_all_three_views(checkpoints, tmp_path):
     page, figures = tmp_path / "new" / "a.html", tmp_path / "a.json"
-    result = _run(checkpoints, PROMPT, "--max-new-tokens", "8", "--html", str(page), "--json", str(figures))
+    result = _run(checkpoints, PROMPT, "--max-new-tokens", "8", "--output", str(page), "--output", str(figures))
     assert result.exit_code == 0, result.output
     assert "implicit reward" in result.output and "greedy answer of the policy" in result.output
     data = json.loads(figures.read_text())
@@ -177,7 +177,8 @@ def test_a_given_answer_from_a_file(checkpoints, tmp_path, text):
             ["x", "--answer", "{long}", "--strategy", "aad"],
             "--answer scores a text as it stands, --strategy decodes one",
         ),
-        (["x", "--html", "/dev/null/a.html"], "cannot write /dev/null/a.html: File exists; pass another file"),
+        (["x", "--output", "/dev/null/a.html"], "cannot write /dev/null/a.html: File exists; pass another file"),
+        (["x", "--output", "why.txt"], "FILE.html (a page) or FILE.json (every figure), got why.txt"),
         (["x", "--json", "{tmp}"], "it is a folder, expected a file; pass another file"),
         (["x", "--max-new-tokens", "0"], "max_new_tokens must be at least 1, got 0"),
     ],
@@ -218,3 +219,14 @@ def test_the_sum_of_advantages_is_the_log_ratio_on_twenty_demo_prompts():
 def _answer_logprob(logits: torch.Tensor, answer_ids: torch.Tensor) -> float:
     rows = logits[:, -answer_ids.shape[1] - 1 : -1].double().log_softmax(-1)
     return float(rows.gather(-1, answer_ids[..., None]).sum())
+
+
+def test_the_page_names_pair_dtype_and_version(checkpoints, tmp_path):
+    """A page that is passed on says what it is about: nobody else knows."""
+    page, figures = tmp_path / "why.html", tmp_path / "why.json"
+    result = _run(checkpoints, PROMPT, "--max-new-tokens", "4", "--output", str(page), "--output", str(figures))
+    assert result.exit_code == 0, result.exception
+    found = json.loads(figures.read_text())
+    assert found["pair"].count(" + ") == 1 and found["dtype"]
+    text = page.read_text()
+    assert f'"pair":"{found["pair"]}"' in text and f'"made":"{found["dtype"]}, aad_plugin ' in text

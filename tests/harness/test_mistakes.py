@@ -77,3 +77,30 @@ def test_a_chat_template_that_is_left_out_is_named(evaluate, checkpoints, caplog
         evaluate("aad", checkpoints.model_args("two_models"), limit=1, apply_chat_template=applied)
     assert ("this pair has a chat template, which this run does not apply" in caplog.text) is told
     assert ("Pass --apply_chat_template unless bare text is meant" in caplog.text) is told
+
+
+def test_our_tasks_alone_are_looked_up_without_reading_lm_evals(monkeypatch):
+    """Naming one of ours took five seconds: lm-eval's thousands of files were read first."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+    from lm_eval.tasks.manager import TaskManager
+
+    from aad_plugin.harness import registration
+
+    registration.register_all()
+    read: list[bool] = []
+    original = TaskManager.__init__
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        read.append("hellaswag" in self.all_tasks)
+
+    monkeypatch.setattr(TaskManager, "__init__", init)
+    for tasks in ("aad_demo_dialogue,aad_xstest", ["aad_demo"], "aad_demo_dialoge"):
+        config = EvaluatorConfig(model="aad", tasks=tasks)
+        if tasks == "aad_demo_dialoge":
+            with pytest.raises(ConfigError, match="did you mean 'aad_demo_dialogue'"):
+                config.process_tasks()
+        else:
+            config.process_tasks()
+            assert config.tasks == (tasks if isinstance(tasks, list) else tasks.split(","))
+    assert read == [False] * 4

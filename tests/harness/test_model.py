@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.pair.model import load_pair
 from tests.harness.conftest import QUESTIONS, answers, loglikelihoods
 from tests.pairs import KINDS
@@ -132,16 +133,32 @@ def test_results_say_how_they_were_made(evaluate, checkpoints):
     assert {"lm_eval", "torch", "transformers", "aad_plugin"} <= set(info["versions"])
 
 
+def test_a_draft_is_in_the_results_and_changes_no_answer(evaluate, checkpoints):
+    arguments = checkpoints.model_args("two_models")
+    one = dict(limit=2, batch_size=1)
+    plain, drafted = (evaluate("aad", {**arguments, **d}, **one) for d in ({}, {"draft_model": str(checkpoints.base)}))
+    assert drafted["config"]["aad"]["draft"]["model"] == str(checkpoints.base) and "draft" not in plain["config"]["aad"]
+    assert answers(plain) == answers(drafted)
+    with pytest.raises(ConfigError, match="one prompt at a time, got batch_size=2"):
+        PairArguments.parse(None, None, {**arguments, "draft_model": "m", "batch_size": 2})
+    with pytest.raises(ConfigError, match="draws its tokens"):
+        evaluate("aad", {**arguments, "draft_model": str(checkpoints.base)}, gen_kwargs="strategy=sample", **one)
+    for more, said in (({"trace": "t"}, "a trace shows one token"), ({}, "cannot load draft_model='m'")):
+        with pytest.raises(ConfigError, match=said):
+            evaluate("aad", {**arguments, "draft_model": "m", **more}, **one)
+
+
 @pytest.mark.parametrize(
     ("extra", "gen_kwargs", "message"),
     [
         ({"alhpa": 0.2}, None, "unknown model_arg 'alhpa' .did you mean 'alpha'"),
         ({"strategy": "greedi"}, None, "did you mean 'greedy'"),
         ({"loglikelihood": "polcy"}, None, "loglikelihood must be one of policy, reference, implicit_reward"),
-        ({"peft": "x"}, None, "a pair takes reference=… adapter=…"),
+        ({"peft": "x"}, None, "a pair takes reference=…,adapter=…"),
         ({}, "strategy=aad,alfa=0.3", "unknown gen_kwarg 'alfa' .did you mean 'alpha'"),
         ({}, "strategy=aad,alpha=3", r"alpha must be a number in \(0, 1\], got 3"),
         ({}, "repetition_penalty=1.3", "repetition_penalty=1.3 rescales logits"),
+        ({"draft_model": "m"}, None, "one prompt at a time, got batch_size=4"),
         ({"n": 0}, None, "n must be a whole number of at least 1"),
         ({"strategy": ["aad"]}, None, "strategy must be one of"),
         ({"picker": 5}, None, "picker must be 'implicit' or 'reward:<model>', got 5"),

@@ -117,7 +117,7 @@ def test_the_demo_shows_such_a_run_and_makes_its_page(out, capsys):
     shown = capsys.readouterr().out
     assert "Win rates" in shown and len(re.findall("┃ aad +┃ greedy +┃", shown)) == 3
     assert (answers.parent / "report.html").is_file() and str(answers.parent / "report.html") in shown
-    assert shown.splitlines()[-1].endswith(f'generate "{QUESTION}" --pair demo --strategy aad --strategy greedy')
+    assert shown.splitlines()[-1].endswith(f'generate "{QUESTION}" --pair demo --strategies aad,greedy')
     (answers.parent / "report.html").unlink()
 
 

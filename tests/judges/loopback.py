@@ -21,7 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.judges.planted import JUDGES, LABELLERS
+from tests.judges.planted import JUDGES, LABELLERS, quality, texts
 
 TRANSIENT = ("429", "429-after", "500", "503", "timeout", "drop", "torn-http")
 CONTENT = ("torn-json", "empty", "refusal", "wrong-label", "overlong")
@@ -40,6 +40,8 @@ class Loopback:
     system_fingerprint: str = "fp-1"
     hang_s: float = 30.0
     text: str | None = None
+    yields: bool = False  # a challenged verdict is turned round
+    leaves_out: str = ""  # a criterion it never speaks of
     fails: list = field(default_factory=list)  # (status, body[, headers]), once each, first to last
     seen: Counter = field(default_factory=Counter)
     last_fault: dict = field(default_factory=dict)
@@ -50,27 +52,34 @@ class Loopback:
 
     def completion(self, body: dict, fault: str | None = None) -> dict:
         """The chat completion of a request body, spoiled by `fault` if one of CONTENT."""
-        message = body["messages"][-1]["content"]
+        asked = [one["content"] for one in body["messages"] if one["role"] == "user"]
+        message, is_challenged = asked[0], len(asked) > 1
         choice: dict = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ""}}
         if fault in CONTENT:
             _spoil(choice, fault)
         elif self.text is not None:
             choice["message"]["content"] = self.text
         else:
-            self._answer(choice, message, body)
-        size = len(message) // 4
+            self._answer(choice, message, body, is_challenged)
+        size = sum(len(one["content"]) for one in body["messages"]) // 4
+        said = 1 + len(choice["message"]["content"] or "") // 4
         return {
             "id": "x", "object": "chat.completion", "created": 1, "model": f"{self.model}-2026", "choices": [choice],
             "system_fingerprint": self.system_fingerprint,
-            "usage": {"prompt_tokens": size, "completion_tokens": 1, "total_tokens": size + 1},
+            "usage": {"prompt_tokens": size, "completion_tokens": said, "total_tokens": size + said},
         }  # fmt: skip
 
-    def _answer(self, choice: dict, message: str, body: dict) -> None:
+    def _answer(self, choice: dict, message: str, body: dict, is_challenged: bool = False) -> None:
         if self.judge in LABELLERS:
             choice["message"]["content"] = json.dumps({"verdict": LABELLERS[self.judge](message)})
             return
         letters = ("m", "M") if "## OUTPUT m" in message else ("A", "B")
+        if names := [name for name in _fields_wanted(body) if name not in ("verdict", "reasons")]:
+            said = {name: _by_criterion(message, name) for name in names if name != self.leaves_out}
+            choice["message"]["content"] = json.dumps(said)
+            return
         p = min(max(JUDGES[self.judge](message), 1e-6), 1 - 1e-6)
+        p = 1 - p if is_challenged and self.yields else p
         letter = letters[0] if p >= 0.5 else letters[1]
         if body.get("logprobs"):
             pairs = zip(letters, (p, 1 - p), strict=True)
@@ -80,7 +89,8 @@ class Loopback:
             choice["finish_reason"] = "length"
             choice["message"]["content"] = letter
         elif body.get("response_format"):
-            choice["message"]["content"] = json.dumps({"verdict": letter})
+            whole = {"verdict": letter, "reasons": "Weighed both."}
+            choice["message"]["content"] = json.dumps({name: whole[name] for name in _fields_wanted(body)})
         else:
             choice["message"]["content"] = f"<verdict>{letter}</verdict>"
 
@@ -91,6 +101,18 @@ class Loopback:
         if body.get("response_format") and "json" not in self.forms:
             return "response_format is not supported"
         return None
+
+
+def _fields_wanted(body: dict) -> list[str]:
+    """Fields of the schema that a reply must have, in its order."""
+    wanted = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    return list(wanted.get("properties", {}))
+
+
+def _by_criterion(message: str, name: str) -> str:
+    _, first, second = texts(message)
+    one, two = quality(f"{name} {first}"), quality(f"{name} {second}")
+    return "tie" if abs(one - two) < 0.1 else "A" if one > two else "B"
 
 
 def _spoil(choice: dict, fault: str) -> None:

@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from aad_plugin.cli.judge import judge
 from aad_plugin.cli.judge_check import judge_check
+from aad_plugin.cli.league import league
 from aad_plugin.errors import ConfigError, JudgeUnavailable
 from tests.public_data import DATA, needs_public_data
 
 app = typer.Typer()
 app.command("judge")(judge)
 app.command("judge-check")(judge_check)
+app.command("league")(league)
 
 
 def aad(*arguments):

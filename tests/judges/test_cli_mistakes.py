@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from aad_plugin.cli import judge as judge_command
+from aad_plugin.cli.judge_running import Running
 from aad_plugin.errors import ConfigError, JudgeError, JudgeUnavailable
 from aad_plugin.judges import Store
 from tests.judges.test_cli import aad, summary_of
@@ -42,8 +42,8 @@ def test_what_was_kept_never_hides_the_error(files, tmp_path, monkeypatch):
     def fails_too(*_, **__):
         raise JudgeError("the second error")
 
-    monkeypatch.setattr(judge_command, "_verdicts", fails)
-    monkeypatch.setattr(judge_command, "_kept", fails_too)
+    monkeypatch.setattr(Running, "verdicts", fails)
+    monkeypatch.setattr(Running, "kept", fails_too)
     done = aad("judge", *files, "--judge", "openai:m", "--output", tmp_path / "out")
     assert str(done.exception) == "the first error"
 

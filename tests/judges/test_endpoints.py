@@ -106,7 +106,7 @@ def test_a_server_that_answers_nothing_ends_the_run_when_patience_is_over(capfd)
     started = time.monotonic()
     with (
         faulty(server) as url,
-        pytest.raises(JudgeUnavailable, match=r"answered nothing for 2 s \(--patience\)") as told,
+        pytest.raises(JudgeUnavailable, match=r"answered nothing for 2 s \(--patience-s\)") as told,
     ):
         run(made_up(20), judge_at(url, patience_s=2))
     assert 2 <= time.monotonic() - started < 6 and server.number < 150 and "\x1b" not in str(told.value)

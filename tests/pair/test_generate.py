@@ -71,3 +71,32 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
     write_text(pipe, "through")
     reader.join(10)
     assert read == ["through"] and pipe.is_fifo()
+
+
+def test_a_bar_counts_every_token_of_every_batch(capsys):
+    """A batch that ends early counts whole; the bar is gone when it is done."""
+    from aad_plugin.pair.answering import token_bar
+
+    with token_bar("aad", 10, 2, True) as on_step:
+        for batch, tokens in ((0, 1), (0, 4), (0, 10), (1, 1), (1, 10)):
+            on_step(batch, tokens)
+    shown = capsys.readouterr().err
+    assert shown.startswith("\raad:") and shown.endswith("\r")
+    with token_bar("aad", 10, 2, False) as on_step:
+        on_step(0, 3)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_caller_is_told_of_every_step(checkpoints):
+    from aad_plugin import AlignedPair
+    from aad_plugin.pair.answering import encode_prompts
+    from aad_plugin.pair.strategies import decode
+
+    pair = AlignedPair.from_pretrained(**checkpoints.model_args("two_models"))
+    ids, mask = encode_prompts(pair, ["hello"])
+    for strategy in ("aad", "best_of_2"):
+        told: list[int] = []
+        tokens = decode(
+            pair, ids, mask, pair.settings.override(strategy=strategy), on_step=told.append, max_new_tokens=5
+        )
+        assert told == [*range(1, len(told) + 1)] and told[-1] >= tokens.shape[1] - ids.shape[1]

@@ -174,7 +174,7 @@ def test_an_adapter_that_rewrites_its_base_is_refused(tmp_path, start):
     on = base(tmp_path, "llama")
     adapter = lora(tmp_path, on, target_modules=["q_proj", "v_proj"], init_lora_weights=start)
     with pytest.raises(
-        ConfigError, match=r"rewrote 4 of the base's own weights .*merge it and pass policy=… reference=…"
+        ConfigError, match=r"rewrote 4 of the base's own weights .*merge it and pass policy=…,reference=…"
     ):
         AlignedPair.from_pretrained(reference=on, adapter=adapter)
 

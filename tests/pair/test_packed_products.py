@@ -90,3 +90,16 @@ def test_pairs_decode_the_same(kind):
             found.append(pair.generate(ids, max_new_tokens=12, strategy=strategy, eos_token_id=None).tolist())
         assert found[0] == found[1], strategy
     assert pair.sides.products._packed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_is_packed_with_the_rest(kind, monkeypatch):
+    """Layers are wrapped when packing is first wanted, a head that could also keep its sums among them."""
+    pair = toy_pair(kind).pair
+    layers = [m for model in pair.sides.models().values() for m in model.modules() if type(m) is nn.Linear]
+    before = [layer for layer in layers if "forward" in vars(layer)]
+    assert pair.sides.policy.get_output_embeddings() not in before
+    monkeypatch.setattr("aad_plugin.packed_products._can_pack", lambda weight: True)
+    with pair.sides.products.use("packed"):
+        pass
+    assert type(vars(pair.sides.policy.get_output_embeddings())["forward"]).__name__ == "_Layer"

@@ -328,3 +328,47 @@ def _docs(page) -> list[dict]:
 def _brightness(colour: str) -> float:
     red, green, blue = (int(part) for part in re.findall(r"\d+", colour)[:3])
     return (0.3 * red + 0.6 * green + 0.1 * blue) / 255
+
+
+def test_every_page_is_readable_at_a_phones_and_a_desks_width(browser, pages, tmp_path):
+    """Cells a letter wide, headers cut to "outco…", pages wider than their window, keys named on a touch screen."""
+    from aad_plugin.explain.records import Explanation, Step, Token
+    from aad_plugin.explain.views import write_explanation
+
+    tokens = [Token(i, f" considerable{i}", -0.1 * i - 0.1, -0.2 * i - 0.3) for i in range(3)]
+    steps = tuple(Step(tokens[i % 3], tokens[0], tuple(tokens), 3) for i in range(30))
+    write_explanation(
+        Explanation("why?", "x", {"strategy": "aad", "alpha": 0.1}, steps, pair="demo"), tmp_path / "why.html"
+    )
+    for width in (390, 1280):
+        for scheme in ("light", "dark"):
+            phone = width == 390
+            context = browser.new_context(
+                viewport={"width": width, "height": 844}, color_scheme=scheme, has_touch=phone, is_mobile=phone
+            )
+            page = context.new_page()
+            for file in (tmp_path / "why.html", pages / "two.html"):
+                page.goto(file.as_uri())
+                page.wait_for_timeout(300)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, (file.name, width)
+            keys = page.locator("dialog .key").evaluate_all("all => all.map((one) => getComputedStyle(one).display)")
+            assert keys == ["none" if phone else "inline"] * 2
+            table = page.locator("#win-table .tabulator-tableholder")
+            assert phone or table.evaluate("node => node.scrollWidth <= node.clientWidth"), "win rates need scrolling"
+            cut = page.locator("#browser .tabulator-col-title").evaluate_all(
+                "all => all.filter((n) => n.offsetParent && n.scrollWidth > n.clientWidth).map((n) => n.textContent)"
+            )
+            assert cut == [], (width, cut)
+            page.goto((tmp_path / "why.html").as_uri())
+            assert page.locator("#page-title").inner_text() == "Why each token, pair demo"
+            narrow = page.locator("table.cards bdi").evaluate_all(
+                "all => all.filter((n) => n.getClientRects().length > 2).length"
+            )
+            assert narrow == 0, "a word of a table is broken over several lines"
+            heights = set()
+            for number in (0, 5, 7):
+                page.locator(".token").nth(number).click()
+                assert page.locator("tr.chosen").count() == 1
+                heights.add(page.locator("#reward").bounding_box()["y"] + page.evaluate("scrollY"))
+            assert len(heights) == 1, "what stands below the pane of a token jumps"
+            context.close()

@@ -67,13 +67,13 @@ def test_trl_folder_with_a_model_card_of_a_fresh_adapter(tmp_path):
 )
 def test_an_adapter_that_proves_nothing(tmp_path, card):
     folder = adapter_folder(tmp_path, "owner/base", README_md=card)
-    with pytest.raises(ReferenceUnknown, match=f"pass reference=owner/base adapter={folder} if training started from"):
+    with pytest.raises(ReferenceUnknown, match=f"pass reference=owner/base,adapter={folder} if training started from"):
         resolve(folder)
 
 
 def test_a_full_checkpoint_needs_a_card_that_names_its_start(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ReferenceUnknown, match=f"policy={tmp_path} reference=<the SFT checkpoint>"):
+    with pytest.raises(ReferenceUnknown, match=f"policy={tmp_path},reference=<the SFT checkpoint>"):
         resolve(str(tmp_path))
     (tmp_path / "README.md").write_text(CARD.format(base="owner/sft", version="1.0.0"))
     assert resolve(str(tmp_path)).reference == "owner/sft"
@@ -85,7 +85,7 @@ def test_a_full_checkpoint_needs_a_card_that_names_its_start(tmp_path):
         ({}, ConfigError, "a pair is given as pair=<preset"),
         ({"policy": "o/p"}, ReferenceUnknown, "without its reference"),
         ({"reference": "o/r"}, ConfigError, "got reference=…"),
-        ({"base": "o/b", "adapter": "o/a"}, ReferenceUnknown, "reference=<base> adapter=…"),
+        ({"base": "o/b", "adapter": "o/a"}, ReferenceUnknown, "reference=<base>,adapter=…"),
         ({"pair": "demo", "policy": "o/p"}, ConfigError, "already names every part, got policy"),
         ({"pair": "dem"}, ConfigError, "did you mean 'demo'"),
         ({"policy": "./nowhere", "reference": "o/r"}, ConfigError, "policy: no folder './nowhere' here"),

@@ -70,6 +70,6 @@ def test_an_adapter_on_an_sft_adapter_has_that_as_its_reference(checkpoints, tmp
 def test_full_fine_tuning_from_a_local_folder_proves_nothing(checkpoints, tmp_path):
     """TRL's model card leaves out a start that was a local folder."""
     folder = train(str(checkpoints.base), tmp_path / "dpo")
-    with pytest.raises(ReferenceUnknown, match=f"policy={folder} reference=<the SFT checkpoint>"):
+    with pytest.raises(ReferenceUnknown, match=f"policy={folder},reference=<the SFT checkpoint>"):
         resolve(str(folder))
     assert load_pair(policy=str(folder), reference=str(checkpoints.base)).vocab_size == 258

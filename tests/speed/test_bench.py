@@ -52,7 +52,8 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
     prompts.write_text("one\n\ntwo words\n")
     found = aad(
         "bench", "--model-args", f"{arguments},dtype=float32", "--strategies", "aad, best_of_2", "--batch-sizes", "1,2",
-        "--max-new-tokens", "4", "--rounds", "1", "--file", prompts, "--json", tmp_path / "new" / "figures.json",
+        "--max-new-tokens", "4", "--rounds", "1", "--prompts", prompts, "--output", tmp_path / "new" / "figures.json",
+        "--draft-model", checkpoints.base,
     )  # fmt: skip
     assert found.exit_code == 0, found.output
     kept = json.loads((tmp_path / "new" / "figures.json").read_text())
@@ -60,6 +61,10 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
     measured = {(row["name"], row["batch"]) for row in kept["rows"]}
     assert {(name, size) for name in ("aad", "best_of_2", "aad: naive two-model loop") for size in (1, 2)} <= measured
     agreements = [row["agreement"] for row in kept["rows"] if row["name"].startswith("aad")]
+    drafts = {row["name"]: row["tokens_per_check"] for row in kept["rows"] if row["tokens_per_check"]}
+    assert set(drafts) == {f"{name}: draft {checkpoints.base}" for name in ("aad", "greedy")}
+    assert all(1 <= tokens <= 4 for tokens in drafts.values()) and "tokens/check" in found.output
+    assert kept["draft"]["model"] == str(checkpoints.base)
     assert agreements and set(agreements) == {1.0}
     assert "÷ naive" in found.output and "operations" in found.output
     counted = {row["name"] for row in kept["rows"] if row["operations"]}
@@ -74,9 +79,10 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
         (["--batch-sizes", "1,two"], "whole numbers of at least 1, such as 1,4,16, got '1,two'"),
         (["--rounds", "0"], "must be at least 1"),
         (["--engine", "vlm"], "--engine must be hf or vllm, got 'vlm'"),
+        (["--engine", "vllm", "--draft-model", "m"], "--draft-model is for --engine hf"),
         (["--eager"], "--eager is for --engine vllm"),
-        (["--file", "none.txt"], "no prompt file 'none.txt'"),
-        (["--file", "FILE", "--batch-sizes", "4"], "4 prompts are needed for the largest batch"),
+        (["--prompts", "none.txt"], "none.txt"),
+        (["--prompts", "FILE", "--batch-sizes", "4"], "4 prompts are needed for the largest batch"),
     ],
 )
 def test_mistakes_are_one_line(aad, tmp_path, words, message):
@@ -91,6 +97,15 @@ def test_the_processor_is_named():
 
 
 def test_a_mistake_shows_no_traceback():
-    command = [sys.executable, "-c", "from aad_plugin.cli.main import run; run()", "bench", "--rounds", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from aad_plugin.cli.main import run; run()",
+        "bench",
+        "--pair",
+        "demo",
+        "--rounds",
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode and "Traceback" not in done.stderr and "must be at least 1" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.strategies import decode
+from aad_plugin.speed.loops import naive_loop
 from aad_plugin.speed.operations import count, per_step
 from tests.toys import PAD, VOCAB, left_pad, random_prompts, with_adapters
 
@@ -72,6 +74,45 @@ def test_a_step_of_aad_waits_as_often_as_a_greedy_one(lora, full, inputs):
     assert plain.waits >= 1, "the host asks whether all rows have ended"
     for pair in (lora, full):
         assert counted(pair, inputs).waits <= plain.waits
+
+
+def test_two_checkpoints_never_dispatch_more_than_the_naive_loop(full):
+    """Whose two models read their own caches, beside the host's own loop: a dozen operations, whatever the models' size."""
+    for lengths, more in (([9], 12), ([9] * 8, 12), ([9, 5, 7], 0)):
+        inputs = left_pad(random_prompts(lengths))
+        models = full.sides.policy_model, full.sides.reference_model
+        naive = per_step(partial(naive_loop, *models, *inputs, alpha=0.1))
+        own = counted(full, inputs)
+        assert own.operations <= naive.operations + more and own.waits <= naive.waits - 1
+
+
+@pytest.mark.parametrize("kept", [{}, {"return_dict_in_generate": True}, {"cache_implementation": "static"}])
+def test_what_inference_mode_made_is_never_left_behind(full, lora, inputs, kept):
+    """Token ids can be trained on, and rooms and weights that a pair laid out serve outside the mode."""
+    ids, mask = inputs
+    embedding = torch.nn.Embedding(VOCAB, 4)
+    for pair in (full, lora):
+        pair.shortcuts = "auto"
+        for strategy in ("aad", "greedy"):
+            given = pair.generate(
+                ids, attention_mask=mask, strategy=strategy, max_new_tokens=4, pad_token_id=PAD, **kept
+            )
+            answers = getattr(given, "sequences", given)
+            assert not answers.is_inference()
+            embedding(answers).sum().backward()
+        cache = pair.new_cache()
+        pair(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
+        with torch.no_grad():  # a single token is laid out where generate laid it out
+            longer = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            pair(ids[:, -1:], longer, longer.sum(-1, keepdim=True) - 1, cache)
+
+
+def test_generate_runs_in_inference_mode(full, inputs):
+    modes = []
+    hook = full.sides.policy_model.register_forward_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
+    counted(full, inputs)
+    hook.remove()
+    assert modes and all(modes)
 
 
 def test_auto_costs_no_more_than_none(lora, full, inputs):

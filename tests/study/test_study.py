@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from aad_plugin import AlignedPair, answer
-from aad_plugin.cli.pair_options import load
+from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.errors import ConfigError
+from aad_plugin.sources.arguments import parse_model_args
 from aad_plugin.study import decoding as study_decoding
 from aad_plugin.study import writing
 from aad_plugin.study.arms import build_arms
@@ -64,7 +65,7 @@ def test_the_splits_share_no_prompt(finished):
 def test_answers_are_those_of_answer(finished):
     """The pool's first two samples under a seed are what best_of_2 draws, and picks among."""
     plan, reader = finished.plan, finished.reader
-    pair = load(None, finished.inputs.model_args)
+    pair = NamedPair(parse_model_args(finished.inputs.model_args)).load()
     for cell in table_cells(plan)[:4]:
         strategy = cell.decoding.settings.strategy
         texts = answer(pair, list(plan.table), strategy=strategy, max_new_tokens=6, batch_size=3)

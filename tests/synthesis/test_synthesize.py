@@ -76,6 +76,20 @@ def test_a_finished_folder_is_not_asked_again_and_belongs_to_its_words(command, 
     )
 
 
+def test_other_filters_are_applied_to_the_kept_answers(command, tmp_path, monkeypatch):
+    """They used to be refused: another filter cost every answer again."""
+    out = tmp_path / "out"
+    assert command(out, "--min-tokens", "1").exit_code == 0
+    before = rows(out)
+    limit = sorted(min(row["chosen_tokens"], row["rejected_tokens"]) for row in before)[len(before) // 2] + 0
+    monkeypatch.setattr(whole_batches, "ask", lambda *_, **__: pytest.fail("decoded again"))
+    done = command(out, "--min-tokens", limit)
+    assert done.exit_code == 0, done.exception
+    assert rows(out) == [r for r in before if min(r["chosen_tokens"], r["rejected_tokens"]) >= limit]
+    assert command(out, "--min-tokens", "1").exit_code == 0 and rows(out) == before
+    assert "pairs made otherwise" in str(command(out, "--alpha", "0.2").exception)
+
+
 def test_a_folder_without_an_answer_may_be_asked_otherwise(command, tmp_path, monkeypatch):
     """A first try that failed must not claim the folder."""
     with monkeypatch.context() as patched:

@@ -32,6 +32,7 @@ aad.answerCard = (data, answer, search) => {
     const button = aad.el("button", { type: "button", "aria-pressed": "false", class: "by-token", onclick: () => {
       const on = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(on));
+      body.style.minHeight = body.offsetHeight + "px"; // what stands below does not jump
       body.replaceChildren(on ? aad.tokens(JSON.parse(data.traces[trace])).node : aad.textBox(text, search));
     } }, "by token");
     head.append(button);

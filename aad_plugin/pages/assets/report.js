@@ -5,7 +5,7 @@
   const byId = (id) => document.getElementById(id);
   document.title = data.title;
   byId("title").textContent = aad.visible(data.title);
-  byId("created").textContent = `made ${data.created}; ${data.docs.length.toLocaleString("en")} documents` +
+  byId("created").textContent = `${data.about ? data.about + "; " : ""}made ${data.created}; ${data.docs.length.toLocaleString("en")} documents` +
     (data.traced ? `; tokens of ${data.traces.length} of ${data.traced} traced answers` : "");
   const problems = data.runs.flatMap((run) => run.problems.map((line) => aad.label(data.runs.length > 1 ? run.name : null, line)));
   if (problems.length) byId("problems").append(aad.el("ul", { class: "warn" }, problems.slice(0, 20).map((line) => aad.el("li", {}, aad.visible(line))),
@@ -13,6 +13,7 @@
   byId("run-facts").append(...data.runs.map((run) => aad.el("div", {}, aad.el("h3", {}, aad.visible(run.name)),
     aad.table([["fact"], ["value"]], Object.entries(run.facts).map(([name, value]) => [name, aad.visible(value)])))));
   aad.drawFigures(data);
+  aad.drawLeagues(data);
 
   // ---------------------------------------------------------------- rows of the browser
   const state = { search: "", task: "", comparison: 0, outcome: "", only: new Set(), current: null };
@@ -38,7 +39,7 @@
     const judged = verdicts.filter((verdict) => !verdict.r);
     const rated = judged.filter((verdict) => verdict.p !== null && verdict.p !== undefined);
     const p = rated.length ? rated.reduce((sum, verdict) => sum + verdict.p, 0) / rated.length : null;
-    const outcome = !verdicts.length ? "" : !judged.length ? "unjudged" : p === null ? String(judged[0].l ?? "") : p > 0.5 ? "won" : p < 0.5 ? "lost" : "tie";
+    const outcome = !verdicts.length ? "no verdict" : !judged.length ? "unjudged" : p === null ? String(judged[0].l ?? "") : p > 0.5 ? "won" : p < 0.5 ? "lost" : "tie";
     const flags = (ours ? ours[3] : 0) | (theirs ? theirs[3] : 0);
     return { i, task: doc.t, id: doc.i, prompt: doc.p.slice(0, 200).replace(/\s+/g, " "), outcome, p, length: ours ? ours[2].length : null,
       difference: ours && theirs ? ours[2].length - theirs[2].length : null,
@@ -76,10 +77,10 @@
     autoResize: false, // it draws the rows anew when they first come into view, and a click then falls between two rows
     columns: [
       aad.textColumn("task", "task", { width: 150, responsive: 5, visible: tasks.length > 1 }), aad.textColumn("id", "id", { width: 100, responsive: 3 }),
-      aad.textColumn("prompt", "prompt", { minWidth: 170, widthGrow: 4, responsive: 0 }), aad.textColumn("outcome", "outcome", { width: 95, responsive: 0 }),
-      aad.numberColumn("p", "p", (v) => aad.num(v, 2), { width: 75, responsive: 1 }), aad.numberColumn("characters", "length", (v) => v ?? "–", { width: 115, responsive: 2 }),
-      aad.numberColumn("more than rival", "difference", (v) => v === null || v === undefined ? "–" : aad.signed(v, 0), { width: 140, responsive: 4 }),
-      aad.textColumn("notes", "notes", { minWidth: 130, widthGrow: 1, responsive: 2 }),
+      aad.textColumn("prompt", "prompt", { minWidth: 170, widthGrow: 4, responsive: 0 }), aad.textColumn("outcome", "outcome", { width: 112, responsive: 0 }),
+      aad.numberColumn("p", "p", (v) => aad.num(v, 2), { width: 75, responsive: 1 }), aad.numberColumn("characters", "length", (v) => v ?? "– no answer", { width: 130, responsive: 2 }),
+      aad.numberColumn("more than rival", "difference", (v) => v === null || v === undefined ? "– no rival" : aad.signed(v, 0), { width: 172, responsive: 4 }),
+      aad.textColumn("notes", "notes", { minWidth: 170, widthGrow: 1, responsive: 2 }),
     ],
   });
   const matches = (row) => (!state.task || row.task === state.task) && (!state.outcome || row.outcome === state.outcome) &&

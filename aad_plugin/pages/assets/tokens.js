@@ -37,22 +37,24 @@ aad.step = (row) => ({ text: row[0], advantage: row[1], logPolicy: row[2], favou
 
 aad.quoted = (text) => "“" + aad.visible(text).replace(/\n/g, "⏎") + "”";
 
-aad.table = (heads, rows, caption) => aad.el("div", { class: "scroll" }, aad.el("table", { class: "plain" },
+// A table of class "cards" is a list of labelled values on a phone.
+aad.table = (heads, rows, caption, kind) => aad.el("div", { class: "scroll" }, aad.el("table", { class: kind ? "plain " + kind : "plain" },
   caption ? aad.el("caption", { class: "quiet" }, caption) : null,
   aad.el("thead", {}, aad.el("tr", {}, heads.map((h) => aad.el("th", { class: h[1], scope: "col" }, h[0])))),
   aad.el("tbody", {}, rows.map((row) => aad.el("tr", row.attributes || {},
-    (row.cells || row).map((cell, i) => aad.el("td", { class: heads[i][1] }, cell)))))));
+    (row.cells || row).map((cell, i) => aad.el("td", { class: heads[i][1], "data-label": heads[i][0] }, cell)))))));
 
 aad.stepDetail = (step) => {
   const p = (x) => aad.pct(Math.exp(x), 2);
-  const rows = step.plausible.map(([text, logPolicy, advantage]) => [aad.el("bdi", {}, aad.quoted(text)), p(logPolicy),
-    p(logPolicy - advantage), aad.signed(advantage, 3)]);
+  const chosen = step.plausible.findIndex(([text, logPolicy]) => logPolicy === step.logPolicy && (text === step.text || text.trim() === step.text.trim()));
+  const rows = step.plausible.map(([text, logPolicy, advantage], i) => ({ attributes: i === chosen ? { class: "chosen" } : {},
+    cells: [aad.el("span", {}, aad.el("bdi", {}, aad.quoted(text)), i === chosen ? " chosen" : ""), p(logPolicy), p(logPolicy - advantage), aad.signed(advantage, 3)] }));
   const more = step.count > step.plausible.length ? ` (${step.plausible.length} of ${step.count} shown)` : "";
   return [
-    aad.el("p", {}, aad.el("bdi", {}, aad.quoted(step.text)), ` advantage ${aad.signed(step.advantage, 3)} nats, π_policy ${p(step.logPolicy)}. `,
+    aad.el("p", {}, aad.el("bdi", {}, aad.quoted(step.text)), ` advantage ${aad.signed(step.advantage, 3)} nats, π_policy ${p(step.logPolicy)}, π_reference ${p(step.logPolicy - step.advantage)}. `,
       step.favourite === 0 ? "The policy’s own favourite." :
         aad.el("span", {}, "Greedy would have taken ", aad.el("bdi", {}, aad.quoted(step.favourite)), `: gain ${aad.signed(step.gain, 3)} nats.`)),
-    rows.length ? aad.table([["plausible token" + more], ["π_policy", "number"], ["π_reference", "number"], ["advantage", "number"]], rows) : null,
+    rows.length ? aad.table([["plausible token" + more], ["π_policy", "number"], ["π_reference", "number"], ["advantage, nats", "number"]], rows) : null,
   ];
 };
 

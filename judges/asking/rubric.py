@@ -1,0 +1,86 @@
+"""A rubric: several criteria in one question, each with a verdict of its own.
+
+A rubric file is YAML, a name and a sentence for each criterion:
+
+    criteria:
+      correctness: What it says is true.
+      completeness: It covers everything that was asked.
+
+A reply is read by the same table as any other: each criterion's field or tag is looked at as if it were the whole reply.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+
+Criteria = tuple[tuple[str, str], ...]
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_TAKEN = {"verdict", "reasons", "reason"}
+_MOST = 20
+
+
+def read_rubric(path: str | Path) -> Criteria:
+    """Read a rubric file: (name, sentence) of each criterion, in order.
+
+    Raises:
+        ConfigError: no such file, not of that form, fewer than two criteria, or a name that cannot be a field.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the rubric {path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"the rubric {path} is not YAML: {' '.join(str(error).split())}") from error
+    found = content.get("criteria") if isinstance(content, Mapping) else None
+    if not isinstance(found, Mapping) or not 2 <= len(found) <= _MOST:
+        raise ConfigError(
+            f"the rubric {path} needs the key criteria with 2 to {_MOST} lines `name: what it asks for`, got {found!r:.80}"
+        )
+    for name, sentence in found.items():
+        if not (isinstance(name, str) and _NAME.fullmatch(name) and name not in _TAKEN):
+            raise ConfigError(
+                f"a criterion's name in {path} is made of small letters, digits and _, and is not "
+                f"{', '.join(sorted(_TAKEN))}; got {name!r}"
+            )
+        if not (isinstance(sentence, str) and sentence.strip()):
+            raise ConfigError(f"the criterion {name} in {path} needs a sentence that says what it asks for")
+    return tuple((name, " ".join(sentence.split())) for name, sentence in found.items())
+
+
+def statements_of(said: str, name: str) -> str:
+    """What a reply says about one criterion, as a reply of its own; "" where it says nothing.
+
+    Read are the criterion's tags, its field in JSON objects, and lines that begin with its name and a colon.
+    """
+    words = re.findall(rf"<\s*{name}\s*>(.*?)<\s*/\s*{name}\s*>", said, re.IGNORECASE | re.DOTALL)
+    words += [_word(value) for key, value in _fields(said) if key.strip().casefold() == name]
+    if not words:
+        label = name.replace("_", "[ _]")
+        words = re.findall(rf"^\W*{label}\W{{0,4}}[:：]\W*(.{{1,40}}?)\W*$", said, re.IGNORECASE | re.MULTILINE)
+    return "\n".join(f"<verdict>{word.strip()}</verdict>" for word in words)
+
+
+def _fields(said: str) -> list[tuple[str, Any]]:
+    """Every (key, value) of the JSON objects in a text, doubles included."""
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: found.extend(pairs))
+    found: list[tuple[str, Any]] = []
+    at = said.find("{")
+    while at >= 0:
+        try:
+            _, end = decoder.raw_decode(said, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        at = said.find("{", end)
+    return found
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,37 @@
+"""Which ranks the data allow a system, and which systems it is not told apart from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aad_plugin.judges.statistics.intervals import CONFIDENCE
+
+
+def rank_sets(
+    scores: np.ndarray, drawn: np.ndarray, low: np.ndarray, high: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence sets of ranks: for each system, who is surely better and who is surely worse.
+
+    For each system the largest studentised difference to any other is drawn; differences beyond its 95th percentile count,
+    so that each system's set of ranks holds its rank with 95 % however many systems there are (Mogstad, Romano, Shaikh &
+    Wilhelm 2024, Review of Economic Studies 91, section 3). Two systems without a finite difference are told apart where
+    their intervals do not meet.
+
+    Args:
+        scores: (S,) as fitted. drawn: (B, S) of resamples. low, high: (S,) intervals of the scores. reach: (S, S) bool.
+    Returns:
+        (S,) how many are better, (S,) how many are worse, (S, S) bool who is not told apart (not oneself).
+    """
+    difference = scores[:, None] - scores[None, :]
+    deviations = drawn[:, :, None] - drawn[:, None, :] - difference
+    spread = deviations.std(axis=0)
+    spread[spread == 0] = np.inf
+    largest = np.abs(deviations / spread).max(axis=2)  # (B, S): over the others
+    limit = np.quantile(largest, CONFIDENCE, axis=0)
+    better = difference > np.maximum(limit[:, None], limit[None, :]) * np.where(np.isinf(spread), 0, spread)
+    better &= ~np.isinf(spread)
+    one_way = reach & ~reach.T
+    apart = low[:, None] > high[None, :]
+    better = np.where(one_way | one_way.T, apart, better)
+    tied = ~(better | better.T) & ~np.eye(len(scores), dtype=bool)
+    return better.sum(axis=0), better.sum(axis=1), tied
