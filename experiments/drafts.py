@@ -26,7 +26,7 @@ from rich.table import Table
 from aad_plugin.decoding import plausible_set
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.model import AlignedPair, load_pair
-from aad_plugin.pair.sides import OneBase
+from aad_plugin.pair.one_base import OneBase
 from experiments.draft_texts import ChosenText, agreements, load_texts
 
 GUESSES = (1, 2, 3, 4, 8)
@@ -178,7 +178,7 @@ def main() -> None:
             drafts[role] = traces_of(model, texts)
     sides: Any = pair.sides
     for factor in EXPO if isinstance(sides, OneBase) else ():
-        with sides.role("policy") as model, scaled(model, sides.adapters[0], factor):
+        with sides.role("policy") as model, scaled(model, sides.adapters["policy"], factor):
             drafts[f"ExPO ×{factor:g}"] = traces_of(model, texts)
     guess = 0.0
     if options.draft:

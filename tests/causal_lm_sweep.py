@@ -32,8 +32,9 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from aad_plugin.errors import AADError
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.one_base import OneBase
 from tests.toys import EOS, PAD, VOCAB, left_pad, naive_aad, random_prompts
 
 STEPS, CLOSE, SECONDS, MOST, MEMORY = 12, 1e-4, 120, 40e6, 8 << 30
@@ -190,7 +191,7 @@ def two_checkpoints(model: PreTrainedModel) -> tuple[str, str]:
             if weight.ndim > 1:
                 weight.add_(torch.randn_like(weight) * weight.std() * 0.2)
     alone = copy.deepcopy(model), copy.deepcopy(other)
-    return outcome(lambda: AlignedPair(TwoModels(model, other), vocab_size=VOCAB), *map(reader, alone))
+    return outcome(lambda: AlignedPair(Checkpoints(model, other), vocab_size=VOCAB), *map(reader, alone))
 
 
 def lora(model: PreTrainedModel) -> tuple[str, str]:

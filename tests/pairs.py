@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.one_base import OneBase
 from tests.toys import Logits, byte_tokenizer, model_logits, toy_model, with_adapters
 
 KINDS = ("two_models", "reference_plus_lora", "two_adapters")
@@ -33,7 +34,7 @@ def toy_pair(kind: str, arch: str = "llama") -> ToyPair:
         with torch.no_grad():
             for own, other in zip(reference.parameters(), policy.parameters(), strict=True):
                 own.lerp_(other, 0.7)
-        pair = AlignedPair(TwoModels(policy, reference), vocab_size=len(tokenizer), tokenizer=tokenizer)
+        pair = AlignedPair(Checkpoints(policy, reference), vocab_size=len(tokenizer), tokenizer=tokenizer)
         return ToyPair(pair, model_logits(policy), model_logits(reference))
     names = ("policy", "reference") if kind == "two_adapters" else ("policy",)
     model = with_adapters(arch, names)

@@ -8,8 +8,9 @@ from typing import Any
 
 from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.errors import ConfigError
-from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
+from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.arguments import take_settings, take_source
+from aad_plugin.sources.parts import PairSource
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,8 @@ def asked_pair(named: NamedPair, alpha: float | None) -> AskedPair:
         ConfigError: an unknown name, or a setting out of range.
     """
     given = dict(named.arguments)
-    parts = {part: given.pop(part) for part in PART_NAMES if part in given}
-    source = resolve(given.pop("pair", None), given.pop("pretrained", None), **parts)
-    changes = {key: given.pop(key) for key in SETTING_NAMES if key in given}
-    settings = DecodingSettings().override(**source.settings).override(**changes).override(alpha=alpha)
+    source = take_source(given)
+    settings = take_settings(given, source.settings).override(alpha=alpha)
     dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
     asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", None))
     if given:

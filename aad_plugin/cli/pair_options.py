@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
@@ -17,8 +16,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-from aad_plugin.sources.parts import PART_NAMES, resolve
+from aad_plugin.sources.arguments import parse_model_args, take_settings, take_source
+from aad_plugin.sources.parts import PART_NAMES
 from aad_plugin.sources.presets import PRESETS
 
 _PANEL = "The pair"
@@ -75,14 +74,12 @@ class NamedPair:
         Raises:
             ConfigError: what is wrong, as loading would say it seconds later.
         """
-        given = {name: value for name, value in self.arguments.items() if name in SETTING_NAMES}
-        DecodingSettings().override(**given).override(**settings)
-        parts = {part: self.arguments.get(part) for part in PART_NAMES}
-        name, pretrained = self.arguments.get("pair"), self.arguments.get("pretrained")
-        alone = name or (pretrained if not any(parts.values()) else None)
-        if alone in PRESETS and not any(parts.values()):
+        given = dict(self.arguments)
+        take_settings(given, {}).override(**settings)
+        has_parts = any(given.get(part) for part in PART_NAMES)
+        if not has_parts and (given.get("pair") or given.get("pretrained")) in PRESETS:
             return  # an embedded pair's parts may have to be fetched first
-        resolve(name, pretrained, **parts)
+        take_source(given)
 
     def load(self, **settings: Any) -> Any:
         """Return the :class:`aad_plugin.AlignedPair`, with those of the settings that are not None."""
@@ -151,24 +148,3 @@ def _named(alone: str | None, *, pair: str | None, model_args: str, **parts: str
             )
         arguments[name] = value
     return NamedPair(arguments)
-
-
-def parse_model_args(text: str) -> dict[str, Any]:
-    """Read ``k=v,k=v`` or a JSON object.
-
-    Raises:
-        ConfigError: neither of the two.
-    """
-    if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except ValueError as e:
-            raise ConfigError(f"--model-args is not valid JSON: {e}") from e
-    unpaired = [part for part in text.split(",") if part.strip() and "=" not in part]
-    if unpaired:
-        raise ConfigError(f"--model-args expects k=v,k=v, got {unpaired[0]!r}")
-    if not text.strip():
-        return {}
-    from lm_eval.utils import simple_parse_args_string
-
-    return simple_parse_args_string(text)

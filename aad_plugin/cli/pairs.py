@@ -47,12 +47,12 @@ def check(
     from rich.table import Table
 
     from aad_plugin.pair.check import ambiguity, memory, preference_accuracy
-    from aad_plugin.pair.same_weights import SAME_WEIGHTS, have_same_weights
+    from aad_plugin.pair.same_weights import SAME_WEIGHTS
     from aad_plugin.texts.preferences import read_preferences
 
     pairs = read_preferences(preferences) if preferences else []
     loaded = named.load()
-    if have_same_weights(loaded.sides):
+    if loaded.sides.have_same_weights():
         raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
     table = Table("check", "result")
@@ -153,11 +153,10 @@ def save(
 ) -> None:
     """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
     from aad_plugin.settings import DecodingSettings
+    from aad_plugin.sources.arguments import take_source
     from aad_plugin.sources.folder import write_pair_folder
-    from aad_plugin.sources.parts import PART_NAMES, resolve
 
     arguments = dict(named.arguments)
-    parts = {part: arguments.pop(part, None) for part in (*PART_NAMES, "pretrained")}
-    source = resolve(arguments.pop("pair", None), **parts)
+    source = take_source(arguments)
     settings = DecodingSettings().override(**source.settings).override(**arguments)
     typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")

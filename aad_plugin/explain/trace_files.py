@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import Step, Token
+from aad_plugin.files.whole import replacing
 
 FORMAT = 1
 _FLUSH_AFTER_S = 20.0
@@ -111,10 +111,9 @@ class TraceWriter:
             return
         number = len(list(self.folder.glob(f"rank{self._rank}-*.parquet")))
         path = self.folder / f"rank{self._rank}-{number:05d}.parquet"
-        part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            pq.write_table(pa.Table.from_pylist(self._rows, _schema(self._about)), part, compression="zstd")
-            part.replace(path)
+            with replacing(path) as part:
+                pq.write_table(pa.Table.from_pylist(self._rows, _schema(self._about)), part, compression="zstd")
         except OSError as error:
             raise ConfigError(f"traces cannot be written to {self.folder}: {error.strerror or error}") from error
         self._rows = []

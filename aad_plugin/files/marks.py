@@ -6,8 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _READ = (".safetensors", ".bin", ".json", ".gguf", ".pt", ".model", ".jinja", ".py")
 _IN_EVERY_SNAPSHOT = ("config.json", "adapter_config.json")
 
@@ -44,22 +42,21 @@ def _commit(name: str, revision: str | None) -> str | None:
     return None
 
 
-# Whole numbers as wide as an element of so many bytes.
-_WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
 def weights_mark(model: Any) -> str:
     """Return 16 hex digits from every parameter's name, shape, dtype, first values and sum of bits.
 
     The sum is one of whole numbers, the same in whatever order a device adds them up, so a change anywhere in the weights
     gives another mark. Reads the weights once (some seconds for a large model on a CPU).
     """
+    import torch
+
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # as wide as an element of so many bytes
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         if parameter.device.type != "meta" and parameter.numel():
             flat = parameter.detach().flatten()
-            bits = flat.view(_WHOLE.get(flat.element_size(), torch.uint8))
+            bits = flat.view(whole.get(flat.element_size(), torch.uint8))
             digest.update(str(int(bits.sum(dtype=torch.int64))).encode())
             digest.update(flat[:64].to("cpu").view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

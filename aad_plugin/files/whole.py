@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +29,49 @@ def check_writable(path: Path) -> None:
         raise _unwritable(path, error) from error
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a file to write, which takes the place of ``path`` when the block ends and is removed when it fails.
+
+    Makes missing folders. An OSError is the caller's to put into words.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def making_folder(target: Path) -> Iterator[Path]:
+    """As :func:`replacing`, for a folder that is not there yet."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        yield part
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; a pipe or a device (/dev/stdout) is written to as it stands.
 
     Raises:
         ConfigError: the disk or the folder does not take it.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if _is_stream(path):
             path.write_text(text, encoding="utf-8")
             return
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 

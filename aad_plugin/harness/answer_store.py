@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.files.append_log import AppendLog
 from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.settings import DecodingSettings
 
@@ -66,10 +67,9 @@ class AnswerStore:
     def __init__(self, folder: Path | None, rank: int = 0) -> None:
         self._known: dict[str, Stored] = {}
         self.folder = folder
-        self._path = folder / f"rank{rank}.jsonl" if folder else None
-        if folder and folder.is_dir():
-            for path in sorted(folder.glob("rank*.jsonl")):
-                self._read(path)
+        self._log = AppendLog(folder / f"rank{rank}.jsonl", ascii=False) if folder else None
+        for path in sorted(folder.glob("rank*.jsonl")) if folder else ():
+            self._read(path)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -81,25 +81,23 @@ class AnswerStore:
     def add(self, key: str, stored: Stored) -> None:
         """Append one answer; blocks on local disk. A disk that fails is reported once and costs only the resume."""
         self._known[key] = stored
-        if self._path is None:
+        if self._log is None:
             return
-        line = json.dumps({"key": key, "answer": stored.answer, "truncated": stored.truncated}, ensure_ascii=False)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                torn = file.tell() and not _ends_with_newline(self._path)
-                file.write((("\n" if torn else "") + line + "\n").encode())
+            self._log.open()  # for this line alone: a model's store is never told that it has ended
+            self._log.append({"key": key, "answer": stored.answer, "truncated": stored.truncated})
         except OSError as error:
             logger.warning("answers are no longer kept for a later resume: %s", error)
-            self._path = None
+            self._log = None
+        else:
+            self._log.close()
 
     def _read(self, path: Path) -> None:
-        for line in path.read_bytes().splitlines():
+        for entry in AppendLog(path).entries():
             try:
-                entry = json.loads(line)
                 self._known[entry["key"]] = Stored(entry["answer"], entry["truncated"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the line a kill has torn
+            except KeyError:
+                continue
 
 
 def answers_folder(given: str | None, fingerprint: str) -> Path | None:
@@ -118,9 +116,3 @@ def request_key(context: str, settings: DecodingSettings, sample: int, options: 
     if settings.strategy == "best_of_n" and settings.picker != "implicit":
         payload.append(checkpoint_mark(settings.picker.removeprefix("reward:")))
     return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

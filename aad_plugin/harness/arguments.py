@@ -11,26 +11,14 @@ from lm_eval.models.huggingface import HFLM
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.neutral_options import telling
-from aad_plugin.pair.loading import PER_MODEL, typed
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.arguments import OWN, REFERENCE_OPTIONS, take_per_model, take_settings, take_source, typed
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown
-from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
+from aad_plugin.sources.parts import PairSource
 
 LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
-_REFERENCE_OPTIONS = tuple(f"reference_{name}" for name in PER_MODEL)
-_OWN = (
-    "pair",
-    "pretrained",
-    *PART_NAMES,
-    *SETTING_NAMES,
-    *_REFERENCE_OPTIONS,
-    "loglikelihood",
-    "answers_dir",
-    "shortcuts",
-    "draft_model",
-    "trace",
-)
+_OWN = (*OWN, *REFERENCE_OPTIONS, "loglikelihood", "answers_dir", "draft_model", "trace")
 
 
 @dataclass
@@ -71,13 +59,12 @@ class PairArguments:
             ConfigError, ReferenceUnknown: see :func:`aad_plugin.sources.parts.resolve` and the settings.
         """
         rest = dict(model_args)
-        parts = {name: rest.pop(name, None) for name in PART_NAMES}
         if "peft" in rest:
             raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=…,adapter=…")
-        source = resolve(pair, pretrained, **parts)
+        rest["pretrained"] = pretrained
+        source = take_source(rest, pair)
         settings, loglikelihood = _decoding(rest, source.settings)
-        reference = {name.removeprefix("reference_"): rest.pop(name, None) for name in _REFERENCE_OPTIONS}
-        options = {name: value for name, value in reference.items() if value is not None}
+        options = take_per_model(rest, prefix="reference_")
         for given in (rest, options):
             typed({name: given[name] for name in ("dtype",) if name in given})  # refuse a misspelt one here
         device = options.pop("device", None)
@@ -137,8 +124,7 @@ def _folder(trace: Any) -> str | None:
 def _decoding(
     rest: dict[str, Any], stored: Mapping[str, Any], base: DecodingSettings | None = None
 ) -> tuple[DecodingSettings, str]:
-    changes = {name: rest.pop(name) for name in SETTING_NAMES if name in rest}
-    settings = (base or DecodingSettings()).override(**stored).override(**changes)
+    settings = take_settings(rest, stored, base)
     loglikelihood = rest.pop("loglikelihood", "policy")
     if loglikelihood not in LOGLIKELIHOODS:
         raise ConfigError(

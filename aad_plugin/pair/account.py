@@ -10,7 +10,6 @@ import torch
 from aad_plugin.files.marks import text_mark, weights_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import OneBase
 
 
 def describe(pair: AlignedPair) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "attention": {role: getattr(model.config, "_attn_implementation", None) for role, model in models.items()},
         "config": {role: text_mark(model.config.to_json_string()) for role, model in models.items()},
         "revision": {role: getattr(model.config, "_commit_hash", None) for role, model in models.items()},
-        "policy_alone": "merged" if isinstance(pair.sides, OneBase) and pair.sides.can_merge else "as given",
+        "policy_alone": "merged" if pair.sides.can_merge else "as given",
         "path": pair.proof.path if pair.proof else "not proven",
         "weights": weights_mark(pair),
         "versions": versions(),

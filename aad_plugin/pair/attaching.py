@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.pair.sides import OneBase
+from aad_plugin.pair.one_base import OneBase
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.peft_warnings import without_peft_warnings

@@ -15,27 +15,29 @@ from transformers.cache_utils import Cache
 
 
 class PairCache(Cache):
-    """The caches of policy and reference behind the interface of one.
+    """The caches of several sides behind the interface of one.
 
     Args:
-        caches: (policy, reference) for two models; a single cache of 2B rows, policy rows first, for one base model
-            that serves both through adapters.
+        caches: one per side, the policy's first; or a single one of S · B rows, side after side, for one base model that
+            serves S sides through adapters.
+        sides: S; None for as many as there are caches.
     """
 
-    def __init__(self, *caches: Cache) -> None:
+    def __init__(self, *caches: Cache, sides: int | None = None) -> None:
         # The base constructor would build layers of its own; every method that reads them is delegated below.
         self.caches = caches
+        self.num_sides = len(caches) if sides is None else sides
         self._unread: dict[str, Tensor] = {}
 
     def put_off(self, **inputs: Tensor | None) -> None:
-        """Remember what the reference is to read later: (B, T) input_ids and, where given, position_ids."""
+        """Remember what sides after the policy are to read later: (B, T) input_ids and, where given, position_ids."""
         for name, value in inputs.items():
             if value is not None:
                 earlier = self._unread.get(name)
                 self._unread[name] = value if earlier is None else torch.cat([earlier, value], dim=1)
 
     def catch_up(self) -> dict[str, Tensor]:
-        """Return, and forget, everything that was put off: the reference's next inputs."""
+        """Return, and forget, everything that was put off: the next inputs of sides after the policy."""
         unread, self._unread = self._unread, {}
         return unread
 
@@ -43,8 +45,8 @@ class PairCache(Cache):
         self._unread = {name: change(value) for name, value in self._unread.items()}
 
     @property
-    def is_twin(self) -> bool:
-        """Whether one cache holds both models' rows."""
+    def is_shared(self) -> bool:
+        """Whether one cache holds the rows of all sides."""
         return len(self.caches) == 1
 
     @property
@@ -93,7 +95,7 @@ class PairCache(Cache):
         self._change_unread(lambda value: value[beam_idx.to(value.device)])
         for cache in self.caches:
             # As many indices as rows; a purely recurrent cache has no keys whose rows could be counted.
-            cache.reorder_cache(torch.cat([beam_idx, beam_idx + len(beam_idx)]) if self.is_twin else beam_idx)
+            cache.reorder_cache(self._of_all(beam_idx, len(beam_idx)))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self._change_unread(lambda value: value[indices.to(value.device)])
@@ -127,9 +129,11 @@ class PairCache(Cache):
         return self.caches[0].is_sliding
 
     def _rows(self, indices: Tensor) -> Tensor:
-        """Extend (B,) row indices to the reference's rows of a twin cache, which follow the policy's."""
-        if not self.is_twin:
-            return indices
+        """Extend (N,) row indices to the rows of all sides in a shared cache."""
         # Cache.batch_size is unknown (-1) for dynamic layers, so the rows are counted.
         rows = next((len(layer.keys) for layer in self.layers if getattr(layer, "keys", None) is not None), 0)
-        return torch.cat([indices, indices + rows // 2])
+        return self._of_all(indices, rows // self.num_sides)
+
+    def _of_all(self, indices: Tensor, batch: int) -> Tensor:
+        """Return (S · N,) indices into a shared cache, whose sides have ``batch`` rows each; else the (N,) as they are."""
+        return torch.cat([indices + side * batch for side in range(self.num_sides)]) if self.is_shared else indices

@@ -11,24 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.attaching import attach_adapters
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.reading import Role
-from aad_plugin.pair.sides import OneBase, TwoModels
-from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.pair.sides import Sides
+from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.arguments import OWN, PER_MODEL, take_per_model, take_settings, take_source, typed
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown, safetensors_only
-from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
+from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
 from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
 
-# Options that may differ between the models: the bare name means both, reference_<name> overrides it.
-PER_MODEL = ("revision", "dtype", "device", "gguf_file", "trust_remote_code")
-_NAMES = ("pair", "pretrained", "tokenizer", "shortcuts", "draft_model", *PART_NAMES, *SETTING_NAMES, *PER_MODEL)
+_NAMES = (*OWN, "tokenizer", "draft_model", *PER_MODEL)
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -36,7 +35,7 @@ LoadModel = Callable[[str, Role], PreTrainedModel]
 class Parts:
     """What a pair is put together from; see ``AlignedPair`` for each."""
 
-    sides: TwoModels | OneBase
+    sides: Sides
     vocab_size: int
     settings: DecodingSettings
     tokenizer: Any
@@ -103,10 +102,9 @@ def load_parts(
     Returns:
         models in eval mode, with what belongs to them.
     """
-    parts = {name: options.pop(name, None) for name in PART_NAMES}
-    source = resolve(pair, pretrained, **parts)
-    changes = {name: options.pop(name) for name in SETTING_NAMES if name in options}
-    settings = DecodingSettings().override(**source.settings).override(**changes)
+    options["pretrained"] = pretrained
+    source = take_source(options, pair)
+    settings = take_settings(options, source.settings)
     sides = _placements(options)
     _check_reference_options(source, sides)
     check_shortcuts(shortcuts)
@@ -161,33 +159,19 @@ def assemble(
     """
     borrow_template(tokenizer, source.adapter, source.base)
     vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
-    sides: TwoModels | OneBase
+    sides: Sides
     if source.shares_base:
         base = load_model(source.backbone, "policy")
         sides = attach_adapters(base, source, adapter_revision, vocab_size=vocab_size, pickles=pickles)
     else:
-        sides = TwoModels(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
+        sides = Checkpoints(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
     return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts, draft_model)
 
 
 def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:
     """Take the per-model options out of ``options``."""
-    both, own = (
-        {name: value for name in PER_MODEL if (value := options.pop(prefix + name, None)) is not None}
-        for prefix in ("", "reference_")
-    )
+    both, own = take_per_model(options), take_per_model(options, prefix="reference_")
     return {"policy": _Placement(**typed(both)), "reference": _Placement(**typed({**both, **own}))}
-
-
-def typed(values: dict[str, Any]) -> dict[str, Any]:
-    """Return per-model options with ``dtype`` as a torch dtype or "auto"; ConfigError for another word."""
-    dtype = values.get("dtype")
-    if isinstance(dtype, str) and dtype != "auto":
-        resolved = getattr(torch, dtype, None)
-        if not isinstance(resolved, torch.dtype):
-            raise ConfigError(f"dtype must be 'auto' or a torch dtype such as 'bfloat16', got {dtype!r}")
-        values = {**values, "dtype": resolved}
-    return values
 
 
 def _check_reference_options(source: PairSource, sides: dict[Role, _Placement]) -> None:

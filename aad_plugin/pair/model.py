@@ -10,7 +10,6 @@ prompt lookup, static cache) works on the scores. The rule itself is ``decoding.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -35,19 +34,17 @@ from aad_plugin.decoding import (
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair import cache_names
-from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.call import Call
+from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
-from aad_plugin.pair.finite_watch import FiniteWatch
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import Plausible, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
-from aad_plugin.pair.same_weights import SAME_WEIGHTS, have_same_weights
-from aad_plugin.pair.sides import OneBase, TwoModels
-from aad_plugin.pair.sides_by_row import SidesByRow
-from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.pair.same_weights import SAME_WEIGHTS
+from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
@@ -58,7 +55,6 @@ logger = logging.getLogger(__name__)
 _UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
 _NOTHING = Sparing(candidates=False, lazy=False)
-_TRIED = 8  # steps
 _STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
@@ -72,25 +68,11 @@ _LOGITS_ONLY = {
 }
 
 
-class AlignedPairConfig(PreTrainedConfig):
-    """Configuration of a pair: the policy's own configuration plus the shared vocabulary size."""
-
-    model_type = "aligned_pair"
-
-    def __init__(self, policy_config: PreTrainedConfig | None = None, **kwargs: Any) -> None:
-        self.policy_config = policy_config
-        super().__init__(**kwargs)
-
-    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> PreTrainedConfig:
-        """Return the policy's text configuration: the architecture that hosts size caches and lengths by."""
-        return self.policy_config.get_text_config(decoder=decoder, encoder=encoder) if self.policy_config else self
-
-
 class AlignedPair(PreTrainedModel, GenerationMixin):
     """A policy and its reference that decode as one causal language model.
 
     Args:
-        sides: where the weights are, :class:`TwoModels` or :class:`OneBase`.
+        sides: where the weights are, for example :class:`aad_plugin.pair.checkpoints.Checkpoints`.
         vocab_size: number of shared token ids; later columns (padding of either head) are cut.
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
@@ -113,7 +95,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def __init__(
         self,
-        sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow,
+        sides: Sides,
         *,
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
@@ -125,7 +107,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         config = AlignedPairConfig(policy_config=policy.config)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(config, name, getattr(policy.config.get_text_config(), name, None))
-        config.max_position_embeddings = _context_length(sides)
+        config.max_position_embeddings = context_length(sides)
         config._attn_implementation = policy.config._attn_implementation
         super().__init__(config)
         self.sides = sides
@@ -134,8 +116,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.tokenizer = tokenizer
         self.source = source
         self.shortcuts = check_shortcuts(shortcuts)
-        self.generation_config = _bare_generation_config(policy)
-        self._calls: list[_Call] = []
+        self.generation_config = bare_generation_config(policy)
+        self._calls: list[Call] = []
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
         self.is_cached = True
         self.draft: Draft | None = None
@@ -206,7 +188,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                 call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
             )
             return cache_names.output(scores, cache)
-        if call is not None and sparing.lazy and isinstance(self.sides, TwoModels) and call.may_close():
+        if call is not None and sparing.lazy and self.sides.can_wait and call.may_close():
             is_open = partial(self._is_open, call, settings.alpha)
             rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
         else:
@@ -227,7 +209,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             return self.sides.auto(rows)
         return Sparing(candidates=self.shortcuts != "none", lazy=self.shortcuts not in ("none", "candidates"))
 
-    def _is_open(self, call: _Call, alpha: float, policy_logits: Tensor) -> bool:
+    def _is_open(self, call: Call, alpha: float, policy_logits: Tensor) -> bool:
         """Whether any of (B, K, V) rows has more than one plausible token; waits for the device."""
         rows = policy_logits[..., : self.vocab_size]
         found = int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
@@ -236,7 +218,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
     def _candidate_scores(
         self,
-        call: _Call,
+        call: Call,
         alpha: float,
         input_ids: Tensor,
         cache: Cache | None,
@@ -434,9 +416,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         return None
 
     @contextlib.contextmanager
-    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[_Call]:
+    def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[Call]:
         # A stack, since an assisted call may draft with this very pair under another strategy.
-        call = _Call(settings, recorder)
+        call = Call(settings, recorder)
         self._calls.append(call)
         try:
             with self.sides.spare(self.shortcuts):
@@ -494,7 +476,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         return criteria
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
-        if cache is not None and isinstance(cache, PairCache) != (len(roles) == 2):
+        if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
             raise ConfigError(
                 f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
                 f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
@@ -503,7 +485,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
     # ------------------------------------------------------------------ plumbing
 
     def _shared_vocab(self, vocab_size: int | None) -> int:
-        heads = {role: head for role, head in _head_sizes(self.sides).items()}
+        heads = {role: head for role, head in head_sizes(self.sides).items()}
         smallest = min(heads.values())
         if vocab_size is None:
             if len(set(heads.values())) > 1:
@@ -561,7 +543,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             source=parts.source,
             shortcuts=parts.shortcuts,
         )
-        if have_same_weights(parts.sides):
+        if parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)
         pair.prove()
         if parts.draft_model is not None:
@@ -579,52 +561,6 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 def load_pair(pair: str | None = None, **model_args: Any) -> AlignedPair:
     """As :meth:`AlignedPair.from_pretrained`."""
     return AlignedPair.from_pretrained(pair, **model_args)
-
-
-class _Call:
-    """One running ``generate`` call: its settings, who reads its steps, and how many tokens the prompt had."""
-
-    def __init__(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> None:
-        self.settings = settings
-        self.recorder = recorder
-        self.watch = FiniteWatch()
-        self.is_cached = False
-        self._prompt: int | None = None
-        self._forwards = 0
-        self._asked = self._closed = 0
-
-    def check(self, cache: Cache | None) -> None:
-        """Raise if the cache that was made for this call does not arrive: its steps would read a single token each."""
-        if self.is_cached and cache is None:
-            raise ConfigError(
-                "generate() was given a cache for this pair and calls it without one, so this version of transformers "
-                "passes it by a name that aad_plugin does not know; use_cache=False decodes without"
-            )
-
-    def spares(self, settings: DecodingSettings) -> bool:
-        """Whether a step may leave out what only a recorder would see; with a recorder, too, so that what is explained is
-        what is generated."""
-        return settings.strategy == "aad"
-
-    def may_close(self) -> bool:
-        """Whether enough of this call's steps had no choice for asking to pay: each spares a forward, asking costs a
-        twentieth of one and a wait."""
-        return self._asked < _TRIED or self._closed * _TRIED >= self._asked
-
-    def note_open(self, is_open: bool) -> None:
-        """Count a step that was asked whether it has a choice."""
-        self._asked += 1
-        self._closed += not is_open
-
-    def step(self, cache: Cache | None, new: int) -> str:
-        """Name the token about to be chosen, counted from 1, for the end of an error; asked after the policy's forward."""
-        self._forwards += 1
-        if cache is not None and not cache_names.has_attention(cache):
-            return f" at step {self._forwards}"
-        length = cache.get_seq_length() if cache is not None else new
-        if self._prompt is None:
-            self._prompt = length
-        return f" at step {length - self._prompt + 1}"
 
 
 def _refuse_ignored(arguments: dict[str, Any]) -> None:
@@ -670,31 +606,3 @@ def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
 def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     logits = logits.float()
     return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
-
-
-def _head_sizes(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> dict[str, int]:
-    models = sides.models()
-    for model in models.values():
-        if not hasattr(model.get_output_embeddings(), "weight"):
-            raise ConfigError(
-                f"{type(model).__name__} has no head with one row per token (several codebooks, or none): a pair decodes "
-                "text, token by token"
-            )
-    return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
-
-
-def _context_length(sides: TwoModels | OneBase | OneBaseInTurns | SidesByRow) -> int | None:
-    """Return the shorter context of the two, in tokens; None where no configuration tells."""
-    models = sides.models().values()
-    known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
-    return min((length for length in known if length), default=None)
-
-
-def _bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:
-    """Keep the policy's special tokens; its sampling defaults and penalties do not leak into a strategy."""
-    given = copy.deepcopy(policy.generation_config)
-    pad = given.pad_token_id
-    if pad is not None and pad < 0:  # some checkpoints write −1 for none, which no embedding has
-        ends = given.eos_token_id
-        pad = ends[0] if isinstance(ends, list) else ends
-    return GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=pad)

@@ -26,9 +26,7 @@ from aad_plugin.files.marks import weights_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.pair.proof_checks import CHECKS, USES, Check, Text, make_text
 from aad_plugin.pair.reading import ReadPair
-from aad_plugin.pair.sides import OneBase, TwoModels
 from aad_plugin.pair.sides_by_row import SidesByRow
-from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 
 logger = logging.getLogger(__name__)
 
@@ -61,25 +59,21 @@ class Proof:
 
 def _paths(pair: ReadPair) -> Iterator[str]:
     """Put the pair on its paths one by one, the one that spares most first; yield what each is called."""
-    if isinstance(pair.sides, SidesByRow):  # proven before
-        pair.sides = pair.sides.sides
-    if isinstance(pair.sides, OneBase):
-        yield "shared rows"
-        if pair.sides.can_merge and pair.shortcuts != "none":
-            pair.sides.merging_is_proven = False
-            yield "shared rows, nothing merged"
-        pair.sides = pair.sides.apart()
-    sides: TwoModels | OneBaseInTurns = pair.sides
-    called = "two models" if isinstance(sides, TwoModels) else "one side after the other"
-    yield called
-    if isinstance(sides, TwoModels):
-        if pair.shortcuts != "none":
-            pair.shortcuts = "none"
-            yield f"{called}, whole rows"
+    pair.sides = sides = pair.sides.in_batches()  # what was proven before may have been read row by row
+    yield sides.called
+    if sides.can_merge and pair.shortcuts != "none":
+        sides.merging_is_proven = False
+        yield f"{sides.called}, nothing merged"
+    if (apart := sides.apart()) is not sides:
+        pair.sides = sides = apart
+        yield sides.called
+    if sides.can_wait and pair.shortcuts != "none":
+        pair.shortcuts = "none"
+        yield f"{sides.called}, whole rows"
     pair.is_cached, pair.shortcuts = False, "none"
-    yield f"{called}, no cache"
+    yield f"{sides.called}, no cache"
     pair.sides = SidesByRow(sides)
-    yield f"{called}, row by row"
+    yield f"{sides.called}, row by row"
 
 
 @torch.no_grad()
@@ -187,9 +181,9 @@ def _file(pair: ReadPair) -> Any:
         "weights": weights_mark(pair),
         "versions": versions(),
         "models": [[type(m).__qualname__, str(m.dtype), str(m.device), m.config._attn_implementation] for m in models],
-        "sides": type(pair.sides).__name__,
+        "sides": pair.sides.called,
         "shortcuts": pair.shortcuts,
-        "merges": isinstance(pair.sides, OneBase) and pair.sides.can_merge,
+        "merges": pair.sides.can_merge,
         "vocab_size": pair.vocab_size,
         "alpha": pair.settings.alpha,
         "checks": list(CHECKS),

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from aad_plugin.decoding import list_candidates
 from aad_plugin.errors import NonFiniteLogits
 from aad_plugin.pair.cache_names import host_takes
 from aad_plugin.pair.reading import ReadPair, Role
-from aad_plugin.pair.sides import OneBase, TwoModels
 
-ROLES: tuple[Role, Role] = ("policy", "reference")
+ROLES: tuple[Role, Role] = ("policy", "reference")  # what AAD's steps read; other sides are held besides
 _LENGTHS, _STEPS, _WINDOW = (9, 5), 2, 6
 # Root mean square difference of two rows of logits over their spread, by dtype: what rounding alone can make of two ways
 # to compute one row, at least and at most; in between the difference of two plain readings decides.
@@ -60,33 +60,32 @@ class Comparison:
 
     def __init__(self, text: Text, what: str) -> None:
         self.text, self.what = text, what
-        self._gone = {role: [0.0, 0.0] for role in ROLES}
+        pairs = [(one, other) for one in text.truth for other in text.truth if one != other]
+        self._gone = {pair: [0.0, 0.0] for pair in pairs}
 
     def strays(self, role: Role, logits: Tensor, first: int = 0) -> str | None:
         """Say how (2, K, V) logits differ from the plain ones from position ``first`` on, or None."""
         place = slice(first, first + logits.shape[1])
-        own, other = self.text.truth[role][:, place], self.text.truth[_other(role)][:, place]
+        own = self.text.truth[role][:, place]
         logits = logits[..., : own.shape[-1]].cpu()
         found = _relative(logits, own)
         if not found <= self.text.bound:
             bound = self.text.bound
             return f"{self.what}: the {role}'s logits differ by {found:.2g} of their spread (bound {bound:.2g})"
-        way, gone = _centred(other) - _centred(own), _centred(logits) - _centred(own)
-        self._gone[role][0] += float((way * gone).sum())
-        self._gone[role][1] += float(way.pow(2).sum())
+        gone = _centred(logits) - _centred(own)
+        for other in self.text.truth.keys() - {role}:
+            way = _centred(self.text.truth[other][:, place]) - _centred(own)
+            self._gone[role, other][0] += float((way * gone).sum())
+            self._gone[role, other][1] += float(way.pow(2).sum())
         return None
 
     def mixes(self) -> str | None:
         """Say which side's logits lie on the way to the other's, or None."""
-        for role, (gone, way) in self._gone.items():
+        for (role, other), (gone, way) in self._gone.items():
             share = gone / max(way, 1e-30)
             if self.text.differ and not abs(share) <= _MIXED:
-                return f"{self.what}: the {role}'s logits go {share:.0%} of the way to the {_other(role)}'s"
+                return f"{self.what}: the {role}'s logits go {share:.0%} of the way to the {other}'s"
         return None
-
-
-def _other(role: Role) -> Role:
-    return "reference" if role == "policy" else "policy"
 
 
 def _centred(logits: Tensor) -> Tensor:
@@ -108,9 +107,9 @@ Check = Callable[[ReadPair, Text], str | None]
 
 
 def _check_rows(pair: ReadPair, text: Text) -> str | None:
-    """Both sides over a padded batch, and the reference alone, without a cache."""
+    """All sides over a padded batch, and the reference alone, without a cache."""
     inputs = _inputs(text, 0, text.ids.shape[1])
-    for roles in (ROLES, ROLES[1:]):
+    for roles in dict.fromkeys((pair.sides.roles, ROLES, ROLES[1:])):
         seen = Comparison(text, f"a padded batch read for {' and '.join(roles)}")
         rows = pair.sides.logits(roles, text.ids, None, _STEPS + 1, **inputs)
         for role, row in zip(roles, rows, strict=True):
@@ -123,7 +122,22 @@ def _check_rows(pair: ReadPair, text: Text) -> str | None:
 
 def _check_cache(pair: ReadPair, text: Text) -> str | None:
     """The prompt, then token by token, by the way that the pair's shortcuts take."""
-    return _walk(pair, text, pair.new_cache(), [1] * _STEPS, "a cache")
+    said = _walk(pair, text, pair.new_cache(), [1] * _STEPS, "a cache")
+    return said or (_check_all_cached(pair, text) if pair.is_cached and pair.sides.roles != ROLES else None)
+
+
+def _check_all_cached(pair: ReadPair, text: Text) -> str | None:
+    """The same for more than two sides, which no step of AAD reads together."""
+    cache = pair.sides.new_cache(pair.sides.roles, lambda model: DynamicCache(config=model.config))
+    place, seen = 0, Comparison(text, "a cache of all sides")
+    for end in range(text.ids.shape[1] - _STEPS, text.ids.shape[1] + 1):
+        ids = text.ids[:, place:end]
+        rows = pair.sides.logits(pair.sides.roles, ids, cache, 1, **_inputs(text, place, end))
+        for role, row in zip(pair.sides.roles, rows, strict=True):
+            if said := seen.strays(role, row, end - text.ids.shape[1] + _STEPS):
+                return said
+        place = end
+    return seen.mixes()
 
 
 def _check_candidates(pair: ReadPair, text: Text) -> str | None:
@@ -155,7 +169,7 @@ def _check_candidates(pair: ReadPair, text: Text) -> str | None:
 
 def _check_late(pair: ReadPair, text: Text) -> str | None:
     """A reference that puts the prompt off and catches up, whole rows."""
-    if pair.shortcuts == "none" or not isinstance(pair.sides, TwoModels) or not pair.is_cached:
+    if pair.shortcuts == "none" or not pair.sides.can_wait or not pair.is_cached:
         return None
     cache = pair.new_cache()
     start, seen = text.ids.shape[1] - 1, Comparison(text, "a late reference")
@@ -170,7 +184,7 @@ def _check_late(pair: ReadPair, text: Text) -> str | None:
 
 def _check_alone(pair: ReadPair, text: Text) -> str | None:
     """The policy alone, by merged weights where it has some."""
-    if not isinstance(pair.sides, OneBase) or pair.shortcuts == "none" or not pair.sides.can_merge:
+    if pair.shortcuts == "none" or not pair.sides.can_merge:
         return None
     seen = Comparison(text, "merged weights")
     with _shortcuts(pair):
@@ -313,7 +327,7 @@ def make_text(pair: ReadPair, seed: int) -> Text:
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
     truth: dict[Role, Tensor] = {}
     noise = 0.0
-    for role in ROLES:
+    for role in pair.sides.roles:
         with pair.sides.role(role) as model:
             own = [ids[row : row + 1, mask[row].bool()] for row in range(2)]
             alone = [_read(model, row, pair.vocab_size) for row in own]  # two of (steps + 1, V)
@@ -325,7 +339,7 @@ def make_text(pair: ReadPair, seed: int) -> Text:
             noise = max(noise, _relative(again, alone[0][:-1]))
     dtypes = [model.dtype for model in pair.sides.models().values()]
     least, most = max(_ROUNDING.get(dtype, _COARSE) for dtype in dtypes)
-    effect = _relative(truth["policy"], truth["reference"])
+    effect = min(_relative(truth["policy"], logits) for role, logits in truth.items() if role != "policy")
     bound = max(least, min(most, max(8 * noise, least)))
     if most < 1e-3:  # small against what tells the sides apart, too
         bound = max(least, min(bound, max(effect / 3, 4 * noise)))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -18,7 +18,7 @@ from aad_plugin.pair.cache_names import has_attention, named_cache
 from aad_plugin.pair.step_mask import step_mask
 from aad_plugin.settings import DecodingSettings
 
-Role = Literal["policy", "reference"]
+Role = str  # "policy", "reference", and whatever else a strategy reads
 
 BuildCache = Callable[[PreTrainedModel], Cache | None]
 
@@ -46,7 +46,7 @@ def side_by_side(caches: Sequence[Cache | None]) -> Cache | None:
     """Return one cache for models that each have their own, or None where one of them has none."""
     if any(cache is None for cache in caches):
         return None
-    return caches[0] if len(caches) == 1 else PairCache(*caches)
+    return caches[0] if len(caches) == 1 else PairCache(*(cache for cache in caches if cache is not None))
 
 
 @dataclass(frozen=True)

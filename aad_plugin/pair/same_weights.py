@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
-
-from aad_plugin.pair.sides import OneBase, TwoModels
+from torch import Tensor, nn
 
 SAME_WEIGHTS = (
     "policy and reference hold the same weights, so every advantage is zero and aad chooses nothing that greedy would not: "
@@ -16,22 +12,16 @@ SAME_WEIGHTS = (
 _FIRST = 64
 
 
-def have_same_weights(sides: Any) -> bool:
-    """Whether both sides are the same model by their weights.
-
-    Args:
-        sides: two checkpoints, compared weight by weight up to the first difference; or one base with adapters, which are
-            the same where both hold the same numbers, or where the only one adds nothing (LoRA's B is zero).
-    """
-    if isinstance(sides, TwoModels):
-        policy, reference = (dict(model.named_parameters()) for model in sides.models().values())
-        return policy.keys() == reference.keys() and all(_equal(policy[name], reference[name]) for name in policy)
-    return isinstance(sides, OneBase) and _adapters_equal(sides)
+def equal_models(policy: nn.Module, reference: nn.Module) -> bool:
+    """Whether two checkpoints hold the same weights, compared one by one up to the first difference."""
+    mine, theirs = dict(policy.named_parameters()), dict(reference.named_parameters())
+    return mine.keys() == theirs.keys() and all(_equal(mine[name], theirs[name]) for name in mine)
 
 
-def _adapters_equal(sides: OneBase) -> bool:
-    policy, reference = sides.adapters
-    weights = dict(sides.model.named_parameters())
+def equal_adapters(model: nn.Module, policy: str, reference: str | None) -> bool:
+    """Whether two adapters of one model hold the same numbers; with None, whether the policy's adds nothing (LoRA's B is
+    zero)."""
+    weights = dict(model.named_parameters())
     mine = {name: weight for name, weight in weights.items() if f".{policy}." in name}
     if not mine:
         return False

@@ -16,23 +16,24 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.pair.reading import BuildCache, Role, read_model
-from aad_plugin.pair.sides import TwoModels
-from aad_plugin.pair.sides_in_turns import OneBaseInTurns
-from aad_plugin.pair.whole_rows import WholeRows
+from aad_plugin.pair.sides import Sides
 
 
-class SidesByRow(WholeRows):
-    """As :class:`aad_plugin.pair.sides.TwoModels`, without padding and without caches.
+class SidesByRow(Sides):
+    """Any sides, without padding and without caches.
 
     Args:
         sides: where the weights are.
     """
 
-    def __init__(self, sides: TwoModels | OneBaseInTurns) -> None:
-        super().__init__()
+    def __init__(self, sides: Sides) -> None:
+        super().__init__(sides.roles)
         self.passes = sides.passes
         self.products = sides.products
         self.sides = sides
+
+    def in_batches(self) -> Sides:
+        return self.sides
 
     @property
     def policy(self) -> PreTrainedModel:

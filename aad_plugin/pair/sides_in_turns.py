@@ -6,8 +6,7 @@ The plain road for a base whose rows cannot share a forward: two forwards per st
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,25 +16,25 @@ from transformers.cache_utils import Cache
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.packed_products import PackedProducts
 from aad_plugin.pair.reading import BuildCache, Role, read_model, side_by_side, switched
-from aad_plugin.pair.whole_rows import WholeRows
+from aad_plugin.pair.sides import Sides
 
 
-class OneBaseInTurns(WholeRows):
-    """As :class:`aad_plugin.pair.sides.OneBase`, with a forward and a cache for each side.
+class OneBaseInTurns(Sides):
+    """As :class:`aad_plugin.pair.one_base.OneBase`, with a forward and a cache for each side.
 
     Args:
         model: a PeftModel in eval mode; any adapter that PEFT can switch on and off.
-        policy_adapter: name of the policy's adapter. reference_adapter: of the reference's; None = the base alone.
+        adapters: role -> name of its adapter, the policy's first; None = the base alone.
     """
 
+    called = "one side after the other"
     model: Any
 
-    def __init__(self, model: Any, policy_adapter: str, reference_adapter: str | None = None) -> None:
-        super().__init__()
-        self.passes = Counter()
+    def __init__(self, model: Any, adapters: Mapping[Role, str | None]) -> None:
+        super().__init__(tuple(adapters))
         self.model = model
-        self._adapters: dict[str, str | None] = {"policy": policy_adapter, "reference": reference_adapter}
-        model.set_adapter(policy_adapter)
+        self.adapters = dict(adapters)
+        model.set_adapter(self.adapters["policy"])
         self.products = PackedProducts([model])
 
     @property
@@ -49,7 +48,7 @@ class OneBaseInTurns(WholeRows):
 
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the base model is this side."""
-        return switched(self.model, str(self._adapters["policy"]), self._adapters[role])
+        return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""

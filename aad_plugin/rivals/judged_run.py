@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.files.whole import write_text
 from aad_plugin.harness import output_folder
 from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.judges.items import Answer, Comparison, Verdict
@@ -231,7 +232,7 @@ class JudgedRun:
     def _write_scores(self) -> None:
         assert self.folder is not None
         lines = [json.dumps({"id": number, **scores}) + "\n" for number, scores in self._scores.items()]
-        _write_whole(self.folder / SCORES_FILE, lines)
+        write_text(self.folder / SCORES_FILE, "".join(lines))
 
     def _mean(self, name: str, rows: Sequence[Row], by_document: Sequence[Sequence[float]]) -> None:
         """Mean over documents of each document's mean, with its standard error; documents without a value do not count."""
@@ -272,17 +273,8 @@ def write_answers(folder: Path, rows: Sequence[Row]) -> Path:
         outputs = {name: _reply(replies) for name, replies in row["answers"].items()}
         line = {"id": row["id"], "prompt": row["prompt"], "outputs": outputs, "truncated": row["truncated"]}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    _write_whole(path, lines)
+    write_text(path, "".join(lines))
     return path
-
-
-def _write_whole(path: Path, lines: Sequence[str]) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-    temporary.replace(path)
 
 
 def _reply(replies: Sequence[str]) -> Reply:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from filelock import FileLock
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.cache import cache_dir
 from aad_plugin.files.marks import checkpoint_mark
+from aad_plugin.files.whole import making_folder
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.peft_warnings import without_peft_warnings
@@ -98,9 +97,8 @@ def with_template(source: PairSource) -> str:
     target = cache_dir() / "tokenizers" / hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
     with FileLock(_lock(target)):
         if not target.is_dir():
-            partial = Path(tempfile.mkdtemp(dir=target.parent))
-            tokenizer.save_pretrained(partial)
-            partial.rename(target)
+            with making_folder(target) as part:
+                tokenizer.save_pretrained(part)
     return str(target)
 
 
@@ -190,16 +188,12 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {adapter!r} does not fit base {base!r}: {reason}") from e
-    partial = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        merged.to(own if dtype == "auto" else getattr(torch, dtype)).save_pretrained(partial)
-        home = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else base
-        tokenizer = AutoTokenizer.from_pretrained(home)
-        borrow_template(tokenizer, adapter, base)
-        tokenizer.save_pretrained(partial)
-        partial.rename(target)
-    except BaseException as e:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(e, (OSError, SafetensorError)):
-            raise ConfigError(f"cannot write {target}: {e}") from e
-        raise
+        with making_folder(target) as part:
+            merged.to(own if dtype == "auto" else getattr(torch, dtype)).save_pretrained(part)
+            home = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else base
+            tokenizer = AutoTokenizer.from_pretrained(home)
+            borrow_template(tokenizer, adapter, base)
+            tokenizer.save_pretrained(part)
+    except (OSError, SafetensorError) as e:
+        raise ConfigError(f"cannot write {target}: {e}") from e

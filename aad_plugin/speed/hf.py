@@ -15,7 +15,6 @@ from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import TwoModels
 from aad_plugin.pair.strategies import decode
 from aad_plugin.speed.loops import greedy_loop, naive_loop
 from aad_plugin.speed.measure import Contestant
@@ -122,8 +121,9 @@ def _draw(pair: AlignedPair, ids: Tensor, mask: Tensor, number: int, steps: int)
 
 def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Return policy and reference as two plain models; adapters are merged, once, into the cache."""
-    if isinstance(pair.sides, TwoModels):
-        return pair.sides.policy_model, pair.sides.reference_model
+    held = pair.sides.models()
+    if "reference" in held:
+        return held["policy"], held["reference"]
     from aad_plugin.sources.merging import full_checkpoints
 
     dtype = pair.sides.policy.dtype

@@ -80,7 +80,7 @@ def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dty
 
     device = "cuda" if torch.cuda.is_available() else None
     pair = load_pair(policy=policy, reference=reference, dtype=dtype, device=device)
-    models = pair.sides.policy_model, pair.sides.reference_model
+    held = pair.sides.models()
     ids, mask = encode_prompts(pair, prompts)
-    call = partial(naive_loop, *models, ids, mask, tokens, pair.settings.alpha)
+    call = partial(naive_loop, held["policy"], held["reference"], ids, mask, tokens, pair.settings.alpha)
     return Contestant(NAIVE, len(prompts), len(prompts) * tokens, call)

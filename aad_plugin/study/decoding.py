@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorLis
 
 from aad_plugin.errors import AADError, ConfigError, NonFiniteLogits
 from aad_plugin.pair.answering import check_room, encode_prompts
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.sampling import KeyedSampler, prompt_key
-from aad_plugin.pair.sides import TwoModels
 from aad_plugin.pair.stopping import answer_lengths
 from aad_plugin.pair.strategies import decode, draw, implicit_rewards
 from aad_plugin.sources.vocabulary import shared_vocab_size
@@ -169,5 +169,5 @@ def load_wrong_reference(pair: AlignedPair, path: str) -> AlignedPair:
             raise
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot load the wrong reference {path!r}: {reason}") from error
-    sides = TwoModels(pair.sides.policy, reference.to(pair.sides.policy.device).eval())
+    sides = Checkpoints(pair.sides.policy, reference.to(pair.sides.policy.device).eval())
     return AlignedPair(sides, vocab_size=vocab_size, settings=pair.settings, tokenizer=pair.tokenizer)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.whole import replacing
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.study.prompts import Prompt
 
@@ -113,11 +113,9 @@ def keep_plan(folder: Path, plan: StudyPlan, models: dict[str, Any]) -> None:
                         "settings to go on with it, or pass another --output"
                     )
         return
-    half = path.with_name(f".{FILE}.{os.getpid()}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        half.write_text(json.dumps(mine, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        half.replace(path)
+        with replacing(path) as half:
+            half.write_text(json.dumps(mine, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; pass another --output") from error
 

@@ -6,8 +6,6 @@ batches an undisturbed one would have, which keeps 16-bit answers the same, too.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.files.append_log import AppendLog
 
 FILE = "rows.jsonl"
 
@@ -61,7 +60,7 @@ class Rows:
         self.answers: dict[AnswerKey, Answer] = {}
         self.scores: dict[tuple[str, str], float] = {}
         self.score_seconds: dict[str, float] = {}
-        self._file: int | None = None
+        self._log = AppendLog(self.path)
         self._lock = FileLock(folder / "rows.lock")
         self.read()
 
@@ -69,10 +68,8 @@ class Rows:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-            torn = self.read()
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            if torn:
-                os.write(self._file, b"\n")
+            self.read()
+            self._log.open()
         except Timeout as error:
             raise ConfigError(
                 f"another study is running in {self.path.parent}; wait, or pass another --output"
@@ -83,23 +80,17 @@ class Rows:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._log.close()
         self._lock.release()
 
-    def read(self) -> bool:
-        """Take in what is on disk; return whether the last line is torn."""
+    def read(self) -> None:
+        """Take in what is on disk."""
         self.score_seconds.clear()
-        if not self.path.is_file():
-            return False
-        content = self.path.read_bytes()
-        for line in content.splitlines():
+        for entry in self._log.entries():
             try:
-                self._take(json.loads(line))
+                self._take(entry)
             except (ValueError, KeyError, TypeError):
-                continue  # the line a kill has torn
-        return bool(content) and not content.endswith(b"\n")
+                continue  # a line that is no entry of ours
 
     def has(self, keys: Iterable[AnswerKey]) -> bool:
         """Whether all these answers are there."""
@@ -124,11 +115,8 @@ class Rows:
         self._append({"type": "scores", "scorer": scorer, "name": name, "scores": dict(scores), "seconds": seconds})
 
     def _append(self, entry: dict[str, Any]) -> None:
-        assert self._file is not None, "enter the context to write"
-        line = memoryview(json.dumps(entry, allow_nan=False).encode() + b"\n")
         try:
-            while line:
-                line = line[os.write(self._file, line) :]
+            self._log.append(entry)
         except OSError as error:
             raise self._unwritable(error) from error
         self._take(entry)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aad_plugin.judges.kinds.reward import RewardModel
+from aad_plugin.judges.kinds.reward import load_scorer
 from aad_plugin.study.prompts import Prompt
 from aad_plugin.study.rows import Answer, AnswerKey, Rows, StudyStopped
 from aad_plugin.texts.messages import digest
@@ -27,7 +27,7 @@ class Scorer:
 
     def __init__(self, spec: str, *, device: str | None = None) -> None:
         self.name = spec
-        self._model = RewardModel.load(spec.removeprefix("reward:"), device=device)
+        self._model = load_scorer(spec, device)
 
     def score(self, prompts: Mapping[str, Prompt], keys: Sequence[AnswerKey], rows: Rows) -> None:
         """Score what of these answers has no score yet.

@@ -8,14 +8,13 @@ OUTPUT/dataset/README.md          the card; data/train-00000-of-00001.parquet be
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.files.whole import write_text
+from aad_plugin.files.whole import replacing, write_text
 from aad_plugin.synthesis.filters import REASONS, Candidate
 
 JSONL = "preferences.jsonl"
@@ -55,13 +54,10 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pyarrow.Table.from_pylist(rows), part)
-        part.replace(path)
+        with replacing(path) as part:
+            parquet.write_table(pyarrow.Table.from_pylist(rows), part)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 
 

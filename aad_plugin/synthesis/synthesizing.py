@@ -236,11 +236,11 @@ def _with_scores(candidates: Sequence[Candidate], recipe: Recipe) -> list[Candid
         return list(candidates)
     from dataclasses import replace
 
-    from aad_plugin.judges.kinds.reward import RewardModel
+    from aad_plugin.judges.kinds.reward import load_scorer
 
-    model = RewardModel.load(recipe.margin_judge.removeprefix("reward:"))
-    chosen = model.score([(c.prompt, c.chosen) for c in candidates])
-    rejected = model.score([(c.prompt, c.rejected) for c in candidates])
+    model, prompts = load_scorer(recipe.margin_judge), [c.prompt for c in candidates]
+    chosen = model.score_answers(prompts, [c.chosen for c in candidates])
+    rejected = model.score_answers(prompts, [c.rejected for c in candidates])
     return [replace(c, scores=(a, b)) for c, a, b in zip(candidates, chosen, rejected, strict=True)]
 
 

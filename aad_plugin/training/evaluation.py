@@ -68,10 +68,9 @@ def load_scorer(name: str, start: dict[str, Any]) -> Scorer:
         ConfigError: another word, or no such model.
     """
     if name.startswith("reward:") and len(name) > len("reward:"):
-        from aad_plugin.judges.kinds.reward import RewardModel
+        from aad_plugin.judges.kinds import reward
 
-        model = RewardModel.load(name.removeprefix("reward:"))
-        return lambda prompts, answers: model.score(list(zip(prompts, answers, strict=True)))
+        return reward.load_scorer(name).score_answers
     if name != "implicit":
         raise ConfigError(f"a picker is implicit or reward:<model>, an oracle reward:<model>; got {name!r}")
     from aad_plugin.pair.check import implicit_rewards

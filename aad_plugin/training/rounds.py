@@ -26,7 +26,8 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness.asking import identity
-from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
+from aad_plugin.sources.arguments import take_source
+from aad_plugin.sources.parts import PairSource
 from aad_plugin.synthesis.synthesizing import Recipe, synthesize
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Evaluation, Scorer, evaluate, load_scorer
@@ -149,9 +150,8 @@ def _evaluated(home: Path, plan: Plan, model_args: dict[str, Any], scorers: tupl
 
 def _trained(folder: Path, home: Path, plan: Plan, model_args: dict[str, Any], dataset: Path) -> dict[str, Any]:
     """Train the policy of `model_args` on the pairs; returns the model_args of the new pair."""
-    options = {name: value for name, value in model_args.items() if name not in ("pair", "pretrained", *PART_NAMES)}
-    named = {name: model_args.get(name) for name in ("pair", "pretrained", *PART_NAMES)}
-    start = _start(home, resolve(named.pop("pair"), named.pop("pretrained"), **named))
+    options = dict(model_args)
+    start = _start(home, take_source(options))
     output = home / "policy"
     finished = home / "training.json"
     if not read_account(finished):

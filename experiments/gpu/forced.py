@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from aad_plugin.decoding import aad_scores
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import TwoModels
 from experiments.gpu.random_pairs import SHAPES, build
 from experiments.gpu.records import Records
 
@@ -61,7 +61,10 @@ class _Exact:
     def __init__(self, models: Any, adapter: str | None, ids: Tensor, tokens: int) -> None:
         from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 
-        pair = AlignedPair(OneBaseInTurns(models, adapter) if adapter else TwoModels(*models), shortcuts="none")
+        pair = AlignedPair(
+            OneBaseInTurns(models, {"policy": adapter, "reference": None}) if adapter else Checkpoints(*models),
+            shortcuts="none",
+        )
         self.text = pair.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, eos_token_id=None, pad_token_id=0
         )[:, ids.shape[1] :]

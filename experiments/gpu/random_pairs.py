@@ -23,8 +23,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.one_base import OneBase
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def build(architecture: str, shape: Shape, dtype: torch.dtype, device: str, spre
             down.copy_(down.to(dtype))
     policy = copy.deepcopy(model).merge_and_unload().eval()
     lora = AlignedPair(OneBase(model, "policy"), vocab_size=shape.vocab)
-    return Built(lora, AlignedPair(TwoModels(policy, reference), vocab_size=shape.vocab), policy, reference)
+    return Built(lora, AlignedPair(Checkpoints(policy, reference), vocab_size=shape.vocab), policy, reference)
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from aad_plugin.errors import ConfigError, JudgeError
+from aad_plugin.files.whole import replacing
 from aad_plugin.judges.asking.replies import CONFLICT
 from aad_plugin.judges.asking.requests import Reply, Request, batch_line, reply_of_line
 from aad_plugin.judges.sitting.sitting import Sitting
@@ -36,12 +37,11 @@ def exchange(requests: Iterable[Request], on_reply: Callable[[Reply], None], sit
     path = folder / "requests.jsonl"
     known = {note["mark"] for note in sitting.store.noted("failed_result")}
     try:
-        with path.with_suffix(".part").open("wb") as lines:
+        with replacing(path) as part, part.open("wb") as lines:
             for request in requests:
                 if not _taken(request.key, replies.get(request.key, ()), known, on_reply, sitting):
                     lines.write(batch_line(request))
                     num_open += 1
-        path.with_suffix(".part").replace(path)
     except OSError as error:
         raise JudgeError(f"cannot write {path}: {error.strerror or error}; make room and run it again") from error
     if num_open:

@@ -6,6 +6,7 @@ Bradley-Terry model they are trained with. A reward model sees one answer at a t
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -83,6 +84,10 @@ class RewardModel:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device).eval(), tokenizer, spec)
 
+    def score_answers(self, prompts: Sequence[Any], answers: Sequence[str]) -> list[float]:
+        """As :meth:`score`, of one answer per prompt."""
+        return self.score(list(zip(prompts, answers, strict=True)))
+
     def score(self, items: Sequence[tuple[str | Messages, Reply]], batch_size: int = 8) -> list[float]:
         """Score answers; higher is better, only differences under one prompt mean anything.
 
@@ -122,6 +127,12 @@ class RewardModel:
             for i, value in zip(rows, logits[:, 0].float().tolist(), strict=True):
                 scores[i] = value
         return scores
+
+
+@functools.lru_cache(maxsize=2)
+def load_scorer(spec: str, device: str | None = None) -> RewardModel:
+    """Return the model behind ``reward:<model>``, held once per process; see `RewardModel.load`."""
+    return RewardModel.load(spec.removeprefix("reward:"), device=device)
 
 
 class RewardJudge(Judge):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import JudgeError
+from aad_plugin.files.whole import replacing, without_nan
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.leagues.elo import Rating
 from aad_plugin.judges.leagues.style import Style
@@ -43,7 +43,7 @@ def league_json(league: League, ratings: Sequence[Rating] = ()) -> dict[str, Any
         standing["unbounded"] = [side for side in ("low", "high") if not math.isfinite(standing[side])]
     if ratings:
         content["sequential_elo"] = [dataclasses.asdict(rating) for rating in ratings]
-    return _finite(content)
+    return without_nan(content)
 
 
 def write_league(folder: str | Path, content: Mapping[str, Any]) -> None:
@@ -57,23 +57,11 @@ def write_battles(folder: str | Path, rows: Iterable[Mapping[str, Any]]) -> None
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise JudgeError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 def print_league(league: League, ratings: Sequence[Rating] = ()) -> None:

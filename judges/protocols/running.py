@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, JudgeError, nearest
-from aad_plugin.files.whole import without_nan
+from aad_plugin.files.whole import replacing, without_nan
 from aad_plugin.judges.items import Answer, Comparison, Item, Verdict
 from aad_plugin.judges.leagues.schedule import Meeting
 from aad_plugin.judges.leagues.style import style_of
@@ -217,10 +216,8 @@ def _file_name(name: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise JudgeError(f"cannot write {path}: {error.strerror or error}; all rulings are kept") from error

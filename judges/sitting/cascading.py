@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.errors import ConfigError, JudgeError
-from aad_plugin.files.whole import without_nan
+from aad_plugin.files.whole import replacing, without_nan
 from aad_plugin.judges.items import Comparison, Verdict
 from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.judging import compare
@@ -151,8 +150,7 @@ def write_cascade(folder: str | Path, rows: Sequence[CascadeRow], figures: dict[
     lines = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
     try:
         for name, text in (("cascade.jsonl", lines), ("cascade.json", json.dumps(figures, indent=2) + "\n")):
-            part = Path(folder) / f".{name}.{os.getpid()}"
-            part.write_text(text, encoding="utf-8")
-            part.replace(Path(folder) / name)
+            with replacing(Path(folder) / name) as part:
+                part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise JudgeError(f"cannot write to {folder}: {error.strerror or error}; all rulings are kept") from error

@@ -1,16 +1,14 @@
 """The store: every ruling ever paid for, in one append-only file on local disk.
 
 `store.jsonl` starts with a header line; every further line is a ruling or a note (what the probe found, which batches
-were collected). A line is written by one `write` to a file opened for appending, so a process killed at any instant
-loses at most the line in flight, and a torn line is skipped when the file is read. A run holds the folder's lock; a
-second process waits for it and then finds the first one's rulings instead of paying for them again.
+were collected). A run holds the folder's lock; a second process waits for it and then finds the first one's rulings instead
+of paying for them again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 import uuid
@@ -20,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from aad_plugin.errors import ConfigError, JudgeError
+from aad_plugin.files.append_log import AppendLog
 from aad_plugin.judges.items import Ruling
 
 FORMAT = 1
@@ -40,16 +39,16 @@ class Store:
         self.num_torn = 0
         self._rulings: dict[str, Ruling] = {}
         self._superseded: dict[str, list[Ruling]] = {}
-        self._file: int | None = None
+        log = None if self.folder is None else AppendLog(self.folder / "store.jsonl", sync_every_s=_FSYNC_EVERY_S)
+        self._log = log
         self._lock: FileLock | None = None
-        self._synced = 0.0
 
     def __enter__(self) -> Store:
-        if self.folder is not None:
+        if self._log is not None:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self._log.path.parent.mkdir(parents=True, exist_ok=True)
                 self._acquire()
-                self._open(self.folder / "store.jsonl")
+                self._open(self._log)
             except OSError as error:
                 self._close()
                 raise ConfigError(f"cannot keep verdicts in {self.folder}: {error}; pass another --output") from error
@@ -60,8 +59,8 @@ class Store:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
-            if self._file is not None:
-                os.fsync(self._file)
+            if self._log is not None:
+                self._log.sync()
         except OSError as error:
             if kind is None:  # what ended the run already says more
                 raise self._full(error) from error
@@ -72,12 +71,11 @@ class Store:
     def peek(cls, folder: str | Path | None) -> Store:
         """What a folder's store holds right now, read without waiting for a run that judges into it; writes nothing."""
         store = cls(folder)
-        path = store.folder / "store.jsonl" if store.folder is not None else None
-        if path is not None and path.exists():
+        if store._log is not None:
             try:
-                store._load(path)
+                store._load(store._log)
             except OSError as error:
-                raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+                raise ConfigError(f"cannot read {store._log.path}: {error.strerror or error}") from error
         return store
 
     def __len__(self) -> int:
@@ -127,30 +125,22 @@ class Store:
             self._lock.acquire()
 
     def _close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._log is not None:
+            self._log.close()
         if self._lock is not None:
             self._lock.release()
 
-    def _load(self, path: Path) -> tuple[dict[str, Any] | None, bool]:
-        """Take a file's lines in; its header, and whether the last line is torn."""
-        header = None
-        torn_end = False
-        with path.open("rb") as lines:
-            for line in lines:
-                torn_end = not line.endswith(b"\n")
-                header = self._read(line, path) or header
-        if header is not None:
-            self.id = header["id"]
-        return header, torn_end
+    def _load(self, log: AppendLog) -> bool:
+        """Take a file's lines in; whether its header is there."""
+        headers = [header for line in log.lines() if (header := self._read(line, log.path)) is not None]
+        if headers:
+            self.id = headers[-1]["id"]
+        return bool(headers)
 
-    def _open(self, path: Path) -> None:
-        header, torn_end = self._load(path) if path.exists() else (None, False)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if torn_end:
-            os.write(self._file, b"\n")
-        if header is None:
+    def _open(self, log: AppendLog) -> None:
+        has_header = self._load(log)
+        log.open()
+        if not has_header:
             self._append({"type": "store", "format": FORMAT, "id": self.id, "created": time.time()})
 
     def _read(self, line: bytes, path: Path) -> dict[str, Any] | None:
@@ -189,15 +179,10 @@ class Store:
             self._superseded.setdefault(ruling.key, []).append(left)
 
     def _append(self, entry: dict[str, Any]) -> None:
-        if self._file is None:
+        if self._log is None or not self._log.is_open:
             return
-        line = memoryview(json.dumps(entry, ensure_ascii=True, allow_nan=False).encode() + b"\n")
         try:
-            while line:
-                line = line[os.write(self._file, line) :]
-            if time.monotonic() - self._synced > _FSYNC_EVERY_S:
-                os.fsync(self._file)
-                self._synced = time.monotonic()
+            self._log.append(entry)
         except OSError as error:
             raise self._full(error) from error
 

@@ -7,13 +7,13 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, JudgeError
+from aad_plugin.files.whole import replacing
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.statistics.summary import Summary
 from aad_plugin.texts.messages import prompt_hash
@@ -32,11 +32,9 @@ def write_results(folder: str | Path, verdicts: Iterable[Verdict], summary: Mapp
     folder = Path(folder)
     lines = "".join(json.dumps(verdict.to_json()) + "\n" for verdict in verdicts)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in (("verdicts.jsonl", lines), ("summary.json", json.dumps(summary, indent=2) + "\n")):
-            part = folder / f".{name}.{os.getpid()}"
-            part.write_text(text, encoding="utf-8")
-            part.replace(folder / name)
+            with replacing(folder / name) as part:
+                part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise JudgeError(f"cannot write to {folder}: {error.strerror or error}; all rulings are kept") from error
 

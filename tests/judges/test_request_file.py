@@ -108,6 +108,6 @@ def test_binary_results_and_a_full_disk_are_one_line(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"results.jsonl, line 1 is not a line of batch results"):
         by_file(tmp_path)
     (tmp_path / "results.jsonl").unlink()
-    (tmp_path / "requests.part").mkdir()  # cannot be written
+    (tmp_path / "requests.jsonl").mkdir()  # cannot be replaced
     with pytest.raises(JudgeError, match=r"cannot write .*requests.jsonl"):
         by_file(tmp_path)

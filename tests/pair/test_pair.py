@@ -8,8 +8,9 @@ from transformers import DynamicCache, GenerationConfig, TextStreamer
 
 from aad_plugin.decoding import aad_scores
 from aad_plugin.errors import ConfigError, NonFiniteLogits, VocabMismatch
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.one_base import OneBase
 from tests.pairs import KINDS, toy_pair
 from tests.toys import EOS, PAD, byte_tokenizer, left_pad, random_prompts, toy_model, with_adapters
 
@@ -111,7 +112,7 @@ def test_strategies_limits(pair):
 
 def test_identical_models_decode_greedily():
     model = toy_model("llama", 0)
-    pair = AlignedPair(TwoModels(model, model))
+    pair = AlignedPair(Checkpoints(model, model))
     prompt = random_prompts([10])[0]
     assert plain(pair, prompt) == plain(pair, prompt, strategy="greedy")
 
@@ -119,11 +120,11 @@ def test_identical_models_decode_greedily():
 def test_a_checkpoints_generation_config_does_not_leak():
     policy, reference = toy_model("llama", 4), toy_model("llama", 5)
     prompt = random_prompts([10])[0]
-    clean = plain(AlignedPair(TwoModels(policy, reference)), prompt)
+    clean = plain(AlignedPair(Checkpoints(policy, reference)), prompt)
     policy.generation_config = GenerationConfig(
         repetition_penalty=3.0, temperature=0.1, do_sample=True, top_k=3, eos_token_id=EOS
     )
-    pair = AlignedPair(TwoModels(policy, reference))
+    pair = AlignedPair(Checkpoints(policy, reference))
     assert plain(pair, prompt) == clean
     assert pair.generation_config.repetition_penalty in (None, 1.0)
 
@@ -185,15 +186,15 @@ def test_nan_names_model_and_step(role, shortcuts, monkeypatch):
 def test_padded_heads_are_cut_and_never_chosen():
     policy, reference = toy_model("llama", 4), toy_model("llama", 5)
     prompt = random_prompts([10])[0]
-    wanted = plain(AlignedPair(TwoModels(policy, reference), vocab_size=258), prompt)
+    wanted = plain(AlignedPair(Checkpoints(policy, reference), vocab_size=258), prompt)
     policy.resize_token_embeddings(300)
     with torch.no_grad():
         policy.lm_head.weight[258:] = 100 * policy.lm_head.weight[:42]  # rows that would win every argmax
-    pair = AlignedPair(TwoModels(policy, reference), vocab_size=258)
+    pair = AlignedPair(Checkpoints(policy, reference), vocab_size=258)
     assert plain(pair, prompt) == wanted
     assert pair(torch.tensor([prompt])).logits.shape[-1] == 258
     with pytest.raises(VocabMismatch, match="pass vocab_size"):
-        AlignedPair(TwoModels(policy, reference))
+        AlignedPair(Checkpoints(policy, reference))
 
 
 def test_scores_are_the_decoding_rules(pair):
@@ -234,7 +235,7 @@ def test_adapters_that_cannot_share_a_batch_are_refused(fault):
 
 def test_reference_on_a_device_of_its_own_stays_there():
     policy, reference = toy_model("llama", 0), toy_model("llama", 1)
-    pair = AlignedPair(TwoModels(policy, reference.to("meta")), tokenizer=byte_tokenizer())
+    pair = AlignedPair(Checkpoints(policy, reference.to("meta")), tokenizer=byte_tokenizer())
     pair.to(torch.float64)
     assert policy.dtype == torch.float64
     assert pair.sides.reference_model.device.type == "meta"

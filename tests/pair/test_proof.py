@@ -11,12 +11,22 @@ from transformers import DynamicCache, GemmaConfig, GemmaForCausalLM, MistralCon
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from aad_plugin.errors import ProofFailed
-from aad_plugin.pair import adapter_rows, cache_names, proof, reading, sides, sides_by_row, sides_in_turns
+from aad_plugin.pair import (
+    adapter_rows,
+    cache_names,
+    checkpoints,
+    one_base,
+    proof,
+    reading,
+    sides_by_row,
+    sides_in_turns,
+)
 from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.proof_checks import CHECKS, USES
-from aad_plugin.pair.sides import OneBase, TwoModels
 from tests.pairs import KINDS, toy_pair
 from tests.toys import BUILDERS, EOS, PAD, VOCAB, left_pad, random_prompts
 
@@ -68,22 +78,22 @@ def test_the_fast_path_stays(arch, kind, dtype, monkeypatch):
 @contextlib.contextmanager
 def rows_sliced_wrongly(patch):
     """Rows of a batch are given to the wrong sides: the reference's adapter reads half of the policy's."""
-    use = sides.AdapterRows.use
+    use = adapter_rows.AdapterRows.use
 
     @contextlib.contextmanager
     def shifted(self, names, rows):
         with use(self, list(reversed(names)) if len(names) == 2 else names, rows):
             yield
 
-    patch.setattr(sides.AdapterRows, "use", shifted)
+    patch.setattr(adapter_rows.AdapterRows, "use", shifted)
     yield
 
 
 @contextlib.contextmanager
 def a_mask_lost(patch):
     """Padding is read as text."""
-    read = sides.read_model
-    for module in (sides, sides_in_turns):
+    read = reading.read_model
+    for module in (checkpoints, one_base, sides_in_turns):
         patch.setattr(module, "read_model", lambda model, ids, cache, keep, **inputs: read(model, ids, cache, keep))
     yield
 
@@ -321,7 +331,7 @@ def test_an_expert_routers_near_tie_does_not_count(monkeypatch):
 
 def test_models_that_are_equal_prove_themselves_too():
     model = toy_pair("two_models").pair.sides.policy_model
-    assert AlignedPair(TwoModels(model, model)).prove().path == "two models"
+    assert AlignedPair(Checkpoints(model, model)).prove().path == "two models"
 
 
 def test_loading_proves(checkpoints):

@@ -8,8 +8,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import TwoModels
 from aad_plugin.sources.known_options import SHORTCUTS
 from tests.pairs import KINDS, toy_pair
 from tests.toys import EOS, PAD, VOCAB, left_pad, random_prompts, spread, toy_model
@@ -56,12 +56,12 @@ def test_drafts_rejected_by_a_late_reference_are_forgotten(shortcuts):
 
 def test_a_head_that_is_capped_is_projected_whole():
     policy, reference = soft_capped(1), soft_capped(2)
-    pair = AlignedPair(TwoModels(policy, reference), vocab_size=VOCAB)
+    pair = AlignedPair(Checkpoints(policy, reference), vocab_size=VOCAB)
     assert rows(pair, "lazy") == rows(pair, "none")
-    assert not pair.sides._reference_head.gives_columns
+    assert not pair.sides._heads["reference"].gives_columns
     plain = toy_pair("two_models").pair
     rows(plain, "lazy")
-    assert plain.sides._reference_head.gives_columns
+    assert plain.sides._heads["reference"].gives_columns
 
 
 def test_a_late_reference_reads_less_often():
@@ -80,7 +80,7 @@ def test_a_late_reference_reads_less_often():
 
 
 def test_two_loads_of_one_checkpoint_stay_greedy():
-    pair = AlignedPair(TwoModels(toy_model("llama", 0), toy_model("llama", 0)))
+    pair = AlignedPair(Checkpoints(toy_model("llama", 0), toy_model("llama", 0)))
     greedy = rows(pair, "auto", strategy="greedy")
     assert rows(pair, "auto") == greedy
 
@@ -135,4 +135,4 @@ def test_a_cache_forgets_unread_tokens_first():
 
 def test_an_unknown_shortcut_is_refused():
     with pytest.raises(ConfigError, match="shortcuts must be one of auto, none, candidates, lazy, packed, got 'fast'"):
-        AlignedPair(TwoModels(toy_model("llama", 0), toy_model("llama", 1)), shortcuts="fast")
+        AlignedPair(Checkpoints(toy_model("llama", 0), toy_model("llama", 1)), shortcuts="fast")

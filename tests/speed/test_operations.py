@@ -8,8 +8,9 @@ from functools import partial
 import pytest
 import torch
 
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.sides import OneBase, TwoModels
+from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.strategies import decode
 from aad_plugin.speed.loops import naive_loop
 from aad_plugin.speed.operations import count, per_step
@@ -29,7 +30,7 @@ def full() -> AlignedPair:
     """The same pair as two checkpoints."""
     model = with_adapters("llama", ("policy",))
     reference = copy.deepcopy(model).unload()
-    return AlignedPair(TwoModels(model.merge_and_unload(), reference), vocab_size=VOCAB)
+    return AlignedPair(Checkpoints(model.merge_and_unload(), reference), vocab_size=VOCAB)
 
 
 @pytest.fixture(scope="module", params=PROMPTS)

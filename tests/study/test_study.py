@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from aad_plugin import AlignedPair, answer
-from aad_plugin.cli.pair_options import NamedPair, parse_model_args
+from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.errors import ConfigError
+from aad_plugin.sources.arguments import parse_model_args
 from aad_plugin.study import decoding as study_decoding
 from aad_plugin.study import writing
 from aad_plugin.study.arms import build_arms

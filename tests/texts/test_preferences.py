@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.check import implicit_rewards, preference_accuracy
-from aad_plugin.pair.same_weights import have_same_weights
 from aad_plugin.texts.preferences import Preference, read_preferences
 from tests.pairs import toy_pair
 
@@ -90,16 +89,16 @@ def test_pairs_check_refuses_two_identical_checkpoints(checkpoints, caplog):
 
 def test_the_same_weights_are_found_under_any_dress(checkpoints):
     pair = toy_pair("reference_plus_lora").pair
-    assert not have_same_weights(pair.sides)
+    assert not pair.sides.have_same_weights()
     for name, weight in pair.sides.model.named_parameters():
         if "lora_B" in name:
             weight.data.zero_()
-    assert have_same_weights(pair.sides), "an adapter that was never trained"
+    assert pair.sides.have_same_weights(), "an adapter that was never trained"
     two = toy_pair("two_adapters").pair
-    assert not have_same_weights(two.sides)
+    assert not two.sides.have_same_weights()
     weights = dict(two.sides.model.named_parameters())
     for name, weight in weights.items():
         if ".reference." in name:
             weight.data.copy_(weights[name.replace(".reference.", ".policy.")])
-    assert have_same_weights(two.sides)
-    assert not have_same_weights(toy_pair("two_models").pair.sides)
+    assert two.sides.have_same_weights()
+    assert not toy_pair("two_models").pair.sides.have_same_weights()

@@ -1,0 +1,178 @@
+"""Sides that are checkpoints of their own, each with its own cache; those after the policy may read late."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.head import HeadInput
+from aad_plugin.pair.packed_products import PackedProducts
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Plausible, Role, Sparing, read_model, side_by_side
+from aad_plugin.pair.same_weights import equal_models
+from aad_plugin.pair.sides import Sides
+
+
+class Checkpoints(Sides):
+    """Checkpoints with one vocabulary.
+
+    Args:
+        policy, reference, **others: causal language models in eval mode by role; each may stand on a device of its own.
+    """
+
+    called = "two models"
+    can_wait = True
+
+    def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, **others: PreTrainedModel) -> None:
+        super().__init__(("policy", "reference", *others))
+        models = {"policy": policy, "reference": reference, **others}
+        for role, model in models.items():  # under names that marks of the weights are made with
+            self.add_module(f"{role}_model", model)
+        heads = {id(model): HeadInput(model) for model in models.values()}
+        self.products = PackedProducts(list(models.values()))
+        self._heads = {role: heads[id(model)] for role, model in models.items()}
+        self._is_one_model = _equal_weights(policy, reference)
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        return self._model("policy")
+
+    @property
+    def gives_columns(self) -> bool:  # type: ignore[override]
+        return self._heads["policy"].gives_columns and self._heads["reference"].gives_columns
+
+    @property
+    def gives_sums(self) -> bool:  # type: ignore[override]
+        return self._heads["policy"].gives_sums and self._heads["reference"].gives_sums
+
+    def auto(self, rows: int) -> Sparing:
+        if self._heads["reference"].is_costly:
+            return Sparing(candidates=True, lazy=True)
+        # A single row often has one plausible token, several hardly ever all at once.
+        return Sparing(candidates=False, lazy=rows == 1)
+
+    def models(self) -> dict[Role, PreTrainedModel]:
+        return {role: self._model(role) for role in self.roles}
+
+    @contextlib.contextmanager
+    def role(self, role: Role) -> Iterator[PreTrainedModel]:
+        yield self._model(role)
+
+    def have_same_weights(self) -> bool:
+        return equal_models(self._model("policy"), self._model("reference"))
+
+    def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
+        return side_by_side([build(self._model(role)) for role in roles])
+
+    def logits(
+        self,
+        roles: Sequence[Role],
+        input_ids: Tensor,
+        cache: Cache | None,
+        logits_to_keep: int,
+        **inputs: Tensor | None,
+    ) -> list[Tensor]:
+        caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
+        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        rows = []
+        with self._exact(roles):
+            for number, (role, own_cache) in enumerate(zip(roles, caches, strict=True)):
+                if number == 1:  # this side and all after it read what was put off, too
+                    given = self._caught_up(given, cache)
+                logits = self._read(role, own_cache, logits_to_keep or input_ids.shape[1], given)
+                rows.append(logits.to(input_ids.device))
+        return rows
+
+    def logits_as_needed(
+        self,
+        is_open: Callable[[Tensor], bool],
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        **inputs: Tensor | None,
+    ) -> list[Tensor]:
+        caches = cache.caches if isinstance(cache, PairCache) else (None, None)
+        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        with self._exact(("policy", "reference")):
+            policy_logits = self._read("policy", caches[0], keep, given)
+            if not self._is_one_model and not is_open(policy_logits):
+                _put_off(given, cache)
+                return [policy_logits]
+            given = self._caught_up(given, cache)
+            return [policy_logits, self._read("reference", caches[1], keep, given).to(policy_logits.device)]
+
+    def plausible(
+        self,
+        find: FindCandidates,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        lazy: bool,
+        whole: bool = False,
+        **inputs: Tensor | None,
+    ) -> Plausible:
+        caches = cache.caches if isinstance(cache, PairCache) else (None, None)
+        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        policy_head, reference_head = self._heads["policy"], self._heads["reference"]
+        with policy_head.project(len(input_ids)):
+            policy_logits = self._read("policy", caches[0], keep, given).flatten(0, 1)  # (B, K, V) -> (B · K, V)
+        policy_hidden = policy_head.take(keep)
+        candidates = find(policy_logits)
+        if lazy and candidates.most == 1 and not self._is_one_model:
+            _put_off(given, cache)
+            return Plausible(policy_logits, candidates)
+        given = self._caught_up(given, cache)
+        # The reference's own head projects nothing where its columns can be had one by one.
+        spared = reference_head.gives_columns and not whole
+        with reference_head.project(0 if spared else len(input_ids)):
+            reference_logits = self._read("reference", caches[1], keep, given).flatten(0, 1)  # (0, V) where spared
+        reference_hidden = reference_head.take(keep)
+        policy_values = policy_head.values(policy_hidden, policy_logits, candidates)
+        reference_values = reference_head.values(reference_hidden, reference_logits, candidates)
+        values = policy_values, reference_values.to(policy_logits.device)
+        shown = reference_logits.to(policy_logits.device) if whole else None
+        return Plausible(policy_logits, candidates, *values, shown)
+
+    def _caught_up(self, given: dict[str, Tensor | None], cache: Cache | None) -> dict[str, Tensor | None]:
+        """What sides after the policy read: a step's inputs, behind those that were put off."""
+        if not isinstance(cache, PairCache):
+            return given
+        _put_off(given, cache)
+        return {**given, **cache.catch_up()}
+
+    @contextlib.contextmanager
+    def _exact(self, roles: Sequence[Role]) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for role in roles if len(roles) > 1 else ():
+                stack.enter_context(self._heads[role].exact())
+            yield
+
+    def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
+        model = self._model(role)
+        self.passes[role] += len(inputs["input_ids"])  # type: ignore[arg-type]
+        given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
+        logits = read_model(model, given.pop("input_ids"), cache, keep, **given)
+        self._heads[role].compare(logits)
+        return logits
+
+    def _model(self, role: Role) -> PreTrainedModel:
+        return self.get_submodule(f"{role}_model")
+
+
+def _put_off(given: dict[str, Tensor | None], cache: Cache | None) -> None:
+    if isinstance(cache, PairCache):
+        cache.put_off(input_ids=given["input_ids"], position_ids=given.get("position_ids"))
+
+
+def _equal_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models are the same. Their advantages are then exactly 0 only if both read in the same portions:
+    a chunk rounds differently from single tokens. Stops at the first difference, usually the first tensor."""
+    pairs = zip(reversed(list(one.parameters())), reversed(list(other.parameters())), strict=False)
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs
+    )

@@ -1,0 +1,53 @@
+"""What hosts ask a causal LM's configuration for, answered for a pair: sizes, lengths, special tokens."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair.sides import Sides
+
+
+class AlignedPairConfig(PreTrainedConfig):
+    """Configuration of a pair: the policy's own configuration plus the shared vocabulary size."""
+
+    model_type = "aligned_pair"
+
+    def __init__(self, policy_config: PreTrainedConfig | None = None, **kwargs: Any) -> None:
+        self.policy_config = policy_config
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> PreTrainedConfig:
+        """Return the policy's text configuration: the architecture that hosts size caches and lengths by."""
+        return self.policy_config.get_text_config(decoder=decoder, encoder=encoder) if self.policy_config else self
+
+
+def head_sizes(sides: Sides) -> dict[str, int]:
+    models = sides.models()
+    for model in models.values():
+        if not hasattr(model.get_output_embeddings(), "weight"):
+            raise ConfigError(
+                f"{type(model).__name__} has no head with one row per token (several codebooks, or none): a pair decodes "
+                "text, token by token"
+            )
+    return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
+
+
+def context_length(sides: Sides) -> int | None:
+    """Return the shorter context of the two, in tokens; None where no configuration tells."""
+    models = sides.models().values()
+    known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
+    return min((length for length in known if length), default=None)
+
+
+def bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:
+    """Keep the policy's special tokens; its sampling defaults and penalties do not leak into a strategy."""
+    given = copy.deepcopy(policy.generation_config)
+    pad = given.pad_token_id
+    if pad is not None and pad < 0:  # some checkpoints write −1 for none, which no embedding has
+        ends = given.eos_token_id
+        pad = ends[0] if isinstance(ends, list) else ends
+    return GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=pad)

@@ -1,0 +1,182 @@
+"""Sides that are one base model under different adapters: a step of several of them is one forward, side after side in
+the rows of its batch, so the base's weights are read once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair.adapter_rows import BASE, AdapterRows
+from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.head import HeadInput
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Plausible, Role, Sparing, read_model, switched
+from aad_plugin.pair.same_weights import equal_adapters
+from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+
+
+class OneBase(Sides):
+    """One base model whose adapters make the sides. ``passes`` counts a forward of several sides once for each.
+
+    Args:
+        model: a PeftModel in eval mode with unmerged LoRA adapters.
+        policy_adapter: name of the adapter that makes the policy.
+        reference_adapter: name of the adapter that makes the reference; None = the base alone.
+        **others: of further sides, likewise.
+    Raises:
+        ConfigError: the adapters cannot serve rows of one batch side by side (not LoRA, DoRA, merged).
+    """
+
+    called = "shared rows"
+    model: Any  # a PeftModel; nn.Module's own annotation would make every attribute a tensor
+
+    def __init__(
+        self, model: Any, policy_adapter: str, reference_adapter: str | None = None, **others: str | None
+    ) -> None:
+        super().__init__(("policy", "reference", *others))
+        self.model = model
+        self.adapters: dict[Role, str | None] = {"policy": policy_adapter, "reference": reference_adapter, **others}
+        named = list(dict.fromkeys(name for name in self.adapters.values() if name))
+        self._check_mixable(named)
+        model.set_adapter(policy_adapter)
+        self._head = HeadInput(self.policy)
+        self._rows = AdapterRows(model, named)
+        self.products = self._rows.products
+        self._merges = False
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The base model with the policy's adapter active."""
+        return self.model.get_base_model()
+
+    @property
+    def gives_columns(self) -> bool:  # type: ignore[override]
+        return self._head.gives_columns
+
+    @property
+    def gives_sums(self) -> bool:  # type: ignore[override]
+        return self._head.gives_sums
+
+    @property
+    def can_merge(self) -> bool:
+        return self.merging_is_proven and self._rows.can_merge(str(self.adapters["policy"]))
+
+    def auto(self, rows: int) -> Sparing:
+        return Sparing(candidates=self._head.is_costly, lazy=False)
+
+    def models(self) -> dict[Role, PreTrainedModel]:
+        """The one model whose weights are held."""
+        return {"policy": self.policy}
+
+    def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
+        """Inside the block the yielded model, read by itself, is this side, by PEFT's own switching."""
+        return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
+
+    def apart(self) -> Sides:
+        return OneBaseInTurns(self.model, self.adapters)
+
+    def have_same_weights(self) -> bool:
+        return equal_adapters(self.model, str(self.adapters["policy"]), self.adapters["reference"])
+
+    @contextlib.contextmanager
+    def spare(self, choice: str) -> Iterator[None]:
+        before, self._merges = self._merges, choice != "none" and self.can_merge
+        try:
+            with self.products.use(choice):
+                yield
+        finally:
+            self._merges = before
+
+    def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
+        cache = build(self.policy)
+        return PairCache(cache, sides=len(roles)) if cache is not None and len(roles) > 1 else cache
+
+    def logits(
+        self,
+        roles: Sequence[Role],
+        input_ids: Tensor,
+        cache: Cache | None,
+        logits_to_keep: int,
+        **inputs: Tensor | None,
+    ) -> list[Tensor]:
+        with self._head.exact() if len(roles) > 1 else contextlib.nullcontext():
+            return list(self._read(roles, input_ids, cache, logits_to_keep, inputs).split(len(input_ids)))
+
+    def plausible(
+        self,
+        find: FindCandidates,
+        input_ids: Tensor,
+        cache: Cache | None,
+        keep: int,
+        lazy: bool,
+        whole: bool = False,
+        **inputs: Tensor | None,
+    ) -> Plausible:
+        """As in :class:`Sides`, except that both sides come out of one forward and nothing is put off."""
+        batch = len(input_ids)
+        projected = batch if self._head.gives_columns and not whole else 2 * batch
+        with self._head.project(projected):
+            logits = self._read(("policy", "reference"), input_ids, cache, keep, inputs)  # (B or 2B, K, V)
+        hidden = self._head.take(keep)  # (2B, K, H)
+        policy_logits = logits[:batch].flatten(0, 1)  # (B, K, V) -> (B · K, V)
+        candidates = find(policy_logits)
+        policy_values = self._head.values(hidden[:batch], policy_logits, candidates)
+        reference_logits = logits[batch:].flatten(0, 1)
+        reference_values = self._head.values(hidden[batch:], reference_logits, candidates)
+        return Plausible(policy_logits, candidates, policy_values, reference_values, reference_logits)
+
+    def _read(
+        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]
+    ) -> Tensor:
+        """Return (B, K, V) logits of one side, or of S sides one after the other as (S · B, K, V)."""
+        given = {name: value for name, value in inputs.items() if value is not None}
+        batch = len(input_ids)
+        self.passes.update(dict.fromkeys(roles, batch))
+        if len(roles) > 1:  # (B, …) -> (S · B, …), the policy's rows first
+            input_ids = _repeated(input_ids, len(roles))
+            given = {name: _repeated(value, len(roles)) for name, value in given.items()}
+            cache = cache.caches[0] if isinstance(cache, PairCache) else cache
+        # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
+        alone, policy = tuple(roles) == ("policy",), str(self.adapters["policy"])
+        names = [] if alone else [self.adapters[role] or BASE for role in roles]
+        with self._rows.merged(policy) if alone and self._merges else self._rows.use(names, batch):
+            logits = read_model(self.policy, input_ids, cache, keep, **given)
+        self._head.compare(logits)
+        return logits
+
+    def _check_mixable(self, names: list[str]) -> None:
+        from peft import LoraConfig
+        from peft.tuners.lora import LoraLayer
+
+        advice = "merge it into a full checkpoint (merge_and_unload) and pass policy=…,reference=…"
+        for name in names:
+            config = self.model.peft_config[name]
+            if not isinstance(config, LoraConfig):
+                raise ConfigError(f"adapter {name!r} is {config.peft_type}, expected LoRA; {advice}")
+            if config.bias != "none":
+                raise ConfigError(
+                    f"adapter {name!r} was trained with bias={config.bias!r}, which replaces the base's biases; {advice}"
+                )
+            if config.use_dora:
+                raise ConfigError(f"adapter {name!r} uses DoRA, whose rows cannot share a batch; {advice}")
+        for path, layer in self.model.named_modules():
+            if not isinstance(layer, LoraLayer):
+                continue
+            if layer.merged:
+                raise ConfigError(
+                    f"the adapters of {path} are merged into the base weights; unmerge them first or {advice}"
+                )
+            variants = [name for name in names if name in getattr(layer, "lora_variant", {})]
+            if variants:
+                raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")
+
+
+def _repeated(rows: Tensor, times: int) -> Tensor:
+    """Return (times · B, …): the rows again and again; one row costs no copy."""
+    return rows.expand(times, *rows.shape[1:]) if len(rows) == 1 else rows.repeat(times, *[1] * (rows.ndim - 1))
