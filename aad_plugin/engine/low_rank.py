@@ -42,7 +42,7 @@ def _update(  # type: ignore[no-untyped-def]
         return tl.dot(lower, b)
 
 
-@triton.jit  # type: ignore[misc]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[misc]
 def _add_kernel(  # type: ignore[no-untyped-def]
     wide, policy, reference, out, next_out, last_out, count, stride, outputs, end, next_end,
     shards: tl.constexpr, policy_rank: tl.constexpr, reference_rank: tl.constexpr,
@@ -68,7 +68,7 @@ def _add_kernel(  # type: ignore[no-untyped-def]
     tl.store(out + rows[:, None] * (ends - begins) + (columns - begins)[None, :], value, mask=inside)
 
 
-@triton.jit  # type: ignore[misc]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[misc]
 def _gate_kernel(  # type: ignore[no-untyped-def]
     wide, policy, reference, out, count, stride, width,
     policy_rank: tl.constexpr, reference_rank: tl.constexpr,

@@ -49,7 +49,9 @@ class ToyEngines:
     def __init__(self, pairs):
         self.pairs, self._key, self._llm, self.starts = pairs, None, None, 0
 
-    def __call__(self, name, **options):
+    def __call__(self, name, own_process=False, **options):
+        """own_process: what the engine imports stays there (numba, for ngram drafts, with which vLLM on CPU starts no
+        second engine in a process)."""
         key = (name, repr(sorted(options.items())))
         if key != self._key:
             self.close()
@@ -57,7 +59,7 @@ class ToyEngines:
 
             arguments = self.pairs[name].engine_arguments()
             arguments |= {"worker_extension_cls": "aad_plugin.engine.worker.AADWorkerExtension"}
-            with mock.patch.dict(os.environ, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}):
+            with mock.patch.dict(os.environ, {"VLLM_ENABLE_V1_MULTIPROCESSING": str(int(own_process))}):
                 self._llm, self._key, self.starts = LLM(**{**arguments, **options}), key, self.starts + 1
             assert all(self._llm.collective_rpc("aad_attach"))
         return self._llm

@@ -134,6 +134,7 @@ def test_adapters_in_one_pass_choose_the_same_tokens(toy_engines, naive, monkeyp
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("name", "drafts"),
     [("llama + LoRA", NGRAM), ("llama", {"method": "draft_model", "num_speculative_tokens": 3})],
@@ -143,7 +144,7 @@ def test_drafts_change_no_token(toy_engines, toy_pairs, naive, name, drafts):
     """Nor the strategy of a request, which has a row for each draft."""
     if drafts["method"] == "draft_model":
         drafts = {**drafts, "model": toy_pairs[name].rest["reference"]}
-    llm = toy_engines(name, speculative_config=drafts, disable_log_stats=False)
+    llm = toy_engines(name, own_process=True, speculative_config=drafts, disable_log_stats=False)
     check_tokens(llm, naive(name), name, drafts)
     accepted = {metric.name: getattr(metric, "value", None) for metric in llm.get_metrics()}
     assert accepted["vllm:spec_decode_num_accepted_tokens"] > 0
