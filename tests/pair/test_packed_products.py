@@ -99,7 +99,7 @@ def test_the_head_is_packed_with_the_rest(kind, monkeypatch):
     layers = [m for model in pair.sides.models().values() for m in model.modules() if type(m) is nn.Linear]
     before = [layer for layer in layers if "forward" in vars(layer)]
     assert pair.sides.policy.get_output_embeddings() not in before
-    monkeypatch.setattr("aad_plugin.packed_products._can_pack", lambda weight: True)
+    monkeypatch.setattr("aad_plugin.pair.packed_products._can_pack", lambda weight: True)
     with pair.sides.products.use("packed"):
         pass
     assert type(vars(pair.sides.policy.get_output_embeddings())["forward"]).__name__ == "_Layer"
