@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from vllm.triton_utils import tl, triton
 
-__all__ = ["LARGEST_RANK", "SMALLEST_RANK", "add_low_rank", "columns_per_block", "gate_low_rank"]
-
 SMALLEST_RANK, LARGEST_RANK = 16, 128  # powers of two between them: sides of a tensor core's tiles
 _ROWS, _MORE_ROWS = 16, 64
 

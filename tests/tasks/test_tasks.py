@@ -126,7 +126,13 @@ def test_published_answers_are_opponents(data_dir):
     assert one("aad_arena_hard_v0_1", data_dir).run.opponents == ["greedy", "best_of_2"], (
         "no file of that baseline here"
     )
-    assert "win_rate_vs_published" in one("aad_alpaca_eval", data_dir).aggregation()
+    assert "win_rate_vs_published" in one("aad_alpaca_eval", data_dir, judge="openai:judge").aggregation()
+
+
+def test_each_turn_has_a_win_rate_where_a_judge_is_named(data_dir):
+    named = set(one("aad_mt_bench", data_dir, judge="openai:judge").aggregation())
+    assert {"win_rate_turn1_vs_greedy", "win_rate_turn2_vs_greedy"} <= named
+    assert not [name for name in one("aad_mt_bench", data_dir).aggregation() if name.startswith("win_rate")]
 
 
 def test_rivals_none(data_dir):
