@@ -123,6 +123,8 @@ def _battle(row: Mapping[str, Any], place: str, names: tuple[str, str] | None, s
             shares = shares_of(row.get("p"), row.get("orders") or (), sides=sides)
         styles = [None if row.get(name) is None else Style.of_json(row[name]) for name in ("style_a", "style_b")]
         return _checked(Battle(question, a, b, shares, *styles), place)
+    except ConfigError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{place} is no battle ({type(error).__name__}: {error}); it needs question_id, model_a, model_b and winner, "

@@ -69,3 +69,10 @@ def test_every_reply_of_a_conversation_has_thinking_of_its_own():
     said = ("<think>hm</think>abcd", "<think>\n# no header\n</think>" + "x" * 8)
     assert style_of_reply(said) == style_of_reply(("abcd", "x" * 8))
     assert meeting_of(Comparison("0", "p", said, "y"), "a", "b").styles[0].length == (4 + 2 + 8) / 4
+
+
+def test_a_probability_that_is_none_is_said_once(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"question_id": 1, "model_a": "a", "model_b": "b", "p": NaN}\n')
+    with pytest.raises(ConfigError, match=r"x\.jsonl, line 1: p must lie within 0 and 1") as told:
+        read_battles([tmp_path / "x.jsonl"])
+    assert str(told.value).count("line 1") == 1
