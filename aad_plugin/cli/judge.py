@@ -15,7 +15,7 @@ import typer
 from aad_plugin.cli import judge_files as read
 from aad_plugin.cli import judge_options as options
 from aad_plugin.cli.judge_cascade import judge_by_cascade
-from aad_plugin.cli.judge_protocol import as_meetings, check_protocol, finish_protocol, items_of
+from aad_plugin.cli.judge_protocol import as_meetings, check_labels, check_protocol, finish_protocol, items_of
 from aad_plugin.cli.judge_running import Running
 from aad_plugin.cli.judge_systems import finish_systems, meetings_of
 from aad_plugin.cli.league import Draws, Elo, Sides, Style
@@ -159,6 +159,8 @@ def judge(
         asked_by = check_protocol(protocol, baseline, anchors or [], specs, len(judges or []), style)
         how["template"] = template or asked_by
     loaded = options.load([*(judges or []), *([cascade] if cascade else [])], how)
+    if protocol:
+        check_labels(protocol, loaded[0])
     dear = loaded.pop() if cascade else None
     sitting = {"transport": transport, "results": results, "max_cost": max_cost, "poll_s": poll_s}
     running = Running(loaded, output, seed, repeats, challenge, jury, sitting)

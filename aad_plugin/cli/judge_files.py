@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def verdicts_of(path: Path) -> list[Any]:
     """Verdicts of an earlier run, or AlpacaEval's annotations."""
     from aad_plugin.judges.statistics.results import read_verdicts
 
+    try:
+        summary = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        summary = {}
+    if path.name == "verdicts.jsonl" and isinstance(summary, dict) and "systems" in summary:
+        raise ConfigError(
+            f"{path} holds verdicts on {len(summary['systems'])} systems, of which one win rate would mean nothing: rank "
+            f"them with aad league {path.parent}"
+        )
     return read_verdicts(path)
 
 

@@ -38,6 +38,22 @@ def check_protocol(
     return template
 
 
+def check_labels(protocol: str, judge: Any) -> None:
+    """Refuse a judge whose verdicts the protocol cannot count, before it is asked.
+
+    Raises:
+        ConfigError: Arena-Hard without its five labels.
+    """
+    from aad_plugin.judges.protocols.arena_hard import LABELS
+
+    choices = getattr(getattr(judge, "template", None), "choices", ())
+    if protocol.startswith("arena-hard") and set(choices) != set(LABELS.values()):
+        raise ConfigError(
+            f"Arena-Hard counts the labels {', '.join(LABELS.values())}, and --template asks for {', '.join(choices)}: "
+            "leave it out"
+        )
+
+
 def finish_protocol(
     protocol: str, output: Path, meetings: Sequence[Any], verdicts: Sequence[Any], judge: str, style: str
 ) -> None:
@@ -75,4 +91,10 @@ def as_meetings(items: Sequence[Any], candidate: str, baseline: str) -> list[Any
     from aad_plugin.judges.leagues.battles import system_name
     from aad_plugin.judges.protocols.running import meeting_of
 
-    return [meeting_of(item, system_name(candidate), system_name(baseline) if baseline else "") for item in items]
+    a, b = system_name(candidate), system_name(baseline) if baseline else ""
+    if a == b:
+        raise ConfigError(
+            f"candidate and baseline are both named {a!r}, and upstream's files go by name: name one as in "
+            f"--candidate {a}-2={candidate.partition('=')[2] or candidate}"
+        )
+    return [meeting_of(item, a, b) for item in items]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.leagues.style import Style
 from aad_plugin.judges.statistics.results import share_of
+from aad_plugin.texts.messages import prompt_hash
 from aad_plugin.texts.rows import json_rows
 
 _WINNERS = {
@@ -26,6 +28,7 @@ _WINNERS = {
     "tie (bothbad)": (0.0, 1.0, 0.0),
     "model_b": (0.0, 0.0, 1.0),
 }
+_ENDINGS = re.compile(r"(?<=.)(\.(jsonl?|ndjson|gz|zst|bz2|xz))+$")  # not what follows any dot: model-3.1 is no model-3
 Shares = tuple[float, float, float]
 
 
@@ -86,7 +89,11 @@ def read_battles(paths: Iterable[str | Path], *, sides: bool = False) -> list[Ba
     found: list[Battle] = []
     for path in map(Path, paths):
         if path.is_dir():
-            path = next((path / name for name in ("battles.jsonl", "verdicts.jsonl") if (path / name).is_file()), path)
+            # Of a folder that was judged into both ways the last run counts, which is the one that wrote the summary.
+            names_first = (
+                ("verdicts.jsonl", "battles.jsonl") if _is_of_two(path) else ("battles.jsonl", "verdicts.jsonl")
+            )
+            path = next((path / name for name in names_first if (path / name).is_file()), path)
         if path.is_dir():
             raise ConfigError(f"{path} holds neither battles.jsonl nor verdicts.jsonl; pass a folder that was judged")
         before = len(found)
@@ -104,7 +111,8 @@ def _battle(row: Mapping[str, Any], place: str, names: tuple[str, str] | None, s
     try:
         if "generator_2" in row:  # AlpacaEval: a preference of 2 is for output_2
             shares = shares_of(share_of(row["preference"]), sides=sides)
-            return _checked(Battle(str(row["instruction"]), row["generator_2"], row["generator_1"], shares), place)
+            question = prompt_hash(row["instruction"])  # as ours, so that files of either kind share their questions
+            return _checked(Battle(question, row["generator_2"], row["generator_1"], shares), place)
         a, b = names or (row["model_a"], row["model_b"])
         question = str(row["question_id"] if "question_id" in row else row["prompt"])
         if "winner" in row:
@@ -115,6 +123,8 @@ def _battle(row: Mapping[str, Any], place: str, names: tuple[str, str] | None, s
             shares = shares_of(row.get("p"), row.get("orders") or (), sides=sides)
         styles = [None if row.get(name) is None else Style.of_json(row[name]) for name in ("style_a", "style_b")]
         return _checked(Battle(question, a, b, shares, *styles), place)
+    except ConfigError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{place} is no battle ({type(error).__name__}: {error}); it needs question_id, model_a, model_b and winner, "
@@ -128,6 +138,14 @@ def _checked(battle: Battle, place: str) -> Battle:
     if battle.shares and not (all(math.isfinite(x) and -1e-9 <= x <= 1 + 1e-9 for x in battle.shares)):
         raise ConfigError(f"{place}: p must lie within 0 and 1, got shares {battle.shares}")
     return battle
+
+
+def _is_of_two(folder: Path) -> bool:
+    try:
+        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "systems" not in content and "baseline" in content
 
 
 def _names_of(path: Path) -> tuple[str, str]:
@@ -151,7 +169,7 @@ def system_name(spec: str) -> str:
 def named_file(spec: str) -> tuple[str, str]:
     """(name, file) of NAME=FILE; without a name it is the strategy of FILE#strategy, else the file's without endings."""
     name, equals, file = spec.partition("=")
-    if equals and name and "/" not in name and not Path(spec).exists():
+    without_strategy, _, strategy = spec.rpartition("#") if "#" in spec else (spec, "", "")
+    if equals and name and "/" not in name and not (Path(spec).exists() or Path(without_strategy).exists()):
         return name, file
-    strategy = spec.rpartition("#")[2] if "#" in spec else ""
-    return strategy or Path(spec).name.partition(".")[0], spec
+    return strategy or _ENDINGS.sub("", Path(without_strategy).name) or spec, spec

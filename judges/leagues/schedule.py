@@ -12,7 +12,7 @@ from aad_plugin.judges.leagues.battles import named_file
 from aad_plugin.judges.leagues.style import Style, style_of
 from aad_plugin.judges.pairing import pair_rows
 from aad_plugin.texts.answer_files import has_field, read_answers
-from aad_plugin.texts.messages import as_text
+from aad_plugin.texts.messages import Reply, as_text
 from aad_plugin.texts.thinking import answer_after_thinking
 
 
@@ -77,10 +77,13 @@ def meetings_of(
             named = Comparison(
                 f"{a} | {b} | {comparison.id}", comparison.prompt, comparison.candidate, comparison.baseline
             )
-            found.append(Meeting(a, b, named, (_style(comparison.candidate), _style(comparison.baseline))))
+            found.append(
+                Meeting(a, b, named, (style_of_reply(comparison.candidate), style_of_reply(comparison.baseline)))
+            )
     return found
 
 
-def _style(reply: str | Sequence[str]) -> Style:
-    text = as_text(reply)
-    return style_of(answer_after_thinking(text) or "")
+def style_of_reply(reply: Reply) -> Style:
+    """How an answer is dressed, its thinking removed."""
+    replies = (reply,) if isinstance(reply, str) else reply  # each reply of a conversation has thinking of its own
+    return style_of(as_text([answer_after_thinking(text) or "" for text in replies]))

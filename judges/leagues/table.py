@@ -23,6 +23,7 @@ ELO_PER_LOG_ODDS = 400 / np.log(10)
 ELO_OF_ZERO = 1000.0
 _TAIL = (1 - CONFIDENCE) / 2
 _INF = float("inf")
+_NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,9 @@ def _league(
     low = _quantile(np.where(drawn.below[kept], -_INF, scores), tail)
     high = _quantile(np.where(drawn.above[kept], _INF, scores), 1 - tail)
     low, high = _bound(data, point, low, high)
+    still = scores.std(axis=0) < _NO_SPREAD
+    still &= ~(zero if zero.sum() == 1 else np.zeros_like(zero)) & ~(point.above[0] | point.below[0])
+    low, high = np.where(still, -_INF, low), np.where(still, _INF, high)
     sets = rank_sets(point.scores[0], scores, low, high, point.reach[0])
     gained = _gained(data)
     standings = tuple(
@@ -159,6 +163,11 @@ def _league(
     effects = _effects(data, point, drawn.style[kept])
     nu = float(np.exp(point.tie[0]))
     notes = [f"{one.system}: {one.note}" for one in standings if one.note]
+    if alike := [name for name, is_still in zip(data.systems, still, strict=True) if is_still]:
+        notes.append(
+            f"{', '.join(alike)}: every draw of questions gives the same score, which says nothing of how sure it is; "
+            "there are no bounds"
+        )
     if dropped := int((~kept).sum()):
         notes.append(f"{dropped} of {draws} draws left out, in which some systems were not connected")
     model = "Bradley-Terry" + (" with Davidson's ties" if nu > 0 else "")

@@ -110,12 +110,15 @@ def scores_of(judgments: Sequence[Judgment], version: str, style: Sequence[str] 
     battles = [(one, points) for one in judgments for points in points_of(one.labels, version)]
     models = sorted({one.model for one in judgments})
     if style:
-        values = _controlled(battles, models, version, style)
         questions = {m: len({one.question for one, _ in battles if one.model == m}) for m in models}
-        found = [Score(m, values[m], float("nan"), float("nan"), questions[m]) for m in models]
+        # Without a battle nothing is known of a model, which a fit would show as a score of one half.
+        met = [m for m in models if questions[m]]
+        values = _controlled(battles, met, version, style) if met else {}
+        nan = float("nan")
+        found = [Score(m, values.get(m, nan), nan, nan, questions[m]) for m in models]
     else:
         found = [_plain(m, [(one, points) for one, points in battles if one.model == m]) for m in models]
-    return sorted(found, key=lambda one: (-one.value, one.model))
+    return sorted(found, key=lambda one: (not one.questions, -one.value if one.questions else 0.0, one.model))
 
 
 def _plain(model: str, battles: Sequence[tuple[Judgment, float]]) -> Score:

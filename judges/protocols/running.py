@@ -11,13 +11,11 @@ from typing import Any
 from aad_plugin.errors import ConfigError, JudgeError, nearest
 from aad_plugin.files.whole import replacing, without_nan
 from aad_plugin.judges.items import Answer, Comparison, Item, Verdict
-from aad_plugin.judges.leagues.schedule import Meeting
-from aad_plugin.judges.leagues.style import style_of
+from aad_plugin.judges.leagues.schedule import Meeting, style_of_reply
 from aad_plugin.judges.protocols import alpaca_eval_2, arena_hard, mt_bench
 from aad_plugin.judges.statistics.length_control import length_controlled
 from aad_plugin.texts.messages import as_messages, as_text
 from aad_plugin.texts.rows import json_rows
-from aad_plugin.texts.thinking import answer_after_thinking
 
 PROTOCOLS = {
     "arena-hard-v0.1": "arena_hard",
@@ -205,9 +203,7 @@ def _alpaca_eval(
 def meeting_of(item: Item, a: str, b: str) -> Meeting:
     """An item as a meeting, its answers' dress counted; a single answer stands on both sides."""
     one = Comparison(item.id, item.prompt, item.text, item.text) if isinstance(item, Answer) else item
-    texts = (one.candidate, one.baseline)
-    first, second = (style_of(answer_after_thinking(as_text(text)) or "") for text in texts)
-    return Meeting(a, b, one, (first, second))
+    return Meeting(a, b, one, (style_of_reply(one.candidate), style_of_reply(one.baseline)))
 
 
 def _file_name(name: str) -> str:

@@ -80,10 +80,14 @@ def chances_of_asking(doubts: Sequence[float], share: float, least: float = RAND
 def choose(cheap: Sequence[Verdict], share: float, least: float = RANDOM_SHARE, seed: int = 0) -> Chosen:
     """Draw the items for the dear judge, each by itself; the same seed and items draw the same ones again.
 
-    Identical answers need no judge: they are a tie for both.
+    Identical answers need no judge: they are a tie for both. What the cheap judge left unjudged is asked for certain, since
+    nothing else is known of it; the others get what is left of the share.
     """
     needs = [verdict for verdict in cheap if not _is_free(verdict)]
-    by_id = dict(zip((v.id for v in needs), chances_of_asking([doubt(v) for v in needs], share, least), strict=True))
+    judged = [verdict for verdict in needs if verdict.p is not None]
+    failed = len(needs) - len(judged)
+    rest = max((share * len(needs) - failed) / max(1, len(judged)), least) if failed else share
+    by_id = dict(zip((v.id for v in judged), chances_of_asking([doubt(v) for v in judged], rest, least), strict=True))
     chances = tuple(float(by_id.get(verdict.id, 1.0)) for verdict in cheap)
     drawn = tuple(
         random.Random(f"cascade {seed} {verdict.id}").random() < chance

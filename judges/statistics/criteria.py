@@ -38,7 +38,7 @@ def criteria_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def _p(verdict: Verdict, name: str) -> float:
     orders = (verdict.criteria or {}).get(name, ())
-    if not orders or len(orders) < len(verdict.rulings) or None in orders:
+    if not orders or None in orders:
         return float("nan")
     return float(np.mean(np.array(orders, dtype=float)))
 

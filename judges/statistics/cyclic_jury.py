@@ -76,11 +76,14 @@ def cyclic_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         groups.setdefault(next(iter(verdict.members or {})), []).append(verdict)
     rates = {name: float(np.mean([v.p for v in group if v.p is not None])) for name, group in groups.items()}
     overall = float(np.mean([v.p for v in judged if v.p is not None]))
-    # Each stratum is moved to the common mean: what is left is the spread within.
-    p = [float(np.clip((v.p or 0.0) - rates[name] + overall, 0, 1)) for name, group in groups.items() for v in group]
+    # Each stratum is moved to the common mean: what is left is the spread within, on a range as wide as the moves make it.
+    moves = {name: overall - rate for name, rate in rates.items()}
+    least, most = min(0.0, *moves.values()), 1 + max(0.0, *moves.values())
+    p = [((v.p or 0.0) + moves[name] - least) / (most - least) for name, group in groups.items() for v in group]
     within = mean_with_interval(p, [v.prompt for group in groups.values() for v in group])
+    low, high = (least + (most - least) * end for end in (within.low, within.high))
     return {
         "win_rate_by_judge": rates,
-        "jury_ci95": [within.low, within.high],
+        "jury_ci95": [min(max(low, 0.0), overall), max(min(high, 1.0), overall)],
         "judge_spread": float(np.std(list(rates.values()), ddof=1)) if len(rates) > 1 else float("nan"),
     }

@@ -60,6 +60,24 @@ def test_a_draw_repeats_and_identical_answers_need_nobody():
     assert one.chances[-1] == 1.0 and sum(one.asked) == pytest.approx(60, abs=25)
 
 
+def test_what_the_cheap_judge_leaves_unjudged_is_asked_for_certain():
+    verdicts = [Verdict(str(at), str(at), "j", p=0.2, orders=(0.2, 0.2)) for at in range(80)]
+    verdicts += [Verdict(f"x{at}", f"x{at}", "j", reason="refusal", rulings=("a", "b")) for at in range(20)]
+    found = choose(verdicts, 0.5)
+    assert found.chances[80:] == (1.0,) * 20 and all(found.asked[80:])
+    assert sum(found.chances) == pytest.approx(50)
+    few = choose(verdicts, 0.15)  # even more failed than the share: the random share of the others stays
+    assert few.chances[80:] == (1.0,) * 20 and few.chances[:80] == pytest.approx((0.1,) * 80)
+
+
+def test_a_cheap_judge_that_fails_where_answers_are_bad_leaves_the_estimate_unbiased():
+    items = made_up(400)
+    cheap = _Planted("cheap", lambda n: None if n % 4 == 0 else 0.9)
+    dear = _Planted("dear", lambda n: float(n % 4 != 0))
+    values = [cascade(items, cheap, dear, share=0.4, seed=seed, progress=False)[1]["win_rate"] for seed in range(20)]
+    assert np.mean(values) == pytest.approx(0.75, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("share", "least", "message"),
     [(0.0, 0.1, "share of the items lies in"), (1.5, 0.1, "share of the items"), (0.2, 0.3, "random share lies above 0")],

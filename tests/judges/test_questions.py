@@ -13,7 +13,9 @@ from aad_plugin.judges.asking.languages import Tongues, language_of_text
 from aad_plugin.judges.asking.rubric import read_rubric, statements_of
 from aad_plugin.judges.asking.wording import languages_of
 from aad_plugin.judges.items import Question, Verdict
-from aad_plugin.judges.statistics.cyclic_jury import cyclic_verdicts, deal
+from aad_plugin.judges.statistics.criteria import criteria_figures
+from aad_plugin.judges.statistics.cyclic_jury import cyclic_figures, cyclic_verdicts, deal
+from aad_plugin.judges.statistics.jury import jury_verdicts
 from aad_plugin.judges.statistics.results import verdict_of
 from tests.judges.conftest import made_up
 from tests.judges.test_cli import aad
@@ -323,3 +325,27 @@ def test_a_cyclic_jury_estimates_what_a_whole_one_does_at_the_price_of_one_judge
     assert abs(np.mean(estimates) - np.mean(list(rates.values()))) <= 3 * np.std(estimates) / 200**0.5
     assert held / 200 >= 0.93
     assert summary.extra["judge_spread"] > 0.15 and set(summary.extra["win_rate_by_judge"]) == set(rates)
+
+
+@pytest.mark.parametrize("rates", [(0.95, 0.55), (1.0, 0.0), (0.5, 0.5)])
+def test_a_cyclic_jurys_interval_lies_around_its_win_rate(rates):
+    by_judge = {
+        name: [Verdict(f"{name}{i}", f"{name}{i}", name, p=float(i < 1000 * rate)) for i in range(1000)]
+        for name, rate in zip("ab", rates, strict=True)
+    }
+    figures = cyclic_figures(cyclic_verdicts(by_judge, [v.id for found in by_judge.values() for v in found]))
+    overall, spread = sum(rates) / 2, (sum(rate * (1 - rate) for rate in rates) / 2 / 2000) ** 0.5
+    low, high = figures["jury_ci95"]
+    assert low <= overall <= high
+    assert low == pytest.approx(overall - 1.96 * spread, abs=0.006)
+    assert high == pytest.approx(overall + 1.96 * spread, abs=0.006)
+
+
+def test_a_jurys_rubric_has_figures():
+    def told(name, p):
+        criteria = {"x": (p, p), "y": (0.0, None)}
+        return [Verdict(str(i), str(i), name, reason="incomplete", criteria=criteria, rulings=(f"{name}1", f"{name}2"))
+                for i in range(6)]  # fmt: skip
+
+    figures = criteria_figures(jury_verdicts({"a": told("a", 1.0), "b": told("b", 0.5)}))["criteria"]
+    assert (figures["x"]["win_rate"], figures["x"]["n"], figures["y"]["n"]) == (0.75, 6, 0)

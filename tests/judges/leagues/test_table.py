@@ -152,3 +152,13 @@ def test_sequential_elo_ranks_as_planted():
     ratings = elo_ratings(battles, draws=50)
     assert [one.system for one in ratings] == ["system 0", "system 1", "system 2"]
     assert ratings[0].low > ratings[1].high
+
+
+@pytest.mark.parametrize("shares", [(0.0, 1.0, 0.0), (0.5, 0.0, 0.5), (0.8, 0.0, 0.2)], ids=["ties", "torn", "soft"])
+def test_verdicts_that_never_vary_give_no_bounds(shares):
+    league = league_of(_met("a", "b", *[shares] * 5), draws=200)
+    for one in league.standings:
+        assert (one.low, one.high, one.rank_low, one.rank_high) == (-float("inf"), float("inf"), 1, 2)
+    assert "a, b: every draw of questions gives the same score" in league.notes[0]
+    anchored = {one.system: one for one in league_of(_met("a", "b", *[shares] * 5), anchor="b", draws=200).standings}
+    assert (anchored["b"].low, anchored["b"].high) == (0, 0) and anchored["a"].high == float("inf")

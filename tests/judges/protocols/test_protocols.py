@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Comparison
 from aad_plugin.judges.items import Answer
-from aad_plugin.judges.leagues.style import FEATURES
+from aad_plugin.judges.leagues.style import FEATURES, Style
 from aad_plugin.judges.protocols.alpaca_eval_2 import winrate_figures
-from aad_plugin.judges.protocols.arena_hard import Judgment, labels_of, points_of, scores_of
+from aad_plugin.judges.protocols.arena_hard import VERSIONS, Judgment, labels_of, points_of, scores_of
 from aad_plugin.judges.protocols.mt_bench import Grade, Pair, graded_scores, paired_scores, turns_of
 from tests.judges.protocols import planted
 from tests.judges.test_cli import aad
@@ -75,6 +76,18 @@ def test_mistakes_in_judgments_are_one_line():
         scores_of([one], "v3")
     with pytest.raises(ConfigError, match="style control needs the style of every answer"):
         scores_of([one], "v2.0", FEATURES)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_model_without_battles_has_no_score_under_style_control(version):
+    dress = Style(10, 1, 1, 1), Style(20, 0, 2, 1)
+    won = [Judgment(str(i), "m", "base", ("A>B", "A>B"), ("", ""), *dress) for i in range(4)]
+    lost = [Judgment(str(i), "n", "base", (None, None), ("", ""), *dress) for i in range(4)]
+    one, other = scores_of(won + lost, version, ("length",))
+    assert (one.model, one.questions, other.model, other.questions) == ("m", 4, "n", 0)
+    assert one.value == pytest.approx(0.5) and np.isnan(other.value)
+    (alone,) = scores_of(lost, version, ("length",))
+    assert np.isnan(alone.value)
 
 
 def test_mt_bench_grades_have_fastchats_figures():
@@ -257,3 +270,22 @@ def test_alpaca_eval_from_the_command_line(files, tmp_path, loopback):
 def test_mistakes_in_a_call_are_one_line(arguments, message):
     with pytest.raises(ConfigError, match=message):
         raise aad("judge", "--candidate", "x.json", "--judge", "reward:demo", *arguments).exception
+
+
+@pytest.mark.parametrize(
+    ("sides", "protocol", "more", "message"),
+    [
+        ((1, 3), "alpaca-eval-2", (), "candidate and baseline are both named 'x'.*name one as in --candidate x-2="),
+        ((1, 3), "arena-hard-v2.0", ("--template", "dialogue"), "Arena-Hard counts the labels A>>B, .* leave it out"),
+    ],
+    ids=["names", "labels"],
+)
+def test_what_would_be_miscounted_is_refused_before_anything_is_asked(
+    sides, protocol, more, message, files, tmp_path, loopback
+):
+    url, state = loopback()
+    one, other = (f"x={files[at]}" for at in sides)
+    call = ["--candidate", one, "--baseline", other, "--protocol", protocol, *more, "--output", tmp_path / "out"]
+    with pytest.raises(ConfigError, match=message):
+        raise aad("judge", *call, "--judge", "openai:planted", "--base-url", url, "--form", "json").exception
+    assert not state.seen
