@@ -8,6 +8,7 @@ keep them ("question_id", "model_a", "model_b", "winner": model_a, model_b, tie 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ from aad_plugin.judges.leagues.style import Style
 from aad_plugin.judges.statistics.results import share_of
 from aad_plugin.texts.messages import prompt_hash
 from aad_plugin.texts.rows import json_rows
+
+logger = logging.getLogger(__name__)
 
 _WINNERS = {
     "model_a": (1.0, 0.0, 0.0),
@@ -84,9 +87,12 @@ def read_battles(paths: Iterable[str | Path], *, sides: bool = False) -> list[Ba
     Args:
         paths: see above. sides: as in `shares_of`.
     Raises:
-        ConfigError: no such file, a line that is no battle, a folder that does not say which systems it compares.
+        ConfigError: no such file, one that is named twice, a line that is no battle, a folder that does not say which
+            systems it compares.
     """
     found: list[Battle] = []
+    read: set[Path] = set()
+    files: dict[str, set[str]] = {}  # by the name of a system, what a judged folder calls its answers
     for path in map(Path, paths):
         if path.is_dir():
             # Of a folder that was judged into both ways the last run counts, which is the one that wrote the summary.
@@ -96,14 +102,29 @@ def read_battles(paths: Iterable[str | Path], *, sides: bool = False) -> list[Ba
             path = next((path / name for name in names_first if (path / name).is_file()), path)
         if path.is_dir():
             raise ConfigError(f"{path} holds neither battles.jsonl nor verdicts.jsonl; pass a folder that was judged")
+        if path.resolve() in read:
+            raise ConfigError(f"{path} is named twice: its battles would count twice")
+        read.add(path.resolve())
         before = len(found)
         names: tuple[str, str] | None = None
         for place, row in json_rows(path):
             if "model_a" not in row and "generator_2" not in row:
-                names = names or _names_of(path)
+                if names is None:
+                    specs = _compared(path)
+                    names = system_name(specs[0]), system_name(specs[1])
+                    for name, spec in zip(names, specs, strict=True):
+                        files.setdefault(name, set()).add(spec)
             found.append(_battle(row, place, names, sides))
         if len(found) == before:
             raise ConfigError(f"{path} holds no battles")
+    for name, specs_of in files.items():
+        if len(specs_of) > 1:
+            logger.warning(
+                "%r stands for the answers of %s: one system, if these are one model's answers; else judge again and name "
+                "them, as in NAME=FILE",
+                name,
+                ", ".join(sorted(specs_of)),
+            )
     return found
 
 
@@ -148,12 +169,12 @@ def _is_of_two(folder: Path) -> bool:
     return isinstance(content, dict) and "systems" not in content and "baseline" in content
 
 
-def _names_of(path: Path) -> tuple[str, str]:
-    """The two systems of a judged folder, from what stands in its summary."""
+def _compared(path: Path) -> tuple[str, str]:
+    """What a judged folder's summary calls the answers of its two systems."""
     summary = path.parent / "summary.json"
     try:
         content = json.loads(summary.read_text(encoding="utf-8"))
-        return system_name(str(content["candidate"])), system_name(str(content["baseline"]))
+        return str(content["candidate"]), str(content["baseline"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} does not say which two systems it compares: {summary} should name candidate and baseline "

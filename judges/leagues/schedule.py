@@ -57,7 +57,7 @@ def meetings_of(
         systems: from `systems_of`. anchors: names, the baselines of whom they meet; none is a round robin. prompt_field,
             allow_unmatched: as for two files.
     Raises:
-        ConfigError: an unknown anchor; answers that cannot be joined.
+        ConfigError: an unknown anchor; answers that cannot be joined; a single question, which has no interval.
     """
     for anchor in anchors:
         if anchor not in systems:
@@ -80,6 +80,8 @@ def meetings_of(
             found.append(
                 Meeting(a, b, named, (style_of_reply(comparison.candidate), style_of_reply(comparison.baseline)))
             )
+    if len({str(one.comparison.prompt) for one in found}) < 2:
+        raise ConfigError("a league's intervals need at least two questions, got one")
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Comparison
 from aad_plugin.judges.leagues.battles import named_file, read_battles
-from aad_plugin.judges.leagues.schedule import style_of_reply
+from aad_plugin.judges.leagues.schedule import meetings_of, style_of_reply, systems_of
 from aad_plugin.judges.protocols.running import meeting_of
 from aad_plugin.texts.messages import prompt_hash
 from tests.judges.test_cli import aad
@@ -76,3 +76,31 @@ def test_a_probability_that_is_none_is_said_once(tmp_path):
     with pytest.raises(ConfigError, match=r"x\.jsonl, line 1: p must lie within 0 and 1") as told:
         read_battles([tmp_path / "x.jsonl"])
     assert str(told.value).count("line 1") == 1
+
+
+def judged(folder, candidate, baseline):
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"candidate": candidate, "baseline": baseline}))
+    rows = [{"id": str(i), "prompt": f"p{i}", "p": 0.25 * i, "orders": [0.25 * i]} for i in range(3)]
+    (folder / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_one_name_for_several_files_is_said(tmp_path, caplog):
+    folders = [judged(tmp_path / "x", "m1.jsonl#aad", "base.json"), judged(tmp_path / "y", "m2.jsonl#aad", "base.json")]
+    assert len(read_battles(folders)) == 6
+    assert "'aad' stands for the answers of m1.jsonl#aad, m2.jsonl#aad" in caplog.text
+    assert "'base'" not in caplog.text
+
+
+def test_battles_count_once(tmp_path):
+    folder = judged(tmp_path / "x", "a.json", "b.json")
+    with pytest.raises(ConfigError, match=r"verdicts\.jsonl is named twice"):
+        read_battles([folder, tmp_path / "." / "x" / "verdicts.jsonl"])
+
+
+def test_one_question_is_refused_before_anything_is_asked(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "one?", "output": name}]))
+    with pytest.raises(ConfigError, match="at least two questions, got one"):
+        meetings_of(systems_of([str(tmp_path / "a.json"), str(tmp_path / "b.json")]))
