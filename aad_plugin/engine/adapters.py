@@ -133,6 +133,7 @@ class _Apart(_Sides):
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return (2T, out) for (2T, in)."""
+        # No width is inferred: it would be an expression in T, which grows with every layer.
         out = self.own.apply(layer, x, bias).unflatten(0, (-1, 2))  # (T, 2, out)
         lower = layer.aad_lower(x).unflatten(0, (-1, 2))  # (T, 2, ranks)
         for side, (start, rank) in self.starts.items():
@@ -143,7 +144,7 @@ class _Apart(_Sides):
                 out = out + pad(update.unsqueeze(1), (0, 0, place, 1 - place))
             else:
                 out[:, place] += update
-        return out.view(len(x), -1)
+        return out.flatten(0, 1)
 
 
 class _InOnePass(_Sides):

@@ -39,7 +39,7 @@ class BothSides:
     def __call__(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """Return (T, 2H) hidden states, the policy's and the reference's, for (T,) ids and positions."""
         hidden = self.model(self._twice("ids", input_ids), self._twice("positions", positions), None, None)
-        return hidden.view(len(input_ids), -1)
+        return hidden.view(len(input_ids), 2 * hidden.shape[1])
 
     def _twice(self, name: str, x: Tensor) -> Tensor:
         """Return (2T,), at one address whatever T: captured CUDA graphs read their inputs where they were."""
@@ -93,8 +93,9 @@ class _DoubledAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (2T, heads · size) for inputs of (2T, …)."""
         # (2T, heads · size) -> (T, 2 · heads · size): rows of one token lie side by side.
+        # No width is inferred, as in `adapters`: it would be an expression in T, which grows with every layer.
         out = self.layer(*(x.unflatten(0, (-1, 2)).flatten(1) for x in (query, key, value)))
-        return out.view(len(query), -1)
+        return out.unflatten(1, (2, out.shape[1] // 2)).flatten(0, 1)
 
     def __getattr__(self, name: str) -> Any:
         try:
