@@ -20,13 +20,13 @@ import numpy as np
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.leagues.style import FEATURES, Style, differences
+from aad_plugin.judges.statistics.arena_points import arena_points
 from aad_plugin.judges.statistics.intervals import mean_with_interval
 
 VERSIONS = ("v0.1", "v2.0")
 LABELS = {1.0: "A>>B", 0.75: "A>B", 0.5: "A=B", 0.25: "B>A", 0.0: "B>>A"}
 """Label by p(the answer shown first is better)."""
-_STRONG = 3
-_POINTS = {"A>>B": (1.0, _STRONG), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, _STRONG)}
+_POINTS = {label: arena_points(p) for p, label in LABELS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,7 @@ def points_of(labels: Sequence[str | None], version: str) -> list[float]:
     points: list[float] = []
     for game, label in enumerate(labels):
         if label is not None:
-            value, times = _POINTS[label]
-            points += [value if game == 1 else 1 - value] * times
+            points += [value if game == 1 else 1 - value for value in _POINTS[label]]
     return points
 
 
