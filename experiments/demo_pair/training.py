@@ -17,14 +17,14 @@ from experiments.demo_pair.pairs import Pair
 COMMANDS = {"policy": "dpo", "reward": "reward"}
 BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CUT = "\ue000"
-"""Ends a text that was cut at the token limit: the training template leaves out the end token that TRL would teach there."""
+"""Ends a text that was cut at the token limit; the training template leaves out the end token TRL would teach there."""
 LABEL_PAIRS = {"wrong_category": 60, "category_form": 40, "wrong_flags": 50, "flags_form": 40}
-"""How many pairs of a kind about labels the policy is trained on: with all of them dialogue was a quarter of the set."""
+"""Pairs about labels that the policy is trained on, by kind: with all of them dialogue was a quarter of the set."""
 CONFIG_KEYS = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "modules_to_save", "peft_version")
 
 
 def mostly_dialogue(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs in their order, of those about labels that are trained on only `LABEL_PAIRS`, drawn with a fixed seed."""
+    """Return the pairs in their order; of those about labels to train on, `LABEL_PAIRS` are drawn with a fixed seed."""
     rng, dropped = random.Random(0), set()
     for kind, wanted in LABEL_PAIRS.items():
         mine = [i for i, pair in enumerate(pairs) if pair.kind == kind and not pair.held_out]

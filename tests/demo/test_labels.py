@@ -11,10 +11,10 @@ from aad_plugin.demo.assets import base_model_path
 from aad_plugin.demo.training_prompts import trained_prompts
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.rivals.label_reading import one_label, set_of_labels
+from experiments.demo_pair import training
 from experiments.demo_pair.labels import GROUPS, build_label_pairs, load_examples
 from experiments.demo_pair.pairs import longer_wins
 from experiments.demo_pair.prompts import SPLITS
-from experiments.demo_pair import training
 from experiments.demo_pair.shipped import PROMPTS, shipped_pairs, write_prompts
 from tests.demo.test_assets import _overlap
 
