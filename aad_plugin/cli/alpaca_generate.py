@@ -39,9 +39,10 @@ def generate(
         str | None,
         typer.Option("--from", help="Saved answers instead: samples_aad_alpaca_eval_*.jsonl, a folder; #strategy."),
     ] = None,
-    strategy: Annotated[str | None, _decoding("aad, greedy, reference, sample, best_of_<n>, eft.")] = None,
+    strategy: Annotated[str | None, _decoding("aad, greedy, reference, sample, best_of_<n>, eft, expo.")] = None,
     alpha: Annotated[float | None, _decoding("Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, _decoding("Strength of eft; default 1.5.")] = None,
+    expo_scale: Annotated[float | None, _decoding("Strength of expo; default 0.5.")] = None,
     picker: Annotated[str | None, _decoding("Picker of best_of_n: implicit or reward:<model>.")] = None,
     top_p: Annotated[float | None, _decoding("Nucleus of sample and best_of_n; default 0.95.")] = None,
     seed: Annotated[int | None, _decoding("Seed of sampling strategies.")] = None,
@@ -86,8 +87,8 @@ def generate(
         source = FromPair(
             model_args.pop("pair", None), engine=engine, model_args=model_args, max_new_tokens=max_new_tokens,
             batch_size=batch_size, folder=output / "answers",
-            settings=dict(strategy=strategy, alpha=alpha, eft_scale=eft_scale, picker=picker, temperature=temperature,
-                          top_p=top_p, seed=seed),
+            settings=dict(strategy=strategy, alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, picker=picker,
+                          temperature=temperature, top_p=top_p, seed=seed),
         )  # fmt: skip
     done = answer_all(output, name, wanted, source, partial=partial)
     notes = [f"{done.truncated} ran into the token budget"] * bool(done.truncated)

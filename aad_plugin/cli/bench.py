@@ -109,7 +109,15 @@ def _on_vllm(
 
     dtype = "bfloat16" if dtype == "auto" else dtype
     contestants = vllm.contestants(
-        asked.prepare(["--dtype", dtype]), asked.source, prompts, names, sizes, tokens, dtype, eager
+        asked.prepare(["--dtype", dtype]),
+        asked.source,
+        prompts,
+        names,
+        sizes,
+        tokens,
+        dtype,
+        eager,
+        asked.settings.expo_scale,
     )
     timings = interleave(contestants, rounds, rest=vllm.REST)
     return rows(timings, vllm.BASELINES, vllm.NAIVE), {"parts": asked.source.parts(), "dtype": dtype}

@@ -44,6 +44,8 @@ def study(
     eft_scale: Annotated[float, typer.Option(help="Of the table's EFT.")] = 1.5,
     alphas: Annotated[str, typer.Option(help="Swept on the dev split.")] = "0.01,0.05,0.1,0.2,0.5",
     eft_scales: Annotated[str, typer.Option(help="Swept on the dev split.")] = "1.25,1.5,2,4,8",
+    expo_scale: Annotated[float, typer.Option(help="Of the table's ExPO; 0 leaves it and its sweep out.")] = 0.5,
+    expo_scales: Annotated[str, typer.Option(help="Swept on the dev split.")] = "0.25,0.5,1,2",
     num_beams: Annotated[int, typer.Option(help="Of AAD's beam search; 0 leaves it out.")] = 4,
     wrong_reference: Annotated[
         str | None, typer.Option(help="A checkpoint that is not the policy's reference, for one more row.")
@@ -57,7 +59,7 @@ def study(
     ] = None,
     tables_only: Annotated[bool, typer.Option("--tables-only", help="Only redo tables and plots.")] = False,
 ) -> None:
-    """Compare greedy, best_of_N, EFT and AAD by an oracle's reward; killed at any instant it goes on where it was."""
+    """Compare greedy, best_of_N, EFT, ExPO and AAD by an oracle's reward; killed at any instant it goes on where it was."""
     if tables_only:
         _write(output)
         return
@@ -81,6 +83,7 @@ def study(
         num_extra=num_prompts if num_extra is None else num_extra, seeds=_numbers("--seeds", seeds, int),
         alpha=alpha, eft_scale=eft_scale, alphas=_numbers("--alphas", alphas, float),
         eft_scales=_numbers("--eft-scales", eft_scales, float), num_beams=num_beams, wrong_reference=wrong_reference,
+        expo_scale=expo_scale or None, expo_scales=_numbers("--expo-scales", expo_scales, float) if expo_scale else (),
         max_new_tokens=max_new_tokens, batch_size=batch_size,
     )  # fmt: skip
     _check_plots(output)
