@@ -285,9 +285,10 @@ class AADVLLM(PairAnswers, VLLM):
     def _scores(self, role: str, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         """Log-likelihoods by one model: prompt log-probabilities are read off the engine's default scores."""
         if self._pair.expo_scale is not None:
-            if role != "policy":
-                raise ConfigError("strategy=expo holds one model on vLLM: loglikelihood must be policy")
-            return super()._loglikelihood_tokens(requests, disable_tqdm=kwargs.get("disable_tqdm", True))
+            raise ConfigError(
+                f"loglikelihood={role} is the {role}'s, and with strategy=expo vLLM holds neither: write the extrapolated "
+                "model (aad pairs save --expo --whole) and score it by --model vllm"
+            )
         strategy = "greedy" if role == "policy" else "reference"
         before = self.settings.strategy if self.settings.needs_reference else "greedy"
         self._default(strategy)

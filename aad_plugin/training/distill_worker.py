@@ -27,7 +27,7 @@ class AADDistillation(DistillationTrainer):
 
     def __init__(self, *args: Any, pair: AlignedPair, alpha: float, teacher_temperature: float, **kwargs: Any) -> None:
         super().__init__(*args, teacher_model=None, **kwargs)
-        self.pair, self.alpha, self.teacher_temperature = pair, alpha, teacher_temperature
+        self.pair, self.alpha, self.teacher_temperature = pair.to(self.accelerator.device), alpha, teacher_temperature
 
     def _compute_loss(self, unwrapped_student: Any, inputs: Any, num_items_in_batch: Any) -> tuple[Any, Any, Any]:
         """Return TRL's triple: the loss, the student's summed entropy, and how many positions counted."""

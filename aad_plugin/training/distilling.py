@@ -32,7 +32,7 @@ from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import free, owned
 from aad_plugin.training.recipes import read_recipe
-from aad_plugin.training.trl_command import check_trl, end_orphans, log_history, run_trainer
+from aad_plugin.training.trl_command import check_options, check_trl, end_orphans, log_history, run_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -116,19 +116,23 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Start:
-    """Where the student starts: a checkpoint, and the adapter on it that goes on being trained, or None."""
+    """Where the student starts: a checkpoint, and the adapter on it that goes on being trained, or None.
+
+    ``reference`` stands beside whole weights where a pair is loaded for their greedy answers.
+    """
 
     checkpoint: str
     adapter: str | None
+    reference: str
 
     def model_args(self, trained: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         """The student, as given or trained, as the policy of a pair whose greedy answers are asked."""
         if trained is not None and not (trained / "adapter_config.json").is_file():
-            return {"policy": str(trained.resolve()), "reference": self.checkpoint, **options}
+            return {"policy": str(trained.resolve()), "reference": self.reference, **options}
         adapter = self.adapter if trained is None else str(trained.resolve())
         if adapter is not None:
             return {"reference": self.checkpoint, "adapter": adapter, **options}
-        return {"policy": self.checkpoint, "reference": self.checkpoint, **options}
+        return {"policy": self.checkpoint, "reference": self.reference, **options}
 
 
 def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +156,8 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
             refuse_other_run(folder, there, asked, dict.fromkeys(asked, "another distillation"))
         write_text(folder / "asked.json", json.dumps(asked, indent=2, default=str) + "\n")
         end_orphans(folder)
+        words = ["--config", str(plan.training), "--output_dir", str(folder), *plan.trl_arguments]
+        check_options("distillation", words)
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         start = _start(source, plan)
         scorers = (load_scorer(plan.picker, model_args), load_scorer(plan.oracle, model_args))
@@ -162,9 +168,11 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
 def _start(source: PairSource, plan: Plan) -> _Start:
     """Where the student starts; its vocabulary is compared with the pair's."""
     if plan.student == "policy" and source.shares_base:
-        return _Start(str(source.base or source.reference), str(source.adapter))
+        base = str(source.base or source.reference)
+        return _Start(base, str(source.adapter), base)
+    policy, reference = full_checkpoints(source)
     if plan.student in STUDENTS:
-        return _Start(full_checkpoints(source)[0], None)
+        return _Start(policy, None, reference)
     from transformers import AutoTokenizer
 
     try:
@@ -172,7 +180,7 @@ def _start(source: PairSource, plan: Plan) -> _Start:
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"--student {plan.student}: no tokenizer there: {first_line(e)}") from e
     shared_vocab_size(AutoTokenizer.from_pretrained(source.tokenizer), own)
-    return _Start(plan.student, None)
+    return _Start(plan.student, None, reference)
 
 
 def _train(folder: Path, plan: Plan, source: PairSource, start: _Start, model_args: dict[str, Any]) -> None:

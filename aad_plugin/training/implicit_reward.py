@@ -82,4 +82,6 @@ def _pair() -> AlignedPair:
             f"the implicit reward needs its pair: set {VARIABLE} to model_args as a JSON object, such as "
             f'{{"pair": "demo"}}; got {text!r}'
         )
-    return load_pair(**given)
+    # Beside the policy, which TRL puts on this process's device.
+    device = {"device": f"cuda:{torch.cuda.current_device()}"} if torch.cuda.is_available() else {}
+    return load_pair(**{**device, **given})

@@ -24,7 +24,7 @@ from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness.asking import identity
 from aad_plugin.sources.arguments import take_source
-from aad_plugin.sources.merging import merge_adapter
+from aad_plugin.sources.merging import full_checkpoints, merge_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Evaluation, evaluate, load_scorer
@@ -146,16 +146,19 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
             refuse_other_run(folder, there, asked, dict.fromkeys(asked, "another training"))
         write_text(folder / "asked.json", json.dumps(asked, indent=2, default=str) + "\n")
         end_orphans(folder)
+        words = ["--config", str(plan.training), "--output_dir", str(folder), *plan.trl_arguments]
+        check_options(plan.recipe.partition("-")[0], words)
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         scorers = (load_scorer("implicit", model_args), load_scorer(plan.oracle, model_args))
         start = start_checkpoint(folder, source)
         _train(folder, plan, start, model_args)
         trained = folder / "training"
-        args = {"policy": start, "reference": start, **options}
+        reference = full_checkpoints(source)[1]
+        args = {"policy": start, "reference": reference, **options}
         if (trained / "adapter_config.json").is_file():
             after_args = {"reference": start, "adapter": str(trained.resolve()), **options}
         else:
-            after_args = {"policy": str(trained.resolve()), "reference": start, **options}
+            after_args = {"policy": str(trained.resolve()), "reference": reference, **options}
         found: dict[str, Evaluation] = {}
         for name, one in (("start", args), ("trained", after_args)):
             found[name] = evaluate(
@@ -191,7 +194,6 @@ def _train(folder: Path, plan: Plan, start: str, model_args: dict[str, Any]) -> 
         run_trainer(worker, what="GRPO on mixed groups", **where)
     else:
         command = plan.recipe.partition("-")[0]
-        check_options(command, [*words, "--output_dir", str(folder)])
         function = "implicit_reward_per_token" if plan.per_token else "implicit_reward"
         words += ["--model_name_or_path", start, "--dataset_name", str(prompts.parent.resolve())]
         words += ["--reward_funcs", f"aad_plugin.training.implicit_reward.{function}"]

@@ -30,7 +30,7 @@ def main(words: list[str]) -> None:
     config.model_init_kwargs = {"dtype": model_config.dtype, **(config.model_init_kwargs or {})}
     # The estimate of the KL is over tokens as the policy would draw them: the pair's are weighted likewise.
     config.use_bias_correction_kl = True
-    pair = load_pair(**job["pair"])
+    pair = load_pair(**job["pair"]).to(config.device)
     number = min(max(1, round(job["share"] * config.num_generations)), config.num_generations - 1)
     trainer = MixedGroups(
         model=job["start"],

@@ -238,3 +238,17 @@ def test_the_implicit_reward_of_held_out_answers_rises(rl_words, tmp_path, recip
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "out" / "rl.json").read_text())
     assert figures["trained"]["picker_mean"] > figures["start"]["picker_mean"]
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize(
+    ("trl_command", "name"),
+    [("distillation", "distill"), ("distillation", "distill_demo"), ("grpo", "grpo"), ("grpo", "grpo_demo"),
+     ("rloo", "grpo"), ("rloo", "grpo_demo")],
+)  # fmt: skip
+def test_trl_knows_every_option_of_a_one_model_recipe(trl_command, name, tmp_path):
+    from aad_plugin.training.recipes import one_model_recipe
+    from aad_plugin.training.trl_command import check_options
+
+    cpu = [] if name.endswith("_demo") else ["--use_cpu", "--bf16", "false"]
+    check_options(trl_command, ["--config", str(one_model_recipe(name)), "--output_dir", str(tmp_path), *cpu])
