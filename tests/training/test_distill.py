@@ -150,6 +150,32 @@ def test_an_old_trl_is_named(aad, distill_words, monkeypatch):
     assert str(error) == "this command needs TRL 1.16 or newer, found 1.4.0: pip install -U 'aad_plugin[train]'"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["aad", "eft"])
+def test_the_loss_falls_in_trls_trainer(tmp_path, teacher):
+    from datasets import Dataset
+    from trl import DistillationConfig, DistillationTrainer
+
+    from aad_plugin.training.distill_worker import AADDistillation
+
+    pair = toy_pair("two_models").pair
+    given = {name: value for name, value in TOY.items() if name != "dtype"}
+    config = DistillationConfig(
+        output_dir=str(tmp_path), **{**given, "max_steps": 16, "save_strategy": "no", "beta": 0.0}
+    )
+    common = {
+        "model": toy_model("llama", 6), "args": config, "processing_class": byte_tokenizer(),
+        "train_dataset": Dataset.from_list([{"prompt": f"say {number}"} for number in range(8)]),
+    }  # fmt: skip
+    if teacher == "aad":
+        trainer = AADDistillation(pair=pair, alpha=0.1, teacher_temperature=0.5, **common)
+    else:
+        trainer = DistillationTrainer(teacher_model=WideTeacher(pair, 2.0, 258), **common)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4]) and all(math.isfinite(loss) for loss in losses)
+
+
 def command(words, *more):
     return [sys.executable, "-c", "from aad_plugin.cli.main import run; run()", "distill", *map(str, words), *more]
 
@@ -160,7 +186,7 @@ def with_output(words, folder):
     return words
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_kill_9_goes_on_from_the_last_checkpoint_and_the_student_is_an_ordinary_adapter(distill_words, tmp_path):
     """The very student of an undisturbed run; it loads as a pair's policy and, alone, in plain PEFT."""
     from peft import PeftModel

@@ -156,6 +156,48 @@ def test_groups_are_mixed_and_their_old_probabilities_set(trainer):
     assert torch.equal(found["old_per_token_logps"][0][kept[0]], known[0][kept[0]])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0, 1])
+def test_the_implicit_reward_rises_in_trls_trainer(tmp_path, share):
+    """Three seeds; greedy answers to prompts that were not trained on."""
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from aad_plugin.training.rollouts import MixedGroups, mixed_rollouts
+    from tests.toys import EOS, PAD, byte_tokenizer, left_pad, toy_model
+
+    pair = toy_pair("two_models").pair
+    held_out = [list(f"other {number}".encode()) for number in range(24)]
+    ids, mask = left_pad(held_out)
+
+    def reward(prompts, completion_ids, **_):
+        return [total for total, _ in answer_rewards(pair, prompts, completion_ids)]
+
+    def greedy_reward(model):
+        tokens = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=PAD)
+        rows = [row[: row.index(EOS) + 1] if EOS in row else row for row in tokens[:, ids.shape[1] :].tolist()]
+        texts = [bytes(prompt).decode() for prompt in held_out]
+        return sum(total for total, _ in answer_rewards(pair, texts, rows)) / len(rows)
+
+    given = {name: value for name, value in TOY.items() if name not in ("dtype", "use_peft") and "lora" not in name}
+    start = toy_model("llama", 4)  # the weights of this pair's policy
+    start.save_pretrained(tmp_path / "start")  # TRL loads it once more, for the KL
+    before = greedy_reward(start)
+    for seed in (1, 2, 3):
+        options = {**given, "max_steps": 30, "learning_rate": 2e-3, "seed": seed, "save_strategy": "no", "beta": 0.01}
+        trainer = MixedGroups(
+            model=str(tmp_path / "start"), reward_funcs=[reward], args=GRPOConfig(output_dir=str(tmp_path), **options),
+            train_dataset=Dataset.from_list([{"prompt": f"say {number}"} for number in range(16)]),
+            processing_class=byte_tokenizer(), rollout_func=mixed_rollouts(pair, number=share, alpha=0.1, temperature=0.5),
+        )  # fmt: skip
+        trainer.train()
+        logged = [entry for entry in trainer.state.log_history if "reward" in entry]
+        assert {"reward", "kl", "completions/mean_length"} <= set(logged[0])
+        after = greedy_reward(trainer.model.eval())
+        assert after > before, (seed, before, after)
+        print(seed, before, after, logged[0]["reward"], logged[-1]["reward"], logged[-1]["kl"])
+
+
 @pytest.fixture
 def rl_words(words, tmp_path) -> list[str]:
     """Arguments of ``aad rl`` on toys, without the recipe."""
@@ -200,7 +242,7 @@ def with_output(words, folder):
     return words
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_kill_9_goes_on_from_the_last_checkpoint(rl_words, tmp_path):
     """On mixed groups: the very adapter of an undisturbed run; reward, KL and length stand in the log."""
     from safetensors.torch import load_file
