@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 1800
 _HERE = Path(__file__).parent
-SHIPPED = {"demo": "v1", "demo@1": "v1"}
+SHIPPED = {"demo": "v2", "demo@1": "v1"}
 """Folder of each shipped pair and its reward model, by preset: ``demo`` is the newest, older ones keep their numbers."""
 
 
