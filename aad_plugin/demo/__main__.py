@@ -2,8 +2,9 @@
 
 Runs ``lm_eval run --model aad --model_args pair=demo,alpha=0.3 --tasks aad_demo --apply_chat_template --batch_size 16
 --output_path aad_runs --log_samples``: dialogue, categorization and moderation (with ``dtype=float32`` on processors
-without 16-bit products). Alpha was picked on prompts held out of the pair's training. Then prints win rates and shares of right
-labels with 95 % intervals, some answers of each group side by side, writes the run as a page and says what to type next.
+without 16-bit products). Alpha was picked on prompts held out of the pair's training. Then prints win rates and shares of
+right labels with 95 % intervals, some answers of each group side by side, writes the run as a page and says what to type
+next.
 
 Run: python -m aad_plugin.demo [any argument of lm_eval run, for example --limit 4]
 """
