@@ -8,14 +8,20 @@ from itertools import islice
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling
-from aad_plugin.judges.kinds.local_models import check_model_options, made_ready, model_mark, outputs_of, weight_options
+from aad_plugin.judges.kinds.local_models import (
+    LocalJudge,
+    check_model_options,
+    made_ready,
+    model_mark,
+    outputs_of,
+    weight_options,
+)
 from aad_plugin.judges.kinds.spelling import Piece, Speller
-from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.texts.messages import as_text, conversation, digest
 
 
-class ClassifierJudge(Judge):
+class ClassifierJudge(LocalJudge):
     """Pointwise judge made of a sequence-classification model with named labels.
 
     The label is the most likely one; for a multi-label model (sigmoid outputs) the most likely of those above one half,
@@ -28,11 +34,6 @@ class ClassifierJudge(Judge):
     """
 
     kind = "pointwise"
-    both_orders = False
-    template_hash: str = ""
-    fingerprint: str = ""
-    price = None
-    in_process = True
 
     def __init__(
         self,
@@ -64,9 +65,6 @@ class ClassifierJudge(Judge):
         self.fingerprint = digest(
             {"kind": "classifier", "model": name, "labels": self.labels, **model_mark(dtype, name)}
         )
-
-    def prepare(self, sitting: Sitting) -> None:
-        """Nothing to find out: a classifier always answers in one way."""
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Label every answer and record the label with all probabilities."""

@@ -9,6 +9,8 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.marks import file_sha256
 from aad_plugin.judges.kinds.spelling import Piece, Speller
+from aad_plugin.judges.sitting.judge import Judge
+from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.known_options import safetensors_only
 from aad_plugin.texts.rendering import known_context
 
@@ -17,6 +19,19 @@ _SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt
 _NOT_THE_MODEL = (
     "training_args.bin", "trainer_state.json", "optimizer.bin", "scheduler.bin", "all_results.json", "manifest.json"
 )  # fmt: skip
+
+
+class LocalJudge(Judge):
+    """A judge that is a model in this process, which sees one answer at a time: no prompt, no price, nothing to swap."""
+
+    both_orders = False
+    template_hash: str = ""
+    fingerprint: str = ""
+    price = None
+    in_process = True
+
+    def prepare(self, sitting: Sitting) -> None:
+        """Nothing to find out: it always answers in one way."""
 
 
 def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:

@@ -18,9 +18,15 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling
-from aad_plugin.judges.kinds.local_models import check_model_options, made_ready, model_mark, outputs_of, weight_options
+from aad_plugin.judges.kinds.local_models import (
+    LocalJudge,
+    check_model_options,
+    made_ready,
+    model_mark,
+    outputs_of,
+    weight_options,
+)
 from aad_plugin.judges.kinds.spelling import Piece, Speller
-from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.texts.messages import Messages, Reply, conversation, digest
@@ -122,15 +128,10 @@ def load_scorer(spec: str, device: str | None = None) -> RewardModel:
     return RewardModel.load(spec.removeprefix("reward:"), device=device)
 
 
-class RewardJudge(Judge):
+class RewardJudge(LocalJudge):
     """Pairwise judge made of a reward model. Options: device, dtype, batch_size, use_safetensors."""
 
     kind = "pairwise"
-    both_orders = False
-    template_hash: str = ""
-    fingerprint: str = ""
-    price = None
-    in_process = True
 
     def __init__(
         self,
@@ -146,9 +147,6 @@ class RewardJudge(Judge):
         self.batch_size = batch_size
         self.reward_model = RewardModel.load(name, device=device, dtype=dtype, use_safetensors=use_safetensors)
         self.fingerprint = digest(reward_mark(name, dtype))
-
-    def prepare(self, sitting: Sitting) -> None:
-        """Nothing to find out: a reward model always answers in one way."""
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Score both texts of every question and record sigmoid(first - second)."""
