@@ -90,7 +90,7 @@ def _plan(asked: Asked, prompts: str, oracle: str) -> StudyPlan:
     from aad_plugin.study.plan import StudyPlan
     from aad_plugin.study.prompts import draw_splits, read_prompts
 
-    num_dev, num_curve = _counts(asked)
+    num_dev, num_curve = _counts(asked.output, asked.num_prompts, asked.num_dev, asked.num_curve)
     if asked.num_prompts < 2 or num_dev < 0:
         raise ConfigError(
             f"--num-prompts must be at least 2 and --num-dev at least 0, got {asked.num_prompts} and {num_dev}"
@@ -122,19 +122,16 @@ def _run(named: NamedPair, asked: Asked, plan: StudyPlan) -> None:
     run_study(asked.output, plan, decoder, scorers)
 
 
-def _counts(asked: Asked) -> tuple[int, int]:
+def _counts(output: Path, num_prompts: int, num_dev: int | None, num_curve: int | None) -> tuple[int, int]:
     """Prompts of the sweeps and of the curve: as given, as the folder's study has them, or in proportion to the table."""
     from aad_plugin.study.plan import FILE, read_plan
 
-    dev, of_curve = min(50, -(-asked.num_prompts // 4)), min(40, -(-asked.num_prompts // 5))
-    if (asked.output / FILE).is_file():
-        there, _ = read_plan(asked.output)
-        if len(there.table) == asked.num_prompts:
+    dev, of_curve = min(50, -(-num_prompts // 4)), min(40, -(-num_prompts // 5))
+    if (output / FILE).is_file():
+        there, _ = read_plan(output)
+        if len(there.table) == num_prompts:
             dev, of_curve = len(there.dev), there.num_curve
-    return (
-        dev if asked.num_dev is None else asked.num_dev,
-        of_curve if asked.num_curve is None else asked.num_curve,
-    )
+    return dev if num_dev is None else num_dev, of_curve if num_curve is None else num_curve
 
 
 def _check_plots(output: Path) -> None:
