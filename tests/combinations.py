@@ -95,7 +95,8 @@ def document() -> str:
 
 def _lines() -> Iterator[str]:
     yield "# What combines with what\n"
-    yield "This page is made by `python -m tests.combinations`. Tests hold every cell against toy models in float32."
+    yield "This page is made by `python -m tests.combinations`. Tests hold its cells against toy models in float32: all of those on"
+    yield "transformers; those on vLLM are declared, and `pytest -m engine tests/engine/test_combinations.py` has not been run yet."
     yield "Each cell holds for two checkpoints, for a LoRA over its reference and for two LoRAs over one base.\n"
     yield "* **equal**: the tokens are those of a plain loop that reads the whole text again with both models at each step."
     yield "* **drawn**: vLLM's own generator draws, each token from the nucleus that the plain loop finds."
