@@ -95,9 +95,9 @@ def document() -> str:
 
 def _lines() -> Iterator[str]:
     yield "# What combines with what\n"
-    yield "This page is made by `python -m tests.combinations`. Tests hold its cells against toy models in float32. All of those on"
-    yield "transformers were run. Those on vLLM are declared; `pytest -m engine tests/engine/test_combinations.py` runs them, and"
-    yield "has not been run as a whole yet."
+    yield "This page is made by `python -m tests.combinations`. Tests hold its cells against toy models in float32."
+    yield "All cells on transformers were run. Those on vLLM are declared: their test,"
+    yield "`pytest -m engine tests/engine/test_combinations.py`, has not been run as a whole yet."
     yield "Each cell holds for two checkpoints, for a LoRA over its reference and for two LoRAs over one base.\n"
     yield "* **equal**: the tokens are those of a plain loop that reads the whole text again with both models at each step."
     yield "* **drawn**: vLLM's own generator draws, each token from the nucleus that the plain loop finds."
