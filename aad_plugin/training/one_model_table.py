@@ -54,7 +54,11 @@ def _markdown(name: str, figures: Mapping[str, Any]) -> str:
     ):
         value = trained.get(what)
         low, high = trained.get(f"{what}_low"), trained.get(f"{what}_high")
-        shown = "–" if value is None else f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+        shown = (
+            "–"
+            if value is None or value != value
+            else f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+        )
         lines.append(f"| {label} | – | {shown} |")
     if log:
         columns = [key for key in ("step", *_LOGGED) if any(key in one for one in log)]
@@ -70,4 +74,4 @@ def _markdown(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4g}"
+    return "–" if value is None or value != value else str(value) if isinstance(value, int) else f"{value:.4g}"

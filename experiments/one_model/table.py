@@ -62,6 +62,6 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
 
 def _rate(one: Mapping[str, Any], name: str) -> str:
     value, low, high = (one.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if value is None:
+    if value is None or value != value:  # too few prompts to match lengths
         return "–"
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
