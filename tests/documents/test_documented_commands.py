@@ -89,7 +89,8 @@ TESTED: dict[str, str] = {
     "aad bench --pair P --draft-model M": "tests/speed/test_bench.py::test_a_toy_pair_is_measured",
     "aad eval --model aad --model_args pair=demo --tasks aad_demo_dialogue --apply_chat_template --batch_size 16 "
     "--output_path out --log_samples": _DEMO,
-    "lm_eval run --model aad --model_args pair=demo@1 --tasks aad_demo_dialogue --apply_chat_template --batch_size 16": _DEMO,
+    "lm_eval run --model aad --model_args pair=demo@1 --tasks aad_demo_dialogue --apply_chat_template "
+    "--batch_size 16": _DEMO,
     "lm_eval run --model aad": ".ci/wheel",
     "pip install .": ".ci/wheel",
     "pip uninstall torchvision torchaudio torchcodec": "Makefile",
@@ -125,8 +126,8 @@ def test_a_command_is_run_or_says_what_it_needs():
     shown = "\n".join(f"{command.place}: {command.text}" for command in open_ones)
     assert not open_ones, (
         f"{len(open_ones)} commands are neither run by a test nor marked with what they need:\n{shown}\n"
-        "Either write in the document what it needs, `# needs …` after it in a block or `(needs …)` after it in prose, with "
-        f"one of {', '.join(NEEDS)}; or name the test that runs it in TESTED, or add it to RUN_HERE, in {__file__}"
+        "Either write in the document what it needs, `# needs …` after it in a block or `(needs …)` after it in prose, "
+        f"with one of {', '.join(NEEDS)}; or name the test that runs it in TESTED, or add it to RUN_HERE, in {__file__}"
     )
 
 
@@ -215,3 +216,34 @@ def test_documented_commands_run_as_they_are_written(file, checkpoints, tmp_path
         world.prepare()
         for text in RUN_HERE[file]:
             world.run(text)
+
+
+@pytest.mark.slow
+def test_trl_understands_its_commands():
+    from aad_plugin.training.recipes import recipe_path
+    from aad_plugin.training.trl_command import check_options
+
+    folder = str(recipe_path("dpo").parent)
+    for command in COMMANDS:
+        program, *words = shlex.split(command.text) if not command.is_form else [""]
+        if program == "trl" and not command.is_name:
+            check_options(words[0], [word.replace("$R", folder) for word in words[1:]])
+
+
+@pytest.mark.engine
+@pytest.mark.grid
+def test_vllm_understands_its_commands():
+    from vllm.entrypoints.openai.run_batch import make_arg_parser as of_batch
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    try:
+        from vllm.entrypoints.common.cli_args import make_arg_parser as of_server
+    except ImportError:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser as of_server
+
+    for command in COMMANDS:
+        words = shlex.split(command.text) if not command.is_form else []
+        if command.is_name or words[:2] not in (["vllm", "run-batch"], ["vllm", "serve"]):
+            continue
+        of = of_batch if words[1] == "run-batch" else of_server
+        of(FlexibleArgumentParser()).parse_args(words[2:])
