@@ -51,9 +51,12 @@ Protocol = Annotated[
     ),
 ]
 Cascade = Annotated[
-    str | None, typer.Option(help="The dear judge of a cascade, asked where --judge is unsure and on a random share.")
+    str | None,
+    typer.Option(help="The expensive judge of a cascade: asked if --judge is unsure, and about a random share."),
 ]
-DearShare = Annotated[float, typer.Option(help="Share of the items that the dear judge is asked about, in (0, 1].")]
+DearShare = Annotated[
+    float, typer.Option(help="Share of the items that the expensive judge is asked about, in (0, 1].")
+]
 JuryKind = Annotated[str, typer.Option("--jury", help="all: every judge judges every prompt; cyclic: they take turns.")]
 Challenge = Annotated[
     bool, _statistics("Tell the judge of a random subset that it is wrong: does its verdict flip?", "--challenge")
@@ -61,16 +64,16 @@ Challenge = Annotated[
 Candidate = Annotated[
     str, typer.Option(help="Answers: lm-eval samples, AlpacaEval outputs or JSON lines; FILE#strategy.")
 ]
-Baseline = Annotated[str, typer.Option(help="Answers they are held against; none for a pointwise judge.")]
+Baseline = Annotated[str, typer.Option(help="Answers to compare with; none for a pointwise judge.")]
 Judges = Annotated[
     list[str] | None, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file; several make a jury.")
 ]
 Output = Annotated[Path | None, typer.Option(help="Folder for the store, verdicts.jsonl and summary.json.")]
-PromptField = Annotated[str | None, typer.Option(help="Field that holds the prompt, for foreign tasks.")]
-AllowUnmatched = Annotated[bool, typer.Option(help="Judge the prompts that stand in both files, ignore the others.")]
+PromptField = Annotated[str | None, typer.Option(help="Field that holds the prompt, for tasks of other packages.")]
+AllowUnmatched = Annotated[bool, typer.Option(help="Judge the prompts that are in both files, ignore the others.")]
 Transport = Annotated[str, typer.Option(help="live, batch or file.")]
 Results = Annotated[Path | None, typer.Option(help="Replies, for --transport file; default OUTPUT/results.jsonl.")]
-PollS = Annotated[float, typer.Option(help="Seconds between two looks at a batch.")]
+PollS = Annotated[float, typer.Option(help="Seconds between two requests for the state of a batch.")]
 EstimateOnly = Annotated[
     bool, typer.Option("--estimate", help="Print requests, tokens, cost and detectable difference; spend nothing.")
 ]

@@ -1,4 +1,4 @@
-"""What `aad serve` says while it starts, and to requests with a temperature or a misspelt strategy; one server of its own."""
+"""What `aad serve` says while it starts, and to requests with a temperature or a misspelt strategy; one own server."""
 
 from __future__ import annotations
 
