@@ -95,7 +95,7 @@ TESTED: dict[str, str] = {
     "pip install .": ".ci/wheel",
     "pip uninstall torchvision torchaudio torchcodec": "Makefile",
     "python -m tests.test_layers": "tests/test_layers.py",
-    "python -m tests.combinations": "tests/engine/test_combinations.py",
+    "python -m tests.combinations": "tests/pair/test_combinations.py",
 }  # fmt: skip
 
 
