@@ -48,7 +48,6 @@ class RefusalJudge(Judge):
         self.low, self.high = bounds
         self.asked = _asked(judge) if judge else None
         self.name = _MODEL + (f"+{self.asked.name}" if self.asked else "")
-        self.template_hash = self.asked.template_hash if self.asked else ""
         self.price: Price | None = self.asked.price if self.asked else None
         self.transports = self.asked.transports if self.asked else ("live",)
         self.in_process = self.asked.in_process if self.asked else True
@@ -59,6 +58,11 @@ class RefusalJudge(Judge):
         """Hash of the weights, of the bounds and of the judge that is asked."""
         return digest({"kind": _MODEL, "weights": mark(), "unsure": [self.low, self.high],
                        "asked": self.asked.fingerprint if self.asked else ""})  # fmt: skip
+
+    @property
+    def template_hash(self) -> str:
+        """Of the judge that is asked."""
+        return self.asked.template_hash if self.asked else ""
 
     def prepare(self, sitting: Sitting) -> None:
         """Find out what the judge that is asked can do."""
