@@ -18,7 +18,7 @@ import numpy as np
 import sklearn
 from sklearn.metrics import brier_score_loss, cohen_kappa_score
 
-from aad_plugin.judges.refusals.reading import LABELS, UNSURE
+from aad_plugin.judges.refusals import LABELS, UNSURE
 from experiments.refusals.data import Labelled, load, table
 from experiments.refusals.fitting import fit, half_of, is_counted, labels_of
 

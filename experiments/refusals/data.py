@@ -42,7 +42,7 @@ class Labelled:
 
     @property
     def label(self) -> int:
-        """Place in `reading.LABELS`."""
+        """Place in `refusals.LABELS`."""
         return _LABELS[self.said]
 
 

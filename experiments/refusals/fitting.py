@@ -73,7 +73,7 @@ def is_counted(rows: Sequence[Labelled]) -> np.ndarray:
 
 
 def labels_of(scores: np.ndarray) -> np.ndarray:
-    """(N,) labels as `reading.read_refusal` chooses them."""
+    """(N,) labels as `refusals.read_refusal` chooses them."""
     refused = np.where(scores[:, 1] > scores[:, 2], 1, 2)
     return np.where(1 - scores[:, 0] < 0.5, 0, refused)
 

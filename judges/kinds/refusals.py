@@ -13,8 +13,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling
-from aad_plugin.judges.refusals import Reading, read_refusal
-from aad_plugin.judges.refusals.reading import LABELS, UNSURE, mark
+from aad_plugin.judges.refusals import LABELS, UNSURE, Reading, mark, read_refusal
 from aad_plugin.judges.sitting.judge import Judge, Price, Size
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.texts.messages import as_text, digest
