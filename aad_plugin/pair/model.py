@@ -39,6 +39,7 @@ from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, co
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
 from aad_plugin.pair.loading import Parts, load_parts
+from aad_plugin.pair.multimodal import MultimodalInputs, is_multimodal, is_prompt, positions, take_multimodal
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import Plausible, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
@@ -56,6 +57,11 @@ _UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
 _NOTHING = Sparing(candidates=False, lazy=False)
 _STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
+
+# What `forward` and `generate` read themselves; other tensors may be a multimodal model's.
+_READ_BY_ITSELF = frozenset(
+    "input_ids inputs attention_mask position_ids inputs_embeds labels logits_to_keep".split() + list(cache_names.NAMES)
+)
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
 _LOGITS_ONLY = {
@@ -150,6 +156,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         settings: DecodingSettings | None = None,
+        multimodal: MultimodalInputs | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return the strategy's scores in place of logits.
@@ -163,7 +170,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             use_cache: ignored without a cache; a pair never builds one by itself.
             logits_to_keep: positions to score, counted from the end; 0 for all.
             settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
-            **kwargs: what hosts pass to every model; tensors among them are refused (but :data:`_UNUSED`).
+            multimodal: what the prompts show besides their tokens; read with the prompt, left alone afterwards.
+            **kwargs: what hosts pass to every model, and tensors that a multimodal pair's models read (``pixel_values`` …);
+                other tensors are refused (but :data:`_UNUSED`).
         Returns:
             ``logits`` (B, K, V) float32 scores and the cache.
         Raises:
@@ -172,6 +181,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                 host that lost the cache of its own call.
         """
         cache = cache_names.take({"cache": cache, **kwargs})
+        if multimodal is None and kwargs:
+            multimodal = self._take_multimodal(kwargs, input_ids)
         _refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
@@ -179,7 +190,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self._check_cache(cache, roles)
         if call is not None:
             call.check(cache)
-        inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
+        inputs: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
+        if multimodal is not None and is_prompt(cache):
+            inputs["multimodal"] = multimodal
         sparing = (
             self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
         )
@@ -331,6 +344,12 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             self.generate_batch()
         if kwargs.get("assistant_model") is not None:
             self.refuse_drafts("assistant_model")
+        if args and isinstance(args[0], Tensor):
+            kwargs, args = {"input_ids": args[0], **kwargs}, (None, *args[1:])
+        multimodal = kwargs.pop("multimodal", None) or self._take_multimodal(kwargs)
+        if multimodal is not None:
+            self._check_multimodal(kwargs)
+            kwargs["multimodal"] = multimodal
         ids_alone = self._gives_ids_alone(args, kwargs)
         with self._call(settings, recorder) as call:
             # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
@@ -339,6 +358,29 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             call.watch.require()
         # A copy made outside the mode is a tensor like any other, which a training step may read.
         return answers.clone() if ids_alone else answers
+
+    def _take_multimodal(self, given: dict[str, Any], input_ids: Tensor | None = None) -> MultimodalInputs | None:
+        """Take what only a multimodal model reads out of keyword arguments."""
+        rows = given.get("input_ids") if input_ids is None else input_ids
+        return take_multimodal(given, self.sides.policy, _READ_BY_ITSELF, rows)
+
+    def _check_multimodal(self, given: dict[str, Any]) -> None:
+        if not is_multimodal(self.sides.policy):
+            raise ConfigError(
+                f"this pair reads text alone ({type(self.sides.policy).__name__}): leave the pictures out"
+            )
+        if self.draft is not None or given.get("assistant_model") is not None:
+            raise ConfigError("a draft guesses from text alone: leave draft_model out, or the pictures")
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        """Let the model say where a picture's tokens stand, if it has a rule of its own."""
+        multimodal = model_kwargs.get("multimodal")
+        if multimodal is not None:
+            mask = model_kwargs.get("attention_mask")
+            own = positions(self.sides.policy, inputs_tensor, multimodal, attention_mask=mask)
+            if own is not None:
+                return own
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
 
     def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
         """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from aad_plugin.decoding import list_candidates
 from aad_plugin.errors import NonFiniteLogits
 from aad_plugin.pair.cache_names import host_takes
+from aad_plugin.pair.multimodal import without_bans
 from aad_plugin.pair.reading import ReadPair, Role
 
 ROLES: tuple[Role, Role] = ("policy", "reference")  # what AAD's steps read; other sides are held besides
@@ -360,5 +361,5 @@ def _rows(pair: ReadPair, seed: int) -> list[list[int]]:
 
 def _read(model: Any, ids: Tensor, vocab_size: int, keep: int = _STEPS + 1) -> Tensor:
     """Return (keep, V) float32 logits of the last positions of the first row of (B, T) ids."""
-    logits = model(input_ids=ids.to(model.device), use_cache=False).logits
+    logits = without_bans(model, model(input_ids=ids.to(model.device), use_cache=False).logits)
     return logits[0, -keep:, :vocab_size].float().cpu()
