@@ -39,7 +39,15 @@ from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, co
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
 from aad_plugin.pair.loading import Parts, load_parts
-from aad_plugin.pair.multimodal import MultimodalInputs, is_multimodal, is_prompt, positions, take_multimodal
+from aad_plugin.pair.multimodal import (
+    MultimodalInputs,
+    is_multimodal,
+    is_prompt,
+    positions,
+    positions_of,
+    refuse_beside_pictures,
+    take_multimodal,
+)
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import Plausible, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
@@ -57,11 +65,6 @@ _UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
 _NOTHING = Sparing(candidates=False, lazy=False)
 _STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
-
-# What `forward` and `generate` read themselves; other tensors may be a multimodal model's.
-_READ_BY_ITSELF = frozenset(
-    "input_ids inputs attention_mask position_ids inputs_embeds labels logits_to_keep".split() + list(cache_names.NAMES)
-)
 
 # Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
 _LOGITS_ONLY = {
@@ -82,6 +85,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         vocab_size: number of shared token ids; later columns (padding of either head) are cut.
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
+        processor: of a pair that sees, what turns prompts with pictures into its inputs; it holds the tokenizer.
         source: what the pair was loaded from; written by :meth:`save_pretrained`.
         shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
             reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
@@ -106,6 +110,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
         tokenizer: Any = None,
+        processor: Any = None,
         source: Any = None,
         shortcuts: str = "auto",
     ) -> None:
@@ -119,7 +124,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.sides = sides
         self.vocab_size = config.vocab_size = self._shared_vocab(vocab_size)
         self.settings = settings or DecodingSettings()
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer if processor is None else processor.tokenizer
+        self.processor = processor
         self.source = source
         self.shortcuts = check_shortcuts(shortcuts)
         self.generation_config = bare_generation_config(policy)
@@ -130,6 +136,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.proof: Proof | None = None
         self.proof_file: Path | None = None
         self.proven_uses: set[str] = set()
+        self.picture_text: Any = None
         self.eval()
 
     @property
@@ -279,25 +286,33 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor,
         prompt_length: int,
         roles: tuple[Role, ...] = ("policy", "reference"),
+        multimodal: MultimodalInputs | None = None,
     ) -> list[Tensor]:
         """Return each role's log-probability of the tokens after the prompt, in one forward.
 
         Args:
             input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
             attention_mask: (B, T), 0 for padding.
-            prompt_length: number of leading positions that are not scored.
+            prompt_length: number of leading positions that are not scored. multimodal: what the prompts show.
         Returns:
             per role (B, T − prompt_length) float32, nats.
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
-        rows = self.sides.logits(roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=positions)
+        rows = self.sides.logits(
+            roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=places, multimodal=multimodal
+        )
         targets = input_ids[:, prompt_length:, None]
         return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
 
     @torch.no_grad()
     def choices(
-        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, settings: DecodingSettings
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prompt_length: int,
+        settings: DecodingSettings,
+        multimodal: MultimodalInputs | None = None,
     ) -> Tensor:
         """Return what a strategy would have chosen at each step of given answers, in one forward.
 
@@ -305,14 +320,16 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
             attention_mask: (B, T), 0 for padding.
             prompt_length: number of leading positions that are not chosen.
-            settings: the strategy, one of token by token, and its strength.
+            settings: the strategy, one of token by token, and its strength. multimodal: what the prompts show.
         Returns:
             (B, T − prompt_length) int64.
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
         with self._call(settings, None):
-            scores = self(input_ids, attention_mask, positions, logits_to_keep=keep, settings=settings).logits
+            scores = self(
+                input_ids, attention_mask, places, logits_to_keep=keep, settings=settings, multimodal=multimodal
+            ).logits
         return scores[:, :-1].argmax(-1)
 
     # ---------------------------------------------------------------- generate
@@ -362,7 +379,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
     def _take_multimodal(self, given: dict[str, Any], input_ids: Tensor | None = None) -> MultimodalInputs | None:
         """Take what only a multimodal model reads out of keyword arguments."""
         rows = given.get("input_ids") if input_ids is None else input_ids
-        return take_multimodal(given, self.sides.policy, _READ_BY_ITSELF, rows)
+        return take_multimodal(given, self.sides.policy, rows)
 
     def _check_multimodal(self, given: dict[str, Any]) -> None:
         if not is_multimodal(self.sides.policy):
@@ -476,6 +493,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             self.generate_batch()
         if config.prompt_lookup_num_tokens:
             self.refuse_drafts("prompt_lookup_num_tokens")
+        if model_kwargs.get("multimodal") is not None:
+            refuse_beside_pictures(config)
         if self.draft is not None and self._calls:
             _refuse_beside_drafts(config)
             # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
@@ -582,6 +601,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             vocab_size=parts.vocab_size,
             settings=parts.settings,
             tokenizer=parts.tokenizer,
+            processor=parts.processor,
             source=parts.source,
             shortcuts=parts.shortcuts,
         )

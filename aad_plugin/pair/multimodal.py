@@ -21,7 +21,12 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair import cache_names
 
+# What a pair reads itself; other tensors may be a multimodal model's.
+READ_BY_ITSELF = frozenset(
+    "input_ids inputs attention_mask position_ids inputs_embeds labels logits_to_keep".split() + list(cache_names.NAMES)
+)
 # Of one entry per token, 0 for text; transformers' names.
 _OF_TOKENS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 # Models whose forward takes tokens out of its own logits by writing the smallest number there is.
@@ -82,13 +87,13 @@ def _read_signature(forward: Callable[..., Any]) -> frozenset[str]:
 
 
 def take_multimodal(
-    given: dict[str, Any], model: PreTrainedModel, own: frozenset[str], input_ids: Tensor | None
+    given: dict[str, Any], model: PreTrainedModel, input_ids: Tensor | None, own: frozenset[str] = READ_BY_ITSELF
 ) -> MultimodalInputs | None:
     """Take the tensors that only a multimodal model reads out of ``given``; None where there are none.
 
     Args:
         given: keyword arguments of ``generate`` or ``forward``, changed in place.
-        own: names that a caller reads itself. input_ids: (B, T), of the prompts.
+        input_ids: (B, T), of the prompts. own: names that a caller reads itself.
     Raises:
         ConfigError: the model reads text alone, or token ids are missing.
     """
@@ -109,6 +114,13 @@ def take_multimodal(
     if input_ids is None:
         raise ConfigError(f"{', '.join(shown)} come with input_ids, whose tokens say where they stand: pass both")
     return MultimodalInputs(len(input_ids), shown, of_tokens)
+
+
+def refuse_beside_pictures(config: Any) -> None:
+    """Raise ConfigError for options of ``generate`` that read a prompt in pieces, or guess the tokens of pictures."""
+    for name in ("prompt_lookup_num_tokens", "prefill_chunk_size"):
+        if getattr(config, name, None):
+            raise ConfigError(f"{name} takes apart tokens that stand for pictures: leave it out, or the pictures")
 
 
 def without_bans(model: PreTrainedModel, logits: Tensor) -> Tensor:
@@ -140,6 +152,14 @@ def positions(model: PreTrainedModel, input_ids: Tensor, multimodal: MultimodalI
     own = {"attention_mask": None if mask is None else mask[::copies], **multimodal.arguments(ids.shape[1])}
     found = model._prepare_position_ids_for_generation(ids, own)
     return found.repeat_interleave(copies, batch_axis(found)) if copies > 1 else found
+
+
+def positions_of(
+    model: PreTrainedModel, input_ids: Tensor, mask: Tensor, multimodal: MultimodalInputs | None = None
+) -> Tensor:
+    """Return position ids of whole texts, prompts and what follows them: (B, T), or (A, B, T) by the model's own rule."""
+    own = None if multimodal is None else positions(model, input_ids, multimodal, attention_mask=mask)
+    return (mask.cumsum(-1) - 1).clamp(min=0) if own is None else own
 
 
 def batch_axis(position_ids: Tensor) -> int:

@@ -125,6 +125,8 @@ class ReadPair(Protocol):
     vocab_size: int
     settings: DecodingSettings
     tokenizer: Any
+    processor: Any
+    picture_text: Any
     shortcuts: str
     is_cached: bool
     proof_file: Path | None

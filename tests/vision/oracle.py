@@ -34,8 +34,8 @@ def encode(family: Family, prompts: Sequence[tuple[str, tuple[int, ...]]], shift
     return dict(processor(text=texts, images=images, return_tensors="pt", padding=True))
 
 
-def seeing_logits(model: Any, encoded: dict[str, Any]) -> Logits:
-    """The last row of logits of one model over one prompt's growing prefix, float64."""
+def seeing_logits(model: Any, encoded: dict[str, Any], ids: int | None = None) -> Logits:
+    """The last row of logits of one model over one prompt's growing prefix, float64; of the first so many ``ids``."""
     shown = {name: value for name, value in encoded.items() if name not in ("input_ids", "attention_mask")}
 
     def read(prefix: list[int]) -> np.ndarray:
@@ -45,7 +45,7 @@ def seeing_logits(model: Any, encoded: dict[str, Any]) -> Logits:
         }
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([prefix]), use_cache=False, **own).logits
-        return logits[0, -1].double().numpy()
+        return logits[0, -1, :ids].double().numpy()
 
     return read
 
