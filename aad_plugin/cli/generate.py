@@ -25,6 +25,9 @@ def generate(
         str | None, typer.Option(help="Prompts from a file (.txt, .jsonl, .json, .csv, .parquet) or a dataset.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts of --prompts.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture shown before each PROMPT; may be repeated. For pairs that see.")
+    ] = None,
     strategies: Annotated[
         list[str] | None,
         typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; several by commas or repeated."),
@@ -43,7 +46,12 @@ def generate(
 ) -> None:
     """Answer prompts with an aligned pair."""
     from_file = (prompt for _, prompt in prompt_rows(prompts)) if prompts else iter(())
-    questions = [*(asked or []), *itertools.islice(from_file, limit)]
+    if image and not asked:
+        raise ConfigError('--image shows a picture before a PROMPT: give one as an argument ("What is this?")')
+    from aad_plugin.sources.images import with_pictures
+
+    listed_prompts = [with_pictures(one, image or []) for one in asked or []]
+    questions = [*listed_prompts, *itertools.islice(from_file, limit)]
     if not questions:
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
     if output:
@@ -66,8 +74,17 @@ def generate(
             )  # fmt: skip
     finally:  # an interrupted or failed strategy does not cost the answers of those before it
         if outputs:
-            _show([{"prompt": asked, "outputs": {name: texts[i] for name, texts in outputs.items()}}
+            _show([{"prompt": _written(asked), "outputs": {name: texts[i] for name, texts in outputs.items()}}
                    for i, asked in enumerate(questions)], output)  # fmt: skip
+
+
+def _written(prompt: Any) -> Any:
+    """A prompt as it is printed and written: pictures by name and digest."""
+    if isinstance(prompt, str) or all(isinstance(turn["content"], str) for turn in prompt):
+        return prompt
+    from aad_plugin.pair.encoding import shown_text
+
+    return shown_text(prompt)
 
 
 def _show(rows: list[dict[str, Any]], output: Path | None) -> None:

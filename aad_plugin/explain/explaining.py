@@ -12,16 +12,19 @@ from typing import Any
 import torch
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.explain.records import Explanation
+from aad_plugin.explain.records import Explanation, ShownPicture
 from aad_plugin.explain.texts import steps_of
 from aad_plugin.pair.answering import answer, check_room, encode_batch, token_bar
-from aad_plugin.pair.encoding import Prompt, shown_text
+from aad_plugin.pair.encoding import Prompt, pictures_of, shown_text
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.recorder import Reading, read_answer
 from aad_plugin.pair.rounding import coarsest_dtype
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.images import data_url
+
+_SHOWN_SIDE = 480  # pixels of a picture's copy on a page
 
 
 def explain(
@@ -73,6 +76,7 @@ def explain(
         greedy=greedy if beside_greedy else None,
         dtype=_dtype(pair),
         pair=_pair_name(pair),
+        pictures=_pictures(prompt),
     )
 
 
@@ -98,7 +102,15 @@ def explain_answer(
     (reading,) = read_answer(pair, whole, mask, chosen.alpha, batch.multimodal)
     settings = {"strategy": None, "alpha": chosen.alpha}
     steps = steps_of(reading, pair.tokenizer)
-    return Explanation(shown_text(prompt), text, settings, steps, given=True, dtype=_dtype(pair), pair=_pair_name(pair))
+    about = {"dtype": _dtype(pair), "pair": _pair_name(pair), "pictures": _pictures(prompt)}
+    return Explanation(shown_text(prompt), text, settings, steps, given=True, **about)
+
+
+def _pictures(prompt: Prompt) -> tuple[ShownPicture, ...]:
+    return tuple(
+        ShownPicture(one.name, one.digest, *one.image.size, data_url(one.image, _SHOWN_SIDE))
+        for one in pictures_of(prompt)
+    )
 
 
 def _pair_name(pair: AlignedPair) -> str:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,28 @@ def read_picture(given: Any, place: str = "the picture") -> Picture:
         raise ConfigError(f"{place}: {text[:60]!r} is an address, and nothing is fetched: save it and give its file")
     path = Path(text).expanduser()
     return _unpacked(_bytes_of(path, place), path.name, place)
+
+
+def with_pictures(prompt: str, files: Sequence[str | Path]) -> Any:
+    """Return a prompt as a user's turn that shows pictures before its text; the prompt itself without any.
+
+    Raises:
+        ConfigError: as :func:`read_picture`.
+    """
+    if not files:
+        return prompt
+    check_number(len(files), "the prompt")
+    shown = [{"type": "image", "image": read_picture(file, f"--image {file}")} for file in files]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
+
+
+def data_url(image: Any, side: int) -> str:
+    """Return a copy of an image, no side longer than ``side`` pixels, as a ``data:`` URL."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    stream = io.BytesIO()
+    small.save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def check_number(number: int, place: str) -> None:

@@ -21,3 +21,15 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Policy and reference on disk."""
     folder = tmp_path_factory.mktemp("llava")
     return save(FAMILIES["llava"], 0, folder / "policy"), save(FAMILIES["llava"], 1, folder / "reference")
+
+
+@pytest.fixture(scope="session")
+def checkpoints_of_text(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A policy and its reference that read text alone."""
+    from tests.toys import byte_tokenizer, toy_model
+
+    folder = tmp_path_factory.mktemp("text")
+    for seed, name in enumerate(("policy", "reference")):
+        toy_model("llama", seed).save_pretrained(folder / name)
+        byte_tokenizer().save_pretrained(folder / name)
+    return str(folder / "policy"), str(folder / "reference")
