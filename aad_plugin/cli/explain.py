@@ -17,9 +17,7 @@ from aad_plugin.errors import ConfigError
 def explain(
     named: NamedPair,
     prompt: Annotated[str, typer.Argument(help="The prompt, a user turn.")],
-    image: Annotated[
-        list[Path] | None, typer.Option(help="A picture shown before the prompt; may be repeated.")
-    ] = None,
+    image: Annotated[list[str] | None, typer.Option(help="A picture shown before the prompt; may be repeated.")] = None,
     strategy: Annotated[
         str | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; default the pair's.")
     ] = None,

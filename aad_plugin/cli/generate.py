@@ -26,7 +26,13 @@ def generate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts of --prompts.")] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="A picture shown before each PROMPT; may be repeated. For pairs that see.")
+        list[str] | None, typer.Option(help="A picture shown before each PROMPT; may be repeated. For pairs that see.")
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the answer to one PROMPT as this picture; for pairs that write pictures, such as Emu3's."
+        ),
     ] = None,
     strategies: Annotated[
         list[str] | None,
@@ -61,7 +67,11 @@ def generate(
     named.check(**given)  # a typo is refused before any weight is loaded
     for name in names:
         named.check(**given, strategy=name)
+    if draw:
+        _check_drawn(draw, questions, names, image)
     loaded = named.load(**given)
+    if draw:
+        return _draw(loaded, questions[0], names, draw)
     from aad_plugin.pair.answering import answer
 
     names = names or [loaded.settings.strategy]
@@ -76,6 +86,22 @@ def generate(
         if outputs:
             _show([{"prompt": _written(asked), "outputs": {name: texts[i] for name, texts in outputs.items()}}
                    for i, asked in enumerate(questions)], output)  # fmt: skip
+
+
+def _check_drawn(path: Path, questions: list[Any], names: list[str], image: list[str] | None) -> None:
+    if len(questions) != 1 or len(names) > 1 or image:
+        raise ConfigError("--draw writes one picture: give one PROMPT, at most one strategy and no --image")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"--draw writes FILE.png, FILE.jpg or FILE.webp, got {path}")
+    check_writable(path)
+
+
+def _draw(pair: Any, prompt: str, names: list[str], path: Path) -> None:
+    from aad_plugin.pair.drawing import draw
+
+    picture = draw(pair, prompt, strategy=names[0] if names else None)
+    picture.save(path)
+    typer.echo(f"written to {path} ({picture.width} × {picture.height} pixels)", err=True)
 
 
 def _written(prompt: Any) -> Any:

@@ -102,15 +102,24 @@ def explain_answer(
     (reading,) = read_answer(pair, whole, mask, chosen.alpha, batch.multimodal)
     settings = {"strategy": None, "alpha": chosen.alpha}
     steps = steps_of(reading, pair.tokenizer)
-    about = {"dtype": _dtype(pair), "pair": _pair_name(pair), "pictures": _pictures(prompt)}
-    return Explanation(shown_text(prompt), text, settings, steps, given=True, **about)
+    return Explanation(
+        shown_text(prompt),
+        text,
+        settings,
+        steps,
+        given=True,
+        dtype=_dtype(pair),
+        pair=_pair_name(pair),
+        pictures=_pictures(prompt),
+    )
 
 
 def _pictures(prompt: Prompt) -> tuple[ShownPicture, ...]:
-    return tuple(
-        ShownPicture(one.name, one.digest, *one.image.size, data_url(one.image, _SHOWN_SIDE))
-        for one in pictures_of(prompt)
-    )
+    found = []
+    for one in pictures_of(prompt):
+        width, height = one.image.size
+        found.append(ShownPicture(one.name, one.digest, width, height, data_url(one.image, _SHOWN_SIDE)))
+    return tuple(found)
 
 
 def _pair_name(pair: AlignedPair) -> str:

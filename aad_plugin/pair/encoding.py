@@ -64,7 +64,7 @@ def render(pair: Any, prompt: Prompt, chat: bool | None, number: int) -> Rendere
     if not pictures and not any(_text_of(turn["content"]).strip() for turn in messages):
         raise ConfigError(f"{place} is empty: expected text to answer")
     if pictures and pair.processor is None:
-        raise ConfigError(f"{place} has {len(pictures)} pictures, but this pair reads text alone: load one that sees")
+        raise ConfigError(f"{place} shows a picture, but this pair reads text alone: load one that sees")
     template = _template(pair)
     if chat is None:
         chat = not isinstance(prompt, str) or bool(template)

@@ -138,6 +138,10 @@ def _unpacked(data: bytes, name: str, place: str) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own warnings of size; ours is smaller
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ConfigError(
+            f"{place}: {name!r} has too many pixels, expected at most {MAX_PIXELS:,}: scale it down"
+        ) from error
     except Exception as error:  # readers raise whatever a broken header makes of them
         raise ConfigError(
             f"{place}: {name!r} is no picture that can be read ({', '.join(_FORMATS).lower()})"
