@@ -41,12 +41,16 @@ def load_processor(path: str, config: Any, **options: Any) -> Any:
         raise ConfigError(f"{path!r} sees, and pictures are read by Pillow, which is not installed: {_EXTRA}")
     try:
         found = AutoProcessor.from_pretrained(path, **options)
-    except (ImportError, OSError, ValueError, TypeError, AttributeError) as error:
+    except OSError:  # the checkpoint was saved without one: it is read as text alone
+        return None
+    except (ImportError, ValueError, TypeError, AttributeError) as error:
         if is_torchvision_available():
             raise _unreadable(path, error) from error
         try:
             found = _without_videos(path, config, options)
-        except (ImportError, OSError, ValueError, TypeError, AttributeError) as second:
+        except OSError:
+            return None
+        except (ImportError, ValueError, TypeError, AttributeError) as second:
             raise _unreadable(path, second) from error
     return found if getattr(found, "image_processor", None) is not None else None
 

@@ -13,7 +13,7 @@ from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair.encoding import encode, render, token_ids
 from tests.toys import EOS, naive_aad
 from tests.vision.conftest import save
-from tests.vision.families import FAMILIES, picture
+from tests.vision.families import FAMILIES, picture, with_adapters
 from tests.vision.oracle import same, seeing_logits
 
 
@@ -120,6 +120,30 @@ def test_sides_with_different_processors_are_refused(llava, tmp_path: Path) -> N
     processor.save_pretrained(tmp_path)
     with pytest.raises(VocabMismatch, match="processors differ in image image_mean"):
         AlignedPair.from_pretrained(policy=llava[0], reference=other)
+
+
+def test_an_adapter_from_disk(llava, tmp_path: Path) -> None:
+    base = save(FAMILIES["llava"], 4, tmp_path / "base")
+    model = with_adapters(FAMILIES["llava"], ("policy",))
+    model.save_pretrained(tmp_path / "saved")
+    one_base = AlignedPair.from_pretrained(reference=base, adapter=str(tmp_path / "saved" / "policy"), dtype="float32")
+    assert one_base.proof is not None and one_base.proof.path.startswith("shared rows")
+    prompts = [show("which?", picture(1), picture(2)), show("what?", picture(3))]
+    found = answer(one_base, prompts, max_new_tokens=6, batch_size=2)
+    assert found == answer(one_base, prompts, max_new_tokens=6, batch_size=1)
+    merged = tmp_path / "merged"
+    model.merge_and_unload().save_pretrained(merged)
+    FAMILIES["llava"].processor().save_pretrained(merged)
+    two = AlignedPair.from_pretrained(policy=str(merged), reference=base, dtype="float32")
+    assert answer(two, prompts, max_new_tokens=6) == found
+
+
+def test_a_checkpoint_without_a_processor_reads_text(llava, tmp_path: Path) -> None:
+    for seed, name in enumerate(("policy", "reference")):
+        FAMILIES["llava"].model(seed).save_pretrained(tmp_path / name)
+        FAMILIES["llava"].processor().tokenizer.save_pretrained(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"cannot load .*LlavaConfig"):  # no causal LM of text alone
+        AlignedPair.from_pretrained(policy=str(tmp_path / "policy"), reference=str(tmp_path / "reference"))
 
 
 def test_more_pictures_than_the_template_takes(pair: AlignedPair) -> None:

@@ -81,6 +81,18 @@ def test_one_base_reads_pictures_once(family: Family) -> None:
             assert alpha != 0.1 or same(run, alone[row]), f"alone, prompt {row}"
 
 
+def test_adapters_of_the_tower_see_apart() -> None:
+    family = FAMILIES["llava"]
+    model = with_adapters(family, ("policy", "reference"), targets=r".*\.(q_proj|v_proj|linear_1)")
+    assert sees_apart(model)
+    pair = AlignedPair(OneBaseInTurns(model, {"policy": "policy", "reference": "reference"}))
+    pair.prove()
+    together = decode(pair, family, PROMPTS, 0.1)
+    for row, prompt in enumerate(PROMPTS):
+        run = naive(PeftSide(model, "policy"), PeftSide(model, "reference"), family, prompt, STEPS, 0.1)
+        assert same(run, together[row]), f"prompt {row}"
+
+
 class PeftSide:
     """One side of a PeftModel by PEFT's own switching, for the naive loop."""
 
