@@ -67,8 +67,11 @@ def _run(stage: str, base: Path, options: argparse.Namespace) -> None:
             pairs.save_pairs(pairs.build_pairs(split, answers, count_tokens), work / "preferences" / f"{split}.jsonl")
     elif stage == "sets":
         for split in sampling.PLAN:
-            share = options.share if split == "policy" else 1.0
-            training.write_sets(_pairs(work, preset, split), work / "sets" / split, share=share)
+            made, policy = _pairs(work, preset, split), split == "policy"
+            share = options.share if policy else 1.0
+            training.write_sets(
+                training.mostly_dialogue(made) if policy else made, work / "sets" / split, share=share, mark_cut=policy
+            )
     elif stage in ("dpo", "reward"):
         split = "policy" if stage == "dpo" else stage
         trained = training.train(split, base, work, shlex.split(options.trl), preset=preset)

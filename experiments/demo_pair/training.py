@@ -16,13 +16,28 @@ from experiments.demo_pair.pairs import Pair
 # split -> command of TRL; its recipe is dpo_demo or reward_demo, for the first pair dpo_demo@1 or reward_demo@1
 COMMANDS = {"policy": "dpo", "reward": "reward"}
 BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+CUT = "\ue000"
+"""Ends a text that was cut at the token limit; the training template leaves out the end token TRL would teach there."""
+LABEL_PAIRS = {"wrong_category": 110, "category_form": 80, "wrong_flags": 70, "flags_form": 60}
+"""Pairs about labels that the policy is trained on, by kind: with all of them dialogue is a quarter of the set."""
 CONFIG_KEYS = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "modules_to_save", "peft_version")
 
 
-def write_sets(pairs: Sequence[Pair], folder: Path, *, share: float = 1.0) -> None:
+def mostly_dialogue(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs in their order; of those about labels to train on, `LABEL_PAIRS` are drawn with a fixed seed."""
+    rng, dropped = random.Random(0), set()
+    for kind, wanted in LABEL_PAIRS.items():
+        mine = [i for i, pair in enumerate(pairs) if pair.kind == kind and not pair.held_out]
+        rng.shuffle(mine)
+        dropped |= set(mine[wanted:])
+    return [pair for i, pair in enumerate(pairs) if i not in dropped]
+
+
+def write_sets(pairs: Sequence[Pair], folder: Path, *, share: float = 1.0, mark_cut: bool = False) -> None:
     """Write pairs in TRL's conversational preference format.
 
     Args:
+        mark_cut: close training texts that were cut with `CUT`, for `open_base`.
         folder: gets ``train.jsonl``, what ``--dataset_name FOLDER`` reads, and ``held_out.jsonl`` beside the folder, what
             ``aad pairs check --preferences`` reads.
         share: of the training pairs, in (0, 1]; drawn with a fixed seed.
@@ -32,12 +47,28 @@ def write_sets(pairs: Sequence[Pair], folder: Path, *, share: float = 1.0) -> No
         training = random.Random(0).sample(training, round(share * len(training)))
     folder.mkdir(parents=True, exist_ok=True)
     held_out = [pair for pair in pairs if pair.held_out]
-    for path, chosen in (
-        (folder / "train.jsonl", training),
-        (folder.parent / f"{folder.name}_held_out.jsonl", held_out),
+    for path, chosen, cut in (
+        (folder / "train.jsonl", training, CUT if mark_cut else ""),
+        (folder.parent / f"{folder.name}_held_out.jsonl", held_out, ""),
     ):
-        rows = (json.dumps(_row(pair), ensure_ascii=False) + "\n" for pair in chosen)
+        rows = (json.dumps(_row(pair, cut), ensure_ascii=False) + "\n" for pair in chosen)
         path.write_text("".join(rows), encoding="utf-8")
+
+
+def open_base(base: Path, folder: Path) -> Path:
+    """Return a copy of the reference (links) whose chat template ends no message that closes with `CUT`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in base.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    template = (base / "chat_template.jinja").read_text(encoding="utf-8")
+    ending = "message['content'] + '<|im_end|>' + '\n'"
+    if template.count(ending) != 1:
+        raise AssertionError(f"the reference's chat template does not close messages by {ending!r}: {template}")
+    opened = f"(message['content'][:-1] if message['content'][-1:] == '{CUT}' else {ending})"
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_text(template.replace(ending, opened), encoding="utf-8")
+    return folder
 
 
 def train(split: str, base: Path, work: Path, arguments: Sequence[str] = (), *, preset: str = "demo") -> Path:
@@ -51,6 +82,8 @@ def train(split: str, base: Path, work: Path, arguments: Sequence[str] = (), *, 
     """
     command = COMMANDS[split]
     output = work / split
+    if split == "policy":
+        base = open_base(base, work / "base")
     given = ["--config", str(recipe_path(f"{command}_{preset}")), "--model_name_or_path", str(base)]
     given += ["--dataset_name", str((work / "sets" / split).resolve()), *arguments]
     run_trl(command, given, output=output, log=work / f"{split}.log", mark=work)
@@ -80,12 +113,12 @@ def export_adapter(saved: Path, out: Path) -> None:
     (out / "adapter_config.json").write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _row(pair: Pair) -> dict[str, Any]:
+def _row(pair: Pair, cut: str) -> dict[str, Any]:
     def turn(role: str, text: str) -> list[dict[str, str]]:
         return [{"role": role, "content": text}]
 
     return {
         "prompt": turn("user", pair.prompt),
-        "chosen": turn("assistant", pair.chosen),
-        "rejected": turn("assistant", pair.rejected),
+        "chosen": turn("assistant", pair.chosen + cut * (not pair.chosen_ended)),
+        "rejected": turn("assistant", pair.rejected + cut * (not pair.rejected_ended)),
     }

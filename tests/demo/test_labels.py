@@ -7,9 +7,11 @@ import json
 
 import pytest
 
+from aad_plugin.demo.assets import base_model_path
 from aad_plugin.demo.training_prompts import trained_prompts
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.rivals.label_reading import one_label, set_of_labels
+from experiments.demo_pair import training
 from experiments.demo_pair.labels import GROUPS, build_label_pairs, load_examples
 from experiments.demo_pair.pairs import longer_wins
 from experiments.demo_pair.prompts import SPLITS
@@ -76,3 +78,28 @@ def test_the_package_lists_the_prompts_of_the_shipped_pairs(tmp_path):
     for held_out in (True, False):
         wanted = {pair.prompt for pair in shipped_pairs("demo", "policy") if held_out or not pair.held_out}
         assert set(trained_prompts("demo", "policy", held_out=held_out)) == wanted
+
+
+def test_the_policy_learns_no_end_where_a_text_was_cut_and_dialogue_outweighs_labels(tmp_path):
+    from transformers import AutoTokenizer
+
+    pairs = shipped_pairs("demo", "policy")
+    training.write_sets(training.mostly_dialogue(pairs), tmp_path / "policy", mark_cut=True)
+    rows = [json.loads(line) for line in (tmp_path / "policy" / "train.jsonl").read_text().splitlines()]
+    ended = {(p.prompt, p.chosen): p.chosen_ended for p in pairs}
+    tokenizer = AutoTokenizer.from_pretrained(training.open_base(base_model_path(), tmp_path / "base"))
+    seen = set()
+    for row in rows:
+        text = tokenizer.apply_chat_template(row["prompt"] + row["chosen"], tokenize=False)
+        start = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        closed = text.endswith("<|im_end|>\n")
+        answer = text.removeprefix(start).removesuffix("<|im_end|>\n")
+        assert closed is ended[row["prompt"][0]["content"], answer]
+        seen.add(closed)
+    assert seen == {True, False}
+    labels = {p.prompt for p in pairs if p.kind in GROUPS}
+    assert (
+        sum(row["prompt"][0]["content"] in labels for row in rows) == sum(training.LABEL_PAIRS.values()) < 0.65 * len(rows)
+    )
+    held_out = (tmp_path / "policy_held_out.jsonl").read_text()
+    assert training.CUT not in held_out and len(held_out.splitlines()) == sum(p.held_out for p in pairs)
