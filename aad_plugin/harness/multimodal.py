@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import replace_placeholders, resize_image
 from torch import Tensor
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.harness.model import AADLM
 from aad_plugin.pair.encoding import Rendered, encode, image_token, may_share_a_batch
 from aad_plugin.pair.model import AlignedPair
@@ -47,7 +47,14 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
             )
         if isinstance(pretrained, AlignedPair):
             self.processor = pretrained.processor
-        super().__init__(pair, pretrained, **model_args)
+            _require(self.processor)
+            model_args.setdefault("image_string", image_token(self.processor))
+        try:
+            super().__init__(pair, pretrained, **model_args)
+        except AssertionError as error:  # HFMultimodalLM's own word for a configuration without that id
+            raise ConfigError(
+                f"{first_line(error)} (or pass image_string=…, what stands for a picture in a prompt)"
+            ) from error
 
     # ------------------------------------------------------------------ loading
 
@@ -57,10 +64,7 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         else:
             named = {name: options[name] for name in ("revision", "trust_remote_code") if options.get(name)}
             self.processor = load_processor(pretrained, self._config, **named, **self.pixels)
-        if self.processor is None:
-            raise ConfigError(
-                "--model aad-multimodal answers with a pair that sees, and this one reads text alone: use --model aad"
-            )
+        _require(self.processor)
         self.tokenizer = self.processor.tokenizer
 
     def _create_model(self, pretrained: str, **options: Any) -> None:
@@ -178,3 +182,10 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         return AADLM._model_call(self, inps, attn_mask, labels)
+
+
+def _require(processor: Any) -> None:
+    if processor is None:
+        raise ConfigError(
+            "--model aad-multimodal answers with a pair that sees, and this one reads text alone: use --model aad"
+        )

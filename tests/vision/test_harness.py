@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -12,14 +13,22 @@ from aad_plugin.harness.registration import register_all
 from tests.vision.stock_data import write_chartqa, write_mmmu
 
 
+@functools.cache
+def task_manager():
+    """lm-eval's tasks, listed once."""
+    from lm_eval.tasks import TaskManager
+
+    register_all()
+    return TaskManager()
+
+
 def run(tasks: list[str], answers: Path | str, pair: tuple[str, str], **options) -> dict:
     import lm_eval
 
-    register_all()
     args = {"policy": pair[0], "reference": pair[1], "device": "cpu", "dtype": "float32", "batch_size": 2}
     return lm_eval.simple_evaluate(
         model="aad-multimodal", model_args={**args, "answers_dir": str(answers), **options}, tasks=tasks,
-        gen_kwargs="max_gen_toks=4", bootstrap_iters=0,
+        gen_kwargs="max_gen_toks=4", bootstrap_iters=0, task_manager=task_manager(),
     )  # fmt: skip
 
 
@@ -41,13 +50,10 @@ def test_stock_tasks_with_pictures(stock: Path, llava, caplog: pytest.LogCapture
     texts = {task: [sample["resps"][0][0] for sample in first["samples"][task]] for task in tasks}
     assert first["config"]["aad"]["processor"]
 
-    again = run(tasks, stock / "answers", llava, batch_size=1)
-    assert {task: [one["resps"][0][0] for one in again["samples"][task]] for task in tasks} == texts
+    again = run(["mmmu_val_art"], stock / "answers", llava, batch_size=1)
+    assert [one["resps"][0][0] for one in again["samples"]["mmmu_val_art"]] == texts["mmmu_val_art"]
     assert len([line for file in (stock / "answers").rglob("*.jsonl") for line in file.read_text().splitlines()]) == 7
     assert list((stock / "trace").rglob("*.parquet"))
-
-    strategies = run(["chartqa"], "none", llava, strategy="greedy")
-    assert len(strategies["samples"]["chartqa"]) == 3
 
 
 def test_another_picture_is_another_request(stock: Path, llava) -> None:
@@ -65,10 +71,12 @@ def test_another_picture_is_another_request(stock: Path, llava) -> None:
         )
         for seed in (1, 2, 1)
     ]
-    one, _, repeated = lm.generate_until(requests)
+    one, other, repeated = lm.generate_until(requests)
     assert one == repeated
     (file,) = (stock / "answers").rglob("*.jsonl")
     assert len({json.loads(line)["key"] for line in file.read_text().splitlines()}) == 2
+    loaded = AADMultimodalLM(pretrained=lm.model, answers_dir="none", batch_size=2)
+    assert loaded.generate_until(requests[:2]) == [str(one), str(other)]
     with pytest.raises(ConfigError, match="has 1 pictures and 2 places for one"):
         lm.generate_until([Instance("generate_until", {}, ("<image><image>", options, {"visual": [picture(1)]}), 0)])
     with pytest.raises(ConfigError, match="pictures are not cut"):
