@@ -54,12 +54,13 @@ class MultimodalInputs:
         shown = {name: value.to(device) for name, value in self.shown.items()}
         return MultimodalInputs(self.rows, shown, {name: value.to(device) for name, value in self.of_tokens.items()})
 
-    def arguments(self, length: int) -> dict[str, Tensor]:
-        """Return what a forward over ``length`` tokens takes: those after the prompt are text."""
+    def arguments(self, length: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return what a forward over ``length`` tokens takes in a model of ``dtype``: those after the prompt are text."""
         padded = {
             name: nn.functional.pad(value, (0, length - value.shape[1])) for name, value in self.of_tokens.items()
         }
-        return {**self.shown, **padded}
+        shown = {name: value.to(dtype) if value.is_floating_point() else value for name, value in self.shown.items()}
+        return {**shown, **padded}
 
     def copies(self, rows: int) -> int:
         """Return how many adjacent rows of a batch of ``rows`` look at the same pictures.
@@ -149,7 +150,10 @@ def positions(model: PreTrainedModel, input_ids: Tensor, multimodal: MultimodalI
     copies = multimodal.copies(len(input_ids))
     ids = input_ids[::copies]
     mask = given.get("attention_mask")
-    own = {"attention_mask": None if mask is None else mask[::copies], **multimodal.arguments(ids.shape[1])}
+    own = {
+        "attention_mask": None if mask is None else mask[::copies],
+        **multimodal.arguments(ids.shape[1], model.dtype),
+    }
     found = model._prepare_position_ids_for_generation(ids, own)
     return found.repeat_interleave(copies, batch_axis(found)) if copies > 1 else found
 
@@ -193,7 +197,7 @@ def read_multimodal(
     if copies > 1:
         input_ids = input_ids[::copies]
         of_rows = {name: value[..., ::copies, :] for name, value in of_rows.items()}
-    shown = multimodal.arguments(input_ids.shape[1])
+    shown = multimodal.arguments(input_ids.shape[1], model.dtype)
     with _decoder_rows(model, copies, sides) if copies * sides > 1 else contextlib.nullcontext():
         return model(input_ids=input_ids, **of_rows, **shown, **options)
 

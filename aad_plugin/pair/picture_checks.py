@@ -54,7 +54,7 @@ def make_picture_text(pair: ReadPair) -> Text:
 
 def _read(model: Any, ids: Tensor, multimodal: MultimodalInputs, vocab_size: int, keep: int) -> Tensor:
     """Return (keep, V) float32 logits of the last positions of one row."""
-    shown = multimodal.to(model.device).arguments(ids.shape[1])
+    shown = multimodal.to(model.device).arguments(ids.shape[1], model.dtype)
     logits = without_bans(model, model(input_ids=ids.to(model.device), use_cache=False, **shown).logits)
     return logits[0, -keep:, :vocab_size].float().cpu()
 

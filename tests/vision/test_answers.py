@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from aad_plugin import AlignedPair, answer
@@ -47,7 +48,7 @@ def test_answers_are_the_naive_loops(pair: AlignedPair) -> None:
     for prompt, text in zip(prompts, together, strict=True):
         rendered = render(pair, prompt, None, 0)
         batch = encode(pair, [rendered])
-        shown = {} if batch.multimodal is None else batch.multimodal.arguments(batch.ids.shape[1])
+        shown = {} if batch.multimodal is None else batch.multimodal.arguments(batch.ids.shape[1], torch.float32)
         sides = (seeing_logits(models[role], shown, pair.vocab_size) for role in ("policy", "reference"))
         run = naive_aad(*sides, token_ids(pair, rendered), 6, 0.1, EOS)
         assert same(run, pair.generate(
