@@ -96,6 +96,13 @@ class DecodingSettings:
         """Whether a decoding step reads both models."""
         return self.strategy in ("aad", "eft")
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Whose logits a decoding step reads, the policy's first."""
+        if self.needs_reference:
+            return ("policy", "reference")
+        return ("reference",) if self.strategy == "reference" else ("policy",)
+
     def override(self, **changes: Any) -> DecodingSettings:
         """Return a copy in which every given value that is not None replaces the present one.
 

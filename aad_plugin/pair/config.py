@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.sides import Sides
+from aad_plugin.texts.rendering import known_context
 
 
 class AlignedPairConfig(PreTrainedConfig):
@@ -39,7 +40,7 @@ def head_sizes(sides: Sides) -> dict[str, int]:
 def context_length(sides: Sides) -> int | None:
     """Return the shorter context of the two, in tokens; None where no configuration tells."""
     models = sides.models().values()
-    known = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
+    known = [known_context(model.config) for model in models]
     return min((length for length in known if length), default=None)
 
 
