@@ -17,6 +17,7 @@ from aad_plugin.errors import ConfigError
 def explain(
     named: NamedPair,
     prompt: Annotated[str, typer.Argument(help="The prompt, a user turn.")],
+    image: Annotated[list[str] | None, typer.Option(help="A picture shown before the prompt; may be repeated.")] = None,
     strategy: Annotated[
         str | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft; default the pair's.")
     ] = None,
@@ -43,7 +44,9 @@ def explain(
     given = {"alpha": alpha, "eft_scale": eft_scale, "seed": seed}
     named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
     from aad_plugin.files.whole import check_writable, write_text
+    from aad_plugin.sources.images import with_pictures
 
+    asked = with_pictures(prompt, image or [])
     pages = [path for path in (*(output or []), html) if path and (path.suffix == ".html" or path == html)]
     figures = [path for path in (*(output or []), json_file) if path and path not in pages]
     for path in figures:
@@ -60,10 +63,10 @@ def explain(
     loaded = named.load(**given)
     if text is None:
         found = decode_and_read(
-            loaded, prompt, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat, progress=sys.stderr.isatty()
+            loaded, asked, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat, progress=sys.stderr.isatty()
         )
     else:
-        found = explain_answer(loaded, prompt, text, chat=chat)
+        found = explain_answer(loaded, asked, text, chat=chat)
     print_explanation(found, Console(highlight=False, markup=False))
     for path in figures:
         write_text(path, json.dumps(found.to_json(), ensure_ascii=True, indent=1) + "\n")

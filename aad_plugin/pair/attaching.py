@@ -13,7 +13,10 @@ import torch
 from transformers import PreTrainedModel
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.multimodal import sees_apart
 from aad_plugin.pair.one_base import OneBase
+from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.peft_warnings import without_peft_warnings
@@ -24,7 +27,7 @@ _SAMPLED = 4096
 
 def attach_adapters(
     base: PreTrainedModel, source: PairSource, revision: str | None, *, vocab_size: int, pickles: bool
-) -> OneBase:
+) -> Sides:
     """Load a pair's adapters onto its base and check that all of them arrived and nothing else changed.
 
     Args:
@@ -59,7 +62,10 @@ def attach_adapters(
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {source.adapter!r} does not fit base {source.base!r}: {reason}") from e
     _check_base(source, before, _sampled_weights(model.get_base_model(), vocab_size))
-    return OneBase(model.eval(), "policy", "reference" if source.reference_adapter else None)
+    reference = "reference" if source.reference_adapter else None
+    if sees_apart(model):
+        return OneBaseInTurns(model.eval(), {"policy": "policy", "reference": reference})
+    return OneBase(model.eval(), "policy", reference)
 
 
 def _rows(folder: Path, base: PreTrainedModel) -> int:
