@@ -28,6 +28,7 @@ RUN_HERE: dict[str, tuple[str, ...]] = {
         "aad judge --candidate ours.jsonl --baseline theirs.jsonl --judge openai:gpt-4.1-mini --output runs/judged",
         "aad pairs check --policy my/dpo --reference my/sft --preferences held_out.jsonl",
         "aad tasks",
+        "aad judges list",
         "aad explain PROMPT --pair P --output why.html",
         "aad pairs list",
         "aad pairs check P",
@@ -52,6 +53,10 @@ RUN_HERE: dict[str, tuple[str, ...]] = {
         "aad report runs/league --output league.html",
         "aad judge --candidate x.json --baseline y.json --judge openai:small --cascade openai:large --dear-share 0.5 "
         "--output runs/cascade",
+    ),
+    "docs/one_model.md": (
+        'aad generate "How do I keep bread fresh?" --pair demo --strategies aad,greedy,expo --expo-scale 2',
+        "aad pairs save --pair demo --expo --expo-scale 2 runs/expo",
     ),
     "docs/report.md": (
         "aad report out --output report.html",
@@ -86,6 +91,7 @@ TESTED: dict[str, str] = {
         "tests/judges/protocols/test_protocols.py::test_arena_hard_from_the_command_line"
     ),
     "aad serve PAIR --plan 80 --tensor-parallel-size 8 --max-model-len 8192": "tests/engine/test_plan.py::test_what_fits",
+    "aad bench --pair demo --strategies greedy,aad,expo": "tests/speed/test_bench.py::test_a_toy_pair_is_measured",
     "aad bench --pair P --draft-model M": "tests/speed/test_bench.py::test_a_toy_pair_is_measured",
     "aad eval --model aad --model_args pair=demo --tasks aad_demo_dialogue --apply_chat_template --batch_size 16 "
     "--output_path out --log_samples": _DEMO,
@@ -93,6 +99,7 @@ TESTED: dict[str, str] = {
     "--batch_size 16": _DEMO,
     "lm_eval run --model aad": ".ci/wheel",
     "pip install .": ".ci/wheel",
+    "pip install '.[vision]'": "Makefile",
     "pip uninstall torchvision torchaudio torchcodec": "Makefile",
     "python -m tests.test_layers": "tests/test_layers.py",
     "python -m tests.combinations": "tests/pair/test_combinations.py",

@@ -46,7 +46,7 @@ def toy(kind: str) -> ToyPair:
 @functools.cache
 def naive(kind: str, strategy: str, row: int, searched: bool) -> list[int]:
     """The naive loop's answer to a prompt, or the best of its two beams."""
-    pair = NaivePair(toy(kind).policy, toy(kind).reference)
+    pair = NaivePair(toy(kind).policy, toy(kind).reference, functools.cache(toy(kind).expo))
     settings = DecodingSettings(strategy=strategy, seed=3)
     if searched:
         return pair.searched(settings, PROMPTS[row], TOKENS, 2)
