@@ -28,7 +28,7 @@ def explain(
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget of the answer in tokens.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens.")] = 256,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[
         list[Path] | None,

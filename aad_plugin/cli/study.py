@@ -21,53 +21,53 @@ if TYPE_CHECKING:
 class Asked:
     """What a command line says of its study."""
 
-    output: Annotated[Path, typer.Option(help="Folder of the study; the same command goes on with it.")]
+    output: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")]
     prompts: Annotated[
         str | None,
         typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or data set, hub id or folder, #split."),
     ] = None
     oracle: Annotated[str | None, typer.Option(help="Who scores: reward:<folder, hub id or demo>.")] = None
     picker: Annotated[str, typer.Option(help="Who picks in best_of_N: implicit or reward:<model>.")] = "implicit"
-    num_prompts: Annotated[int, typer.Option(help="Prompts of the table.")] = 200
+    num_prompts: Annotated[int, typer.Option(help="How many test prompts.")] = 200
     num_dev: Annotated[
         int | None,
         typer.Option(
-            help="Other prompts, for the sweeps; 0 leaves them out. Default: a quarter of the table's, at most 50."
+            help="Other prompts, for the sweeps; 0 for none. Default: a quarter of --num-prompts, at most 50."
         ),
     ] = None
     num_curve: Annotated[
         int | None,
         typer.Option(
-            help="Table prompts of the best_of_N curve; 0 leaves it out. Default: a fifth of the table's, at most 40."
+            help="Test prompts of the best_of_N curve; 0 for none. Default: a fifth of --num-prompts, at most 40."
         ),
     ] = None
     num_extra: Annotated[
-        int | None, typer.Option(help="Table prompts of the rows beside the paper's five; default: all.")
+        int | None, typer.Option(help="Test prompts of the rows that are not in the paper; default: all.")
     ] = None
     samples: Annotated[int, typer.Option(help="Samples per prompt of the curve: its largest N.")] = 50
     seeds: Annotated[str, typer.Option(help="Seeds of sampled rows, at least three.")] = "1,2,3"
-    alpha: Annotated[float, typer.Option(help="Of the table's AAD.")] = 0.1
-    eft_scale: Annotated[float, typer.Option(help="Of the table's EFT.")] = 1.5
-    alphas: Annotated[str, typer.Option(help="Swept on the dev split.")] = "0.01,0.05,0.1,0.2,0.5"
-    eft_scales: Annotated[str, typer.Option(help="Swept on the dev split.")] = "1.25,1.5,2,4,8"
-    num_beams: Annotated[int, typer.Option(help="Of AAD's beam search; 0 leaves it out.")] = 4
+    alpha: Annotated[float, typer.Option(help="alpha of AAD on the test prompts.")] = 0.1
+    eft_scale: Annotated[float, typer.Option(help="Scale of EFT on the test prompts.")] = 1.5
+    alphas: Annotated[str, typer.Option(help="Values to try on the dev split.")] = "0.01,0.05,0.1,0.2,0.5"
+    eft_scales: Annotated[str, typer.Option(help="Values to try on the dev split.")] = "1.25,1.5,2,4,8"
+    num_beams: Annotated[int, typer.Option(help="Beams of AAD's beam search; 0 for none.")] = 4
     wrong_reference: Annotated[
         str | None, typer.Option(help="A checkpoint that is not the policy's reference, for one more row.")
     ] = None
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 256
     batch_size: Annotated[int, typer.Option(help="Rows decoded together.")] = 32
-    split_seed: Annotated[int, typer.Option(help="Of the draw into table and dev split.")] = 0
+    split_seed: Annotated[int, typer.Option(help="Seed of the draw into test prompts and dev split.")] = 0
     trained_on: Annotated[
         list[Path] | None,
-        typer.Option(help="Prompts or preferences a model here was trained on; shared ones are told."),
+        typer.Option(help="Prompts or preferences that a model here was trained on; the command warns of shared ones."),
     ] = None
-    tables_only: Annotated[bool, typer.Option("--tables-only", help="Only redo tables and plots.")] = False
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Only make tables and plots again.")] = False
 
 
 @names_a_pair
 @takes(asked=Asked)
 def study(named: NamedPair, asked: Asked) -> None:
-    """Compare greedy, best_of_N, EFT and AAD by an oracle's reward; killed at any instant it goes on where it was."""
+    """Compare greedy, best_of_N, EFT and AAD by an oracle's reward. After a kill, run it again: it continues."""
     if asked.tables_only:
         _write(asked.output)
         return
