@@ -1,4 +1,5 @@
-"""How to decode: one frozen record of strategy, alpha, n, picker, eft_scale, temperature, top_p and seed.
+"""How to decode: one frozen record of strategy, alpha, n, picker, eft_scale, expo_scale, temperature, top_p and
+seed.
 
 Owns names, defaults, ranges and the precedence request > model_args > pair folder > the paper's default. Knows nothing
 of models. Imports neither torch nor transformers.
@@ -27,6 +28,7 @@ STRATEGIES: dict[str, str] = {
     "sample": "nucleus sampling from the policy",
     "best_of_n": "n samples of the policy, the picker's favourite wins",
     "eft": "emulated fine-tuning: argmax of log π_reference + eft_scale · (log π_policy − log π_reference)",
+    "expo": "one model of extrapolated weights: argmax at θ_policy + expo_scale · (θ_policy − θ_reference)",
 }
 
 # The only strategies that a setting can reach. Whatever is not listed here is taken to change every answer.
@@ -35,6 +37,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "n": ("best_of_n",),
     "picker": ("best_of_n",),
     "eft_scale": ("eft",),
+    "expo_scale": ("expo",),
     "temperature": ("sample", "best_of_n"),
     "top_p": ("sample", "best_of_n"),
     "seed": ("sample", "best_of_n"),
@@ -54,6 +57,8 @@ class DecodingSettings:
         picker: how ``best_of_n`` chooses: ``implicit`` = Σ log π_policy/π_reference, or ``reward:<model>``.
         eft_scale: strength of ``eft``, finite, >= 0; 1 is plain greedy. Default 1.5, an extrapolation by one half, the
             strength ExPO (arXiv 2404.16792) settled on for Tülu-2-DPO; the EFT paper (arXiv 2310.12962) names none.
+        expo_scale: strength of ``expo``, finite, >= 0; 0 is plain greedy. Default 0.5, what ExPO's authors (arXiv
+            2404.16792) settled on for Tülu-2-DPO.
         temperature: of ``sample`` and ``best_of_n``, > 0. Default 1.
         top_p: nucleus of ``sample`` and ``best_of_n``, in (0, 1]. Default 0.95.
         seed: of the sampling noise, together with prompt, sample number and step.
@@ -64,6 +69,7 @@ class DecodingSettings:
     n: int = 2
     picker: str = "implicit"
     eft_scale: float = 1.5
+    expo_scale: float = 0.5
     temperature: float = 1.0
     top_p: float = 0.95
     seed: int = 1234
@@ -77,6 +83,7 @@ class DecodingSettings:
             )
         self._number("alpha", lambda v: 0 < v <= 1, "in (0, 1]")
         self._number("eft_scale", lambda v: v >= 0, "at least 0")
+        self._number("expo_scale", lambda v: v >= 0, "at least 0")
         self._number("temperature", lambda v: v > 0, "above 0 (strategy=greedy is the limit 0)")
         self._number("top_p", lambda v: 0 < v <= 1, "in (0, 1]")
         self._integer("n", 1)
@@ -85,6 +92,8 @@ class DecodingSettings:
             raise ConfigError(f"picker must be 'implicit' or 'reward:<model>', got {self.picker!r}")
         if self.strategy == "eft" and self.eft_scale == 1:
             logger.warning("eft_scale=1 is plain greedy decoding of the policy; try a value above 1")
+        if self.strategy == "expo" and self.expo_scale == 0:
+            logger.warning("expo_scale=0 is plain greedy decoding of the policy; try a value above 0")
 
     @property
     def samples(self) -> bool:
@@ -101,7 +110,7 @@ class DecodingSettings:
         """Whose logits a decoding step reads, the policy's first."""
         if self.needs_reference:
             return ("policy", "reference")
-        return ("reference",) if self.strategy == "reference" else ("policy",)
+        return {"reference": ("reference",), "expo": ("expo",)}.get(self.strategy, ("policy",))
 
     def override(self, **changes: Any) -> DecodingSettings:
         """Return a copy in which every given value that is not None replaces the present one.

@@ -14,6 +14,7 @@ from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.packed_products import PackedProducts
 from aad_plugin.pair.reading import (
+    EXPO,
     BuildCache,
     FindCandidates,
     Input,
@@ -25,6 +26,7 @@ from aad_plugin.pair.reading import (
 )
 from aad_plugin.pair.same_weights import equal_models
 from aad_plugin.pair.sides import Sides
+from aad_plugin.sources.extrapolating import extrapolated
 
 
 class Checkpoints(Sides):
@@ -46,6 +48,8 @@ class Checkpoints(Sides):
         self.products = PackedProducts(list(models.values()))
         self._heads = {role: heads[id(model)] for role, model in models.items()}
         self._is_one_model = _equal_weights(policy, reference)
+        # Kept apart from the sides' own modules: it is made of them, and what marks the pair's weights is theirs.
+        self._expo: dict[tuple[float, torch.device], PreTrainedModel] = {}
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -71,6 +75,14 @@ class Checkpoints(Sides):
     @contextlib.contextmanager
     def role(self, role: Role) -> Iterator[PreTrainedModel]:
         yield self._model(role)
+
+    def extrapolate(self, scale: float) -> None:
+        key = scale, self.policy.device
+        if key not in self._expo:
+            self._expo = {}  # one at a time: each is as large as the policy
+            model = extrapolated(self.policy, self._model("reference"), scale)
+            self._expo = {key: model}
+            self._heads[EXPO] = HeadInput(model)
 
     def have_same_weights(self) -> bool:
         return equal_models(self._model("policy"), self._model("reference"))
@@ -174,6 +186,9 @@ class Checkpoints(Sides):
         return logits
 
     def _model(self, role: Role) -> PreTrainedModel:
+        if role == EXPO:
+            # Until it is made the policy stands for it: caches are built alike.
+            return next(iter(self._expo.values()), self.policy)
         return self.get_submodule(f"{role}_model")
 
 

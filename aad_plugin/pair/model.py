@@ -48,7 +48,7 @@ from aad_plugin.pair.multimodal import (
 )
 from aad_plugin.pair.option_checks import refuse_ignored
 from aad_plugin.pair.proof import Proof, prove, prove_use
-from aad_plugin.pair.reading import Plausible, Role, Sparing
+from aad_plugin.pair.reading import EXPO, Plausible, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
@@ -180,6 +180,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         settings = settings or (call.settings if call else self.settings)
         roles = settings.roles
         self._check_cache(cache, roles)
+        if roles == (EXPO,):
+            self.sides.extrapolate(settings.expo_scale)
         if call is not None:
             call.check(cache)
         inputs: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
@@ -325,13 +327,14 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference or eft; alpha and eft_scale may be given likewise. ``sample`` and
+            strategy: aad, greedy, reference, eft or expo; alpha, eft_scale and expo_scale may be given likewise.
+                ``sample`` and
                 ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
             recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
         """
-        changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale") if name in kwargs}
+        changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale", "expo_scale") if name in kwargs}
         settings = self.settings.override(strategy=strategy, **changes)
         if self.draft is not None:
             self._check_drafted(settings, kwargs.get("assistant_model"), recorder)

@@ -14,9 +14,22 @@ from transformers.cache_utils import Cache
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.adapter_rows import BASE, AdapterRows
 from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.multimodal import batch_axis
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Input, Plausible, Role, Sparing, read_model, switched
+from aad_plugin.pair.reading import (
+    EXPO,
+    BuildCache,
+    FindCandidates,
+    Input,
+    Mix,
+    Plausible,
+    Role,
+    Sparing,
+    mixed,
+    read_model,
+    switched,
+)
 from aad_plugin.pair.same_weights import equal_adapters
 from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.sides_in_turns import OneBaseInTurns
@@ -50,6 +63,7 @@ class OneBase(Sides):
         self._rows = AdapterRows(model, named)
         self.products = self._rows.products
         self._merges = False
+        self._expo: Mix = ()
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -77,7 +91,12 @@ class OneBase(Sides):
 
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the yielded model, read by itself, is this side, by PEFT's own switching."""
+        if role == EXPO:
+            return mixed(self.model, str(self.adapters["policy"]), self._expo)
         return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
+
+    def extrapolate(self, scale: float) -> None:
+        self._expo = adapter_mix(self.model, str(self.adapters["policy"]), self.adapters["reference"], scale)
 
     def apart(self) -> Sides:
         return OneBaseInTurns(self.model, self.adapters)
@@ -148,12 +167,20 @@ class OneBase(Sides):
                 input_ids = _repeated(input_ids, len(roles))
                 given = {name: _repeated(value, len(roles)) for name, value in given.items()}
         # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
-        alone, policy = tuple(roles) == ("policy",), str(self.adapters["policy"])
-        names = [] if alone else [self.adapters[role] or BASE for role in roles]
-        with self._rows.merged(policy) if alone and self._merges else self._rows.use(names, batch):
+        with self._routed(tuple(roles), batch):
             logits = read_model(self.policy, input_ids, cache, keep, **given)
         self._head.compare(logits)
         return logits
+
+    def _routed(self, roles: tuple[Role, ...], batch: int) -> contextlib.AbstractContextManager[Any]:
+        """Inside the block the base's rows are these sides'."""
+        if roles not in (("policy",), (EXPO,)):
+            return self._rows.use([self.adapters[role] or BASE for role in roles], batch)
+        policy = str(self.adapters["policy"])
+        mix = self._expo if roles == (EXPO,) else ((policy, 1.0),)
+        if self._merges:
+            return self._rows.merged(mix)
+        return mixed(self.model, policy, mix) if roles == (EXPO,) else contextlib.nullcontext()
 
     def _check_mixable(self, names: list[str]) -> None:
         from peft import LoraConfig

@@ -20,6 +20,7 @@ from aad_plugin.pair.step_mask import step_mask
 from aad_plugin.settings import DecodingSettings
 
 Role = str  # "policy", "reference", and whatever else a strategy reads
+EXPO: Role = "expo"  # one model of extrapolated weights, made of the two; see `Sides.extrapolate`
 
 Input = Any  # what models read besides token ids: a tensor with B rows, `multimodal` inputs, or None
 
@@ -115,6 +116,29 @@ def switched(model: Any, policy_adapter: str, adapter: str | None) -> Iterator[P
     try:
         yield model.get_base_model()
     finally:
+        model.set_adapter(policy_adapter)
+
+
+# Adapters of one base with the strength that each is added with.
+Mix = tuple[tuple[str, float], ...]
+
+
+@contextlib.contextmanager
+def mixed(model: Any, policy_adapter: str, mix: Mix) -> Iterator[PreTrainedModel]:
+    """Inside the block a PeftModel's base is what PEFT makes of it with several adapters, each times its strength; the
+    policy's comes back after it."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    before = [dict(layer.scaling) for layer in layers]
+    model.base_model.set_adapter([name for name, _ in mix])
+    for layer in layers:
+        layer.scaling.update({name: layer.scaling[name] * factor for name, factor in mix if name in layer.scaling})
+    try:
+        yield model.get_base_model()
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer.scaling.update(own)
         model.set_adapter(policy_adapter)
 
 

@@ -72,6 +72,14 @@ class Sides(nn.Module):
         """The same weights read batch by batch; itself but for sides that are read row by row."""
         return self
 
+    def extrapolate(self, scale: float) -> None:
+        """Make the role "expo", one model at θ_policy + scale · (θ_policy − θ_reference), readable; cheap if it is there.
+
+        Raises:
+            ConfigError: the sides' weights cannot be added up.
+        """
+        raise NotImplementedError
+
     def have_same_weights(self) -> bool:
         """Whether policy and reference are one model by their weights; False where that is not known."""
         return False

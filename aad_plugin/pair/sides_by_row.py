@@ -40,6 +40,9 @@ class SidesByRow(Sides):
         """The policy, as the sides themselves give it."""
         return self.sides.policy
 
+    def extrapolate(self, scale: float) -> None:
+        self.sides.extrapolate(scale)
+
     def models(self) -> dict[Role, PreTrainedModel]:
         """The models whose weights are held, by role."""
         return self.sides.models()

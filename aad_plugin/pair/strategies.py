@@ -226,7 +226,7 @@ class _Run:
         if self.traced:
             self.recorder = TokenRecorder(self.settings.alpha)
             criteria.append(self.recorder)
-        parameters = {"alpha": self.settings.alpha, "eft_scale": self.settings.eft_scale}
+        parameters = {name: getattr(self.settings, name) for name in ("alpha", "eft_scale", "expo_scale")}
         return self.pair.generate(
             input_ids=self.input_ids.repeat_interleave(copies, 0),
             attention_mask=self.attention_mask.repeat_interleave(copies, 0),
