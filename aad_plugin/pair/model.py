@@ -38,6 +38,7 @@ from aad_plugin.pair.call import Call
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
+from aad_plugin.pair.guides import Guides, Unread
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import Plausible, Role, Sparing
@@ -45,7 +46,7 @@ from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
 from aad_plugin.pair.sides import Sides
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
 
@@ -84,6 +85,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             of the free memory, else "lazy"; where operations cost more than what they read, on other devices and with
             small heads, whole rows, and of two checkpoints a late reference for a single row. All but "none" read the
             policy of a LoRA pair, where it decodes alone, by merged weights of its own if those fit likewise.
+        guides: what rewards tokens besides with strategy "guided", whose sides are among ``sides``.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -102,6 +104,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         tokenizer: Any = None,
         source: Any = None,
         shortcuts: str = "auto",
+        guides: Guides | None = None,
     ) -> None:
         policy = sides.policy
         config = AlignedPairConfig(policy_config=policy.config)
@@ -116,6 +119,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         self.tokenizer = tokenizer
         self.source = source
         self.shortcuts = check_shortcuts(shortcuts)
+        self.guides = guides or Guides()
         self.generation_config = bare_generation_config(policy)
         self._calls: list[Call] = []
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
@@ -175,8 +179,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         _refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
-        roles = _roles(settings)
-        self._check_cache(cache, roles)
+        roles = self._roles(settings)
+        self._check_cache(cache, self._cache_roles(settings))
         if call is not None:
             call.check(cache)
         inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
@@ -194,13 +198,21 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         else:
             rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
-        # Where no row has a choice the reference decides nothing, and any logits will do for it.
-        scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
+        traced = {}
+        if settings.strategy == "guided":
+            unread = Unread(input_ids, attention_mask, position_ids, cache)
+            traces = call is not None and call.recorder is not None
+            scores, said = self.guides.score(settings, dict(zip(roles, rows, strict=True)), unread, traces)
+            traced = {} if said is None else {"guide": said}
+            self.sides.passes.update({reader.role: len(input_ids) for reader in self.guides.readers})
+        else:
+            # Where no row has a choice the reference decides nothing, and any logits will do for it.
+            scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
         if call is not None:
             seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
             call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
             if call.recorder is not None:
-                call.recorder.show(dict(zip(roles, rows, strict=False)), scores, settings.strategy)
+                call.recorder.show({**dict(zip(roles, rows, strict=False)), **traced}, scores, settings.strategy)
         return cache_names.output(scores, cache)
 
     def sparing(self, rows: int) -> Sparing:
@@ -298,6 +310,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         """
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         keep = input_ids.shape[1] - prompt_length + 1
+        self.guides.check(settings)
         with self._call(settings, None):
             scores = self(input_ids, attention_mask, positions, logits_to_keep=keep, settings=settings).logits
         return scores[:, :-1].argmax(-1)
@@ -310,14 +323,15 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference or eft; alpha and eft_scale may be given likewise. ``sample`` and
-                ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
+            strategy: aad, greedy, reference, eft or guided; what they read (:data:`TOKEN_SETTINGS`) likewise.
+                ``sample`` and ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
             recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
         """
-        changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale") if name in kwargs}
+        changes = {name: kwargs.pop(name) for name in TOKEN_SETTINGS if name in kwargs}
         settings = self.settings.override(strategy=strategy, **changes)
+        self.guides.check(settings)
         if self.draft is not None:
             self._check_drafted(settings, kwargs.get("assistant_model"), recorder)
         if settings.samples:
@@ -378,7 +392,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 
         if not self.is_cached:
             return None
-        roles = _roles(settings or self.settings)
+        roles = self._cache_roles(settings or self.settings)
         return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
 
     def _prepare_cache_for_generation(
@@ -398,6 +412,8 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if generation_config.cache_implementation in _STATIC:
             prove_use(self, "static cache")
         if generation_mode == GenerationMode.ASSISTED_GENERATION:
+            if self._calls[-1].settings.strategy == "guided":
+                self.guides.refuse_several("a draft")
             prove_use(self, "drafts")
 
         def build(model: PreTrainedModel) -> Cache | None:
@@ -405,7 +421,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
             return cache_names.take(own)
 
-        cache = self.sides.new_cache(_roles(self._calls[-1].settings), build)
+        cache = self.sides.new_cache(self._cache_roles(self._calls[-1].settings), build)
         if cache is not None and not cache_names.host_takes(cache):
             cache = None
         self._calls[-1].is_cached = cache is not None
@@ -438,7 +454,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             _refuse_beside_drafts(config)
             # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
             config.prompt_lookup_num_tokens = config.num_assistant_tokens or TOKENS
-        for name, neutral in _LOGITS_ONLY.items() if settings.needs_reference else ():
+        for name, neutral in _LOGITS_ONLY.items() if settings.ranks_ratios else ():
             value = getattr(config, name, None)
             if value not in (None, neutral):
                 raise ConfigError(
@@ -474,6 +490,18 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         if self._calls:
             criteria.append(self._calls[-1].watch)
         return criteria
+
+    def _roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """The sides whose logits a step of these settings reads, the policy's first."""
+        if settings.strategy == "guided":
+            return self.guides.roles
+        if settings.needs_reference:
+            return ("policy", "reference")
+        return ("reference",) if settings.strategy == "reference" else ("policy",)
+
+    def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """Those that keep a cache: reward models besides."""
+        return self.guides.cache_roles if settings.strategy == "guided" else self._roles(settings)
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
@@ -542,8 +570,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             tokenizer=parts.tokenizer,
             source=parts.source,
             shortcuts=parts.shortcuts,
+            guides=parts.guides,
         )
-        if parts.sides.have_same_weights():
+        if not parts.guides.is_alone and parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)
         pair.prove()
         if parts.draft_model is not None:
@@ -587,12 +616,6 @@ def _refuse_beside_drafts(config: GenerationConfig) -> None:
         raise ConfigError(
             f"draft_model guesses for plain decoding with a cache, not with {name}={value!r}: leave one out"
         )
-
-
-def _roles(settings: DecodingSettings) -> tuple[Role, ...]:
-    if settings.needs_reference:
-        return ("policy", "reference")
-    return ("reference",) if settings.strategy == "reference" else ("policy",)
 
 
 def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
