@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from aad_plugin.cli.grammar import listed
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
+from aad_plugin.cli.study_pairs import find_pairs, run_pairs, write_pairs
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import SETTING_NAMES
 
@@ -55,18 +57,28 @@ def study(
         list[Path] | None,
         typer.Option(help="Prompts or preferences a model here was trained on; shared ones are told."),
     ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(help="Folders of several pairs (NAME=DIR) for one table, over --reference; may be repeated."),
+    ] = None,
+    preferences: Annotated[
+        Path | None, typer.Option(help="With --pairs: held-out preferences, for the implicit reward's accuracy.")
+    ] = None,
     tables_only: Annotated[bool, typer.Option("--tables-only", help="Only redo tables and plots.")] = False,
 ) -> None:
     """Compare greedy, best_of_N, EFT and AAD by an oracle's reward; killed at any instant it goes on where it was."""
+    several = pairs or (output / "pairs.json").is_file()
     if tables_only:
-        _write(output)
+        write_pairs(output) if several else _write(output)
         return
     if prompts is None or oracle is None:
         raise ConfigError("a study needs --prompts FILE and --oracle reward:<model> (or --tables-only)")
     from aad_plugin.study.plan import StudyPlan, keep_plan
     from aad_plugin.study.prompts import draw_splits, read_prompts
 
-    named.check()
+    named_pairs = find_pairs(named, listed(pairs)) if pairs else {}
+    if not pairs:
+        named.check()
     asked = named.arguments
     if own := [name for name in asked if name in SETTING_NAMES]:
         raise ConfigError(
@@ -76,6 +88,8 @@ def study(
     if num_prompts < 2 or num_dev < 0:
         raise ConfigError(f"--num-prompts must be at least 2 and --num-dev at least 0, got {num_prompts} and {num_dev}")
     table, dev = draw_splits(read_prompts(prompts), num_prompts, num_dev, split_seed)
+    if pairs:
+        num_curve, num_extra, num_beams, eft_scales, wrong_reference = 0, 0, 0, "", None
     plan = StudyPlan(
         table=table, dev=dev, oracle=oracle, picker=picker, num_curve=num_curve, samples=samples,
         num_extra=num_prompts if num_extra is None else num_extra, seeds=_numbers("--seeds", seeds, int),
@@ -85,6 +99,9 @@ def study(
     )  # fmt: skip
     _check_plots(output)
     _warn(plan, asked.get("pair"), trained_on or [])
+    if pairs:
+        run_pairs(named_pairs, output, plan, preferences, asked.get("device"))
+        return
     from aad_plugin.study.decoding import Decoder, load_wrong_reference
     from aad_plugin.study.models import account
     from aad_plugin.study.running import run_study
