@@ -11,7 +11,7 @@ from aad_plugin.cli.grammar import listed
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.cli.study_pairs import find_pairs, run_pairs, write_pairs
 from aad_plugin.errors import ConfigError
-from aad_plugin.settings import SETTING_NAMES
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
 
 @names_a_pair
@@ -47,6 +47,9 @@ def study(
     alphas: Annotated[str, typer.Option(help="Swept on the dev split.")] = "0.01,0.05,0.1,0.2,0.5",
     eft_scales: Annotated[str, typer.Option(help="Swept on the dev split.")] = "1.25,1.5,2,4,8",
     num_beams: Annotated[int, typer.Option(help="Of AAD's beam search; 0 leaves it out.")] = 4,
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Of one more row by the pair's guides (--guide); 1+0.5 for two.")
+    ] = None,
     wrong_reference: Annotated[
         str | None, typer.Option(help="A checkpoint that is not the policy's reference, for one more row.")
     ] = None,
@@ -89,14 +92,18 @@ def study(
         raise ConfigError(f"--num-prompts must be at least 2 and --num-dev at least 0, got {num_prompts} and {num_dev}")
     table, dev = draw_splits(read_prompts(prompts), num_prompts, num_dev, split_seed)
     if pairs:
-        num_curve, num_extra, num_beams, eft_scales, wrong_reference = 0, 0, 0, "", None
+        num_curve, num_extra, num_beams, eft_scales = 0, 0, 0, ""
+        wrong_reference = guide_scale = None
     plan = StudyPlan(
         table=table, dev=dev, oracle=oracle, picker=picker, num_curve=num_curve, samples=samples,
         num_extra=num_prompts if num_extra is None else num_extra, seeds=_numbers("--seeds", seeds, int),
         alpha=alpha, eft_scale=eft_scale, alphas=_numbers("--alphas", alphas, float),
         eft_scales=_numbers("--eft-scales", eft_scales, float), num_beams=num_beams, wrong_reference=wrong_reference,
         max_new_tokens=max_new_tokens, batch_size=batch_size,
+        guide_scale=None if guide_scale is None else DecodingSettings(guide_scale=guide_scale).guide_scale,
     )  # fmt: skip
+    if guide_scale is not None:
+        named.check(strategy="guided", guide_scale=guide_scale)
     _check_plots(output)
     _warn(plan, asked.get("pair"), trained_on or [])
     if pairs:

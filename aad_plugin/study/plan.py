@@ -31,6 +31,7 @@ class StudyPlan:
         samples: drawn per prompt of the curve. seeds: of sampled rows, at least 3; the first one draws the curve's pool.
         alpha, eft_scale: of the table's rows. alphas, eft_scales: tried on the dev split.
         temperature, top_p: of the policy's samples. num_beams: of AAD's beam search; 0 leaves that row out.
+        guide_scale: of one more row, "guided", for a pair with guides; None leaves it out.
         picker: ``implicit`` or ``reward:<model>``. oracle: ``reward:<model>``. wrong_reference: a checkpoint, or None.
         max_new_tokens: budget per answer. batch_size: rows decoded together; moves 16-bit answers.
     """
@@ -49,6 +50,7 @@ class StudyPlan:
     temperature: float = 1.0
     top_p: float = 0.95
     num_beams: int = 4
+    guide_scale: float | tuple[float, ...] | None = None
     picker: str = "implicit"
     wrong_reference: str | None = None
     max_new_tokens: int = 256
@@ -85,6 +87,8 @@ class StudyPlan:
             DecodingSettings(eft_scale=scale, **common)
         for seed in self.seeds:
             DecodingSettings(seed=seed)
+        if self.guide_scale is not None:
+            DecodingSettings(guide_scale=self.guide_scale)
 
     @property
     def scorers(self) -> tuple[str, ...]:
