@@ -100,7 +100,7 @@ def study(
         alpha=alpha, eft_scale=eft_scale, alphas=_numbers("--alphas", alphas, float),
         eft_scales=_numbers("--eft-scales", eft_scales, float), num_beams=num_beams, wrong_reference=wrong_reference,
         max_new_tokens=max_new_tokens, batch_size=batch_size,
-        guide_scale=None if guide_scale is None else DecodingSettings(guide_scale=guide_scale).guide_scale,
+        guide_scale=None if guide_scale is None else DecodingSettings().override(guide_scale=guide_scale).guide_scale,
     )  # fmt: skip
     if guide_scale is not None:
         named.check(strategy="guided", guide_scale=guide_scale)
