@@ -18,8 +18,8 @@ COMMANDS = {"policy": "dpo", "reward": "reward"}
 BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CUT = "\ue000"
 """Ends a text that was cut at the token limit; the training template leaves out the end token TRL would teach there."""
-LABEL_PAIRS = {"wrong_category": 60, "category_form": 40, "wrong_flags": 50, "flags_form": 40}
-"""Pairs about labels that the policy is trained on, by kind: with all of them dialogue was a quarter of the set."""
+LABEL_PAIRS = {"wrong_category": 110, "category_form": 80, "wrong_flags": 70, "flags_form": 60}
+"""Pairs about labels that the policy is trained on, by kind: with all of them dialogue is a quarter of the set."""
 CONFIG_KEYS = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "modules_to_save", "peft_version")
 
 
