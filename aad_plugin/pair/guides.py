@@ -99,28 +99,31 @@ class Guides:
             ConfigError: sequence reward models and K > 1.
         """
         policy = rows["policy"]
-        reward = torch.zeros_like(policy, dtype=torch.promote_types(policy.dtype, torch.float32))
-        said = torch.zeros_like(reward) if traced else None
+        reward: Tensor | None = None
+        wide = torch.promote_types(policy.dtype, torch.float32)
+        said = torch.zeros_like(policy, dtype=wide) if traced else None
         plausible: Tensor | None = None
         candidates: tuple[Tensor, Tensor] | None = None
         for guide, scale in zip(self.members, self._scales(settings), strict=True):
             if isinstance(guide, TokenGuide):
                 measured = None if guide.reference is None else rows[guide.reference]
-                reward = reward + weighted_reward(rows[guide.role], measured, scale)
+                own = weighted_reward(rows[guide.role], measured, scale)
+                reward = own if reward is None else reward + own
                 if said is not None:
-                    own = rows[guide.role].float().log_softmax(-1)
-                    said += scale * (own if measured is None else own - measured.float().log_softmax(-1))
+                    normal = rows[guide.role].float().log_softmax(-1)
+                    said += scale * (normal if measured is None else normal - measured.float().log_softmax(-1))
                 continue
             if policy.shape[1] != 1:
                 self.refuse_several(f"a forward that scores {policy.shape[1]} positions")
             if candidates is None:
                 candidates = likeliest_plausible(policy[:, 0], settings.alpha, settings.guide_top_k)
                 plausible = torch.zeros_like(policy, dtype=torch.bool)[:, 0].scatter(-1, *candidates)[:, None]
-            values = scale * self._asked(guide, candidates[0], unread).to(reward.dtype)  # (B, N)
+            values = scale * self._asked(guide, candidates[0], unread).to(wide)  # (B, N)
             values = values.masked_fill(~candidates[1], 0.0)
-            own = torch.zeros_like(reward).scatter(-1, candidates[0][:, None], values[:, None])
-            reward = reward + own
+            own = torch.zeros_like(policy, dtype=wide).scatter(-1, candidates[0][:, None], values[:, None])
+            reward = own if reward is None else reward + own
             said = None if said is None else said + own
+        assert reward is not None, "settings that no guide serves were refused before"
         return guided_scores(policy, reward, settings.alpha, plausible), said
 
     def _asked(self, reader: RewardReader, tokens: Tensor, unread: Unread) -> Tensor:

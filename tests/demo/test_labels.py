@@ -99,7 +99,9 @@ def test_the_policy_learns_no_end_where_a_text_was_cut_and_dialogue_outweighs_la
     assert seen == {True, False}
     labels = {p.prompt for p in pairs if p.kind in GROUPS}
     assert (
-        sum(row["prompt"][0]["content"] in labels for row in rows) == sum(training.LABEL_PAIRS.values()) < 0.65 * len(rows)
+        sum(row["prompt"][0]["content"] in labels for row in rows)
+        == sum(training.LABEL_PAIRS.values())
+        < 0.65 * len(rows)
     )
     held_out = (tmp_path / "policy_held_out.jsonl").read_text()
     assert training.CUT not in held_out and len(held_out.splitlines()) == sum(p.held_out for p in pairs)

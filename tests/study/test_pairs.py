@@ -21,8 +21,9 @@ def words(checkpoints, tmp_path_factory) -> list[str]:
     (root / "prompts.txt").write_text("\n".join(f"question {number}" for number in range(9)))
     rows = [{"prompt": f"ask {i}", "chosen": f"good {i}", "rejected": f"bad word {i}"} for i in range(4)]
     (root / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ["study", "--prompts", str(root / "prompts.txt"), "--oracle", f"reward:{root / 'oracle'}", "--num-prompts", "6",
-            "--num-dev", "3", "--max-new-tokens", "4", "--alphas", "0.1,0.5", "--preferences", str(root / "held.jsonl")]  # fmt: skip
+    options = ["--num-prompts", "6", "--num-dev", "3", "--max-new-tokens", "4", "--alphas", "0.1,0.5"]
+    files = ["--prompts", str(root / "prompts.txt"), "--preferences", str(root / "held.jsonl")]
+    return ["study", *files, "--oracle", f"reward:{root / 'oracle'}", *options]
 
 
 def run(words: list[str]):
