@@ -98,6 +98,7 @@ class Guides:
         Raises:
             ConfigError: sequence reward models and K > 1.
         """
+        self.check(settings)
         policy = rows["policy"]
         reward: Tensor | None = None
         wide = torch.promote_types(policy.dtype, torch.float32)
@@ -123,7 +124,7 @@ class Guides:
             own = torch.zeros_like(policy, dtype=wide).scatter(-1, candidates[0][:, None], values[:, None])
             reward = own if reward is None else reward + own
             said = None if said is None else said + own
-        assert reward is not None, "settings that no guide serves were refused before"
+        assert reward is not None, "checked above"
         return guided_scores(policy, reward, settings.alpha, plausible), said
 
     def _asked(self, reader: RewardReader, tokens: Tensor, unread: Unread) -> Tensor:

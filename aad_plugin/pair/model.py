@@ -110,7 +110,9 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         config = AlignedPairConfig(policy_config=policy.config)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(config, name, getattr(policy.config.get_text_config(), name, None))
-        config.max_position_embeddings = context_length(sides)
+        config.max_position_embeddings = context_length(
+            sides, [reader.config for reader in (guides or Guides()).readers]
+        )
         config._attn_implementation = policy.config._attn_implementation
         super().__init__(config)
         self.sides = sides

@@ -48,6 +48,11 @@ class RewardReader(nn.Module):
                 "full attention and attn_implementation=sdpa or eager"
             )
 
+    @property
+    def config(self) -> Any:
+        """The model's own."""
+        return self._core[0].config
+
     def new_cache(self) -> DynamicCache:
         """Return an empty cache."""
         return DynamicCache(config=self._core[0].config)
