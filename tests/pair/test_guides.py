@@ -16,6 +16,7 @@ from aad_plugin.pair.guides import Guides, TokenGuide
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.sides import Sides
+from aad_plugin.speed.operations import per_step
 from tests.toys import (
     EOS,
     PAD,
@@ -179,6 +180,19 @@ def test_weights_have_to_match_the_guides():
     plain = AlignedPair(found.pair.sides, vocab_size=VOCAB)
     with pytest.raises(ConfigError, match="strategy='guided' needs a guide"):
         plain.generate(torch.tensor([[1]]), strategy="guided")
+
+
+def test_guides_of_one_base_cost_few_operations_a_step():
+    """More rows of the same forward, and a handful of operations on rows of logits for each guide."""
+    ids, mask = left_pad(random_prompts([5, 9]))
+
+    def counted(pair: AlignedPair, strategy: str) -> float:
+        options = {"attention_mask": mask, "pad_token_id": PAD, "do_sample": False, "eos_token_id": None}
+        return per_step(lambda steps: pair.generate(ids, strategy=strategy, max_new_tokens=steps, **options)).operations
+
+    pair = one_base().pair
+    pair.shortcuts = "none"
+    assert counted(pair, "guided") <= counted(pair, "aad") + 30
 
 
 # ---------------------------------------------------------------------------------------------- identities
