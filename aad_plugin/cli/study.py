@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.grammar import listed
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.cli.study_pairs import find_pairs, run_pairs, write_pairs
 from aad_plugin.errors import ConfigError
@@ -79,7 +78,7 @@ def study(
     from aad_plugin.study.plan import StudyPlan, keep_plan
     from aad_plugin.study.prompts import draw_splits, read_prompts
 
-    named_pairs = find_pairs(named, listed(pairs)) if pairs else {}
+    named_pairs = find_pairs(named, pairs) if pairs else {}
     if not pairs:
         named.check()
     asked = named.arguments

@@ -22,7 +22,8 @@ def find_pairs(named: NamedPair, given: Sequence[str]) -> dict[str, NamedPair]:
     """Return the pairs that a command line names, by name.
 
     Args:
-        named: options of all pairs; a reference among them is every pair's. given: NAME=DIR, or DIR alone.
+        named: options of all pairs; a reference among them is every pair's. given: NAME=DIR, or DIR alone;
+            several by commas.
     Raises:
         ConfigError: a missing folder, a name twice, or a folder that does not prove its reference.
     """
@@ -30,7 +31,7 @@ def find_pairs(named: NamedPair, given: Sequence[str]) -> dict[str, NamedPair]:
     if parts - {"reference"}:
         raise ConfigError(f"--pairs names the policies: leave --{min(parts - {'reference'}).replace('_', '-')} out")
     found: dict[str, NamedPair] = {}
-    for one in given:
+    for one in (part for text in given for part in text.split(",") if part):
         name, _, place = one.rpartition("=")
         folder = Path(place).expanduser()
         name = name or folder.name
