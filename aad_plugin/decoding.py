@@ -77,6 +77,8 @@ def plausible_set(policy_logits: Tensor, alpha: float) -> Tensor:
         alpha: threshold relative to the policy's best token; no unit; 0 < alpha <= 1; 1 keeps only the best.
     Returns:
         (..., V) bool; every row has at least one True.
+    Raises:
+        ConfigError: alpha outside (0, 1].
     """
     return policy_logits >= _threshold(policy_logits, alpha)
 
@@ -89,6 +91,8 @@ def token_advantage(policy_logits: Tensor, reference_logits: Tensor) -> Tensor:
         reference_logits: (..., V), same shape, device and token ids.
     Returns:
         (..., V) float32, nats.
+    Raises:
+        VocabMismatch: the shapes differ.
     """
     _check_shapes(policy_logits, reference_logits)
     return policy_logits.float().log_softmax(-1) - reference_logits.float().log_softmax(-1)

@@ -115,6 +115,13 @@ class DecodingSettings:
         """Whether tokens are ranked by what several models say, not by one model's logits."""
         return self.needs_reference or self.strategy == "guided"
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Whose logits a decoding step reads, the policy's first; what guides read besides, the pair knows."""
+        if self.needs_reference:
+            return ("policy", "reference")
+        return ("reference",) if self.strategy == "reference" else ("policy",)
+
     def override(self, **changes: Any) -> DecodingSettings:
         """Return a copy in which every given value that is not None replaces the present one.
 

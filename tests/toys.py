@@ -149,7 +149,7 @@ def naive_aad(
     """
     run, prefix = NaiveRun(), list(prefix)
     for _ in range(steps):
-        log_policy, log_reference = _log_softmax(policy(prefix)), _log_softmax(reference(prefix))
+        log_policy, log_reference = log_softmax(policy(prefix)), log_softmax(reference(prefix))
         threshold = np.log(alpha) + log_policy.max()
         plausible = log_policy >= threshold
         advantage = np.where(plausible, log_policy - log_reference, -np.inf)
@@ -168,7 +168,8 @@ def naive_aad(
     return run
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(V) float64 log-probabilities."""
     shifted = logits - logits.max()
     return shifted - np.log(np.exp(shifted).sum())
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli import judge_options as options
+from aad_plugin.cli.judge_options import JudgeOptions, cleaner, takes_judge_options
 from aad_plugin.errors import ConfigError
 
 
+@takes_judge_options("rubric", "reasons", "language", "patience_s")
 def annotate(
+    *,
     outputs: Annotated[Path, typer.Option(help="model_outputs.json, or generate's folder.")],
     output: Annotated[Path, typer.Option(help="Folder for annotations.json, store, verdicts.jsonl, summary.json.")],
     reference: Annotated[
@@ -25,39 +27,29 @@ def annotate(
     judge: Annotated[
         str | None, typer.Option(help="A judge of `aad judge`, both orders: kind:name or a YAML file.")
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Judge a part of AlpacaEval; labelled so.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Judge a part of AlpacaEval; the output is labelled as a part.")
+    ] = False,
     transport: Annotated[str, typer.Option(help="live, batch or file; of --judge.")] = "live",
     max_cost: Annotated[float | None, typer.Option(help="Stop this run before it costs more than this.")] = None,
     max_unjudged: Annotated[float, typer.Option(help="Share of unjudged rows above which the exit code is 2.")] = 0.02,
-    template: options.Template = None,
-    base_url: options.BaseUrl = None,
-    key_variable: options.KeyVariable = None,
-    header: options.Header = None,
-    temperature: options.Temperature = None,
-    max_tokens: options.MaxTokens = None,
-    token_limit_name: options.TokenLimitName = None,
-    reasoning_effort: options.ReasoningEffort = None,
-    form: options.Form = None,
-    concurrency: options.Concurrency = None,
-    timeout_s: options.TimeoutS = None,
-    price: options.Price = None,
+    asked: JudgeOptions,
 ) -> None:
-    """Judge outputs against the reference's; run it again after any interruption, and nothing is paid for twice."""
+    """Compare outputs with the reference's by a judge. After an interruption, run it again: it continues."""
     from aad_plugin.alpaca import annotation as work
     from aad_plugin.alpaca.export import judge_label
     from aad_plugin.alpaca.instructions import load_instructions
     from aad_plugin.alpaca.outputs import read_outputs
 
-    how = options.shared(locals())
     if bool(annotator) == bool(judge):
         raise ConfigError("pass --annotator (alpaca_eval's own) or --judge (ours, both orders); got " + (
             "both" if judge else "neither"))  # fmt: skip
     spec = judge or f"alpaca_eval:{work.evaluator_folder(str(annotator))},order=seeded"
-    (loaded,) = options.load([spec], how)
+    (loaded,) = asked.load([spec])
     pairs = work.pair_up(read_outputs(outputs), str(outputs), load_instructions(reference, partial=partial), partial)
     verdicts = work.annotate(pairs, loaded, output, transport=transport, max_cost=max_cost)
     summary = work.summary_of(pairs, verdicts)
-    _write(output, verdicts, summary, options.cleaner([loaded]))
+    _write(output, verdicts, summary, cleaner([loaded]))
     if summary.partial:
         typer.echo(
             f"{summary.n_not_asked} rows were not asked yet; annotations.json is written by the run that finishes them",
@@ -92,11 +84,15 @@ def leaderboard(
     difficulties: Annotated[
         Path | None, typer.Option(help="AlpacaEval's instruction difficulties, for our length control.")
     ] = None,
-    instructions: Annotated[Path | None, typer.Option(help="The set answered, where it is not AlpacaEval's.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Allow a part of AlpacaEval; labelled so.")] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="Of published rows, only the best so many.")] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(help="The instructions that were answered, if they are not AlpacaEval's.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Allow a part of AlpacaEval; the output is labelled as a part.")
+    ] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="Show only the best N published rows.")] = None,
 ) -> None:
-    """Print win rates, errors and length-controlled rates beside published rows, one table per judge."""
+    """Print win rates, errors and length-controlled rates with published rows, one table per judge."""
     from aad_plugin.alpaca.tables import entry_of, print_tables, published_entries
 
     ours = [

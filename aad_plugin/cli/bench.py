@@ -4,87 +4,103 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from aad_plugin.cli.grammar import listed
+from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
 from aad_plugin.texts.prompts import prompt_rows
 
 
-@names_a_pair
-def bench(
-    named: NamedPair,
+@dataclass(frozen=True)
+class Asked:
+    """What a command line says of its measurement."""
+
     strategies: Annotated[
         list[str] | None, typer.Option(help="Strategies, by commas or repeated; default greedy,aad.")
-    ] = None,
-    batch_sizes: Annotated[str, typer.Option(help="Prompts decoded together, separated by commas.")] = "1,4,16",
-    max_new_tokens: Annotated[int, typer.Option(help="New tokens per answer; no answer stops earlier.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Timed rounds; every contestant runs once in each.")] = 5,
-    draft: Annotated[int, typer.Option(help="Also with this many prompt-lookup tokens, at batch size 1.")] = 0,
-    draft_model: Annotated[
-        str | None, typer.Option(help="Also with this small model's guesses, at batch size 1.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None,
+    ] = None
+    batch_sizes: Annotated[str, typer.Option(help="Prompts decoded together, separated by commas.")] = "1,4,16"
+    max_new_tokens: Annotated[int, typer.Option(help="New tokens per answer; no answer stops earlier.")] = 64
+    rounds: Annotated[int, typer.Option(help="Timed rounds; everything that is compared runs once in each.")] = 5
+    draft: Annotated[int, typer.Option(help="Also with this many prompt-lookup tokens, at batch size 1.")] = 0
+    draft_model: Annotated[str | None, typer.Option(help="Also with this small model's guesses, at batch size 1.")] = (
+        None
+    )
+    threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None
     prompts: Annotated[
         str | None,
         typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or dataset; default: the demo task's."),
-    ] = None,
-    engine: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
-    eager: Annotated[bool, typer.Option("--eager", help="vLLM without compilation and CUDA graphs.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Write every figure here, as JSON.")] = None,
-) -> None:
+    ] = None
+    engine: Annotated[str, typer.Option(help="hf or vllm.")] = "hf"
+    eager: Annotated[bool, typer.Option("--eager", help="vLLM without compilation and CUDA graphs.")] = False
+    output: Annotated[Path | None, typer.Option(help="Write every figure here, as JSON.")] = None
+
+    def check(self) -> None:
+        """Raise ConfigError for figures out of range and options of another engine."""
+        if self.rounds < 1 or self.max_new_tokens < 1 or self.draft < 0:
+            raise ConfigError("--rounds and --max-new-tokens must be at least 1, --draft at least 0")
+        if self.engine not in ("hf", "vllm"):
+            raise ConfigError(f"--engine must be hf or vllm, got {self.engine!r}")
+        if self.eager and self.engine != "vllm":
+            raise ConfigError("--eager is for --engine vllm: the transformers engine compiles nothing")
+        if self.draft_model and self.engine != "hf":
+            raise ConfigError("--draft-model is for --engine hf: vLLM takes its drafts by speculative_config")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured, of which pair, in which dtype, with which draft."""
+
+    rows: list[dict[str, Any]]
+    account: dict[str, Any]
+    dtype: str
+    draft: dict[str, Any] | None = None
+
+
+@names_a_pair
+@takes(asked=Asked)
+def bench(named: NamedPair, asked: Asked) -> None:
     """Measure how fast a pair decodes: ratios to greedy decoding of the merged policy and to the naive two-model loop."""
-    names = listed(strategies or ["greedy,aad"])
+    names = listed(asked.strategies or ["greedy,aad"])
     for name in names:
         named.check(strategy=name)
-    sizes = _sizes(batch_sizes)
-    if rounds < 1 or max_new_tokens < 1 or draft < 0:
-        raise ConfigError("--rounds and --max-new-tokens must be at least 1, --draft at least 0")
-    if engine not in ("hf", "vllm"):
-        raise ConfigError(f"--engine must be hf or vllm, got {engine!r}")
-    if eager and engine != "vllm":
-        raise ConfigError("--eager is for --engine vllm: the transformers engine compiles nothing")
-    if draft_model and engine != "hf":
-        raise ConfigError("--draft-model is for --engine hf: vLLM takes its drafts by speculative_config")
-    asked = read_prompts(prompts, max(sizes))
-    if output:
-        check_writable(output)
+    sizes = _sizes(asked.batch_sizes)
+    asked.check()
+    prompts = read_prompts(asked.prompts, max(sizes))
+    if asked.output:
+        check_writable(asked.output)
     import torch
     from rich.console import Console
 
-    from aad_plugin.files.versions import versions
-    from aad_plugin.speed.report import machine, rows, table
+    from aad_plugin.speed.report import table
 
-    if threads:
-        torch.set_num_threads(threads)
-    dtype = str(named.arguments.get("dtype", "auto"))
-    guesses = None
-    if engine == "vllm":
-        found, account = _on_vllm(named, dtype, asked, names, sizes, max_new_tokens, rounds, eager)
-    else:
-        loaded = named.load()
-        from aad_plugin.pair.account import describe
-        from aad_plugin.speed import hf
-        from aad_plugin.speed.measure import interleave
-
-        guesses = _draft(loaded, draft_model)
-        timings = interleave(hf.contestants(loaded, asked, names, sizes, max_new_tokens, draft, guesses), rounds)
-        found, account, dtype = rows(timings, hf.BASELINES, hf.NAIVE), describe(loaded), str(loaded.sides.policy.dtype)
-    title = f"{named.title}, {engine}, {dtype}, {max_new_tokens} tokens, median of {rounds} rounds"
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    measure = _on_vllm if asked.engine == "vllm" else _on_transformers
+    found = measure(named, asked, names, sizes, prompts)
+    dtype = found.dtype.replace("torch.", "")
+    title = f"{named.title}, {asked.engine}, {dtype}, {asked.max_new_tokens} tokens, median of {asked.rounds} rounds"
     # A file or a pipe has no width of its own: the table is not folded there.
-    Console(width=None if sys.stdout.isatty() else 150).print(table(found, title.replace("torch.", "")))
-    if output:
-        record = {
-            "pair": account, "draft": guesses.account() if guesses is not None else None,
-            "engine": engine, "max_new_tokens": max_new_tokens, "machine": machine(),
-            "versions": versions(), "rows": found,
-        }  # fmt: skip
-        write_text(output, json.dumps(record, indent=1, default=str) + "\n")
+    Console(width=None if sys.stdout.isatty() else 150).print(table(found.rows, title))
+    if asked.output:
+        _write(asked.output, asked, found)
+
+
+def _write(output: Path, asked: Asked, found: Found) -> None:
+    from aad_plugin.files.versions import versions
+    from aad_plugin.speed.report import machine
+
+    record = {
+        "pair": found.account, "draft": found.draft, "engine": asked.engine, "max_new_tokens": asked.max_new_tokens,
+        "machine": machine(), "versions": versions(), "rows": found.rows,
+    }  # fmt: skip
+    write_text(output, json.dumps(record, indent=1, default=str) + "\n")
 
 
 def _draft(pair: Any, name: str | None) -> Any:
@@ -96,23 +112,36 @@ def _draft(pair: Any, name: str | None) -> Any:
     return found
 
 
-def _on_vllm(
-    named: NamedPair, dtype: str, prompts: list[str], names: list[str], sizes: list[int], tokens: int,
-    rounds: int, eager: bool,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
+def _on_transformers(named: NamedPair, asked: Asked, names: list[str], sizes: list[int], prompts: list[Any]) -> Found:
+    loaded = named.load()
+    from aad_plugin.pair.account import describe
+    from aad_plugin.speed import hf
+    from aad_plugin.speed.measure import interleave
+    from aad_plugin.speed.report import rows
+
+    draft = _draft(loaded, asked.draft_model)
+    contestants = hf.contestants(loaded, prompts, names, sizes, asked.max_new_tokens, asked.draft, draft)
+    found = rows(interleave(contestants, asked.rounds), hf.BASELINES, hf.NAIVE)
+    return Found(
+        found, describe(loaded), str(loaded.sides.policy.dtype), draft.account() if draft is not None else None
+    )
+
+
+def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int], prompts: list[Any]) -> Found:
     from aad_plugin.cli.engine_options import asked_pair
 
-    asked = asked_pair(named, None)
+    pair = asked_pair(named, None)
     from aad_plugin.speed import vllm
     from aad_plugin.speed.measure import interleave
     from aad_plugin.speed.report import rows
 
-    dtype = "bfloat16" if dtype == "auto" else dtype
+    told = str(named.arguments.get("dtype", "auto"))
+    dtype = "bfloat16" if told == "auto" else told
     contestants = vllm.contestants(
-        asked.prepare(["--dtype", dtype]), asked.source, prompts, names, sizes, tokens, dtype, eager
+        pair.prepare(["--dtype", dtype]), pair.source, prompts, names, sizes, asked.max_new_tokens, dtype, asked.eager
     )
-    timings = interleave(contestants, rounds, rest=vllm.REST)
-    return rows(timings, vllm.BASELINES, vllm.NAIVE), {"parts": asked.source.parts(), "dtype": dtype}
+    found = rows(interleave(contestants, asked.rounds, rest=vllm.REST), vllm.BASELINES, vllm.NAIVE)
+    return Found(found, {"parts": pair.source.parts(), "dtype": dtype}, told)
 
 
 def _sizes(text: str) -> list[int]:

@@ -30,7 +30,7 @@ def explain(
         str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget of the answer in tokens.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens.")] = 256,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[
         list[Path] | None,

@@ -24,7 +24,7 @@ def generate(
     prompts: Annotated[
         str | None, typer.Option(help="Prompts from a file (.txt, .jsonl, .json, .csv, .parquet) or a dataset.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts of --prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts of --prompts.")] = None,
     strategies: Annotated[
         list[str] | None,
         typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, guided; several by commas or repeated."),
@@ -34,12 +34,12 @@ def generate(
     guide_scale: Annotated[
         str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
     ] = None,
-    n: Annotated[int | None, typer.Option(help="Answers drawn by best_of_n; default 2.")] = None,
+    n: Annotated[int | None, typer.Option(help="How many answers best_of_n draws; default 2.")] = None,
     picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of sample and best_of_n; default 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature of sample and best_of_n; default 1.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus of sample and best_of_n; default 0.95.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 8,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write JSONL {prompt, outputs: {strategy: text}} here.")] = None,

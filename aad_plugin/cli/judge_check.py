@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli import judge_options as options
 from aad_plugin.cli import judge_reasons
+from aad_plugin.cli.judge_options import JudgeOptions, takes_judge_options
 from aad_plugin.errors import ConfigError, JudgeError
 
 Judge = Annotated[str, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file.")]
@@ -27,27 +27,15 @@ CompareReasons = Annotated[
 ]
 
 
+@takes_judge_options("price")
 def judge_check(
+    *,
     judge: Judge,
     labels: Labels = None,
     min_kappa: LeastAgreement = 0.0,
     output: Output = None,
     compare_reasons: CompareReasons = False,
-    template: options.Template = None,
-    rubric: options.Rubric = None,
-    reasons: options.Reasons = None,
-    language: options.Language = None,
-    base_url: options.BaseUrl = None,
-    key_variable: options.KeyVariable = None,
-    header: options.Header = None,
-    temperature: options.Temperature = None,
-    max_tokens: options.MaxTokens = None,
-    token_limit_name: options.TokenLimitName = None,
-    reasoning_effort: options.ReasoningEffort = None,
-    form: options.Form = None,
-    concurrency: options.Concurrency = None,
-    timeout_s: options.TimeoutS = None,
-    patience_s: options.Patience = None,
+    asked: JudgeOptions,
 ) -> None:
     """Attack a judge with constant, empty, padded and instructing answers, planted verdicts and frames; find its biases.
 
@@ -57,11 +45,10 @@ def judge_check(
     from aad_plugin.judges.checks.check import check_judge
     from aad_plugin.judges.checks.labels import agreement_with, read_labelled
 
-    how = options.shared(locals())
     if compare_reasons:
-        judge_reasons.compare_reasons(judge, how, labels, output)
+        judge_reasons.compare_reasons(judge, asked, labels, output)
         return
-    (loaded,) = options.load([judge], how)
+    (loaded,) = asked.load([judge])
     if loaded.kind == "pointwise" and labels is None:
         raise ConfigError(f"{loaded.name} judges answers one by one; it is checked against human labels: pass --labels")
     if labels:

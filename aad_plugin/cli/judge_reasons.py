@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.cli import judge_options as options
+from aad_plugin.cli.judge_options import JudgeOptions
 from aad_plugin.errors import ConfigError, JudgeError
 
 
-def compare_reasons(judge: str, how: Mapping[str, Any], labels: Path | None, output: Path | None) -> None:
+def compare_reasons(judge: str, asked: JudgeOptions, labels: Path | None, output: Path | None) -> None:
     """Measure, print the table and, with `output`, write ``reasons.json``."""
     from aad_plugin.files.whole import without_nan
     from aad_plugin.judges.checks.reasons import measure_reasons
 
-    if how.get("reasons") is not None:
+    if asked.reasons is not None:
         raise ConfigError("--compare-reasons tries every place for the reasons: leave --reasons out")
-    found = measure_reasons(lambda place: options.load([judge], {**how, "reasons": place})[0], labels, output)
+    found = measure_reasons(lambda place: asked.but(reasons=place).load([judge])[0], labels, output)
     _print(judge, found)
     if output is not None:
         text = json.dumps(without_nan([dataclasses.asdict(one) for one in found]), indent=2)

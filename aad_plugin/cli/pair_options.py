@@ -8,13 +8,13 @@ def command(named: NamedPair, …)      takes --pair, or --policy --reference --
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
+from aad_plugin.cli.option_group import option, with_options
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sources.arguments import parse_model_args, take_settings, take_source
@@ -119,37 +119,17 @@ def names_a_pair(command: Callable[..., Any] | None = None, *, positional: bool 
     """
     if command is None:
         return functools.partial(names_a_pair, positional=positional)
-    function = command
+    place = [option("place", _ARGUMENT, None)] if positional else []
+    options = [option(name, kind, "" if name == "model_args" else None) for name, kind in _OPTIONS.items()]
 
-    @functools.wraps(function)
-    def wrapper(**given: Any) -> Any:
-        words = {name: given.pop(name) for name in _OPTIONS}
-        alone = given.pop("place", None)
+    def build(words: dict[str, Any], given: dict[str, Any]) -> NamedPair:
+        alone = words.pop("place", None)
         if alone is not None and alone.startswith("-"):  # no pair was given, an option of the engine stood in its place
             given["context"].args.insert(0, alone)
             alone = None
-        return function(named=_named(alone, **words), **given)
+        return _named(alone, **words)
 
-    wrapper.__signature__ = _signature(function, positional)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {}
-    del wrapper.__wrapped__
-    return wrapper
-
-
-def _signature(function: Callable[..., Any], positional: bool) -> inspect.Signature:
-    hints = get_type_hints(function, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters: list[inspect.Parameter] = []
-    for name, one in inspect.signature(function).parameters.items():
-        if name != "named":
-            parameters.append(one.replace(annotation=hints.get(name, Any), kind=keyword))
-            continue
-        if positional:
-            parameters.append(inspect.Parameter("place", keyword, default=None, annotation=_ARGUMENT))
-        for option, annotation in _OPTIONS.items():
-            default = "" if option == "model_args" else None
-            parameters.append(inspect.Parameter(option, keyword, default=default, annotation=annotation))
-    return inspect.Signature(parameters)
+    return with_options(command, "named", [*place, *options], build)
 
 
 def _named(alone: str | None, *, pair: str | None, model_args: str, **parts: str | None) -> NamedPair:

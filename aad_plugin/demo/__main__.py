@@ -1,9 +1,10 @@
 """``make demo``: evaluate the demo pair through lm-eval and show what came out.
 
-Runs ``lm_eval run --model aad --model_args pair=demo --tasks aad_demo --apply_chat_template --batch_size 16
---output_path aad_runs --log_samples``: dialogue, categorization and moderation (``pair=demo,dtype=float32`` on processors
-without 16-bit products). Then prints win rates and shares of right
-labels with 95 % intervals, some answers of each group side by side, writes the run as a page and says what to type next.
+Runs ``lm_eval run --model aad --model_args pair=demo,alpha=0.3 --tasks aad_demo --apply_chat_template --batch_size 16
+--output_path aad_runs --log_samples``: dialogue, categorization and moderation (with ``dtype=float32`` on processors
+without 16-bit products). Alpha was picked on prompts held out of the pair's training. Then prints win rates and shares of
+right labels with 95 % intervals, some answers of each group side by side, writes the run as a page and says what to type
+next.
 
 Run: python -m aad_plugin.demo [any argument of lm_eval run, for example --limit 4]
 """
@@ -20,6 +21,8 @@ from pathlib import Path
 OUTPUT = "aad_runs"
 GROUP = "aad_demo"
 TASKS = ("aad_demo_dialogue", "aad_demo_categorization", "aad_demo_moderation")
+ALPHA = 0.3
+"""Of 0.1 and 0.3 the better one on the 62 dialogue prompts held out of training (docs/log.md of the source tree)."""
 QUESTION = "How do I keep bread fresh?"
 _OWN = ["--model", "aad", "--tasks", GROUP, "--apply_chat_template", "--batch_size", "16", "--log_samples"]
 
@@ -69,7 +72,8 @@ def _pair() -> str:
     import torch
 
     wide = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT")
-    return "pair=demo" if wide else "pair=demo,dtype=float32"
+    pair = f"pair=demo,alpha={ALPHA}"
+    return pair if wide else f"{pair},dtype=float32"
 
 
 def _output_path(arguments: list[str]) -> Path:

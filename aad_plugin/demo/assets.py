@@ -10,7 +10,6 @@ cache, and works offline from then on. This module knows files and hashes; ``con
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -21,13 +20,14 @@ from pathlib import Path
 
 from aad_plugin.errors import AssetError
 from aad_plugin.files.cache import cache_dir
+from aad_plugin.files.marks import file_sha256
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 1800
 _HERE = Path(__file__).parent
-SHIPPED = {"demo": "v1", "demo@1": "v1"}
+SHIPPED = {"demo": "v2", "demo@1": "v1"}
 """Folder of each shipped pair and its reward model, by preset: ``demo`` is the newest, older ones keep their numbers."""
 
 
@@ -188,7 +188,7 @@ def _build(work: Path, source: BaseSource, quiet: bool) -> Path:
 
 
 def _verify(path: Path, expected: str, what: str) -> None:
-    actual = _sha256(path)
+    actual = file_sha256(path)
     if actual != expected:
         raise AssetError(
             f"{what} has sha256 {actual}, expected {expected}: nothing of it was kept; "
@@ -197,7 +197,7 @@ def _verify(path: Path, expected: str, what: str) -> None:
 
 
 def _write_manifest(folder: Path, origin: str) -> None:
-    files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
+    files = {p.name: {"size": p.stat().st_size, "sha256": file_sha256(p)} for p in sorted(folder.iterdir())}
     manifest = {"origin": origin, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
@@ -205,9 +205,4 @@ def _write_manifest(folder: Path, origin: str) -> None:
 @functools.lru_cache(maxsize=32)
 def _sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
     """Hash a file once per process; size and mtime are part of the key, so a changed file is hashed again."""
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

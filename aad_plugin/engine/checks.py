@@ -9,6 +9,7 @@ from typing import Any
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, VocabMismatch, nearest
 from aad_plugin.sources.merging import SHARED_TYPES
+from aad_plugin.texts.rendering import known_context
 
 # Ends every refusal of a shared base.
 REMEDY = "merge the adapter (model_arg merge_adapters=true, or a checkpoint beside 'reference')"
@@ -95,7 +96,7 @@ def _check_shared(vllm_config: Any, own: Mapping[str, Any]) -> None:
 def check_context(reference: Any, length: int) -> None:
     """Raise ConfigError if the engine admits texts longer than the reference's positions (its configuration)."""
     text = reference.get_text_config()
-    known = getattr(text, "max_position_embeddings", None)
+    known = known_context(reference)
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     if known and scaling.get("rope_type", "default") == "default" and length > known:
         raise ConfigError(

@@ -39,7 +39,7 @@ class BothSides:
     def __call__(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """Return (T, 2H) hidden states, the policy's and the reference's, for (T,) ids and positions."""
         hidden = self.model(self._twice("ids", input_ids), self._twice("positions", positions), None, None)
-        return hidden.view(len(input_ids), 2 * hidden.shape[1])
+        return hidden.view(len(input_ids), 2 * hidden.shape[1])  # (2T, H) -> (T, 2H)
 
     def _twice(self, name: str, x: Tensor) -> Tensor:
         """Return (2T,), at one address whatever T: captured CUDA graphs read their inputs where they were."""
@@ -47,7 +47,7 @@ class BothSides:
         kept = self._kept.get(name)
         if kept is None or len(kept) < 2 * length or kept.dtype != x.dtype:
             kept = self._kept[name] = torch.empty(2 * length, dtype=x.dtype, device=x.device)
-        kept[: 2 * length].view(length, 2).copy_(x[:, None])
+        kept[: 2 * length].view(length, 2).copy_(x[:, None])  # (T,) -> (T, 2): each once for either side
         return kept[: 2 * length]
 
 
@@ -95,7 +95,7 @@ class _DoubledAttention(nn.Module):
         # (2T, heads · size) -> (T, 2 · heads · size): rows of one token lie side by side.
         # No width is inferred, as in `adapters`: it would be an expression in T, which grows with every layer.
         out = self.layer(*(x.unflatten(0, (-1, 2)).flatten(1) for x in (query, key, value)))
-        return out.unflatten(1, (2, out.shape[1] // 2)).flatten(0, 1)
+        return out.unflatten(1, (2, out.shape[1] // 2)).flatten(0, 1)  # (T, 2 · heads · size) -> (2T, heads · size)
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -18,6 +18,7 @@ from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.merging import can_share_base, full_checkpoints, refuse_pickles, with_template
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
+from aad_plugin.texts.rendering import known_context
 
 _OLDEST = (0, 32)
 _WORKER = "aad_plugin.engine.worker.AADWorkerExtension"
@@ -137,7 +138,7 @@ def _shorter_context(policy: str, reference: str, revision: str | None) -> int |
         configs = AutoConfig.from_pretrained(policy), AutoConfig.from_pretrained(reference, revision=revision)
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"cannot read the pair's configurations: {first_line(e)}") from e
-    own, other = (getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs)
+    own, other = map(known_context, configs)
     return other if own and other and other < own else None
 
 

@@ -62,6 +62,18 @@ def weights_mark(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def file_sha256(path: Path, last: int | None = None) -> str:
+    """Return a hash of a file's bytes, or of the last so many, as 64 hex digits; blocks on the disk.
+
+    Args:
+        last: bytes. A tuned sibling's weights have the same header and other numbers, so their end tells them apart.
+    """
+    with path.open("rb") as file:
+        if last is not None:
+            file.seek(max(0, path.stat().st_size - last))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def tokenizer_mark(tokenizer: Any) -> str:
     """Return 16 hex digits from what a tokenizer does with text: vocabulary, merges, normalisation, template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

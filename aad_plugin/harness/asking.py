@@ -11,6 +11,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.answer_store import Stored, is_truncated
+from aad_plugin.texts.rendering import known_context
 
 ENGINES = ("hf", "vllm")
 _ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
@@ -98,7 +99,7 @@ def whose_context(model: Any) -> str:
         return f"the context of {model.max_length} tokens that --model-args set"
     sides = getattr(getattr(model, "model", None), "sides", None)
     for role, one in sides.models().items() if sides is not None else ():
-        if getattr(one.config.get_text_config(), "max_position_embeddings", None) == model.max_length:
+        if known_context(one.config) == model.max_length:
             return f"the {role}'s context of {model.max_length}"
     return f"the context of {model.max_length}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from transformers import GenerationConfig
@@ -12,6 +12,8 @@ from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
 _SAMPLING = ("temperature", "top_p")
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
+# What some of transformers' words say where they ask for nothing.
+_NOTHING_ASKED = {"num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "use_cache": True}
 _GENERATE = frozenset(vars(GenerationConfig())) | {"do_sample", "use_cache", "assistant_model"}
 
 
@@ -54,6 +56,25 @@ def split_gen_kwargs(
                 f"unknown gen_kwarg {name!r}{nearest(name, [*SETTING_NAMES, *_GENERATE, *_LENGTHS, 'until'])}"
             )
     return settings, sample, rest
+
+
+def vllm_options(options: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
+    """Return what :func:`split_gen_kwargs` leaves for a host, as vLLM takes it.
+
+    Args:
+        taken: the names of vLLM's sampling parameters.
+    Raises:
+        ConfigError: an option of transformers' ``generate`` that vLLM has not, and that asks for something.
+    """
+    own = dict(options)
+    if "min_new_tokens" in own:
+        own["min_tokens"] = own.pop("min_new_tokens")  # transformers' word, vLLM's word
+    foreign = [name for name in own if name not in (*taken, *_LENGTHS, "until", "do_sample")]
+    for name in foreign:
+        value = own.pop(name)
+        if value is not None and value != _NOTHING_ASKED.get(name):
+            raise ConfigError(f"{name}={value!r} is for --model aad: vLLM has no such option, leave it out")
+    return own
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
+from aad_plugin.harness.gen_kwargs import vllm_options
 from aad_plugin.harness.vllm_host import VLLM
 from aad_plugin.harness.vllm_replicas import Replicas, run
 from aad_plugin.pair.pickers import picker_for
@@ -134,7 +136,8 @@ class AADVLLM(PairAnswers, VLLM):
         spans = []
         self._asked, self._truncated = {}, {}
         for request in requests:
-            settings, sample, _ = self._split(request.args[1])
+            settings, sample, options = self._split(request.args[1])
+            vllm_options(options, _taken())  # refused before anything is decoded
             if settings.samples and not self._takes_seeds:
                 raise ConfigError(
                     f"strategy={settings.strategy} draws with a seed, which vLLM cannot do on a CPU while it reads prompts "
@@ -176,14 +179,13 @@ class AADVLLM(PairAnswers, VLLM):
         """Translate one request: its strategy goes along as ``extra_args``, sampling settings as vLLM's own."""
         plain = dict(gen_kwargs)
         mark, seed = plain.pop(_ANSWER_ID, None), plain.pop(_DRAW_SEED, None)
-        settings, _, options = self._split(plain)
+        settings, _, given = self._split(plain)
+        options = vllm_options(given, _taken())
         if settings.strategy == "sample":
             options |= {"temperature": settings.temperature, "top_p": settings.top_p, "do_sample": True}
             settings = settings.override(strategy="greedy")
         elif not options.get("do_sample"):
             options |= {"temperature": 0.0, "do_sample": False}  # vLLM's own default is 1
-        if "min_new_tokens" in options:
-            options["min_tokens"] = options.pop("min_new_tokens")  # transformers' word, vLLM's word
         kwargs, until, length = VLLM.modify_gen_kwargs(options, eos=eos, default_max_gen_toks=default_max_gen_toks)
         if seed is not None:
             kwargs["seed"] = seed
@@ -328,3 +330,11 @@ class AADVLLM(PairAnswers, VLLM):
         account.pop("checkpoints")
         account["self_test"] = self.proof.status
         return {**base, "aad": account}
+
+
+@functools.cache
+def _taken() -> frozenset[str]:
+    """The names of vLLM's sampling parameters."""
+    from vllm import SamplingParams
+
+    return frozenset(inspect.signature(SamplingParams).parameters)

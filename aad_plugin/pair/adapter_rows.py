@@ -166,6 +166,7 @@ class _Siblings:
     def _merge(self, place: int, name: str) -> Tensor:
         layer, weight = self.layers[place], self.bases[place].weight
         down, up = (part[name].weight.detach().to(weight.device).float() for part in (layer.lora_A, layer.lora_B))
+        # (out, in) + (out, r) @ (r, in)
         return weight.detach().float().addmm(up, down, alpha=layer.scaling[name]).to(weight.dtype)
 
     def _widen(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
@@ -196,6 +197,7 @@ class _Siblings:
             dtype = self.bases[0].weight.dtype if device.type != "cpu" else None
             downs = [weight.to(device, dtype) for weight in own]
             start = self.columns[name, 0].start
+            # (r, in) of each layer -> (all r, in)
             stack = torch.cat(downs) if downs else torch.empty(0, self.layers[0].in_features, device=device)
             self._stacks[key] = stack.t(), slice(start, start + len(stack))
         return self._stacks[key]
@@ -209,6 +211,7 @@ class _Siblings:
         wide[:, :inner] = base.weight
         for (name, owner), columns in self.columns.items():
             if owner == place and name in self.layers[place].lora_B:
+                # (out, r), beside the weight's (out, in)
                 up = self.layers[place].lora_B[name].weight.detach() * self.layers[place].scaling[name]
                 wide[:, inner:][:, columns] = up.to(wide.device)
         base.weight.data = wide[:, :inner]
@@ -229,6 +232,7 @@ class _Room:
         # Not an inference tensor, which could not be written outside that mode.
         with torch.inference_mode(False):
             self._wide = torch.empty(*x.shape[:-1], x.shape[-1] + width, dtype=x.dtype, device=x.device)
+            # (rows, T, in + width) -> (rows, T, in) and (rows, T, width), views of it
             self._own, low = self._wide.split([x.shape[-1], width], dim=-1)
             low.zero_()
         self._parts: list[tuple[slice, Tensor, Tensor]] = []
@@ -248,10 +252,10 @@ class _Room:
         self._own.copy_(x)
         if self._singles is not None and not torch.is_grad_enabled():
             for own, down, low in self._singles:
-                torch.mm(own, down, out=low)
+                torch.mm(own, down, out=low)  # (rows, in) @ (in, r) -> (rows, r)
             return self._wide
         for rows, down, low in self._parts:
-            low.copy_(x[rows].to(down.dtype) @ down)
+            low.copy_(x[rows].to(down.dtype) @ down)  # (rows, T, in) @ (in, r) -> (rows, T, r)
         return self._wide
 
 

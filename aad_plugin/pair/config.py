@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.sides import Sides
+from aad_plugin.texts.rendering import known_context
 
 
 class AlignedPairConfig(PreTrainedConfig):
@@ -44,7 +45,7 @@ def context_length(sides: Sides, others: Sequence[PreTrainedConfig] = ()) -> int
         others: configurations of models that read the texts besides.
     """
     configs = [*(model.config for model in sides.models().values()), *others]
-    known = [getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs]
+    known = [known_context(config) for config in configs]
     return min((length for length in known if length), default=None)
 
 

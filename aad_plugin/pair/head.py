@@ -113,11 +113,12 @@ class HeadInput:
         rows, tokens = candidates.rows, candidates.tokens
         if not self.gives_columns:
             return logits[rows.to(logits.device), tokens.to(logits.device)].float()
-        hidden, weight, bias = hidden.flatten(0, 1), self.head.weight, self.head.bias
+        hidden, weight, bias = hidden.flatten(0, 1), self.head.weight, self.head.bias  # (B, K, H) -> (B · K, H)
         if len(tokens) * 8 > len(weight):  # more columns than are cheaper to gather than to project
             return (logits if len(logits) else self.head(hidden))[rows, tokens].float()
         # Summed in float32: a 16-bit head rounds a logit to 1/8 and more, and a token's advantage is a difference. Both
         # sides go this way, so that equal models differ by nothing.
+        # (N, H) rows of the head times (N, H) of what it reads -> (N,)
         columns = (weight[tokens.to(weight.device)].float() * hidden[rows.to(hidden.device)].float()).sum(-1)
         return columns if bias is None else columns + bias[tokens.to(bias.device)].float()
 
@@ -125,15 +126,15 @@ class HeadInput:
         weight, bias = self.head.weight, self.head.bias
         if hidden.dtype != weight.dtype:
             return nn.functional.linear(hidden, weight, bias)
-        sums = torch.mm(hidden.flatten(0, -2), weight.t(), out_dtype=torch.float32)
+        sums = torch.mm(hidden.flatten(0, -2), weight.t(), out_dtype=torch.float32)  # (B, K, H) -> (B · K, V)
         sums = sums if bias is None else sums + bias
-        return sums.view(*hidden.shape[:-1], -1)
+        return sums.view(*hidden.shape[:-1], -1)  # (B · K, V) -> (B, K, V)
 
     def _before(self, module: nn.Module, args: tuple) -> tuple:
         hidden = args[0]
         if self._rows is not None:
             self._hidden = hidden
-            hidden = hidden[: self._rows]
+            hidden = hidden[: self._rows]  # (B, K, H) -> (rows, K, H)
         # A single row counts as contiguous whatever its strides say, and is expanded all the same: they are made anew.
         return (hidden.contiguous().flatten().view(hidden.shape), *args[1:])
 

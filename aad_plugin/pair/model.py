@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from aad_plugin.decoding import (
@@ -37,9 +36,11 @@ from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
 from aad_plugin.pair.draft_loading import load_draft
-from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
+from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.guides import Guides, Unread
+from aad_plugin.pair.host_hooks import HostHooks
 from aad_plugin.pair.loading import Parts, load_parts
+from aad_plugin.pair.option_checks import refuse_ignored
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import Plausible, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
@@ -52,24 +53,10 @@ from aad_plugin.sources.known_options import check_shortcuts
 
 logger = logging.getLogger(__name__)
 
-# Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
-_UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
-
 _NOTHING = Sparing(candidates=False, lazy=False)
-_STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
-
-# Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
-_LOGITS_ONLY = {
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "exponential_decay_length_penalty": None,
-    "guidance_scale": None,
-    "watermarking_config": None,
-    "sequence_bias": None,
-}
 
 
-class AlignedPair(PreTrainedModel, GenerationMixin):
+class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
     """A policy and its reference that decode as one causal language model.
 
     Args:
@@ -169,7 +156,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             use_cache: ignored without a cache; a pair never builds one by itself.
             logits_to_keep: positions to score, counted from the end; 0 for all.
             settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
-            **kwargs: what hosts pass to every model; tensors among them are refused (but :data:`_UNUSED`).
+            **kwargs: what hosts pass to every model; tensors among them are refused (but ``option_checks.UNUSED``).
         Returns:
             ``logits`` (B, K, V) float32 scores and the cache.
         Raises:
@@ -178,7 +165,7 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                 host that lost the cache of its own call.
         """
         cache = cache_names.take({"cache": cache, **kwargs})
-        _refuse_ignored(kwargs)
+        refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
         roles = self._roles(settings)
@@ -382,12 +369,6 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
                 "leave it out"
             )
 
-    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """Continuous batching drives one model's paged cache by itself and cannot hold a pair."""
-        raise ConfigError("continuous batching holds the cache of one model, a pair needs two: use generate() or vLLM")
-
-    init_continuous_batching = continuous_batching_context_manager = generate_batch
-
     def new_cache(self, settings: DecodingSettings | None = None, **cache_options: Any) -> Cache | None:
         """Return an empty dynamic cache for calls of :meth:`forward` with these settings; None for a pair without."""
         from transformers import DynamicCache
@@ -396,42 +377,6 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
             return None
         roles = self._cache_roles(settings or self.settings)
         return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
-
-    def _prepare_cache_for_generation(
-        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
-    ) -> None:
-        """Build what the host would build for one model, for each model of the pair."""
-        held = cache_names.take(model_kwargs)
-        if held is not None or generation_config.use_cache is False:
-            self._calls[-1].is_cached = held is not None
-            return super()._prepare_cache_for_generation(
-                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
-            )
-
-        if not self.is_cached:
-            generation_config.use_cache = model_kwargs["use_cache"] = False
-            return None
-        if generation_config.cache_implementation in _STATIC:
-            prove_use(self, "static cache")
-        if generation_mode == GenerationMode.ASSISTED_GENERATION:
-            if self._calls[-1].settings.strategy == "guided":
-                self.guides.refuse_several("a draft")
-            prove_use(self, "drafts")
-
-        def build(model: PreTrainedModel) -> Cache | None:
-            own: dict[str, Any] = {}
-            model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
-            return cache_names.take(own)
-
-        cache = self.sides.new_cache(self._cache_roles(self._calls[-1].settings), build)
-        if cache is not None and not cache_names.host_takes(cache):
-            cache = None
-        self._calls[-1].is_cached = cache is not None
-        if cache is not None:
-            model_kwargs[cache_names.host_name()] = cache
-        else:  # else the host would go on to pass the last token alone
-            generation_config.use_cache = model_kwargs["use_cache"] = False
-        return None
 
     @contextlib.contextmanager
     def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[Call]:
@@ -444,66 +389,13 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
         finally:
             self._calls.pop()
 
-    def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
-        """Let the host merge keyword arguments, a passed configuration and the model's own; refuse what has no meaning."""
-        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
-        settings = self._calls[-1].settings if self._calls else self.settings
-        if config.cache_implementation == "paged":
-            self.generate_batch()
-        if config.prompt_lookup_num_tokens:
-            self.refuse_drafts("prompt_lookup_num_tokens")
-        if self.draft is not None and self._calls:
-            _refuse_beside_drafts(config)
-            # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
-            config.prompt_lookup_num_tokens = config.num_assistant_tokens or TOKENS
-        for name, neutral in _LOGITS_ONLY.items() if settings.ranks_ratios else ():
-            value = getattr(config, name, None)
-            if value not in (None, neutral):
-                raise ConfigError(
-                    f"{name}={value!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: "
-                    f"leave it out, or use strategy='greedy'"
-                )
-        return config, model_kwargs
-
-    def _get_candidate_generator(self, generation_config: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Let a pair's own draft guess where there is one."""
-        if self.draft is None or not self._calls:
-            return super()._get_candidate_generator(generation_config, input_ids, *args, **kwargs)
-        if len(input_ids) > 1:
-            raise ConfigError(
-                f"draft_model guesses for one prompt at a time, got a batch of {len(input_ids)}: pass batch_size=1, or "
-                "leave draft_model out"
-            )
-        mask = kwargs["model_kwargs"].get("attention_mask")
-        ends = generation_config._eos_token_tensor
-        threshold = generation_config.assistant_confidence_threshold
-        return DraftReader(
-            self.draft,
-            padding=0 if mask is None else int((mask[0] == 0).sum()),
-            max_length=generation_config.max_length,
-            ends=frozenset() if ends is None else frozenset(ends.flatten().tolist()),
-            tokens=generation_config.prompt_lookup_num_tokens,
-            confidence=CONFIDENCE if threshold is None else threshold,
-        )
-
-    def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
-        """Let the running call's watch over non-finite logits end it."""
-        criteria = super()._get_stopping_criteria(*args, **kwargs)
-        if self._calls:
-            criteria.append(self._calls[-1].watch)
-        return criteria
-
     def _roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
         """The sides whose logits a step of these settings reads, the policy's first."""
-        if settings.strategy == "guided":
-            return self.guides.roles
-        if settings.needs_reference:
-            return ("policy", "reference")
-        return ("reference",) if settings.strategy == "reference" else ("policy",)
+        return self.guides.roles if settings.strategy == "guided" else settings.roles
 
     def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
         """Those that keep a cache: reward models besides."""
-        return self.guides.cache_roles if settings.strategy == "guided" else self._roles(settings)
+        return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
@@ -592,32 +484,6 @@ class AlignedPair(PreTrainedModel, GenerationMixin):
 def load_pair(pair: str | None = None, **model_args: Any) -> AlignedPair:
     """As :meth:`AlignedPair.from_pretrained`."""
     return AlignedPair.from_pretrained(pair, **model_args)
-
-
-def _refuse_ignored(arguments: dict[str, Any]) -> None:
-    """Raise for a tensor or a cache that ``forward`` would drop without a word: tokens would differ from the model's."""
-    named = {name: value for name, value in arguments.items() if isinstance(value, Tensor | Cache)}
-    ignored = [name for name, value in named.items() if name not in _UNUSED]
-    if "token_type_ids" in named and named["token_type_ids"].any():
-        ignored.append("token_type_ids")
-    if ignored:
-        raise ConfigError(f"a pair reads token ids alone and has no use for {', '.join(ignored)}: leave it out")
-
-
-def _refuse_beside_drafts(config: GenerationConfig) -> None:
-    """Raise for what draws, searches or stores otherwise than one token after the other."""
-    asked = {
-        "num_beams": (config.num_beams or 1) > 1,
-        "do_sample": bool(config.do_sample),
-        "cache_implementation": config.cache_implementation not in (None, "dynamic"),
-        "prompt_lookup_num_tokens": bool(config.prompt_lookup_num_tokens),
-        "use_cache": config.use_cache is False,
-    }
-    for name in (name for name, is_asked in asked.items() if is_asked):
-        value = getattr(config, name)
-        raise ConfigError(
-            f"draft_model guesses for plain decoding with a cache, not with {name}={value!r}: leave one out"
-        )
 
 
 def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:

@@ -106,7 +106,8 @@ class OneBase(Sides):
         **inputs: Tensor | None,
     ) -> list[Tensor]:
         with self._head.exact() if len(roles) > 1 else contextlib.nullcontext():
-            return list(self._read(roles, input_ids, cache, logits_to_keep, inputs).split(len(input_ids)))
+            rows = self._read(roles, input_ids, cache, logits_to_keep, inputs)
+            return list(rows.split(len(input_ids)))  # (S · B, K, V) -> S of (B, K, V)
 
     def plausible(
         self,

@@ -46,7 +46,8 @@ class KeyedSampler(LogitsProcessor):
         temperature: > 0. top_p: nucleus mass in (0, 1]; the token that crosses it is kept, as in transformers.
         seed: of the noise.
     Attributes:
-        logprobs: per step, (B,) float32: log-probability of the drawn token, before temperature and nucleus.
+        logprobs: step → (B,) float32: log-probability of the token drawn last at that step, before temperature and nucleus.
+            A host that guesses ahead comes back to a step whose guess it gave up.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class KeyedSampler(LogitsProcessor):
         self.temperature = temperature
         self.top_p = top_p
         self.seed = seed
-        self.logprobs: list[Tensor] = []
+        self.logprobs: dict[int, Tensor] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Map (B, V) scores to (B, V) with a single finite entry per row."""
@@ -65,7 +66,7 @@ class KeyedSampler(LogitsProcessor):
         draws = torch.tensor([uniform(self.seed, key, sample, step) for key, sample in self.keys], dtype=torch.float64)
         logits = scores.float()
         chosen = _invert(*_nucleus((logits / self.temperature).softmax(-1), self.top_p), draws.to(scores.device))
-        self.logprobs.append(logits.gather(-1, chosen[:, None]).squeeze(-1) - logits.logsumexp(-1))
+        self.logprobs[step] = logits.gather(-1, chosen[:, None]).squeeze(-1) - logits.logsumexp(-1)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
 
 

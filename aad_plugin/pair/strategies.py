@@ -136,7 +136,8 @@ def _answers(run: _Run, sample: int, picker: Picker | None, prompts: Sequence[An
         (drawn,) = run.draw(keys, range(sample, sample + 1))
         return drawn.tokens, [drawn] * num
     first = sample * settings.n
-    groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), _MAX_ROWS // num)]
+    at_once = 1 if run.guesses else _MAX_ROWS // num
+    groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), at_once)]
     candidates = [candidate for group in groups for candidate in group]
     winners = torch.stack([run.rewards(drawn, picker, prompts) for drawn in candidates]).argmax(0)
     width = max(drawn.tokens.shape[1] for drawn in candidates)
@@ -194,6 +195,11 @@ class _Run:
         self.stop = [sequence for sequence in stop if sequence not in ends]
 
     @property
+    def guesses(self) -> bool:
+        """Whether the host guesses tokens ahead, which it does for one row at a time."""
+        return bool(self.options.get("prompt_lookup_num_tokens") or self.options.get("assistant_model"))
+
+    @property
     def pad_token_id(self) -> int:
         given = self.options.get("pad_token_id", self.pair.generation_config.pad_token_id)
         return given if given is not None else self.eos[0] if self.eos else 0
@@ -247,7 +253,8 @@ class _Run:
         rows = [(key, number) for key in keys for number in numbers]
         sampler = KeyedSampler(rows, self.prompt_length, temperature=s.temperature, top_p=s.top_p, seed=s.seed)
         tokens = self.generate("greedy", len(numbers), logits_processor=LogitsProcessorList([sampler]))
-        lengths, logprobs = self._lengths(tokens), torch.stack(sampler.logprobs, dim=1)
+        lengths, steps = self._lengths(tokens), range(tokens.shape[1] - self.prompt_length)
+        logprobs = torch.stack([sampler.logprobs[step] for step in steps], dim=1)  # (B,) per step -> (B, new)
         calls = []
         for i in range(len(numbers)):
             own = slice(i, None, len(numbers))

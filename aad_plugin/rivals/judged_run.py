@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,18 @@ class JudgedRun:
         if metadata.get("judge_template"):
             load_template(str(metadata["judge_template"]))
         self.folder: Path | None = None
+        self._share: float | None = None
         self._figures: dict[str, float] = {}
         self._scores: dict[str, dict[str, float]] = {}
         self._rates: dict[str, dict[str, float]] = {}
 
     def answered_by(self, answers: Sequence[str], opponents: Sequence[str], turns: int) -> None:
-        """Say whose answers will come: the candidate first, then its rivals; who it is compared with; replies each."""
+        """Say whose answers will come: the candidate first, then its rivals; who it is compared with; replies each.
+
+        Another run begins: what was judged before is no part of it.
+        """
+        self._share = None
+        self._figures, self._scores, self._rates = {}, {}, {}
         self.answers = list(answers)
         self.opponents = list(opponents)
         self.turns = turns
@@ -86,8 +92,8 @@ class JudgedRun:
                 '--metadata \'{"output_dir": "FOLDER"}\' or AAD_OUTPUT_DIR'
             ) from e
 
-    def figures(self) -> dict[str, Callable[[list[Any]], float]]:
-        """Return name → aggregation of every figure that comes out of the judged run, each followed by its stderr.
+    def figures(self) -> list[str]:
+        """Return the name of every figure that comes out of the judged run, each followed by its stderr.
 
         None where no judge is named: rows of NaN would say nothing.
 
@@ -95,7 +101,7 @@ class JudgedRun:
         ``<m>`` takes that place in its table.
         """
         if not self.spec:
-            return {}
+            return []
         names = []
         for opponent in self.opponents:
             names.append(f"win_rate_vs_{opponent}")
@@ -107,15 +113,25 @@ class JudgedRun:
             names += [f"reward_{name}" for name in self.answers]
         elif self.metadata.get("graded") and self.spec:
             names += [f"grade_{name}" for name in self.answers]
-        return {full: self._read(full) for name in names for full in (name, f"{name}_stderr")}
+        return [full for name in names for full in (name, f"{name}_stderr")]
+
+    def figure(self, name: str, items: Sequence[Row]) -> float:
+        """One of :meth:`figures`; whichever is asked for first has the answers judged. NaN where there is none."""
+        self.judge(items)
+        return self._figures.get(name, math.nan)
 
     def values_of(self, document: str) -> Mapping[str, float]:
         """What was found of one document, by the figure's name: rewards, grades, mean p(the candidate is better)."""
         return {**self._scores.get(document, {}), **self._rates.get(document, {})}
 
     def judge(self, items: Sequence[Row]) -> float:
-        """Write the answers, judge them, keep the figures; return the share of judged comparisons, 0 without a
+        """Write the answers, judge them once, keep the figures; return the share of judged comparisons, 0 without a
         judge and NaN where judging failed."""
+        if self._share is None:
+            self._share = self._judge_once(items)
+        return self._share
+
+    def _judge_once(self, items: Sequence[Row]) -> float:
         rows = sorted(items, key=lambda item: item["id"])
         try:
             path = self._write(rows)
@@ -250,9 +266,6 @@ class JudgedRun:
         takes_one = "template" in accepted_options(self.spec)
         own = name != "grade" and "template" in parse_spec(self.spec)[2]
         return {"template": name} if name and takes_one and not own else {}
-
-    def _read(self, name: str) -> Callable[[list[Any]], float]:
-        return lambda items: self._figures.get(name, math.nan)
 
     def _say_how_to_finish(self, path: Path, why: str) -> None:
         template = self.metadata.get("judge_template")

@@ -8,9 +8,9 @@ judged run over all documents at aggregation, which lm-eval calls on the first p
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from lm_eval.api.instance import Instance
@@ -151,8 +151,9 @@ class RivalTask(GenerateTask):
         }
         if is_predict_only(self):  # --predict_only: answers are kept, nothing is judged
             return {"bypass": item}
-        # Not known before the run is judged; `fill_in_samples` writes them then.
-        values: dict[str, Any] = {"judged": item, **dict.fromkeys(self.run.figures(), math.nan)}
+        # Each judged figure is given the answers, so that it does not matter which lm-eval asks for first. What it is of
+        # this document `fill_in_samples` writes in their place.
+        values: dict[str, Any] = dict.fromkeys(["judged", *self.run.figures()], item)
         for name, texts in replies.items():
             # What follows a model's thinking; thinking that never ended is a truncated answer.
             shown = [answer_after_thinking(text) for text in texts]
@@ -175,7 +176,7 @@ class RivalTask(GenerateTask):
         return {}
 
     def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
-        """``judged`` comes first in every document's values, so the run has been judged when the others are asked."""
+        """How each metric comes out of its values; the first of the judged ones has all answers judged."""
         if is_predict_only(self):
             return {"bypass": self._kept}
         return {name: figure.aggregate for name, figure in self._figures().items()}
@@ -189,8 +190,8 @@ class RivalTask(GenerateTask):
 
     def _figures(self) -> dict[str, Figure]:
         found = {"judged": Figure(self._judged, True)}
-        for name, read in self.run.figures().items():
-            found[name] = Figure(read, None if name.endswith("_stderr") else True)
+        for name in self.run.figures():
+            found[name] = Figure(partial(self._figure, name), None if name.endswith("_stderr") else True)
         mean = get_aggregation("mean")
         for name in self.answers:
             found |= {_of(name, metric): figure for metric, figure in self.answer_figures().items()}
@@ -217,6 +218,10 @@ class RivalTask(GenerateTask):
         share = self.run.judge(items)
         self._tell_folder()
         return share
+
+    def _figure(self, name: str, items: list[Any]) -> float:
+        self._judged(items)
+        return self.run.figure(name, items)
 
     def _kept(self, items: list[Any]) -> float:
         share = self.run.keep(items)

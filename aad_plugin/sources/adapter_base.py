@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from pathlib import Path
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.marks import file_sha256
 
 logger = logging.getLogger(__name__)
 
-_READ = 1 << 20  # bytes at the end of a weights file: a tuned sibling has the same header, other numbers
+_READ = 1 << 20  # bytes at the end of a weights file
 
 
 def check_adapter_base(adapter: str, base: str, option: str) -> None:
@@ -46,10 +46,5 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
 
 def _weights(folder: Path) -> list[tuple[str, int, str]]:
     """Name, size and a digest of the end of every weights file."""
-    found = []
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            file.seek(max(0, size - _READ))
-            found.append((path.name, size, hashlib.sha256(file.read()).hexdigest()))
-    return found
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    return [(path.name, path.stat().st_size, file_sha256(path, _READ)) for path in files]

@@ -1,6 +1,7 @@
 """Chats through a tokenizer's template, also where it knows no system turn, and templates that an adapter lacks.
 
-Owns what happens when a template refuses a conversation or leaves a turn out of it. Knows nothing of models.
+Owns what happens when a template refuses a conversation or leaves a turn out of it, and how much room a configuration
+tells of. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ logger = logging.getLogger(__name__)
 
 Turn = Mapping[str, Any]
 Render = Callable[[list[dict[str, Any]]], str]
+
+
+def known_context(config: Any) -> int | None:
+    """Return the tokens that a model's configuration says it can read; None where it does not tell."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or None
 
 
 def render_chat(render: Render, messages: Sequence[Turn], place: str) -> str:

@@ -8,14 +8,20 @@ from itertools import islice
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling
-from aad_plugin.judges.kinds.local_models import check_model_options, model_mark, weight_options
+from aad_plugin.judges.kinds.local_models import (
+    LocalJudge,
+    check_model_options,
+    made_ready,
+    model_mark,
+    outputs_of,
+    weight_options,
+)
 from aad_plugin.judges.kinds.spelling import Piece, Speller
-from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.texts.messages import as_text, conversation, digest
 
 
-class ClassifierJudge(Judge):
+class ClassifierJudge(LocalJudge):
     """Pointwise judge made of a sequence-classification model with named labels.
 
     The label is the most likely one; for a multi-label model (sigmoid outputs) the most likely of those above one half,
@@ -28,11 +34,6 @@ class ClassifierJudge(Judge):
     """
 
     kind = "pointwise"
-    both_orders = False
-    template_hash: str = ""
-    fingerprint: str = ""
-    price = None
-    in_process = True
 
     def __init__(
         self,
@@ -43,7 +44,6 @@ class ClassifierJudge(Judge):
         batch_size: int = 16,
         use_safetensors: bool | None = None,
     ):
-        import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         check_model_options(device, dtype, batch_size)
@@ -55,11 +55,8 @@ class ClassifierJudge(Judge):
             raise ConfigError(f"cannot load the classifier {name!r}: {error}") from error
         if model.config.num_labels < 2:
             raise ConfigError(f"{name!r} has one output, so it is a reward model: use reward:{name}")
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        model.config.get_text_config().pad_token_id = model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.model = made_ready(model, self.tokenizer, device)
         self.speller = Speller(self.tokenizer)
-        self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
         self.choices = (*self.labels, "none")
         self.multi_label = model.config.problem_type == "multi_label_classification"
@@ -68,9 +65,6 @@ class ClassifierJudge(Judge):
         self.fingerprint = digest(
             {"kind": "classifier", "model": name, "labels": self.labels, **model_mark(dtype, name)}
         )
-
-    def prepare(self, sitting: Sitting) -> None:
-        """Nothing to find out: a classifier always answers in one way."""
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Label every answer and record the label with all probabilities."""
@@ -90,14 +84,7 @@ class ClassifierJudge(Judge):
                 )  # fmt: skip
 
     def _probabilities(self, batch: list[Question]) -> list[list[float]]:
-        import torch
-
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        own_marks = not self.tokenizer.chat_template
-        ids = [self.speller.ids(self._pieces(question), limit, own_marks=own_marks) for question in batch]
-        inputs = self.speller.padded(ids).to(self.model.device)
-        with torch.inference_mode():
-            logits = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
+        logits = outputs_of(self.model, self.speller, [self._pieces(question) for question in batch])  # (B, labels)
         return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).tolist()
 
     def _pieces(self, question: Question) -> tuple[Piece, ...]:

@@ -11,7 +11,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges.asking.requests import Reply, Request
 from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.judges.kinds.chat import Channel, ChatJudge
-from aad_plugin.judges.kinds.local_models import check_model_options, model_mark, weight_options
+from aad_plugin.judges.kinds.local_models import check_model_options, made_ready, model_mark, weight_options
 from aad_plugin.judges.kinds.spelling import Speller
 from aad_plugin.judges.sitting.sitting import Sitting
 
@@ -53,7 +53,6 @@ class _Local(Channel):
     in_process = True
 
     def __init__(self, name: str, device: str | None, dtype: str, batch_size: int, use_safetensors: bool | None):
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         options = weight_options(name, use_safetensors)
@@ -64,10 +63,8 @@ class _Local(Channel):
             raise ConfigError(f"cannot load the judge model {name!r}: {error}") from error
         if not self.tokenizer.chat_template:
             raise ConfigError(f"the judge model {name!r} has no chat template; choose an instruction-tuned model")
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.model = made_ready(model, self.tokenizer, device)
         self.speller = Speller(self.tokenizer)
-        self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.name = name
         self.batch_size = batch_size
 

@@ -1,19 +1,37 @@
-"""What judges in this process share: checks of a model's options, and a mark of the files that make the model."""
+"""What judges in this process share: checks of a model's options, padding, one forward, and a mark of the model's files."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.marks import file_sha256
+from aad_plugin.judges.kinds.spelling import Piece, Speller
+from aad_plugin.judges.sitting.judge import Judge
+from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.known_options import safetensors_only
+from aad_plugin.texts.rendering import known_context
 
 _SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
 # What trainers and converters leave beside a model; a copy without these is the same judge.
 _NOT_THE_MODEL = (
     "training_args.bin", "trainer_state.json", "optimizer.bin", "scheduler.bin", "all_results.json", "manifest.json"
 )  # fmt: skip
+
+
+class LocalJudge(Judge):
+    """A judge that is a model in this process, which sees one answer at a time: no prompt, no price, nothing to swap."""
+
+    both_orders = False
+    template_hash: str = ""
+    fingerprint: str = ""
+    price = None
+    in_process = True
+
+    def prepare(self, sitting: Sitting) -> None:
+        """Nothing to find out: it always answers in one way."""
 
 
 def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:
@@ -29,8 +47,7 @@ def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:
             continue
         for path in sorted(Path(folder).iterdir()):
             if path.suffix in _SUFFIXES and path.name not in _NOT_THE_MODEL and path.is_file():
-                with path.open("rb") as content:
-                    marks.append([path.name, hashlib.file_digest(content, "sha256").hexdigest()])
+                marks.append([path.name, file_sha256(path)])
     return {"dtype": dtype, "files": marks}
 
 
@@ -41,6 +58,28 @@ def weight_options(name: str, use_safetensors: bool | None) -> dict[str, Any]:
         ConfigError: a folder holds its weights as pickles alone.
     """
     return safetensors_only(name, {} if use_safetensors is None else {"use_safetensors": use_safetensors})
+
+
+def made_ready(model: Any, tokenizer: Any, device: str | None) -> Any:
+    """Return the model in eval mode on its device, None being the GPU where there is one; both know how to pad."""
+    import torch
+
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def outputs_of(model: Any, speller: Speller, texts: Sequence[tuple[Piece, ...]]) -> Any:
+    """Return (B, outputs) float32 logits of a sequence classification; a text beyond the context loses its beginning."""
+    import torch
+
+    # A chat template writes its own special tokens.
+    own_marks = not speller.tokenizer.chat_template
+    ids = [speller.ids(text, known_context(model.config), own_marks=own_marks) for text in texts]
+    batch = speller.padded(ids).to(model.device)
+    with torch.inference_mode():
+        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
 
 
 def check_model_options(device: str | None, dtype: str, batch_size: int) -> None:

@@ -18,9 +18,15 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling
-from aad_plugin.judges.kinds.local_models import check_model_options, model_mark, weight_options
+from aad_plugin.judges.kinds.local_models import (
+    LocalJudge,
+    check_model_options,
+    made_ready,
+    model_mark,
+    outputs_of,
+    weight_options,
+)
 from aad_plugin.judges.kinds.spelling import Piece, Speller
-from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.texts.messages import Messages, Reply, conversation, digest
@@ -53,7 +59,6 @@ class RewardModel:
         Raises:
             ConfigError: nothing is there, or the model does not end in exactly one score.
         """
-        import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         base, adapter = _parts(spec)
@@ -76,13 +81,9 @@ class RewardModel:
             raise ConfigError(
                 f"a reward model has one output, {spec!r} has {model.config.num_labels}; use classifier:{spec}"
             )
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
         tokenizer.padding_side = "right"
         tokenizer.truncation_side = "left"
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device).eval(), tokenizer, spec)
+        return cls(made_ready(model, tokenizer, device), tokenizer, spec)
 
     def score_answers(self, prompts: Sequence[Any], answers: Sequence[str]) -> list[float]:
         """As :meth:`score`, of one answer per prompt."""
@@ -111,20 +112,12 @@ class RewardModel:
         return self.speller.plain("\n\n".join(message["content"] for message in messages))
 
     def _forward(self, texts: list[tuple[Piece, ...]], batch_size: int) -> list[float]:
-        import torch
-
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        # A chat template writes its own special tokens.
-        own_marks = not self.tokenizer.chat_template
         by_length = sorted(range(len(texts)), key=lambda i: sum(len(text) for text, _ in texts[i]), reverse=True)
         scores = [0.0] * len(texts)
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
-            ids = [self.speller.ids(texts[i], limit, own_marks=own_marks) for i in rows]
-            batch = self.speller.padded(ids).to(self.model.device)
-            with torch.inference_mode():
-                logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            for i, value in zip(rows, logits[:, 0].float().tolist(), strict=True):
+            found = outputs_of(self.model, self.speller, [texts[i] for i in rows])[:, 0].tolist()  # (B, 1) -> B
+            for i, value in zip(rows, found, strict=True):
                 scores[i] = value
         return scores
 
@@ -135,15 +128,10 @@ def load_scorer(spec: str, device: str | None = None) -> RewardModel:
     return RewardModel.load(spec.removeprefix("reward:"), device=device)
 
 
-class RewardJudge(Judge):
+class RewardJudge(LocalJudge):
     """Pairwise judge made of a reward model. Options: device, dtype, batch_size, use_safetensors."""
 
     kind = "pairwise"
-    both_orders = False
-    template_hash: str = ""
-    fingerprint: str = ""
-    price = None
-    in_process = True
 
     def __init__(
         self,
@@ -159,9 +147,6 @@ class RewardJudge(Judge):
         self.batch_size = batch_size
         self.reward_model = RewardModel.load(name, device=device, dtype=dtype, use_safetensors=use_safetensors)
         self.fingerprint = digest(reward_mark(name, dtype))
-
-    def prepare(self, sitting: Sitting) -> None:
-        """Nothing to find out: a reward model always answers in one way."""
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Score both texts of every question and record sigmoid(first - second)."""

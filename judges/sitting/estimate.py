@@ -44,7 +44,12 @@ def estimate(
     seed: int = 0,
     repeats: int = 0,
 ) -> Estimate:
-    """Estimate what `compare` or `grade` with the same arguments would ask. Asks, writes and waits for nothing."""
+    """Estimate what `compare` or `grade` with the same arguments would ask. Asks, writes and waits for nothing.
+
+    Returns:
+        requests and tokens not yet in the store, their cost in the currency of the judge's price (None without one), and
+        the smallest win-rate difference that so many items could show.
+    """
     judge = completed(judge)
     requests = prompt_tokens = completion_tokens = 0
     most = 0.0

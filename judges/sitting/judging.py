@@ -65,7 +65,12 @@ def grade(
     seed: int = 0,
     **sitting: Any,
 ) -> list[Verdict]:
-    """Judge answers one by one with a pointwise judge: `Verdict.grade` or `.label`. All else as in `compare`."""
+    """Judge answers one by one with a pointwise judge: `Verdict.grade` (1 to 10) or `.label`. Blocks on the judge.
+
+    Args, Raises: as for :func:`compare`.
+    Returns:
+        one verdict per answer, in order; one without grade and label says why it is unjudged.
+    """
     return _judge(answers, judge, "pointwise", output_dir, progress, seed, 0, sitting)
 
 

@@ -16,14 +16,10 @@ from aad_plugin.explain.texts import answer_pieces
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.recorder import MAX_PLAUSIBLE
 from tests.pairs import KINDS, toy_pair
-from tests.toys import byte_tokenizer
+from tests.toys import byte_tokenizer, log_softmax
 
 STRATEGIES = ("aad", "greedy", "reference", "eft", "sample", "best_of_3")
 PROMPT = "hello there"
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    return logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -36,7 +32,7 @@ def test_every_figure_is_what_the_naive_readers_say(kind, strategy):
     prefix = encode_prompts(toy.pair, [PROMPT])[0][0].tolist()
     total = 0.0
     for step in found.steps:
-        policy, reference = (_log_softmax(read(prefix)[: toy.pair.vocab_size]) for read in (toy.policy, toy.reference))
+        policy, reference = (log_softmax(read(prefix)[: toy.pair.vocab_size]) for read in (toy.policy, toy.reference))
         chosen = step.chosen.id
         assert step.chosen.log_policy == pytest.approx(policy[chosen], abs=1e-4)
         assert step.chosen.log_reference == pytest.approx(reference[chosen], abs=1e-4)
@@ -83,7 +79,7 @@ def test_a_given_answer_is_scored_token_by_token(kind):
     prefix = encode_prompts(toy.pair, [PROMPT])[0][0].tolist()
     assert [step.chosen.text for step in found.steps] == list("given")
     for step in found.steps:
-        policy, reference = (_log_softmax(read(prefix)[: toy.pair.vocab_size]) for read in (toy.policy, toy.reference))
+        policy, reference = (log_softmax(read(prefix)[: toy.pair.vocab_size]) for read in (toy.policy, toy.reference))
         assert step.chosen.advantage == pytest.approx(policy[step.chosen.id] - reference[step.chosen.id], abs=1e-4)
         assert step.num_plausible == (policy >= policy.max() + np.log(0.3)).sum()
         prefix.append(step.chosen.id)

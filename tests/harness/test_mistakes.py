@@ -9,6 +9,7 @@ import pytest
 
 from aad_plugin.errors import BackendMissing, ConfigError
 from aad_plugin.harness import registration
+from aad_plugin.harness.gen_kwargs import vllm_options
 
 OPTIONS = {"model": "aad", "model_args": "pair=demo", "tasks": "aad_demo_dialogue"}
 
@@ -104,3 +105,19 @@ def test_our_tasks_alone_are_looked_up_without_reading_lm_evals(monkeypatch):
             config.process_tasks()
             assert config.tasks == (tasks if isinstance(tasks, list) else tasks.split(","))
     assert read == [False] * 4
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 2}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str
+)
+def test_vllm_is_not_asked_for_what_only_transformers_has(options):
+    """vLLM's own error was a traceback about unexpected keywords."""
+    (name, value), *_ = options.items()
+    with pytest.raises(ConfigError) as error:
+        vllm_options(options, ("temperature", "min_tokens"))
+    assert str(error.value) == f"{name}={value!r} is for --model aad: vLLM has no such option, leave it out"
+
+
+def test_what_asks_for_nothing_is_not_handed_to_vllm():
+    given = {"num_beams": 1, "use_cache": True, "min_new_tokens": 3, "until": [], "max_gen_toks": 9}
+    assert vllm_options(given, ("min_tokens",)) == {"min_tokens": 3, "until": [], "max_gen_toks": 9}

@@ -14,7 +14,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.judges.sitting.store import Store
 from aad_plugin.judges.statistics.results import read_verdicts
-from aad_plugin.rivals.rival_task import is_degenerate
+from aad_plugin.rivals.rival_task import RivalTask, is_degenerate
 from tests.toys import PAD, VOCAB, byte_tokenizer
 
 TASK = "aad_demo_dialogue"
@@ -52,7 +52,15 @@ def rows(tmp_path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_judged_run(checkpoints, tmp_path, reward_model):
+def test_a_judged_run(checkpoints, tmp_path, reward_model, monkeypatch):
+    """Whichever figure is asked for first: they were NaN unless "judged" was."""
+    process = RivalTask.process_results
+
+    def judged_last(*given):
+        values = process(*given)
+        return {**{name: value for name, value in values.items() if name != "judged"}, "judged": values["judged"]}
+
+    monkeypatch.setattr(RivalTask, "process_results", judged_last)
     results = run(checkpoints, tmp_path, {"judge": f"reward:{reward_model}"})
     metrics = results["results"][TASK]
     answers = rows(tmp_path)

@@ -204,7 +204,7 @@ def test_a_reward_model_is_asked_about_candidates_and_no_other_road_is_taken(che
     beams = options | {"num_beams": 2, "pad_token_id": PAD}
     found = pair.generate(ids, attention_mask=mask, **beams)
     assert torch.equal(found, pair.generate(ids, attention_mask=mask, **beams, use_cache=False))
-    with pytest.raises(ConfigError, match="asked about one token at a time, a draft reads several"):
+    with pytest.raises(ConfigError, match="asked about one token at a time, prompt_lookup_num_tokens reads several"):
         pair.generate(ids[:1], prompt_lookup_num_tokens=3, **options)
 
 

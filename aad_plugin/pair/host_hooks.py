@@ -1,0 +1,129 @@
+"""What transformers' ``generate`` calls back while it decodes with a pair: its options, caches, guesses and ends.
+
+Owns the names that the host gives these steps. Knows nothing of scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.generation.configuration_utils import GenerationMode
+
+from aad_plugin.pair import cache_names
+from aad_plugin.pair.call import Call
+from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
+from aad_plugin.pair.guides import Guides
+from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
+from aad_plugin.pair.proof import prove_use
+from aad_plugin.pair.reading import Role
+from aad_plugin.pair.sides import Sides
+from aad_plugin.settings import DecodingSettings
+
+
+class HostHooks(GenerationMixin):
+    """Base of :class:`aad_plugin.pair.model.AlignedPair`, which owns the attributes."""
+
+    sides: Sides
+    settings: DecodingSettings
+    draft: Draft | None
+    guides: Guides
+    is_cached: bool
+    _calls: list[Call]
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Continuous batching drives one model's paged cache by itself and cannot hold a pair."""
+        refuse_batching()
+
+    init_continuous_batching = continuous_batching_context_manager = generate_batch
+
+    def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """Who keeps a cache while such settings decode."""
+        raise NotImplementedError
+
+    def refuse_drafts(self, option: str) -> None:
+        """Raise ConfigError where ``option`` asks a cache to take back tokens that it cannot take back."""
+        raise NotImplementedError
+
+    def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the host merge keyword arguments, a passed configuration and the model's own; refuse what has no meaning."""
+        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        check_config(config, self._calls[-1].settings if self._calls else self.settings)
+        if config.prompt_lookup_num_tokens:
+            self.refuse_drafts("prompt_lookup_num_tokens")
+        if self.draft is not None and self._calls:
+            check_beside_draft(config)
+            # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
+            config.prompt_lookup_num_tokens = config.num_assistant_tokens or TOKENS
+        return config, model_kwargs
+
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    ) -> None:
+        """Build what the host would build for one model, for each model of the pair."""
+        guesses = generation_mode == GenerationMode.ASSISTED_GENERATION
+        if guesses:
+            looked_up = generation_config.prompt_lookup_num_tokens
+            option = "draft_model" if self.draft else "prompt_lookup_num_tokens" if looked_up else "assistant_model"
+            check_guessing(generation_config, option, batch_size)
+            if self._calls[-1].settings.strategy == "guided":
+                self.guides.refuse_several(option)
+        held = cache_names.take(model_kwargs)
+        if held is not None or generation_config.use_cache is False:
+            self._calls[-1].is_cached = held is not None
+            return super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+            )
+
+        if not self.is_cached:
+            generation_config.use_cache = model_kwargs["use_cache"] = False
+            return None
+        if generation_config.cache_implementation in STATIC:
+            prove_use(self, "static cache")
+        if guesses:
+            prove_use(self, "drafts")
+
+        def build(model: PreTrainedModel) -> Cache | None:
+            own: dict[str, Any] = {}
+            model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
+            return cache_names.take(own)
+
+        cache = self.sides.new_cache(self._cache_roles(self._calls[-1].settings), build)
+        if cache is not None and not cache_names.host_takes(cache):
+            cache = None
+        self._calls[-1].is_cached = cache is not None
+        if cache is not None:
+            model_kwargs[cache_names.host_name()] = cache
+        else:  # else the host would go on to pass the last token alone
+            generation_config.use_cache = model_kwargs["use_cache"] = False
+        return None
+
+    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
+        """Never: on a GPU the host compiles what reads a static cache, and a pair's forward would be compiled anew at each
+        step, since it keeps an account of them."""
+        return False
+
+    def _get_candidate_generator(self, generation_config: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Let a pair's own draft guess where there is one."""
+        if self.draft is None or not self._calls:
+            return super()._get_candidate_generator(generation_config, input_ids, *args, **kwargs)
+        mask = kwargs["model_kwargs"].get("attention_mask")
+        ends = generation_config._eos_token_tensor
+        threshold = generation_config.assistant_confidence_threshold
+        return DraftReader(
+            self.draft,
+            padding=0 if mask is None else int((mask[0] == 0).sum()),
+            max_length=generation_config.max_length,
+            ends=frozenset() if ends is None else frozenset(ends.flatten().tolist()),
+            tokens=generation_config.prompt_lookup_num_tokens,
+            confidence=CONFIDENCE if threshold is None else threshold,
+        )
+
+    def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the running call's watch over non-finite logits end it."""
+        criteria = super()._get_stopping_criteria(*args, **kwargs)
+        if self._calls:
+            criteria.append(self._calls[-1].watch)
+        return criteria

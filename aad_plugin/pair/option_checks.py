@@ -1,0 +1,96 @@
+"""Options of ``generate`` and ``forward`` that a pair cannot have, or not beside each other: refused in one line each.
+
+docs/combinations.md is the table of what is refused and what is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.cache_utils import Cache
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair import cache_names
+from aad_plugin.settings import DecodingSettings
+
+STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
+
+# Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
+UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
+
+# Options of `generate` that rescale a logit by its sign or add to it: defined on logits, not on log-ratios.
+_LOGITS_ONLY = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": None,
+    "watermarking_config": None,
+    "sequence_bias": None,
+}
+
+
+def refuse_ignored(arguments: dict[str, Any]) -> None:
+    """Raise for a tensor or a cache that ``forward`` would drop without a word: tokens would differ from the model's."""
+    named = {name: value for name, value in arguments.items() if isinstance(value, Tensor | Cache)}
+    ignored = [name for name, value in named.items() if name not in UNUSED]
+    if "token_type_ids" in named and named["token_type_ids"].any():
+        ignored.append("token_type_ids")
+    if ignored:
+        raise ConfigError(f"a pair reads token ids alone and has no use for {', '.join(ignored)}: leave it out")
+
+
+def refuse_batching() -> None:
+    """Raise for continuous batching."""
+    raise ConfigError("continuous batching holds the cache of one model, a pair needs two: use generate() or vLLM")
+
+
+def check_config(config: GenerationConfig, settings: DecodingSettings) -> None:
+    """Raise ConfigError for options that have no meaning for a pair, or none for this strategy."""
+    if config.cache_implementation == "paged":
+        refuse_batching()
+    if config.compile_config is not None:
+        raise ConfigError(
+            "compile_config compiles the forward of one model, and a pair's steps differ in what they read: leave it out"
+        )
+    for name, neutral in _LOGITS_ONLY.items() if settings.ranks_ratios else ():
+        value = getattr(config, name, None)
+        if value not in (None, neutral):
+            raise ConfigError(
+                f"{name}={value!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: "
+                f"leave it out, or use strategy='greedy'"
+            )
+
+
+def check_beside_draft(config: GenerationConfig) -> None:
+    """Raise ConfigError for what draws, searches or stores otherwise than a pair's own draft can serve."""
+    asked = {
+        "num_beams": (config.num_beams or 1) > 1,
+        "do_sample": bool(config.do_sample),
+        "cache_implementation": config.cache_implementation not in (None, "dynamic"),
+        "prompt_lookup_num_tokens": bool(config.prompt_lookup_num_tokens),
+        "use_cache": config.use_cache is False,
+    }
+    for name in (name for name, is_asked in asked.items() if is_asked):
+        value = getattr(config, name)
+        raise ConfigError(
+            f"draft_model guesses for plain decoding with a cache, not with {name}={value!r}: leave one out"
+        )
+
+
+def check_guessing(config: GenerationConfig, option: str, batch_size: int) -> None:
+    """Raise ConfigError where guesses, by whatever option, meet a batch or a cache that they cannot be taken back from."""
+    if batch_size > 1:
+        raise ConfigError(
+            f"{option} guesses for one prompt at a time, got a batch of {batch_size}: pass batch_size=1, or "
+            f"leave {option} out"
+        )
+    for name, is_asked in (
+        ("use_cache", config.use_cache is False),
+        ("cache_implementation", config.cache_implementation in STATIC),
+    ):
+        if is_asked:
+            raise ConfigError(
+                f"{option} needs a cache that takes back tokens, not {name}={getattr(config, name)!r}: leave one out"
+            )
