@@ -1,10 +1,10 @@
 """Does a loss that makes a better policy make a better advantage? Train one policy per loss from one start, then compare.
 
-python -m experiments.losses --work runs/losses --prompts alpaca_eval.json --oracle reward:my/other-reward-model
+python -m experiments.demo_pair.losses --work runs/losses --prompts alpaca_eval.json --oracle reward:my/other-reward-model
     eight losses on the demo base and the demo pair's preferences, 200 prompts × 64 tokens; then, for the two with the
     best AAD reward, two more seeds. The same command goes on after a kill, from TRL's last whole checkpoint and answer by
     answer.
-python -m experiments.losses … --base DIR --trl "--max_steps 3" --num-prompts 4 --losses sigmoid,orpo
+python -m experiments.demo_pair.losses … --base DIR --trl "--max_steps 3" --num-prompts 4 --losses sigmoid,orpo
     a rehearsal on something tiny
 
 The oracle should have been trained on other preferences than the policies; `aad study` warns of what it knows.
@@ -89,7 +89,9 @@ def _sets(options: argparse.Namespace) -> tuple[Path, Path]:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.losses", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m experiments.demo_pair.losses",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of policies, rows and tables")
     parser.add_argument("--prompts", required=True, help="as `aad study` reads them")
