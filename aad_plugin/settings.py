@@ -1,4 +1,5 @@
-"""How to decode: one frozen record of strategy, alpha, n, picker, eft_scale, temperature, top_p and seed.
+"""How to decode: one frozen record of strategy, alpha, n, picker, eft_scale, expo_scale, temperature, top_p and
+seed.
 
 Owns names, defaults, ranges and the precedence request > model_args > pair folder > the paper's default. Knows nothing
 of models. Imports neither torch nor transformers.
@@ -28,6 +29,7 @@ STRATEGIES: dict[str, str] = {
     "best_of_n": "n samples of the policy, the picker's favourite wins",
     "eft": "emulated fine-tuning: argmax of log π_reference + eft_scale · (log π_policy − log π_reference)",
     "guided": "the largest log π_policy + guide_scale · (log g − log g_reference) within the policy's plausible set",
+    "expo": "one model of extrapolated weights: argmax at θ_policy + expo_scale · (θ_policy − θ_reference)",
 }
 
 # The only strategies that a setting can reach. Whatever is not listed here is taken to change every answer.
@@ -38,6 +40,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "eft_scale": ("eft",),
     "guide_scale": ("guided",),
     "guide_top_k": ("guided",),
+    "expo_scale": ("expo",),
     "temperature": ("sample", "best_of_n"),
     "top_p": ("sample", "best_of_n"),
     "seed": ("sample", "best_of_n"),
@@ -64,6 +67,8 @@ class DecodingSettings:
             (arXiv 2401.08565).
         guide_top_k: candidates of a step that a sequence reward model is asked about, at most, >= 1. Default 10 (ARGS,
             arXiv 2402.01694).
+        expo_scale: strength of ``expo``, finite, >= 0; 0 is plain greedy. Default 0.5, what ExPO's authors (arXiv
+            2404.16792) settled on for Tülu-2-DPO.
         temperature: of ``sample`` and ``best_of_n``, > 0. Default 1.
         top_p: nucleus of ``sample`` and ``best_of_n``, in (0, 1]. Default 0.95.
         seed: of the sampling noise, together with prompt, sample number and step.
@@ -76,6 +81,7 @@ class DecodingSettings:
     eft_scale: float = 1.5
     guide_scale: float | tuple[float, ...] = 1.0
     guide_top_k: int = 10
+    expo_scale: float = 0.5
     temperature: float = 1.0
     top_p: float = 0.95
     seed: int = 1234
@@ -91,6 +97,7 @@ class DecodingSettings:
         self._number("eft_scale", lambda v: v >= 0, "at least 0")
         object.__setattr__(self, "guide_scale", _scales(self.guide_scale))
         self._integer("guide_top_k", 1)
+        self._number("expo_scale", lambda v: v >= 0, "at least 0")
         self._number("temperature", lambda v: v > 0, "above 0 (strategy=greedy is the limit 0)")
         self._number("top_p", lambda v: 0 < v <= 1, "in (0, 1]")
         self._integer("n", 1)
@@ -99,6 +106,8 @@ class DecodingSettings:
             raise ConfigError(f"picker must be 'implicit' or 'reward:<model>', got {self.picker!r}")
         if self.strategy == "eft" and self.eft_scale == 1:
             logger.warning("eft_scale=1 is plain greedy decoding of the policy; try a value above 1")
+        if self.strategy == "expo" and self.expo_scale == 0:
+            logger.warning("expo_scale=0 is plain greedy decoding of the policy; try a value above 0")
 
     @property
     def samples(self) -> bool:
@@ -120,7 +129,7 @@ class DecodingSettings:
         """Whose logits a decoding step reads, the policy's first; what guides read besides, the pair knows."""
         if self.needs_reference:
             return ("policy", "reference")
-        return ("reference",) if self.strategy == "reference" else ("policy",)
+        return {"reference": ("reference",), "expo": ("expo",)}.get(self.strategy, ("policy",))
 
     def override(self, **changes: Any) -> DecodingSettings:
         """Return a copy in which every given value that is not None replaces the present one.
@@ -203,5 +212,5 @@ def _is_number(text: str) -> bool:
 
 SETTING_NAMES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(DecodingSettings))
 
-TOKEN_SETTINGS = ("alpha", "eft_scale", "guide_scale", "guide_top_k")
+TOKEN_SETTINGS = ("alpha", "eft_scale", "expo_scale", "guide_scale", "guide_top_k")
 """Settings that a step of token-by-token decoding reads."""

@@ -44,9 +44,10 @@ class Asked:
         str | None,
         typer.Option("--from", help="Saved answers instead: samples_aad_alpaca_eval_*.jsonl, a folder; #strategy."),
     ] = None
-    strategy: Annotated[str | None, _decoding("aad, greedy, reference, sample, best_of_<n>, eft.")] = None
+    strategy: Annotated[str | None, _decoding("aad, greedy, reference, sample, best_of_<n>, eft, expo.")] = None
     alpha: Annotated[float | None, _decoding("Plausibility threshold in (0, 1]; default 0.1.")] = None
     eft_scale: Annotated[float | None, _decoding("Strength of eft; default 1.5.")] = None
+    expo_scale: Annotated[float | None, _decoding("Strength of expo; default 0.5.")] = None
     picker: Annotated[str | None, _decoding("Picker of best_of_n: implicit or reward:<model>.")] = None
     top_p: Annotated[float | None, _decoding("Nucleus of sample and best_of_n; default 0.95.")] = None
     seed: Annotated[int | None, _decoding("Seed of sampling strategies.")] = None
@@ -100,7 +101,7 @@ def _source(named: NamedPair, asked: Asked) -> Any:
     from aad_plugin.alpaca.from_pair import FromPair
 
     model_args = dict(named.arguments)
-    names = ("strategy", "alpha", "eft_scale", "picker", "temperature", "top_p", "seed")
+    names = ("strategy", "alpha", "eft_scale", "expo_scale", "picker", "temperature", "top_p", "seed")
     return FromPair(
         model_args.pop("pair", None), engine=asked.engine, model_args=model_args, max_new_tokens=asked.max_new_tokens,
         batch_size=asked.batch_size, folder=asked.output / "answers",

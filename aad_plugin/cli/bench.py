@@ -138,7 +138,15 @@ def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int],
     told = str(named.arguments.get("dtype", "auto"))
     dtype = "bfloat16" if told == "auto" else told
     contestants = vllm.contestants(
-        pair.prepare(["--dtype", dtype]), pair.source, prompts, names, sizes, asked.max_new_tokens, dtype, asked.eager
+        pair.prepare(["--dtype", dtype]),
+        pair.source,
+        prompts,
+        names,
+        sizes,
+        asked.max_new_tokens,
+        dtype,
+        asked.eager,
+        pair.settings.expo_scale,
     )
     found = rows(interleave(contestants, asked.rounds, rest=vllm.REST), vllm.BASELINES, vllm.NAIVE)
     return Found(found, {"parts": pair.source.parts(), "dtype": dtype}, told)

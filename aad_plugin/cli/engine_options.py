@@ -59,6 +59,11 @@ def asked_pair(named: NamedPair, alpha: float | None) -> AskedPair:
     settings = take_settings(given, source.settings).override(alpha=alpha)
     dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
     asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", None))
+    if settings.strategy == "expo":
+        raise ConfigError(
+            f"expo is one model and needs no pair on vLLM: aad pairs save … --expo --expo-scale {settings.expo_scale:g} "
+            "--whole FOLDER writes it, and vllm serve FOLDER serves it"
+        )
     if given:
         raise ConfigError(
             f"unknown in --model-args: {', '.join(given)}; options of the engine follow the pair, as for vllm serve "

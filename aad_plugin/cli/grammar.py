@@ -24,6 +24,8 @@ _KEPT: dict[str, str] = {
     "eval": "what --model aad answered and a judge judged is kept; the same command goes on there",
     "generate": "the answers of finished strategies stand above or in --output; the same command starts anew",
     "run-batch": "nothing is kept; the same command starts anew",
+    "distill": "training's last checkpoint and every answer so far are kept in --output; the same command goes on there",
+    "rl": "training's last checkpoint and every answer so far are kept in --output; the same command goes on there",
     "iterate": "finished steps and answers are kept in --output; the same command goes on there",
     "synthesize": "every answer so far is kept in --output; the same command goes on there",
     "study": "every answer and score so far is kept in --output; the same command goes on there",

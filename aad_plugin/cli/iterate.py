@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
-from aad_plugin.errors import ConfigError
+from aad_plugin.cli.trl_words import trl_words
 
 
 def _synthesis(text: str) -> Any:
@@ -78,7 +77,7 @@ def iterate(
         training=recipe_path(recipe),
         oracle=oracle,
         picker=picker,
-        trl_arguments=_words(trl),
+        trl_arguments=trl_words(trl, "iterate"),
         rounds=rounds,
         engine=check_engine(engine),
         batch_size=batch_size,
@@ -86,13 +85,3 @@ def iterate(
     run_rounds(output, plan, named.arguments)
     typer.echo((output / "rounds.md").read_text(encoding="utf-8"))
     typer.echo(f"every round's pair, its data and its answers: {output}")
-
-
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(shlex.split(text))
-    for word in words:
-        if word.split("=")[0] == "--hub_token":
-            raise ConfigError("--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment")
-        if word.split("=")[0] in ("--config", "--model_name_or_path", "--dataset_name", "--output_dir"):
-            raise ConfigError(f"--trl: {word} is set by aad iterate itself; leave it out")
-    return words

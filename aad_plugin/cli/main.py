@@ -22,6 +22,8 @@ _COMMANDS = {
     "serve": ("aad_plugin.cli.serve", "serve"),
     "run-batch": ("aad_plugin.cli.run_batch", "run_batch"),
     "bench": ("aad_plugin.cli.bench", "bench"),
+    "distill": ("aad_plugin.cli.distill", "distill"),
+    "rl": ("aad_plugin.cli.rl", "rl"),
     "iterate": ("aad_plugin.cli.iterate", "iterate"),
     "synthesize": ("aad_plugin.cli.synthesize", "synthesize"),
     "study": ("aad_plugin.cli.study", "study"),

@@ -150,13 +150,33 @@ def _proof(proof: Any) -> str:
 def save(
     named: NamedPair,
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
+    expo: Annotated[
+        bool,
+        typer.Option(
+            "--expo", help="Write one model instead: θ_policy + scale · (θ_policy − θ_reference), for any host."
+        ),
+    ] = False,
+    expo_scale: Annotated[float | None, typer.Option(help="Of --expo; default 0.5.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With --expo: a full checkpoint also where an adapter would do.")
+    ] = False,
 ) -> None:
-    """Write a pair folder: configuration, adapters, pointers to checkpoints; no copied weights."""
+    """Write a pair folder (configuration, adapters, pointers to checkpoints; no copied weights), or one model of it."""
     from aad_plugin.settings import DecodingSettings
     from aad_plugin.sources.arguments import take_source
     from aad_plugin.sources.folder import write_pair_folder
 
     arguments = dict(named.arguments)
     source = take_source(arguments)
-    settings = DecodingSettings().override(**source.settings).override(**arguments)
-    typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")
+    dtype = str(arguments.pop("dtype", "auto")) if expo else "auto"
+    settings = DecodingSettings().override(**source.settings).override(**arguments, expo_scale=expo_scale)
+    if not expo:
+        if whole:
+            raise ConfigError("--whole says how --expo writes its model: add --expo, or leave it out")
+        typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")
+        return
+    from aad_plugin.sources.extrapolating import save_expo
+
+    kind = save_expo(source, settings.expo_scale, output, dtype=dtype, whole=whole)
+    where = f"an adapter on {source.base}" if kind == "adapter" else "a checkpoint"
+    typer.echo(f"saved {output}, {where} at expo_scale {settings.expo_scale:g}; any host loads it without this package")

@@ -51,6 +51,8 @@ class Asked:
     eft_scale: Annotated[float, typer.Option(help="Scale of EFT on the test prompts.")] = 1.5
     alphas: Annotated[str, typer.Option(help="Values to try on the dev split.")] = "0.01,0.05,0.1,0.2,0.5"
     eft_scales: Annotated[str, typer.Option(help="Values to try on the dev split.")] = "1.25,1.5,2,4,8"
+    expo_scale: Annotated[float, typer.Option(help="Of the table's ExPO; 0 leaves it and its sweep out.")] = 0.5
+    expo_scales: Annotated[str, typer.Option(help="Swept on the dev split.")] = "0.25,0.5,1,2"
     num_beams: Annotated[int, typer.Option(help="Beams of AAD's beam search; 0 for none.")] = 4
     guide_scale: Annotated[
         str | None, typer.Option(help="Of one more row by the pair's guides (--guide); 1+0.5 for two.")
@@ -78,7 +80,7 @@ class Asked:
 @names_a_pair
 @takes(asked=Asked)
 def study(named: NamedPair, asked: Asked) -> None:
-    """Compare greedy, best_of_N, EFT and AAD by an oracle's reward. After a kill, run it again: it continues."""
+    """Compare greedy, best_of_N, EFT, ExPO and AAD by an oracle's reward. After a kill, run it again: it continues."""
     if asked.tables_only:
         has_pairs = asked.pairs or (asked.output / "pairs.json").is_file()
         write_pairs(asked.output) if has_pairs else _write(asked.output)
@@ -127,7 +129,9 @@ def _plan(asked: Asked, prompts: str, oracle: str) -> StudyPlan:
         seeds=_numbers("--seeds", asked.seeds, int), alpha=asked.alpha, eft_scale=asked.eft_scale,
         alphas=_numbers("--alphas", asked.alphas, float), eft_scales=_numbers("--eft-scales", asked.eft_scales, float),
         num_beams=asked.num_beams, wrong_reference=asked.wrong_reference, max_new_tokens=asked.max_new_tokens,
-        batch_size=asked.batch_size, guide_scale=None if scale is None else scale.guide_scale,
+        guide_scale=None if scale is None else scale.guide_scale,
+        batch_size=asked.batch_size, expo_scale=asked.expo_scale or None,
+        expo_scales=_numbers("--expo-scales", asked.expo_scales, float) if asked.expo_scale else (),
     )  # fmt: skip
 
 

@@ -106,4 +106,5 @@ def _note(pair: NamedPair) -> str:
     match = _TRAINED.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
     if match is None:
         return ""
-    return f"trained by {match[1]}, which knows no reference: the model it started from stands in for one"
+    loss = "CPO or SimPO (one trainer)" if match[1] == "CPO" else match[1]
+    return f"trained by {loss}, which knows no reference: the model it started from stands in for one"

@@ -15,6 +15,7 @@ from aad_plugin.engine.plugin import ARCHITECTURE
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.extrapolating import expo_checkpoint
 from aad_plugin.sources.merging import can_share_base, full_checkpoints, refuse_pickles, with_template
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
@@ -33,12 +34,14 @@ class EnginePair:
             policy's.
         checkpoints: every folder or id whose weights the pair is made of.
         arguments: keyword arguments of ``vllm.LLM`` beside ``model`` and ``tokenizer``.
+        expo_scale: of a plain model of extrapolated weights, which is no pair any more; None for a pair.
     """
 
     model: str
     tokenizer: str
     checkpoints: tuple[str, ...]
     arguments: dict[str, Any]
+    expo_scale: float | None = None
 
 
 def engine_pair(
@@ -52,7 +55,8 @@ def engine_pair(
     speculative_config: Any = None,
 ) -> EnginePair:
     """Prepare a pair for vLLM: tokenizers compared, adapters merged where they cannot share their base, scores entered
-    by ``hf_overrides``.
+    by ``hf_overrides``. With strategy "expo" the engine gets one plain model of extrapolated weights and answers by no
+    other strategy.
 
     Args:
         settings: of requests that name none; strategies that draw answers start from the policy's own logits.
@@ -76,6 +80,9 @@ def engine_pair(
         refuse_pickles(source)
     if not isinstance(merge_adapters, bool | None):
         raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
+    if settings.strategy == "expo":
+        path = str(expo_checkpoint(source, settings.expo_scale, dtype))
+        return EnginePair(path, path, (path,), {"generation_config": "vllm"}, settings.expo_scale)
     if torch.version.cuda is not None:
         # Whoever asked torch for a GPU before (lm-eval does) can fork no process that uses one.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")

@@ -90,6 +90,26 @@ class Step:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ShownPicture:
+    """A picture of a prompt.
+
+    Args:
+        name: its file's, or "data". digest: of size and pixels, as models were shown it. width, height: pixels.
+        data: a small copy as a ``data:`` URL, for pages.
+    """
+
+    name: str
+    digest: str
+    width: int
+    height: int
+    data: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the copy."""
+        return {"name": self.name, "digest": self.digest, "width": self.width, "height": self.height}
+
+
 @dataclass(frozen=True)
 class Explanation:
     """One answer, token by token.
@@ -101,6 +121,7 @@ class Explanation:
         truncated: the answer ran into its token budget; None for a given one.
         greedy: what greedy decoding of the policy answers, where it was asked for.
         dtype: what the pair computed in, "bfloat16". pair: its name, or its parts'; "" for one put together in memory.
+        pictures: of the prompt, in their order.
     """
 
     prompt: str
@@ -112,6 +133,7 @@ class Explanation:
     greedy: str | None = None
     dtype: str = ""
     pair: str = ""
+    pictures: tuple[ShownPicture, ...] = ()
 
     @property
     def reward(self) -> float:
@@ -139,6 +161,7 @@ class Explanation:
             "greedy_answer": self.greedy,
             "settings": dict(self.settings),
             "pair": self.pair,
+            **({"pictures": [picture.to_json() for picture in self.pictures]} if self.pictures else {}),
             "dtype": self.dtype,
             "given": self.given,
             "truncated": self.truncated,

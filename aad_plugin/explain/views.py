@@ -53,6 +53,7 @@ def write_explanation(explanation: Explanation, path: Path) -> None:
 
     data = {
         "prompt": explanation.prompt,
+        "pictures": [[picture.data, f"{picture.name}, {picture.digest}"] for picture in explanation.pictures],
         "title": _title(explanation),
         "pair": explanation.pair,
         "made": ", ".join(filter(None, (explanation.dtype, f"aad_plugin {metadata.version('aad_plugin')}"))),

@@ -25,6 +25,7 @@ from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.pair.account import describe
 from aad_plugin.pair.loading import assemble
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
@@ -52,11 +53,14 @@ class AADLM(PairAnswers, HFLM):
         AADError: a mistake in the arguments; one line says what was expected.
     """
 
+    hosts: tuple[type, ...] = (HFLM,)  # lm-eval's classes whose arguments are known
     # Set by HFLM.
     _device: torch.device
     _model: Any
     _world_size: int
     cache_hook: CacheHook
+    # What the batch that is about to be decoded shows besides text.
+    _multimodal: MultimodalInputs | None = None
 
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self.truncated_prompts = 0
@@ -99,7 +103,7 @@ class AADLM(PairAnswers, HFLM):
             super()._get_config(pretrained, **options)
         except (ImportError, OSError, ValueError) as e:
             raise ConfigError(f"cannot read a model at {pretrained!r}: {first_line(e)}") from e
-        self._arguments.check_unknown(self._config)
+        self._arguments.check_unknown(self._config, self.hosts)
 
     def _create_model(self, pretrained: str, **options: Any) -> None:
         arguments = self._arguments
@@ -135,6 +139,7 @@ class AADLM(PairAnswers, HFLM):
             shortcuts=arguments.shortcuts,
             draft_model=arguments.draft_model,
             pickles=options.get("use_safetensors") is False,
+            processor=getattr(self, "processor", None),
         )
         self._model = AlignedPair.from_parts(parts)
 
@@ -181,6 +186,7 @@ class AADLM(PairAnswers, HFLM):
                 context,
                 mask,
                 settings,
+                multimodal=self._multimodal,
                 stop=stop,
                 sample=sample,
                 picker=picker_for(settings),

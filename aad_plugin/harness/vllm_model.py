@@ -82,30 +82,34 @@ class AADVLLM(PairAnswers, VLLM):
         self._chosen: str | None = None
         options.setdefault("tokenizer", self._pair.tokenizer)
         own = dict(self._pair.arguments)
-        own["hf_overrides"] = with_users(own["hf_overrides"], options.pop("hf_overrides", None))
+        if self._pair.expo_scale is None:
+            own["hf_overrides"] = with_users(own["hf_overrides"], options.pop("hf_overrides", None))
         if options.get("max_length"):  # lm-eval's word for max_model_len
             own.pop("max_model_len", None)
         if not on_gpu():
             # vLLM takes back the noise of a prompt read in parts, which torch's generators on a CPU cannot do.
             options.setdefault("enable_chunked_prefill", False)
         self._takes_seeds = on_gpu() or not options["enable_chunked_prefill"]
-        self.proof = self._engine_proof(options)
+        # One plain model of extrapolated weights decodes as vLLM decodes any model: there is nothing to prove.
+        self.proof = self._engine_proof(options) if self._pair.expo_scale is None else None
         try:
             super().__init__(pretrained=self._pair.model, **{**own, **options})
         except TypeError as e:
             raise ConfigError(f"vLLM does not take these model_args: {e}") from e
         except (RuntimeError, ValueError) as e:
             raise ConfigError(f"vLLM did not start: {first_line(e)} (its log above has the cause)") from e
+        borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
+        loaded(self)
+        if self.data_parallel_size <= 1:
+            say_dtype(self.model.model_config.dtype)
+        if self.proof is None:
+            return
         if self.data_parallel_size <= 1 and not all(self.model.collective_rpc("aad_attach")):
             raise ConfigError(
                 "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
-        if self.data_parallel_size <= 1:
-            say_dtype(self.model.model_config.dtype)
         self.proof.hold(self._by_aad)
         logger.info("self-test against transformers: %s, %.0f s", self.proof.status, self.proof.seconds)
-        borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
-        loaded(self)
 
     def _engine_proof(self, options: Mapping[str, Any]) -> EngineProof:
         """What transformers answers, asked before the engine takes the memory; nothing where it passed before."""
@@ -138,6 +142,7 @@ class AADVLLM(PairAnswers, VLLM):
         for request in requests:
             settings, sample, options = self._split(request.args[1])
             vllm_options(options, _taken())  # refused before anything is decoded
+            self._check_weights(settings)
             if settings.samples and not self._takes_seeds:
                 raise ConfigError(
                     f"strategy={settings.strategy} draws with a seed, which vLLM cannot do on a CPU while it reads prompts "
@@ -160,6 +165,19 @@ class AADVLLM(PairAnswers, VLLM):
             if key and self._store is not None:
                 self._store.add(key, Stored(str(answer), answer.truncated))
         return answers
+
+    def _check_weights(self, settings: DecodingSettings) -> None:
+        """Raise ConfigError for a request that needs other weights than the engine holds."""
+        held, asked = self._pair.expo_scale, settings.strategy == "expo"
+        if (held is not None) != asked:
+            raise ConfigError(
+                f"on vLLM expo is a model of its own: an engine loaded with strategy={self.settings.strategy} does not "
+                f"answer strategy={settings.strategy}; give each its own run"
+            )
+        if asked and settings.expo_scale != held:
+            raise ConfigError(
+                f"this engine holds expo_scale={held:g}, got a request for {settings.expo_scale:g}: each is a model"
+            )
 
     def _marked(self, request: Instance, settings: DecodingSettings, sample: int, key: str | None) -> Instance:
         """A copy of a request that is found again when its answer arrives."""
@@ -189,7 +207,8 @@ class AADVLLM(PairAnswers, VLLM):
         kwargs, until, length = VLLM.modify_gen_kwargs(options, eos=eos, default_max_gen_toks=default_max_gen_toks)
         if seed is not None:
             kwargs["seed"] = seed
-        kwargs["extra_args"] = {**extra_args(settings), _ANSWER_ID: mark}
+        own = {} if self._pair.expo_scale is not None else extra_args(settings)
+        kwargs["extra_args"] = {**own, _ANSWER_ID: mark}
         return kwargs, until, length
 
     def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
@@ -267,6 +286,11 @@ class AADVLLM(PairAnswers, VLLM):
 
     def _scores(self, role: str, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         """Log-likelihoods by one model: prompt log-probabilities are read off the engine's default scores."""
+        if self._pair.expo_scale is not None:
+            raise ConfigError(
+                f"loglikelihood={role} is the {role}'s, and with strategy=expo vLLM holds neither: write the extrapolated "
+                "model (aad pairs save --expo --whole) and score it by --model vllm"
+            )
         strategy = "greedy" if role == "policy" else "reference"
         before = self.settings.strategy if self.settings.needs_reference else "greedy"
         self._default(strategy)
@@ -308,7 +332,7 @@ class AADVLLM(PairAnswers, VLLM):
     def _weights_account(self) -> dict[str, Any]:
         """What is known of the pair before an engine holds it."""
         assert self._arguments.source is not None
-        own = self._pair.arguments["hf_overrides"]["aad"]
+        own = self._pair.arguments.get("hf_overrides", {}).get("aad", {})
         given = self._arguments.telling
         revisions = [given.get("revision"), given.get("reference_revision")]
         marked = itertools.zip_longest(self._pair.checkpoints, revisions[: len(self._pair.checkpoints)])
@@ -321,6 +345,7 @@ class AADVLLM(PairAnswers, VLLM):
             "arguments": given,
             # Which parts the engine holds whole; strategy and its strength come with each request.
             "engine_pair": {name: value for name, value in own.items() if name not in SETTING_NAMES},
+            **({} if self._pair.expo_scale is None else {"expo_scale": self._pair.expo_scale}),
         }
 
     def get_model_info(self) -> dict[str, Any]:
@@ -328,7 +353,7 @@ class AADVLLM(PairAnswers, VLLM):
         base = super().get_model_info() if hasattr(VLLM, "get_model_info") else {}
         account = {**self.model_account(), "loglikelihood": self._arguments.loglikelihood}
         account.pop("checkpoints")
-        account["self_test"] = self.proof.status
+        account["self_test"] = self.proof.status if self.proof is not None else "a plain model, nothing to test"
         return {**base, "aad": account}
 
 

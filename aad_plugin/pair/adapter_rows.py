@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from aad_plugin.pair.packed_products import SHARE, PackedProducts, free_memory
+from aad_plugin.pair.reading import Mix
 
 BASE = "__base__"  # PEFT's name for rows without an adapter
 # Tensor cores want rows of a multiple of 16 bytes.
@@ -48,7 +49,7 @@ class AdapterRows:
         from peft.utils.other import AuxiliaryTrainingWrapper
 
         self.spans: tuple[Span, ...] = ()
-        self.alone: str | None = None
+        self.alone: Mix | None = None
         self._siblings: list[_Siblings] = []
         self._others = 0
         self._fits: dict[torch.device, bool] = {}
@@ -91,9 +92,9 @@ class AdapterRows:
         return all(self._fits[weight.device] for weight in weights)
 
     @contextlib.contextmanager
-    def merged(self, name: str) -> Iterator[None]:
-        """Inside the block every row is the named adapter's, by merged weights."""
-        self.alone = name
+    def merged(self, mix: Mix) -> Iterator[None]:
+        """Inside the block every row is the adapters' of a mix, by merged weights."""
+        self.alone = mix
         try:
             yield
         finally:
@@ -133,7 +134,7 @@ class _Siblings:
         self._read: Tensor | None = None
         self._wide: Tensor | None = None
         self._left = 0
-        self._merged: dict[tuple[str, int], tuple[int, Tensor]] = {}
+        self._merged: dict[tuple[Mix, int], tuple[int, Tensor]] = {}
 
     def output(self, place: int, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, out) of one layer; ``x`` is widened when the first sibling reads it."""
@@ -152,22 +153,35 @@ class _Siblings:
         """Let go of what was read."""
         self._read = self._wide = None
 
-    def merged_output(self, place: int, x: Tensor, name: str) -> Tensor:
-        """Return (rows, T, out) of one layer whose weight is the base's with one adapter merged into a copy."""
+    def merged_output(self, place: int, x: Tensor, mix: Mix) -> Tensor:
+        """Return (rows, T, out) of one layer whose weight is the base's with adapters merged into a copy."""
         base = self.bases[place]
-        at, weight = self._merged.get((name, place), (0, None))
+        at, weight = self._merged.get((mix, place), (0, None))
         if weight is None or at != base.weight.data_ptr():  # at first, and after the model was moved
-            weight = self._merge(place, name)
-            self._merged[name, place] = base.weight.data_ptr(), weight
+            self._let_go(place)
+            weight = self._merge(place, mix)
+            self._merged[mix, place] = base.weight.data_ptr(), weight
         return self.products.linear(x, weight, base.bias)
+
+    def _let_go(self, place: int) -> None:
+        """Keep single adapters as they are, and of other mixes none: a sweep over strengths would hold one for each."""
+        for mix, at in [key for key in self._merged if key[1] == place]:
+            if len(mix) > 1 or mix[0][1] != 1:
+                self.products.forget(self._merged.pop((mix, at))[1])
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _merge(self, place: int, name: str) -> Tensor:
+    def _merge(self, place: int, mix: Mix) -> Tensor:
         layer, weight = self.layers[place], self.bases[place].weight
-        down, up = (part[name].weight.detach().to(weight.device).float() for part in (layer.lora_A, layer.lora_B))
-        # (out, in) + (out, r) @ (r, in)
-        return weight.detach().float().addmm(up, down, alpha=layer.scaling[name]).to(weight.dtype)
+        merged = weight.detach().float()
+        for name, factor in mix:
+            if name in layer.lora_A:
+                down, up = (
+                    part[name].weight.detach().to(weight.device).float() for part in (layer.lora_A, layer.lora_B)
+                )
+                # (out, in) + (out, r) @ (r, in)
+                merged = merged.addmm(up, down, alpha=factor * layer.scaling[name])
+        return merged.to(weight.dtype)
 
     def _widen(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, in + width): ``x`` with each row's own A x."""

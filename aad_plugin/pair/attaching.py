@@ -14,8 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.multimodal import sees_apart
 from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.reading import Role
+from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.peft_warnings import without_peft_warnings
@@ -32,7 +35,7 @@ def attach_adapters(
     vocab_size: int,
     pickles: bool,
     others: Mapping[Role, str | None] | None = None,
-) -> OneBase:
+) -> Sides:
     """Load a pair's adapters onto its base and check that all of them arrived and nothing else changed.
 
     Args:
@@ -70,7 +73,10 @@ def attach_adapters(
         raise ConfigError(f"adapter {source.adapter!r} does not fit base {source.base!r}: {reason}") from e
     _check_base(source, before, _sampled_weights(model.get_base_model(), vocab_size))
     further = {role: None if path is None else role for role, path in (others or {}).items()}
-    return OneBase(model.eval(), "policy", "reference" if source.reference_adapter else None, **further)
+    reference = "reference" if source.reference_adapter else None
+    if sees_apart(model):
+        return OneBaseInTurns(model.eval(), {"policy": "policy", "reference": reference, **further})
+    return OneBase(model.eval(), "policy", reference, **further)
 
 
 def _rows(folder: Path, base: PreTrainedModel) -> int:

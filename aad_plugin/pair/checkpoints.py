@@ -13,9 +13,20 @@ from transformers.cache_utils import Cache
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Plausible, Role, Sparing, read_model, side_by_side
+from aad_plugin.pair.reading import (
+    EXPO,
+    BuildCache,
+    FindCandidates,
+    Input,
+    Plausible,
+    Role,
+    Sparing,
+    read_model,
+    side_by_side,
+)
 from aad_plugin.pair.same_weights import equal_models
 from aad_plugin.pair.sides import Sides
+from aad_plugin.sources.extrapolating import extrapolated
 
 
 class Checkpoints(Sides):
@@ -37,6 +48,8 @@ class Checkpoints(Sides):
         self.products = PackedProducts(list(models.values()))
         self._heads = {role: heads[id(model)] for role, model in models.items()}
         self._is_one_model = _equal_weights(policy, reference)
+        # Kept apart from the sides' own modules: it is made of them, and what marks the pair's weights is theirs.
+        self._expo: dict[tuple[float, torch.device], PreTrainedModel] = {}
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -63,6 +76,14 @@ class Checkpoints(Sides):
     def role(self, role: Role) -> Iterator[PreTrainedModel]:
         yield self._model(role)
 
+    def extrapolate(self, scale: float) -> None:
+        key = scale, self.policy.device
+        if key not in self._expo:
+            self._expo = {}  # one at a time: each is as large as the policy
+            model = extrapolated(self.policy, self._model("reference"), scale)
+            self._expo = {key: model}
+            self._heads[EXPO] = HeadInput(model)
+
     def have_same_weights(self) -> bool:
         return equal_models(self._model("policy"), self._model("reference"))
 
@@ -75,10 +96,10 @@ class Checkpoints(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
-        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
         rows = []
         with self._exact(roles):
             for number, (role, own_cache) in enumerate(zip(roles, caches, strict=True)):
@@ -94,13 +115,13 @@ class Checkpoints(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         caches = cache.caches if isinstance(cache, PairCache) else (None, None)
-        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
         with self._exact(("policy", "reference")):
             policy_logits = self._read("policy", caches[0], keep, given)
-            if not self._is_one_model and not is_open(policy_logits):
+            if self._may_wait(given) and not is_open(policy_logits):
                 _put_off(given, cache)
                 return [policy_logits]
             given = self._caught_up(given, cache)
@@ -114,16 +135,16 @@ class Checkpoints(Sides):
         keep: int,
         lazy: bool,
         whole: bool = False,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> Plausible:
         caches = cache.caches if isinstance(cache, PairCache) else (None, None)
-        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
         policy_head, reference_head = self._heads["policy"], self._heads["reference"]
         with policy_head.project(len(input_ids)):
             policy_logits = self._read("policy", caches[0], keep, given).flatten(0, 1)  # (B, K, V) -> (B · K, V)
         policy_hidden = policy_head.take(keep)
         candidates = find(policy_logits)
-        if lazy and candidates.most == 1 and not self._is_one_model:
+        if lazy and candidates.most == 1 and self._may_wait(given):
             _put_off(given, cache)
             return Plausible(policy_logits, candidates)
         given = self._caught_up(given, cache)
@@ -138,7 +159,11 @@ class Checkpoints(Sides):
         shown = reference_logits.to(policy_logits.device) if whole else None
         return Plausible(policy_logits, candidates, *values, shown)
 
-    def _caught_up(self, given: dict[str, Tensor | None], cache: Cache | None) -> dict[str, Tensor | None]:
+    def _may_wait(self, given: dict[str, Input]) -> bool:
+        """Whether the reference may read a step later; pictures are not kept for it."""
+        return not self._is_one_model and given.get("multimodal") is None
+
+    def _caught_up(self, given: dict[str, Input], cache: Cache | None) -> dict[str, Input]:
         """What sides after the policy read: a step's inputs, behind those that were put off."""
         if not isinstance(cache, PairCache):
             return given
@@ -152,7 +177,7 @@ class Checkpoints(Sides):
                 stack.enter_context(self._heads[role].exact())
             yield
 
-    def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
+    def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Input]) -> Tensor:
         model = self._model(role)
         self.passes[role] += len(inputs["input_ids"])  # type: ignore[arg-type]
         given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
@@ -161,10 +186,13 @@ class Checkpoints(Sides):
         return logits
 
     def _model(self, role: Role) -> PreTrainedModel:
+        if role == EXPO:
+            # Until it is made the policy stands for it: caches are built alike.
+            return next(iter(self._expo.values()), self.policy)
         return self.get_submodule(f"{role}_model")
 
 
-def _put_off(given: dict[str, Tensor | None], cache: Cache | None) -> None:
+def _put_off(given: dict[str, Input], cache: Cache | None) -> None:
     if isinstance(cache, PairCache):
         cache.put_off(input_ids=given["input_ids"], position_ids=given.get("position_ids"))
 

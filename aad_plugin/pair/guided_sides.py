@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -18,7 +17,7 @@ from transformers.cache_utils import Cache
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Plausible, Role, Sparing, read_model
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Input, Plausible, Role, Sparing, read_model
 from aad_plugin.pair.reward_guide import RewardReader
 from aad_plugin.pair.sides import Sides
 
@@ -99,11 +98,14 @@ class WithGuides(Sides):
     def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
         return self.inner.spare(choice)
 
+    def extrapolate(self, scale: float) -> None:
+        self.inner.extrapolate(scale)
+
     def have_same_weights(self) -> bool:
         return self.inner.have_same_weights()
 
     def logits_as_needed(
-        self, is_open: Callable[[Tensor], bool], input_ids: Tensor, cache: Cache | None, keep: int, **inputs: Any
+        self, is_open: Callable[[Tensor], bool], input_ids: Tensor, cache: Cache | None, keep: int, **inputs: Input
     ) -> list[Tensor]:
         return self.inner.logits_as_needed(is_open, input_ids, cache, keep, **inputs)
 
@@ -115,7 +117,7 @@ class WithGuides(Sides):
         keep: int,
         lazy: bool,
         whole: bool = False,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> Plausible:
         return self.inner.plausible(find, input_ids, cache, keep, lazy, whole, **inputs)
 
@@ -139,7 +141,7 @@ class WithGuides(Sides):
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding; one of reward models grows whatever the others do."""
-        own = [role for role in roles if role in self.inner.roles]
+        own = [role for role in roles if role not in self._guests and role not in self._readers]
         cache = self.inner.new_cache(own, build)
         if len(own) == len(roles):
             return cache
@@ -154,10 +156,10 @@ class WithGuides(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         caches: list[Cache | None] = list(cache.caches) if isinstance(cache, GuidedCache) else [cache]
-        own = [role for role in roles if role in self.inner.roles]
+        own = [role for role in roles if role not in self._guests and role not in self._readers]
         found = dict(
             zip(own, self.inner.logits(own, input_ids, caches[0], logits_to_keep, **inputs) if own else [], strict=True)
         )
@@ -165,7 +167,9 @@ class WithGuides(Sides):
         for number, role in enumerate(guests):
             model = self.models()[role]
             held = caches[1 + number] if len(caches) > 1 else None
-            given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
+            given: dict[str, Input] = {
+                name: value.to(model.device) for name, value in inputs.items() if value is not None
+            }
             self.passes[role] += len(input_ids)
             with self._heads[role].exact():
                 row = read_model(model, input_ids.to(model.device), held, logits_to_keep, **given)

@@ -16,6 +16,7 @@ from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
 from aad_plugin.pair.guides import Guides
+from aad_plugin.pair.multimodal import positions, refuse_beside_pictures
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
 from aad_plugin.pair.reading import Role
@@ -53,11 +54,23 @@ class HostHooks(GenerationMixin):
         check_config(config, self._calls[-1].settings if self._calls else self.settings)
         if config.prompt_lookup_num_tokens:
             self.refuse_drafts("prompt_lookup_num_tokens")
+        if model_kwargs.get("multimodal") is not None:
+            refuse_beside_pictures(config)
         if self.draft is not None and self._calls:
             check_beside_draft(config)
             # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
             config.prompt_lookup_num_tokens = config.num_assistant_tokens or TOKENS
         return config, model_kwargs
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        """Let the model say where a picture's tokens stand, if it has a rule of its own."""
+        multimodal = model_kwargs.get("multimodal")
+        if multimodal is not None:
+            mask = model_kwargs.get("attention_mask")
+            own = positions(self.sides.policy, inputs_tensor, multimodal, attention_mask=mask)
+            if own is not None:
+                return own
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
 
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length

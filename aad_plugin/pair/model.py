@@ -40,9 +40,16 @@ from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.guides import Guides, Unread
 from aad_plugin.pair.host_hooks import HostHooks
 from aad_plugin.pair.loading import Parts, load_parts
+from aad_plugin.pair.multimodal import (
+    MultimodalInputs,
+    is_multimodal,
+    is_prompt,
+    positions_of,
+    take_multimodal,
+)
 from aad_plugin.pair.option_checks import refuse_ignored
 from aad_plugin.pair.proof import Proof, prove, prove_use
-from aad_plugin.pair.reading import Plausible, Role, Sparing
+from aad_plugin.pair.reading import EXPO, Plausible, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
@@ -64,6 +71,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         vocab_size: number of shared token ids; later columns (padding of either head) are cut.
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
+        processor: of a pair that sees, what turns prompts with pictures into its inputs; it holds the tokenizer.
         source: what the pair was loaded from; written by :meth:`save_pretrained`.
         shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
             reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
@@ -89,6 +97,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
         tokenizer: Any = None,
+        processor: Any = None,
         source: Any = None,
         shortcuts: str = "auto",
         guides: Guides | None = None,
@@ -105,7 +114,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.sides = sides
         self.vocab_size = config.vocab_size = self._shared_vocab(vocab_size)
         self.settings = settings or DecodingSettings()
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer if processor is None else processor.tokenizer
+        self.processor = processor
         self.source = source
         self.shortcuts = check_shortcuts(shortcuts)
         self.guides = guides or Guides()
@@ -117,6 +127,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.proof: Proof | None = None
         self.proof_file: Path | None = None
         self.proven_uses: set[str] = set()
+        self.picture_text: Any = None
         self.eval()
 
     @property
@@ -143,6 +154,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         settings: DecodingSettings | None = None,
+        multimodal: MultimodalInputs | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return the strategy's scores in place of logits.
@@ -156,7 +168,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             use_cache: ignored without a cache; a pair never builds one by itself.
             logits_to_keep: positions to score, counted from the end; 0 for all.
             settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
-            **kwargs: what hosts pass to every model; tensors among them are refused (but ``option_checks.UNUSED``).
+            multimodal: what the prompts show besides their tokens; read with the prompt, left alone afterwards.
+            **kwargs: what hosts pass to every model, and tensors that a multimodal pair's models read (``pixel_values`` …);
+                other tensors are refused (but ``option_checks.UNUSED``).
         Returns:
             ``logits`` (B, K, V) float32 scores and the cache.
         Raises:
@@ -165,14 +179,20 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
                 host that lost the cache of its own call.
         """
         cache = cache_names.take({"cache": cache, **kwargs})
+        if multimodal is None and kwargs:
+            multimodal = self._take_multimodal(kwargs, input_ids)
         refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
         roles = self._roles(settings)
         self._check_cache(cache, self._cache_roles(settings))
+        if roles == (EXPO,):
+            self.sides.extrapolate(settings.expo_scale)
         if call is not None:
             call.check(cache)
-        inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
+        inputs: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
+        if multimodal is not None and is_prompt(cache):
+            inputs["multimodal"] = multimodal
         sparing = (
             self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
         )
@@ -267,25 +287,33 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         attention_mask: Tensor,
         prompt_length: int,
         roles: tuple[Role, ...] = ("policy", "reference"),
+        multimodal: MultimodalInputs | None = None,
     ) -> list[Tensor]:
         """Return each role's log-probability of the tokens after the prompt, in one forward.
 
         Args:
             input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
             attention_mask: (B, T), 0 for padding.
-            prompt_length: number of leading positions that are not scored.
+            prompt_length: number of leading positions that are not scored. multimodal: what the prompts show.
         Returns:
             per role (B, T − prompt_length) float32, nats.
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
-        rows = self.sides.logits(roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=positions)
+        rows = self.sides.logits(
+            roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=places, multimodal=multimodal
+        )
         targets = input_ids[:, prompt_length:, None]
         return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
 
     @torch.no_grad()
     def choices(
-        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, settings: DecodingSettings
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prompt_length: int,
+        settings: DecodingSettings,
+        multimodal: MultimodalInputs | None = None,
     ) -> Tensor:
         """Return what a strategy would have chosen at each step of given answers, in one forward.
 
@@ -293,15 +321,17 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
             attention_mask: (B, T), 0 for padding.
             prompt_length: number of leading positions that are not chosen.
-            settings: the strategy, one of token by token, and its strength.
+            settings: the strategy, one of token by token, and its strength. multimodal: what the prompts show.
         Returns:
             (B, T − prompt_length) int64.
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
         self.guides.check(settings)
         with self._call(settings, None):
-            scores = self(input_ids, attention_mask, positions, logits_to_keep=keep, settings=settings).logits
+            scores = self(
+                input_ids, attention_mask, places, logits_to_keep=keep, settings=settings, multimodal=multimodal
+            ).logits
         return scores[:, :-1].argmax(-1)
 
     # ---------------------------------------------------------------- generate
@@ -312,7 +342,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft or guided; what they read (:data:`TOKEN_SETTINGS`) likewise.
+            strategy: aad, greedy, reference, eft, expo or guided; what they read (:data:`TOKEN_SETTINGS`) likewise.
                 ``sample`` and ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
             recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
         Raises:
@@ -334,6 +364,12 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             self.generate_batch()
         if kwargs.get("assistant_model") is not None:
             self.refuse_drafts("assistant_model")
+        if args and isinstance(args[0], Tensor):
+            kwargs, args = {"input_ids": args[0], **kwargs}, (None, *args[1:])
+        multimodal = kwargs.pop("multimodal", None) or self._take_multimodal(kwargs)
+        if multimodal is not None:
+            self._check_multimodal(kwargs)
+            kwargs["multimodal"] = multimodal
         ids_alone = self._gives_ids_alone(args, kwargs)
         with self._call(settings, recorder) as call:
             # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
@@ -342,6 +378,19 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             call.watch.require()
         # A copy made outside the mode is a tensor like any other, which a training step may read.
         return answers.clone() if ids_alone else answers
+
+    def _take_multimodal(self, given: dict[str, Any], input_ids: Tensor | None = None) -> MultimodalInputs | None:
+        """Take what only a multimodal model reads out of keyword arguments."""
+        rows = given.get("input_ids") if input_ids is None else input_ids
+        return take_multimodal(given, self.sides.policy, rows)
+
+    def _check_multimodal(self, given: dict[str, Any]) -> None:
+        if not is_multimodal(self.sides.policy):
+            raise ConfigError(
+                f"this pair reads text alone ({type(self.sides.policy).__name__}): leave the pictures out"
+            )
+        if self.draft is not None or given.get("assistant_model") is not None:
+            raise ConfigError("a draft guesses from text alone: leave draft_model out, or the pictures")
 
     def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
         """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not
@@ -462,6 +511,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             vocab_size=parts.vocab_size,
             settings=parts.settings,
             tokenizer=parts.tokenizer,
+            processor=parts.processor,
             source=parts.source,
             shortcuts=parts.shortcuts,
             guides=parts.guides,

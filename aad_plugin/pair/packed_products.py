@@ -85,6 +85,10 @@ class PackedProducts:
             self._packed[weight.data_ptr()] = weight, packed
         return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
+    def forget(self, weight: Tensor) -> None:
+        """Let go of a weight's packed copy."""
+        self._packed.pop(weight.data_ptr(), None)
+
 
 class _Layer:
     """Stands for the ``forward`` of one linear layer."""

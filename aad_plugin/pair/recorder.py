@@ -16,6 +16,7 @@ from transformers import DynamicCache, StoppingCriteria
 
 from aad_plugin.decoding import IMPLAUSIBLE, plausible_set
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
 from aad_plugin.pair.reading import ReadPair, Role
 from aad_plugin.pair.rounding import coarsest_dtype, rounding_step
 
@@ -102,7 +103,13 @@ class TokenRecorder(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
     def readings(
-        self, pair: ReadPair, rows: Sequence[int], tokens: Tensor, attention_mask: Tensor, lengths: Sequence[int]
+        self,
+        pair: ReadPair,
+        rows: Sequence[int],
+        tokens: Tensor,
+        attention_mask: Tensor,
+        lengths: Sequence[int],
+        multimodal: MultimodalInputs | None = None,
     ) -> list[Reading]:
         """Return one reading for each of some rows of the finished call.
 
@@ -111,27 +118,31 @@ class TokenRecorder(StoppingCriteria):
         Args:
             rows: (N) rows of the call. tokens: (N, P + new) int64, their prompts and answers.
             attention_mask: (N, P) of the prompts. lengths: (N) answer tokens, the end included.
+            multimodal: what the prompts show.
         """
         longest = max(lengths)
         seen = [step.select(rows) for step in self._steps[:longest] if step is not None]
         if len(seen) < longest:
-            seen = list(_forced(pair, tokens, attention_mask, longest, self.alpha))
+            seen = list(_forced(pair, tokens, attention_mask, longest, self.alpha, multimodal))
         elif any(step.log_reference is None for step in seen):
-            for step, logits in zip(seen, _rows(pair, ("reference",), tokens, attention_mask, longest), strict=True):
+            rest = _rows(pair, ("reference",), tokens, attention_mask, longest, multimodal)
+            for step, logits in zip(seen, rest, strict=True):
                 if step.log_reference is None:
                     step.log_reference = _logprobs(logits["reference"], step.ids)
         return _by_row(seen, lengths, coarsest_dtype(pair.sides.models().values()))
 
 
-def read_answer(pair: ReadPair, tokens: Tensor, attention_mask: Tensor, alpha: float) -> list[Reading]:
+def read_answer(
+    pair: ReadPair, tokens: Tensor, attention_mask: Tensor, alpha: float, multimodal: MultimodalInputs | None = None
+) -> list[Reading]:
     """Read answers that were not decoded here.
 
     Args:
         tokens: (B, P + T) int64, left-padded prompts followed by answers of T tokens. attention_mask: (B, P).
-        alpha: plausibility threshold, in (0, 1].
+        alpha: plausibility threshold, in (0, 1]. multimodal: what the prompts show.
     """
     length = tokens.shape[1] - attention_mask.shape[1]
-    steps = list(_forced(pair, tokens, attention_mask, length, alpha))
+    steps = list(_forced(pair, tokens, attention_mask, length, alpha, multimodal))
     return _by_row(steps, [length] * len(tokens), coarsest_dtype(pair.sides.models().values()))
 
 
@@ -170,28 +181,42 @@ def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
 
 
-def _forced(pair: ReadPair, tokens: Tensor, attention_mask: Tensor, length: int, alpha: float) -> Iterator[_Step]:
+def _forced(
+    pair: ReadPair,
+    tokens: Tensor,
+    attention_mask: Tensor,
+    length: int,
+    alpha: float,
+    multimodal: MultimodalInputs | None,
+) -> Iterator[_Step]:
     """Yield the steps of known answers."""
     start = attention_mask.shape[1]
-    for number, rows in enumerate(_rows(pair, _ROLES, tokens, attention_mask, length)):
+    for number, rows in enumerate(_rows(pair, _ROLES, tokens, attention_mask, length, multimodal)):
         yield _read(rows, tokens[:, start + number], alpha)
 
 
 @torch.no_grad()
 def _rows(
-    pair: ReadPair, roles: tuple[Role, ...], tokens: Tensor, attention_mask: Tensor, length: int
+    pair: ReadPair,
+    roles: tuple[Role, ...],
+    tokens: Tensor,
+    attention_mask: Tensor,
+    length: int,
+    multimodal: MultimodalInputs | None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield per answer token role -> (B, V) logits that precede it; reads the texts in pieces, with a cache."""
     num, start = len(tokens), attention_mask.shape[1]
     tokens = tokens[:, : start + length]
     mask = torch.cat([attention_mask, attention_mask.new_ones(num, length)], dim=1)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    positions = positions_of(pair.sides.policy, tokens, mask, multimodal)
     size = max(1, _MAX_LOGITS // (num * pair.vocab_size * len(roles)))
     cache = None
     if pair.is_cached:
         cache = pair.sides.new_cache(roles, lambda model: DynamicCache(config=model.config))
     else:  # a later piece would not know the earlier ones
         size = start + length
+    if multimodal is not None:  # a picture is not read in pieces
+        size = max(size, start)
     for first in range(0, start + length - 1, size):
         last = min(first + size, start + length - 1)
         keep = max(1, last - max(first, start - 1))  # the head is spared the prompt
@@ -201,7 +226,8 @@ def _rows(
             cache,
             keep,
             attention_mask=mask[:, :last],
-            position_ids=positions[:, first:last],
+            position_ids=positions[..., first:last],
+            multimodal=multimodal if first == 0 else None,
         )
         for position in range(max(first, start - 1), last):
             at = position - (last - keep)

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.pair.cache import PairCache
+from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, Role, read_model, side_by_side, switched
+from aad_plugin.pair.reading import EXPO, BuildCache, Input, Mix, Role, mixed, read_model, side_by_side, switched
 from aad_plugin.pair.sides import Sides
 
 
@@ -36,6 +37,7 @@ class OneBaseInTurns(Sides):
         self.adapters = dict(adapters)
         model.set_adapter(self.adapters["policy"])
         self.products = PackedProducts([model])
+        self._expo: Mix = ()
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -48,7 +50,12 @@ class OneBaseInTurns(Sides):
 
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the base model is this side."""
+        if role == EXPO:
+            return mixed(self.model, str(self.adapters["policy"]), self._expo)
         return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
+
+    def extrapolate(self, scale: float) -> None:
+        self._expo = adapter_mix(self.model, str(self.adapters["policy"]), self.adapters["reference"], scale)
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
@@ -60,7 +67,7 @@ class OneBaseInTurns(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits."""
         caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)

@@ -99,7 +99,9 @@ def check_guided(settings: DecodingSettings, num_guides: int, is_alone: bool) ->
             f"guide_scale has {len(scale)} weights for {num_guides} guide{'s' if num_guides > 1 else ''}: pass one for "
             "each, in the guides' order, or a single number for all"
         )
-    if is_alone and (settings.needs_reference or settings.strategy == "reference" or _picks_by_reference(settings)):
+    if is_alone and (
+        settings.needs_reference or settings.strategy in ("reference", "expo") or _picks_by_reference(settings)
+    ):
         raise ConfigError(
             f"strategy={settings.strategy!r} reads a reference, and this policy was given none: pass reference=…, or "
             "strategy=guided"

@@ -60,10 +60,11 @@ def can_share_base(source: PairSource) -> bool:
     if config.model_type not in SHARED_TYPES or getattr(config, "quantization_config", None):
         return False
     adapters = [adapter for adapter in (source.adapter, source.reference_adapter) if adapter]
-    return all(_is_plain(Path(adapter).expanduser()) for adapter in adapters)
+    return all(is_plain_lora(Path(adapter).expanduser()) for adapter in adapters)
 
 
-def _is_plain(adapter: Path) -> bool:
+def is_plain_lora(adapter: Path) -> bool:
+    """Whether a folder here is LoRA on linear layers and nothing else, neither head nor embeddings."""
     from safetensors import safe_open
 
     try:
@@ -145,7 +146,7 @@ def merge_adapter(base: str, adapter: str, dtype: str, target: Path) -> Path:
     return target
 
 
-def _untie(model: Any) -> None:
+def untie(model: Any) -> None:
     """Give the head weights of its own: what an adapter adds to a head must not enter the embeddings, nor the reverse."""
     import torch
 
@@ -171,7 +172,7 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     try:
         own = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-        _untie(model)
+        untie(model)
         ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
         alone = _logits(model, ids)
         with without_peft_warnings():

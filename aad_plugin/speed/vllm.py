@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from aad_plugin.engine.options import EnginePair
+from aad_plugin.sources.extrapolating import expo_checkpoint
 from aad_plugin.sources.merging import full_checkpoints
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.speed.loops import naive_loop
@@ -32,13 +33,15 @@ def contestants(
     tokens: int,
     dtype: str,
     eager: bool = False,
+    expo_scale: float = 0.5,
 ) -> list[Contestant]:
     """Start both engines and return every contestant at every number of requests; the naive loop at the largest.
 
     Args:
         pair: what the pair's engine loads. source: its parts, merged for the plain engine and the naive loop.
         prompts: at least as many as the largest batch; each a user turn.
-        strategies: aad, greedy, reference or eft. tokens: new tokens per answer, no more and no fewer.
+        strategies: aad, greedy, reference, eft, or expo (a third engine, of the plain extrapolated model).
+        tokens: new tokens per answer, no more and no fewer.
         dtype: of both engines and the naive loop. eager: both engines without compilation and CUDA graphs.
     """
     from vllm import LLM
@@ -49,15 +52,19 @@ def contestants(
         "enforce_eager": eager, "enable_prefix_caching": False,
     }  # fmt: skip
     if torch.cuda.is_available():
-        common["gpu_memory_utilization"] = 0.4
+        common["gpu_memory_utilization"] = 0.3 if "expo" in strategies else 0.4
     plain, composite = LLM(policy, **common), LLM(pair.model, **common, **pair.arguments)
     assert all(composite.collective_rpc("aad_attach"))
+    engines = dict.fromkeys(strategies, composite)
+    if "expo" in engines:
+        engines["expo"] = LLM(str(expo_checkpoint(source, expo_scale, dtype)), **common)
     found = []
     for batch in batches:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts[:batch]]
         found.append(Contestant(PLAIN, batch, batch * tokens, _asking(plain, chats, tokens, None)))
         for name in strategies:
-            found.append(Contestant(name, batch, batch * tokens, _asking(composite, chats, tokens, name)))
+            asked = None if name == "expo" else name
+            found.append(Contestant(name, batch, batch * tokens, _asking(engines[name], chats, tokens, asked)))
     return [*found, _naive(policy, reference, prompts[: max(batches)], tokens, dtype)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from aad_plugin.study.cells import Cell, Decoding, extra_cells, samples_of, table_cells, tuned_cells
+from aad_plugin.study.cells import Cell, Decoding, expo_cells, extra_cells, samples_of, table_cells, tuned_cells
 from aad_plugin.study.intervals import Interval, mean_interval
 from aad_plugin.study.prompts import Prompt
 from aad_plugin.study.rewards import Reader
@@ -74,6 +74,7 @@ def build_arms(reader: Reader) -> tuple[list[Arm], list[str]]:
     if plan.picker != plan.oracle:
         arms += [_picked(reader, 2, plan.oracle, f"{BEST_OF_2}, {ORACLE_PICKS}")]
     arms += [eft, aad]
+    arms += [_once(reader, cell, note="one model") for cell in expo_cells(plan)]
     arms += [_once(reader, cell, note="chosen on the dev split") for cell in tuned_cells(plan, *tuned)]
     arms += _extras(reader)
     missing = [arm.name for arm in arms if not np.isfinite(arm.rewards).all()]

@@ -76,7 +76,14 @@ def sweep_cells(plan: StudyPlan) -> list[Cell]:
     ways = [_way(plan, "greedy"), _way(plan, "reference")]
     ways += [_way(plan, "aad", alpha=alpha) for alpha in plan.alphas if alpha != 1]
     ways += [_way(plan, "eft", eft_scale=scale) for scale in plan.eft_scales if scale not in (0, 1)]
+    if plan.expo_scale is not None:
+        ways += [_way(plan, "expo", expo_scale=scale) for scale in plan.expo_scales if scale]
     return [Cell(way, plan.dev) for way in ways]
+
+
+def expo_cells(plan: StudyPlan) -> list[Cell]:
+    """One model of extrapolated weights, the rival at greedy's price."""
+    return [] if plan.expo_scale is None else [Cell(_way(plan, "expo"), plan.table)]
 
 
 def curve_cell(plan: StudyPlan) -> list[Cell]:
@@ -105,13 +112,15 @@ def extra_cells(plan: StudyPlan) -> list[Cell]:
     return [Cell(way, prompts) for way in ways]
 
 
-def tuned_cells(plan: StudyPlan, alpha: float | None, eft_scale: float | None) -> list[Cell]:
-    """AAD and EFT with what was best on the dev split, where that is not what the table has already."""
+def tuned_cells(plan: StudyPlan, alpha: float | None, eft_scale: float | None, expo_scale: float | None) -> list[Cell]:
+    """AAD, EFT and ExPO with what was best on the dev split, where that is not what the table has already."""
     ways = []
     if alpha is not None and alpha not in (plan.alpha, 1.0):
         ways.append(_way(plan, "aad", alpha=alpha))
     if eft_scale is not None and eft_scale not in (plan.eft_scale, 0.0, 1.0):
         ways.append(_way(plan, "eft", eft_scale=eft_scale))
+    if expo_scale is not None and expo_scale not in (plan.expo_scale, 0.0):
+        ways.append(_way(plan, "expo", expo_scale=expo_scale))
     return [Cell(way, plan.table) for way in ways]
 
 
@@ -121,10 +130,13 @@ def samples_of(plan: StudyPlan, seed: int) -> Decoding:
     return Decoding(f"samples, seed {seed}", settings)
 
 
-_NAMES = {"reference": "greedy reference", "greedy": "greedy policy", "aad": "AAD", "eft": "EFT"}
+_NAMES = {"reference": "greedy reference", "greedy": "greedy policy", "aad": "AAD", "eft": "EFT", "expo": "ExPO"}
 
 
 def _way(plan: StudyPlan, strategy: str, **changes: float) -> Decoding:
-    settings = DecodingSettings(strategy=strategy, alpha=plan.alpha, eft_scale=plan.eft_scale).override(**changes)
-    shown = {"aad": f", alpha {settings.alpha:g}", "eft": f", scale {settings.eft_scale:g}"}.get(strategy, "")
+    settings = DecodingSettings(alpha=plan.alpha, eft_scale=plan.eft_scale)
+    settings = settings.override(strategy=strategy, **{"expo_scale": plan.expo_scale, **changes})
+    strength = {"aad": f"alpha {settings.alpha:g}", "eft": f"scale {settings.eft_scale:g}"}
+    strength["expo"] = f"scale {settings.expo_scale:g}"
+    shown = f", {strength[strategy]}" if strategy in strength else ""
     return Decoding(_NAMES[strategy] + shown, settings)

@@ -148,7 +148,9 @@ class _Meter:
         return {name: value - before[name] for name, value in self._seen.items()}
 
     def _now(self) -> dict[str, float]:
-        passes = {f"{role}_passes": float(self._passes[role]) for role in ("policy", "reference")}
+        # The model of extrapolated weights stands in the policy's place.
+        read = {"policy": self._passes["policy"] + self._passes["expo"], "reference": self._passes["reference"]}
+        passes = {f"{role}_passes": float(number) for role, number in read.items()}
         return {**passes, "seconds": time.perf_counter(), "cpu_seconds": time.process_time()}
 
 

@@ -46,7 +46,7 @@ def pair_cells(plan: StudyPlan) -> list[Cell]:
 
 def chosen_cells(plan: StudyPlan, rows: Rows) -> list[Cell]:
     """AAD at the alpha that was best on the dev split, where the table does not have it already."""
-    return tuned_cells(plan, best_on_dev(plan, rows)[0], None)
+    return tuned_cells(plan, best_on_dev(plan, rows)[0], None, None)
 
 
 def keep_pairs(folder: Path, rows: Sequence[NamedRow]) -> None:
@@ -95,7 +95,7 @@ def _figures(folder: Path) -> dict[str, Any] | None:
         return None
     if not all(np.isfinite(reader.rewards(cell.decoding, cell.prompts)).all() for cell in pair_cells(plan)):
         return None
-    alpha, _ = best_on_dev(plan, rows)
+    alpha = best_on_dev(plan, rows)[0]
     tuned = [cell.decoding for cell in chosen_cells(plan, rows) if rows.has(cell.keys())]
     held = folder / HELD_OUT
     return {

@@ -30,6 +30,7 @@ class StudyPlan:
             and the rows beside the paper's five take.
         samples: drawn per prompt of the curve. seeds: of sampled rows, at least 3; the first one draws the curve's pool.
         alpha, eft_scale: of the table's rows. alphas, eft_scales: tried on the dev split.
+        expo_scale: of ExPO's row, None leaves it out, as in studies of before. expo_scales: likewise tried.
         temperature, top_p: of the policy's samples. num_beams: of AAD's beam search; 0 leaves that row out.
         guide_scale: of one more row, "guided", for a pair with guides; None leaves it out.
         picker: ``implicit`` or ``reward:<model>``. oracle: ``reward:<model>``. wrong_reference: a checkpoint, or None.
@@ -47,6 +48,8 @@ class StudyPlan:
     eft_scale: float = 1.5
     alphas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
     eft_scales: tuple[float, ...] = (1.25, 1.5, 2.0, 4.0, 8.0)
+    expo_scale: float | None = None
+    expo_scales: tuple[float, ...] = ()
     temperature: float = 1.0
     top_p: float = 0.95
     num_beams: int = 4
@@ -85,6 +88,8 @@ class StudyPlan:
             DecodingSettings(alpha=alpha, **common)
         for scale in (self.eft_scale, *self.eft_scales):
             DecodingSettings(eft_scale=scale, **common)
+        for scale in (*([] if self.expo_scale is None else [self.expo_scale]), *self.expo_scales):
+            DecodingSettings(expo_scale=scale)
         for seed in self.seeds:
             DecodingSettings(seed=seed)
         if self.guide_scale is not None:

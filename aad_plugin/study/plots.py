@@ -37,6 +37,9 @@ def write_study_plots(results: Results, folder: Path) -> list[Path]:
     if results.eft_scales:
         label = "EFT scale (0 is the reference, 1 greedy)"
         drawings.append(("sweep_eft_scale", lambda axes: _sweep(axes, results.eft_scales, label, log=False)))
+    if results.expo_scales:
+        label = "ExPO scale (0 is greedy)"
+        drawings.append(("sweep_expo_scale", lambda axes: _sweep(axes, results.expo_scales, label, log=False)))
     return [path for name, draw in drawings for path in _figure(folder / name, draw)]
 
 

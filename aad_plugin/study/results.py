@@ -14,7 +14,7 @@ from aad_plugin.study.comparisons import Comparison, compare_arms, order_lines
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Rows
-from aad_plugin.study.sweeps import Point, sweep
+from aad_plugin.study.sweeps import SWEPT, Point, sweep
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Results:
 
     Attributes:
         arms: rows of the table. missing: names of what is not there yet; empty once the study has ended.
-        comparisons, order: of the rows. alphas, eft_scales: sweeps on the dev split. curve: best_of_N.
+        comparisons, order: of the rows. alphas, eft_scales, expo_scales: sweeps on the dev split. curve: best_of_N.
         on_curve: the table's rows on the curve's prompts, to hold the curve against.
         seconds, cpu_seconds, score_seconds: what decoding and scoring took in all.
     """
@@ -36,6 +36,7 @@ class Results:
     order: list[str]
     alphas: list[Point]
     eft_scales: list[Point]
+    expo_scales: list[Point]
     curve: list[CurvePoint]
     on_curve: list[Arm]
     seconds: float
@@ -56,6 +57,7 @@ class Results:
             "comparisons": [dataclasses.asdict(one) for one in self.comparisons],
             "alphas": [dataclasses.asdict(point) for point in self.alphas],
             "eft_scales": [dataclasses.asdict(point) for point in self.eft_scales],
+            "expo_scales": [dataclasses.asdict(point) for point in self.expo_scales],
             "best_of_n": [dataclasses.asdict(point) for point in self.curve],
             "rows_on_the_curves_prompts": [_arm(arm) for arm in self.on_curve],
             "seconds": {"decoding": self.seconds, "decoding_cpu": self.cpu_seconds, "scoring": self.score_seconds},
@@ -66,8 +68,8 @@ def compute_results(plan: StudyPlan, models: dict[str, Any], rows: Rows) -> Resu
     """Compute every figure from what the rows hold; what is incomplete is left out and named."""
     reader = Reader(plan, rows)
     arms, missing = build_arms(reader)
-    points = {strategy: sweep(reader, strategy) for strategy in ("aad", "eft")}
-    if plan.dev and len(points["aad"]) + len(points["eft"]) < _num_points(plan):
+    points = {strategy: sweep(reader, strategy) for strategy in SWEPT}
+    if plan.dev and sum(map(len, points.values())) < _num_points(plan):
         missing.append("sweeps")
     found = curve(reader)
     if plan.num_curve and not found:
@@ -82,6 +84,7 @@ def compute_results(plan: StudyPlan, models: dict[str, Any], rows: Rows) -> Resu
         order=order_lines(arms),
         alphas=points["aad"],
         eft_scales=points["eft"],
+        expo_scales=points["expo"] if plan.expo_scales else [],
         curve=found,
         on_curve=[arm.on_first(plan.num_curve) for arm in arms if arm.prompts >= plan.num_curve] if found else [],
         seconds=sum(one.seconds + one.picker_seconds for one in answers),
@@ -91,7 +94,8 @@ def compute_results(plan: StudyPlan, models: dict[str, Any], rows: Rows) -> Resu
 
 
 def _num_points(plan: StudyPlan) -> int:
-    return len({1.0, *plan.alphas}) + len({0.0, 1.0, *plan.eft_scales})
+    expo = plan.expo_scales if plan.expo_scale is not None else ()
+    return len({1.0, *plan.alphas}) + len({0.0, 1.0, *plan.eft_scales}) + len({0.0, *expo})
 
 
 def _arm(arm: Arm) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from aad_plugin.study.cells import Cell, curve_cell, extra_cells, sweep_cells, table_cells, tuned_cells
+from aad_plugin.study.cells import Cell, curve_cell, expo_cells, extra_cells, sweep_cells, table_cells, tuned_cells
 from aad_plugin.study.decoding import Batch, Decoder
 from aad_plugin.study.pair_table import chosen_cells, pair_cells
 from aad_plugin.study.plan import StudyPlan
@@ -33,7 +33,7 @@ def run_study(
     decoder.check([*plan.table, *plan.dev])
     with Rows(folder) as rows:
         run = _Run(plan, decoder, scorers, rows, progress)
-        run.work([*table_cells(plan), *sweep_cells(plan), *curve_cell(plan), *extra_cells(plan)])
+        run.work([*table_cells(plan), *expo_cells(plan), *sweep_cells(plan), *curve_cell(plan), *extra_cells(plan)])
         run.work(tuned_cells(plan, *best_on_dev(plan, rows)))
     return rows
 

@@ -1,4 +1,4 @@
-"""The sweeps over alpha and EFT's scale on the dev split, and what they choose."""
+"""The sweeps over alpha and the scales of EFT and ExPO on the dev split, and what they choose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Point:
     """One value of a sweep.
 
     Attributes:
-        value: alpha or EFT's scale. name: of the decoding. n: dev prompts.
+        value: alpha, or the scale of EFT or ExPO. name: of the decoding. n: dev prompts.
         reward: mean oracle reward. difference: from the greedy policy, paired. tokens: mean length of an answer.
     """
 
@@ -34,9 +34,10 @@ def sweep(reader: Reader, strategy: str) -> list[Point]:
     """Return the points of one sweep, by value; those decoded so far.
 
     Args:
-        strategy: "aad" (alpha; 1 is the greedy policy) or "eft" (scale; 0 is the greedy reference, 1 the policy).
+        strategy: "aad" (alpha; 1 is the greedy policy), "eft" (scale; 0 is the greedy reference, 1 the policy) or "expo"
+            (scale; 0 is the policy).
     """
-    value_of = _alpha if strategy == "aad" else _scale
+    value_of = {"aad": _alpha, "eft": _scale, "expo": _extrapolation}[strategy]
     dev = reader.plan.dev
     ways = [cell.decoding for cell in sweep_cells(reader.plan)]
     greedy = next((reader.rewards(way, dev) for way in ways if way.settings.strategy == "greedy"), None)
@@ -51,12 +52,16 @@ def sweep(reader: Reader, strategy: str) -> list[Point]:
     return sorted(points, key=lambda point: point.value)
 
 
-def best_on_dev(plan: StudyPlan, rows: Rows) -> tuple[float | None, float | None]:
-    """Return the alpha and the scale with the largest mean oracle reward on the dev split; None where nothing was swept."""
+SWEPT = ("aad", "eft", "expo")
+
+
+def best_on_dev(plan: StudyPlan, rows: Rows) -> tuple[float | None, float | None, float | None]:
+    """Return the alpha and the scales of EFT and ExPO with the largest mean oracle reward on the dev split; None where
+    nothing was swept."""
     reader = Reader(plan, rows)
-    points = [sweep(reader, strategy) for strategy in ("aad", "eft")]
-    alpha, scale = (max(one, key=lambda point: point.reward).value if one else None for one in points)
-    return alpha, scale
+    points = [sweep(reader, strategy) for strategy in SWEPT]
+    alpha, eft, expo = (max(one, key=lambda point: point.reward).value if len(one) > 1 else None for one in points)
+    return alpha, eft, expo
 
 
 def _alpha(way: Decoding) -> float | None:
@@ -65,3 +70,7 @@ def _alpha(way: Decoding) -> float | None:
 
 def _scale(way: Decoding) -> float | None:
     return {"eft": way.settings.eft_scale, "greedy": 1.0, "reference": 0.0}.get(way.settings.strategy)
+
+
+def _extrapolation(way: Decoding) -> float | None:
+    return {"expo": way.settings.expo_scale, "greedy": 0.0}.get(way.settings.strategy)

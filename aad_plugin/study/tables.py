@@ -63,11 +63,12 @@ class Table:
 
 
 def study_tables(results: Results) -> list[Table]:
-    """Return the tables that have rows: the main one, comparisons, both sweeps, the curve."""
+    """Return the tables that have rows: the main one, comparisons, the sweeps, the curve."""
     tables = [_main(results), _compared(results)]
     tables += [
         _sweep(results, "sweep_alpha", "alpha", results.alphas),
         _sweep(results, "sweep_eft_scale", "EFT scale", results.eft_scales),
+        _sweep(results, "sweep_expo_scale", "ExPO scale", results.expo_scales),
         _curve(results),
     ]
     return [table for table in tables if table.rows]

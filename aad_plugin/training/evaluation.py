@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,10 @@ def evaluate(
     path = folder / "evaluation.json"
     if there := read_account(path):
         return Evaluation(Answers(**there["held_out"]), Answers(**there["oracle"]))
-    texts = _greedy(folder, model_args, (held_out, oracle), engine, batch_size, max_new_tokens)
+    sets = {"held-out prompts": held_out, "oracle's prompts": oracle}
+    texts = greedy_answers(
+        folder, model_args, sets, engine=engine, batch_size=batch_size, max_new_tokens=max_new_tokens
+    )
     scored = [
         Answers(mine, scorer(prompts.prompts, mine))
         for prompts, mine, scorer in zip((held_out, oracle), texts, scorers, strict=True)
@@ -122,16 +125,28 @@ def better(new: Answers, old: Answers) -> list[float]:
     return [_sigmoid(a - b) for a, b in zip(new.scores, old.scores, strict=True)]
 
 
-def _greedy(
-    folder: Path, model_args: dict[str, Any], sets: Sequence[PromptSet], engine: str, batch_size: int, budget: int
+def greedy_answers(
+    folder: Path,
+    model_args: dict[str, Any],
+    sets: Mapping[str, PromptSet],
+    *,
+    engine: str,
+    batch_size: int,
+    max_new_tokens: int,
 ) -> list[list[str]]:
+    """Answer sets of prompts by ordinary decoding, kept below ``folder/answers`` as they arrive.
+
+    Args:
+        sets: by the name that the bar shows.
+    """
+    budget = max_new_tokens
     model = load_model(
         engine, {**model_args, "answers_dir": "none", **({"batch_size": batch_size} if engine == "hf" else {})}
     )
     store = open_store(model, folder / "answers")
     gen_kwargs = {"until": [], "do_sample": False, "max_gen_toks": budget, "strategy": "greedy"}
     texts = []
-    for label, prompts in zip(("held-out prompts", "oracle's prompts"), sets, strict=True):
+    for label, prompts in sets.items():
         contexts = [render(model, prompt) for prompt in prompts.prompts]
         check_room(model, contexts, budget)
         answers = answer_in_batches(model, contexts, gen_kwargs, store, batch_size=batch_size, label=f"{label}: greedy")

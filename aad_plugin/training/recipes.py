@@ -35,6 +35,17 @@ def recipe_path(name: str) -> Path:
     return Path(str(_folder() / f"{name}.yaml"))
 
 
+def one_model_recipe(name: str) -> Path:
+    """The file of a recipe that makes one model of a pair (``recipes/one_model``); arguments and errors as above."""
+    folder = _folder() / "one_model"
+    names = sorted(path.name.removesuffix(".yaml") for path in folder.iterdir())
+    if name.endswith((".yaml", ".yml")):
+        return recipe_path(name)
+    if name not in names:
+        raise ConfigError(f"no recipe {name!r}{nearest(name, names)}; expected {', '.join(names)} or a .yaml file")
+    return Path(str(folder / f"{name}.yaml"))
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's settings.
 

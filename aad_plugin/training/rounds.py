@@ -13,11 +13,9 @@ A killed run goes on where it stopped: pairs batch by batch, training from TRL's
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from aad_plugin.synthesis.synthesizing import Recipe, synthesize
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Evaluation, Scorer, evaluate, load_scorer
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
+from aad_plugin.training.owning import free, owned
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds_table import Round, write_tables
 from aad_plugin.training.trl_command import check_options, check_trl, end_orphans, last_checkpoint, log_history, run_trl
@@ -99,7 +98,7 @@ def iterate(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
         TrainingFailed: TRL ended with an error.
     """
     check_trl()
-    with _owned(folder):
+    with owned(folder, "iterate"):
         path = folder / ACCOUNT
         asked = plan.asked(model_args)
         there = read_account(path)
@@ -122,7 +121,7 @@ def _rounds(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
             home / "synthesis", plan.prompts, plan.recipe,
             model_args=current, engine=plan.engine, batch_size=plan.batch_size,
         )  # fmt: skip
-        _free()
+        free()
         current = _trained(folder, home, plan, current, made.dataset)
         found = Round(number, _evaluated(home, plan, current, scorers), made.kept, made.dropped,
                       log_history(home / "policy"))  # fmt: skip
@@ -144,14 +143,14 @@ def _evaluated(home: Path, plan: Plan, model_args: dict[str, Any], scorers: tupl
         home, model_args, plan.held_out, plan.oracle_prompts, scorers,
         engine=plan.engine, batch_size=plan.batch_size, max_new_tokens=plan.recipe.max_new_tokens,
     )  # fmt: skip
-    _free()
+    free()
     return found
 
 
 def _trained(folder: Path, home: Path, plan: Plan, model_args: dict[str, Any], dataset: Path) -> dict[str, Any]:
     """Train the policy of `model_args` on the pairs; returns the model_args of the new pair."""
     options = dict(model_args)
-    start = _start(home, take_source(options))
+    start = start_checkpoint(home, take_source(options))
     output = home / "policy"
     finished = home / "training.json"
     if not read_account(finished):
@@ -182,39 +181,13 @@ def _logging(plan: Plan) -> list[str]:
     return [] if asked & {"logging_steps", "logging_strategy"} else ["--logging_steps", "0.05"]
 
 
-def _start(home: Path, source: PairSource) -> str:
+def start_checkpoint(home: Path, source: PairSource) -> str:
     """The full checkpoint that training starts from: TRL's command line takes no adapter."""
     if not source.shares_base:
         return str(source.policy)
     from aad_plugin.sources.merging import merge_adapter
 
     return str(merge_adapter(str(source.base), str(source.adapter), "auto", home.resolve() / "start"))
-
-
-def _free() -> None:
-    """Give back what a model held, which TRL and the next model need."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-@contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """Hold the folder: two runs in it would train into one output."""
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise ConfigError(
-            f"another aad iterate is at work in {folder}: wait for it, or pass another --output"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _warn(plan: Plan) -> None:

@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,16 @@ class TrainingFailed(AADError):
     """TRL ended with an error; its log has the cause, its checkpoints are kept."""
 
 
-def check_trl() -> None:
-    """Raise BackendMissing where TRL is not installed."""
+def check_trl(oldest: tuple[int, int] | None = None) -> None:
+    """Raise BackendMissing where TRL is not installed, or older than a command needs."""
     if importlib.util.find_spec("trl") is None:
         raise BackendMissing("training needs TRL, which is not installed: pip install 'aad_plugin[train]'")
+    found = metadata.version("trl")
+    if oldest and tuple(int(part) for part in found.split(".")[:2]) < oldest:
+        raise BackendMissing(
+            f"this command needs TRL {'.'.join(map(str, oldest))} or newer, found {found}: pip install -U "
+            "'aad_plugin[train]'"
+        )
 
 
 def _quiet() -> str:
@@ -51,20 +58,41 @@ def _quiet() -> str:
     return ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), *own)))
 
 
-def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, mark: Path) -> None:
+def run_trl(
+    command: str,
+    arguments: Sequence[str],
+    *,
+    output: Path,
+    log: Path,
+    mark: Path,
+    variables: Mapping[str, str] | None = None,
+) -> None:
     """Run ``trl COMMAND``; blocks until it ends, passes its output on to stderr.
 
     Args:
         command: dpo, sft, reward, …, orpo or simpo. arguments: as on a shell, without output and resume options.
         output: TRL's output folder; training goes on from the last whole checkpoint in it.
-        log: what TRL prints is appended here. mark: the run's folder, for `end_orphans`.
+        log: what TRL prints is appended here. mark: the run's folder, for `end_orphans`. variables: of its environment.
     Raises:
         BackendMissing: no TRL. TrainingFailed: it did not end well; names the log and what the next run goes on from.
     """
     check_trl()
     # TRL has no command for some trainers; those run in a process of their own, too.
     program = "aad_plugin.training.experimental" if command in COMMANDS else "trl.cli.main"
-    line = [sys.executable, "-m", program, command, *arguments, "--output_dir", str(output)]
+    run_trainer([program, command, *arguments], what=f"trl {command}", output=output, log=log, mark=mark,
+                variables=variables)  # fmt: skip
+
+
+def run_trainer(
+    words: Sequence[str], *, what: str, output: Path, log: Path, mark: Path, variables: Mapping[str, str] | None = None
+) -> None:
+    """Run a Python module that trains by TRL and takes ``--output_dir`` and ``--resume_from_checkpoint``.
+
+    Args:
+        words: the module and its arguments. what: it in a user's words. variables: of its environment besides.
+        output, log, mark: as for `run_trl`, which also names the errors.
+    """
+    line = [sys.executable, "-m", *words, "--output_dir", str(output)]
     start = last_checkpoint(output)
     if start is not None:
         line += ["--resume_from_checkpoint", str(start)]
@@ -73,7 +101,7 @@ def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, 
         kept.write(f"\n$ {' '.join(line)}\n".encode())
         with subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, FOLDER_MARK: str(mark.resolve()), "PYTHONWARNINGS": _quiet()},
+            env={**os.environ, **(variables or {}), FOLDER_MARK: str(mark.resolve()), "PYTHONWARNINGS": _quiet()},
         ) as process:  # fmt: skip
             assert process.stdout is not None
             try:
@@ -89,7 +117,7 @@ def run_trl(command: str, arguments: Sequence[str], *, output: Path, log: Path, 
     if status:
         there = last_checkpoint(output)
         raise TrainingFailed(
-            f"trl {command} ended with status {status}: {_cause(log)}; its words are in {log}. "
+            f"{what} ended with status {status}: {_cause(log)}; its words are in {log}. "
             + (f"The next run goes on from {there}" if there else "It had not reached its first checkpoint")
         )
 

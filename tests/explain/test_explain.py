@@ -18,7 +18,7 @@ from aad_plugin.pair.recorder import MAX_PLAUSIBLE
 from tests.pairs import KINDS, toy_pair
 from tests.toys import byte_tokenizer, log_softmax
 
-STRATEGIES = ("aad", "greedy", "reference", "eft", "sample", "best_of_3")
+STRATEGIES = ("aad", "greedy", "reference", "eft", "expo", "sample", "best_of_3")
 PROMPT = "hello there"
 
 

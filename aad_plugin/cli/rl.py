@@ -1,0 +1,62 @@
+"""``aad rl``: a policy optimised with its own pair's reward or answers, through TRL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aad_plugin.cli.pair_options import NamedPair, names_a_pair
+from aad_plugin.cli.trl_words import trl_words
+
+
+@names_a_pair
+def rl(
+    named: NamedPair,
+    recipe: Annotated[str, typer.Option(help="grpo-implicit, rloo-implicit or grpo-rollouts.")],
+    prompts: Annotated[str, typer.Option(help="Prompts that are trained on: file or dataset.")],
+    held_out_prompts: Annotated[str, typer.Option(help="Prompts whose answers' implicit reward is told.")],
+    oracle_prompts: Annotated[str, typer.Option(help="Prompts for the oracle, which is only reported.")],
+    oracle: Annotated[str, typer.Option(help="reward:<model>; decides nothing.")],
+    output: Annotated[Path, typer.Option(help="Folder for training, answers and the policy.")],
+    training: Annotated[str, typer.Option(help="grpo, grpo_demo, or a .yaml file of TRL's options.")] = "grpo",
+    reward: Annotated[str, typer.Option(help="implicit, or with grpo-rollouts reward:<model>.")] = "implicit",
+    per_token: Annotated[
+        bool, typer.Option("--per-token", help="Divide the implicit reward by the answer's length.")
+    ] = False,
+    share: Annotated[
+        float | None, typer.Option(help="Part of each group that the pair draws; grpo-rollouts, default 0.25.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of the pair's plausible set; default 0.1.")] = None,
+    teacher_temperature: Annotated[
+        float, typer.Option(help="The pair draws from softmax(advantage / temperature).")
+    ] = 0.25,
+    trl: Annotated[str, typer.Option("--trl", help='More of TRL\'s options: "--max_steps 40 --seed 1".')] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of --prompts.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Prompts decoded together when evaluating.")] = 8,
+    prompt_field: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Budget per evaluated answer in tokens.")] = 256,
+) -> None:
+    """Optimise a policy with its pair's implicit reward or answers; a killed run goes on where it stopped."""
+    named.check(alpha=alpha)
+    from aad_plugin.training.trl_command import check_trl
+
+    check_trl()
+    from aad_plugin.settings import DecodingSettings
+    from aad_plugin.texts.prompts import read_prompts
+    from aad_plugin.training.recipes import one_model_recipe
+    from aad_plugin.training.reinforcing import Plan, reinforce
+
+    plan = Plan(
+        prompts=read_prompts(prompts, prompt_field).first(limit),
+        held_out=read_prompts(held_out_prompts, prompt_field),
+        oracle_prompts=read_prompts(oracle_prompts, prompt_field),
+        oracle=oracle, recipe=recipe, training=one_model_recipe(training), reward=reward, per_token=per_token,
+        share=(0.25 if recipe == "grpo-rollouts" else 0.0) if share is None else share,
+        alpha=DecodingSettings().override(alpha=alpha).alpha, temperature=teacher_temperature,
+        trl_arguments=trl_words(trl, "rl"), batch_size=batch_size, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    reinforce(output, plan, named.arguments)
+    typer.echo((output / "rl.md").read_text(encoding="utf-8"))
+    typer.echo(f"the policy: {output / 'policy'}; its README.md says how any host loads it")

@@ -1,0 +1,99 @@
+"""The table of docs/one_model.md, row by row; the same command goes on where a killed one stopped.
+
+    python -m experiments.one_model --pair demo --prompts prompts/synthesis_160.jsonl \
+        --held-out-prompts prompts/held_out_40.jsonl --oracle-prompts prompts/oracle_160.jsonl \
+        --oracle reward:demo --picker reward:demo@1 --output runs/one_model
+
+A row is finished when OUTPUT/rows/<row>.json is there; every attempt, failed ones too, stands in OUTPUT/attempts.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.files.whole import write_text
+from aad_plugin.sources.arguments import parse_model_args
+from aad_plugin.texts.prompts import read_prompts, refuse_overlap
+from aad_plugin.training.owning import owned
+from experiments.one_model.rows import Asked, measured, row_names
+from experiments.one_model.table import write_table
+
+
+def main() -> None:
+    """Make the rows that are missing, then the table."""
+    asked, only = _asked()
+    done: dict[str, Any] = {}
+    with owned(asked.output, "experiments.one_model"):
+        for name in row_names(asked):
+            file = asked.output / "rows" / f"{name}.json"
+            if not file.is_file() and (not only or name in only):
+                _attempt(asked, name, file)
+            if file.is_file():
+                done[name] = json.loads(file.read_text(encoding="utf-8"))
+        print(write_table(asked.output, done, row_names(asked)))
+
+
+def _attempt(asked: Asked, name: str, file: Path) -> None:
+    """Make one row and note how it ended; a row that fails does not keep the others from being made."""
+    start, outcome = time.time(), "finished"
+    print(f"row {name}", flush=True)
+    try:
+        found = measured(asked, name)
+        write_text(file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    except AADError as error:
+        outcome = f"{type(error).__name__}: {error}"
+        print(outcome, flush=True)
+    except BaseException as error:
+        outcome = f"broken off: {type(error).__name__}"
+        raise
+    finally:
+        line = {"row": name, "began": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start)), "outcome": outcome}
+        with (asked.output / "attempts.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**line, "seconds": round(time.time() - start, 1)}, ensure_ascii=False) + "\n")
+
+
+def _asked() -> tuple[Asked, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.one_model", description=(__doc__ or "").splitlines()[0]
+    )
+    for option in ("--prompts", "--held-out-prompts", "--oracle-prompts", "--oracle", "--picker"):
+        parser.add_argument(option, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--pair", default=None)
+    parser.add_argument("--model-args", default="dtype=float32", help="of the pair, as for --model aad")
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--scales", default="0.5,1,2,3", help="of ExPO, picked on the held-out prompts")
+    parser.add_argument("--eft-scale", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, default=60, help="of every training that is ours; DPO takes a third")
+    parser.add_argument("--distill-recipe", default="distill_demo")
+    parser.add_argument("--rl-training", default="grpo_demo")
+    parser.add_argument("--dpo-recipe", default="dpo_demo")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--only", default="", help="rows by name, separated by commas")
+    given: dict[str, Any] = vars(parser.parse_args())
+    only = [name for name in given.pop("only").split(",") if name]
+    model_args = parse_model_args(given.pop("model_args"))
+    pair = given.pop("pair")
+    sets: dict[str, Any] = {
+        name: read_prompts(given.pop(name)) for name in ("prompts", "held_out_prompts", "oracle_prompts")
+    }
+    refuse_overlap(**sets)
+    if given["picker"] == given["oracle"]:
+        raise ConfigError("--picker and --oracle must be two models: what chooses cannot measure")
+    numbers: dict[str, Any] = {"seeds": tuple(int(one) for one in given.pop("seeds").split(",")),
+               "scales": tuple(float(one) for one in given.pop("scales").split(","))}  # fmt: skip
+    asked = Asked(model_args={**({"pair": pair} if pair else {}), **model_args}, **sets, **numbers, **given)
+    unknown = [name for name in only if name not in row_names(asked)]
+    if unknown:
+        raise ConfigError(f"--only: no row {unknown[0]!r}; there are {', '.join(row_names(asked))}")
+    return asked, only
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The rows: how each makes its model, and what is measured of all of them alike."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aad_plugin.pair.answering import answer, encode_prompts
+from aad_plugin.pair.model import AlignedPair, load_pair
+from aad_plugin.pair.strategies import decode
+from aad_plugin.rivals.rival_task import is_degenerate
+from aad_plugin.synthesis.filters import Limits
+from aad_plugin.synthesis.synthesizing import Recipe
+from aad_plugin.texts.prompts import PromptSet
+from aad_plugin.training import distilling, reinforcing, rounds
+from aad_plugin.training.evaluation import load_scorer
+from aad_plugin.training.implicit_reward import right_pad
+from aad_plugin.training.owning import free
+from aad_plugin.training.recipes import one_model_recipe, recipe_path
+
+_TIMED_ROWS, _TIMED_ROUNDS = 4, 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the table is asked to hold; names as on the command line."""
+
+    model_args: dict[str, Any]
+    prompts: PromptSet
+    held_out_prompts: PromptSet
+    oracle_prompts: PromptSet
+    oracle: str
+    picker: str
+    output: Path
+    seeds: tuple[int, ...]
+    scales: tuple[float, ...]
+    eft_scale: float
+    steps: int
+    distill_recipe: str
+    rl_training: str
+    dpo_recipe: str
+    max_new_tokens: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A row's model: model_args of a pair and how it answers."""
+
+    model_args: dict[str, Any]
+    strategy: str = "greedy"
+    settings: dict[str, Any] | None = None
+    note: str = ""
+
+
+def row_names(asked: Asked) -> list[str]:
+    """The rows in table order; those that train, once per seed."""
+    trained = ("distill-aad", "distill-eft", "grpo-implicit", "grpo-rollouts")
+    return ["greedy", "expo", "iterate", *(f"{name}-{seed}" for name in trained for seed in asked.seeds), "aad"]
+
+
+def measured(asked: Asked, name: str) -> dict[str, Any]:
+    """Make a row's model and return its figures; answers and rewards go along, so that the table pairs them."""
+    start = time.monotonic()
+    made = _make(asked, name)
+    making = time.monotonic() - start
+    free()
+    pair = load_pair(**made.model_args)
+    settings = made.settings or {}
+    texts = _answers(asked, pair, asked.oracle_prompts, made)
+    rewards = load_scorer(asked.oracle, asked.model_args)(asked.oracle_prompts.prompts, texts)
+    original = load_pair(**asked.model_args)
+    role = {"expo": "expo"}.get(made.strategy, "policy")
+    if role == "expo":
+        pair.sides.extrapolate(settings["expo_scale"])
+    return {
+        "row": name, "note": made.note, "texts": texts, "rewards": rewards, "seconds_of_making": round(making, 1),
+        "degenerate": sum(map(is_degenerate, texts)) / len(texts),
+        "kl_to_policy": None if made.strategy == "aad" else _kl(asked, pair, role, original, texts),
+        "seconds_per_token": _seconds_per_token(asked, pair, made),
+        **_agreement(asked, pair, role if made.strategy != "aad" else "aad", original),
+    }  # fmt: skip
+
+
+def _answers(asked: Asked, pair: AlignedPair, prompts: PromptSet, made: _Made) -> list[str]:
+    return answer(
+        pair, list(prompts.prompts), strategy=made.strategy, max_new_tokens=asked.max_new_tokens,
+        batch_size=asked.batch_size, progress=True, **(made.settings or {}),
+    )  # fmt: skip
+
+
+def _make(asked: Asked, name: str) -> _Made:
+    if name in ("greedy", "aad"):
+        return _Made(asked.model_args, name)
+    if name == "expo":
+        return _best_expo(asked)
+    if name == "iterate":
+        return _iterated(asked)
+    kind, _, seed = name.rpartition("-")
+    folder = asked.output / name
+    common: dict[str, Any] = {
+        "prompts": asked.prompts, "held_out": asked.held_out_prompts, "oracle_prompts": asked.oracle_prompts,
+        "oracle": asked.oracle, "batch_size": asked.batch_size, "max_new_tokens": asked.max_new_tokens,
+        "trl_arguments": ("--seed", seed, "--max_steps", str(asked.steps)),
+    }  # fmt: skip
+    if kind.startswith("distill"):
+        teacher = kind.partition("-")[2]
+        plan = distilling.Plan(
+            training=one_model_recipe(asked.distill_recipe), picker=asked.picker, teacher=teacher,
+            scale=asked.eft_scale, student="weights", **common,
+        )  # fmt: skip
+        figures = distilling.distill(folder, plan, asked.model_args)
+        return _checkpoint(asked, folder / "student", f"step {figures['about']['chosen_step']}")
+    share = 0.25 if kind == "grpo-rollouts" else 0.0
+    training = one_model_recipe(asked.rl_training)
+    reinforcing.reinforce(
+        folder, reinforcing.Plan(recipe=kind, training=training, share=share, **common), asked.model_args
+    )
+    return _checkpoint(asked, folder / "policy", f"share {share:g}" if share else "")
+
+
+def _checkpoint(asked: Asked, folder: Path, note: str) -> _Made:
+    kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
+    return _Made({"policy": str(folder), "reference": str(folder), **kept}, note=note)
+
+
+def _best_expo(asked: Asked) -> _Made:
+    """The scale whose greedy answers the picker prefers on the held-out prompts."""
+    pair, scorer = load_pair(**asked.model_args), load_scorer(asked.picker, asked.model_args)
+    means = {}
+    for scale in asked.scales:
+        texts = _answers(asked, pair, asked.held_out_prompts, _Made({}, "expo", {"expo_scale": scale}))
+        means[scale] = sum(scorer(asked.held_out_prompts.prompts, texts)) / len(texts)
+    best = max(means, key=means.__getitem__)
+    note = f"scale {best:g}, picked of {', '.join(f'{scale:g}: {mean:.3f}' for scale, mean in means.items())}"
+    return _Made(asked.model_args, "expo", {"expo_scale": best}, note)
+
+
+def _iterated(asked: Asked) -> _Made:
+    folder = asked.output / "iterate"
+    plan = rounds.Plan(
+        prompts=asked.prompts, held_out=asked.held_out_prompts, oracle_prompts=asked.oracle_prompts,
+        recipe=Recipe("sample", {}, asked.max_new_tokens, Limits(1, True, None), None),
+        training=recipe_path(asked.dpo_recipe), oracle=asked.oracle, picker=asked.picker,
+        trl_arguments=("--max_steps", str(max(1, asked.steps // 3))), batch_size=asked.batch_size,
+    )  # fmt: skip
+    rounds.iterate(folder, plan, asked.model_args)
+    kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
+    policy = folder / "round-1" / "policy"
+    if (policy / "adapter_config.json").is_file():
+        return _Made({"reference": str(folder / "round-1" / "start"), "adapter": str(policy), **kept}, note="1 round")
+    return _checkpoint(asked, policy, "1 round")
+
+
+# ---------------------------------------------------------------------------------------------- measures
+
+
+def _tokens(pair: AlignedPair, prompt: Any, text: str) -> tuple[Tensor, Tensor, int]:
+    ids, mask = encode_prompts(pair, [prompt])
+    own = pair.tokenizer(text, add_special_tokens=False)["input_ids"]
+    answers, kept = right_pad([own or [0]], pair.device)
+    return torch.cat([ids, answers], dim=1), torch.cat([mask, kept], dim=1), ids.shape[1]
+
+
+@torch.no_grad()
+def _logits(pair: AlignedPair, role: str, ids: Tensor, mask: Tensor, start: int) -> Tensor:
+    keep = ids.shape[1] - start + 1
+    (rows,) = pair.sides.logits(
+        (role,), ids, None, keep, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
+    )
+    return rows[0, :-1, : pair.vocab_size].float()
+
+
+def _kl(asked: Asked, pair: AlignedPair, role: str, original: AlignedPair, texts: list[str]) -> float:
+    """Mean over tokens of KL(row ‖ policy), in nats, along the row's own answers."""
+    total, number = 0.0, 0
+    for prompt, text in zip(asked.oracle_prompts.prompts, texts, strict=True):
+        ids, mask, start = _tokens(original, prompt, text)
+        own = _logits(pair, role, ids, mask, start).log_softmax(-1)
+        policy = _logits(original, "policy", ids, mask, start).log_softmax(-1)
+        total += float((own.exp() * (own - policy)).sum())
+        number += len(own)
+    return total / number
+
+
+def _agreement(asked: Asked, pair: AlignedPair, role: str, original: AlignedPair) -> dict[str, Any]:
+    """How many of AAD's choices the row makes along AAD's own answers: of all, and where AAD leaves greedy."""
+    made = same = left = left_same = 0
+    for prompt in asked.oracle_prompts.prompts[:40]:
+        ids, mask = encode_prompts(original, [prompt])
+        tokens = decode(
+            original, ids, mask, original.settings.override(strategy="aad"), max_new_tokens=asked.max_new_tokens
+        )
+        full = torch.ones_like(tokens)
+        chosen = tokens[0, ids.shape[1] :]
+        greedy = _logits(original, "policy", tokens, full, ids.shape[1]).argmax(-1)
+        own = chosen if role == "aad" else _logits(pair, role, tokens, full, ids.shape[1]).argmax(-1)
+        departs = greedy != chosen
+        made, same = made + len(chosen), same + int((own == chosen).sum())
+        left, left_same = left + int(departs.sum()), left_same + int((own == chosen)[departs].sum())
+    return {"aad_choices": same / max(1, made), "aad_departures": left_same / max(1, left), "steps": made}
+
+
+def _seconds_per_token(asked: Asked, pair: AlignedPair, made: _Made) -> float:
+    """Best of a few rounds, one batch of a few prompts, no answer ending early."""
+    ids, mask = encode_prompts(pair, list(asked.oracle_prompts.prompts[:_TIMED_ROWS]))
+    settings = pair.settings.override(strategy=made.strategy, **(made.settings or {}))
+    best = float("inf")
+    for _ in range(_TIMED_ROUNDS):
+        start = time.perf_counter()
+        decode(pair, ids, mask, settings, max_new_tokens=asked.max_new_tokens, eos_token_id=None)
+        best = min(best, (time.perf_counter() - start) / (len(ids) * asked.max_new_tokens))
+    return best

@@ -1,0 +1,65 @@
+"""The table of one-model rows: what it says of planted answers, and that a finished row is not made again."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from experiments.one_model import __main__ as command
+from experiments.one_model.table import write_table
+
+
+def row(name, rewards, text="four", **more):
+    figures = {"kl_to_policy": 0.5, "degenerate": 0.0, "seconds_per_token": 0.01, "aad_choices": 0.6, "aad_departures": 0.2,
+               "seconds_of_making": 3.0, "steps": 9, "note": "", **more}  # fmt: skip
+    return {"row": name, "texts": [text] * len(rewards), "rewards": rewards, **figures}
+
+
+def test_rows_are_held_against_greedy_and_attempts_are_listed(tmp_path):
+    # differences 0, 2, −2, 2: p = 0.5, 0.8808, 0.1192, 0.8808 → mean 0.5952
+    done = {"greedy": row("greedy", [1.0] * 4), "expo": row("expo", [1.0, 3.0, -1.0, 3.0], note="scale 2"),
+            "aad": row("aad", [2.0] * 4, kl_to_policy=None)}  # fmt: skip
+    (tmp_path / "attempts.jsonl").write_text(
+        json.dumps({"row": "iterate", "began": "2026-11-26T10:00:00", "outcome": "TrainingFailed: x", "seconds": 4})
+        + "\n"
+    )
+    text = write_table(tmp_path, done, ["greedy", "expo", "iterate", "aad"])
+    assert (
+        "| expo (scale 2) | 1.500 ± 0.957 | 0.595 [" in text
+        and "| greedy | 1.000 ± 0.000 | – | – | 4 | 0.500 |" in text
+    )
+    assert "Still missing: iterate." in text and "* 2026-11-26T10:00:00 iterate: TrainingFailed: x, 4 s" in text
+    assert len(json.loads((tmp_path / "one_model.json").read_text())) == 3
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    for number, name in enumerate(("prompts", "held", "oracle")):
+        (tmp_path / f"{name}.txt").write_text(f"question {number}\n")
+    words = ["--pair", "demo", "--prompts", tmp_path / "prompts.txt", "--held-out-prompts", tmp_path / "held.txt",
+             "--oracle-prompts", tmp_path / "oracle.txt", "--oracle", "reward:a", "--picker", "reward:b", "--output",
+             tmp_path / "out", "--seeds", "1"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
+
+
+def test_a_finished_row_is_kept_and_a_failed_one_is_tried_again(asked, monkeypatch, tmp_path, capsys):
+    from aad_plugin.errors import ConfigError
+
+    made = []
+
+    def measured(asked, name):
+        made.append(name)
+        if name == "iterate" and made.count(name) == 1:
+            raise ConfigError("no room")
+        return row(name, [1.0, 2.0])
+
+    monkeypatch.setattr(command, "measured", measured)
+    command.main()
+    assert "Still missing: iterate." in capsys.readouterr().out
+    command.main()
+    every = ["greedy", "expo", "iterate", "distill-aad-1", "distill-eft-1", "grpo-implicit-1", "grpo-rollouts-1", "aad"]
+    assert made == [*every, "iterate"]
+    outcomes = [json.loads(line)["outcome"] for line in (tmp_path / "out" / "attempts.jsonl").read_text().splitlines()]
+    assert outcomes.count("finished") == 8 and outcomes.count("ConfigError: no room") == 1

@@ -1,0 +1,301 @@
+"""A policy optimised with its pair: rewards, the correction for who drew what, what is refused, and what a kill costs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.training import implicit_reward as rewards
+from aad_plugin.training.implicit_reward import answer_rewards
+from aad_plugin.training.teachers import aad_log_probs, teacher_scores
+from tests.pairs import toy_pair
+
+TOY = {
+    "learning_rate": 5e-3, "lr_scheduler_type": "constant", "max_steps": 24, "per_device_train_batch_size": 8,
+    "num_generations": 4, "max_completion_length": 6, "beta": 0.02, "use_cpu": True, "bf16": False, "dtype": "float32",
+    "gradient_checkpointing": False, "use_peft": True, "lora_r": 8, "lora_target_modules": ["q_proj", "v_proj", "o_proj"],
+    "logging_steps": 1, "save_steps": 4, "save_total_limit": 2, "report_to": "none", "seed": 0,
+}  # fmt: skip
+
+
+def naive(pair, prompt: str, answer: list[int]) -> float:
+    """Σ log π_policy − log π_reference, token by token without padding."""
+    text = pair.tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    ids, total = pair.tokenizer(text, add_special_tokens=False)["input_ids"], 0.0
+    for token in answer:
+        rows = pair.sides.logits(("policy", "reference"), torch.tensor([ids]), None, 1)
+        total += sum(sign * float(row[0, -1].log_softmax(-1)[token]) for sign, row in zip((1, -1), rows, strict=True))
+        ids = [*ids, token]
+    return total
+
+
+def test_rewards_are_sequence_log_ratios_whatever_stands_beside_them_in_a_batch():
+    pair = toy_pair("reference_plus_lora").pair
+    prompts = ["one", "a longer prompt", "x"]
+    answers = [[72, 101, 256], [72], [1, 2, 3, 4, 5]]
+    with torch.no_grad():
+        wanted = [naive(pair, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    found = answer_rewards(pair, chats, answers)
+    assert [total for total, _ in found] == pytest.approx(wanted, abs=1e-4)
+    assert [length for _, length in found] == [3, 1, 5]
+
+
+def test_the_reward_function_reads_its_pair_from_the_environment(checkpoints, monkeypatch):
+    rewards._pair.cache_clear()
+    monkeypatch.setenv(rewards.VARIABLE, "demo")
+    with pytest.raises(ConfigError, match=r"set AAD_REWARD_PAIR to model_args as a JSON object.*got 'demo'"):
+        rewards.implicit_reward([[{"role": "user", "content": "x"}]], [[1]])
+    monkeypatch.setenv(rewards.VARIABLE, json.dumps(checkpoints.model_args("two_models")))
+    asked = {
+        "prompts": [[{"role": "user", "content": "x"}]],
+        "completions": ["unused"],
+        "completion_ids": [[1, 2, 3, 4]],
+    }
+    (whole,), (each,) = rewards.implicit_reward(**asked), rewards.implicit_reward_per_token(**asked)
+    assert each == pytest.approx(whole / 4)
+    rewards._pair.cache_clear()
+
+
+def test_what_the_pair_draws_comes_with_the_probability_it_was_drawn_with():
+    from aad_plugin.training.rollouts import draw_from_pair
+
+    torch.manual_seed(0)
+    pair = toy_pair("two_models").pair
+    prompts = [[{"role": "user", "content": text}] for text in ("one", "a longer prompt")]
+    drawn = draw_from_pair(pair, prompts, 5, alpha=0.1, temperature=0.5)
+    for prompt, (ids, known) in zip(prompts, drawn, strict=True):
+        text = pair.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        whole = torch.tensor([[*pair.tokenizer(text, add_special_tokens=False)["input_ids"], *ids]])
+        scores = teacher_scores(pair, whole, torch.ones_like(whole), len(ids) + 1, 0.1)[0, :-1]
+        wanted = aad_log_probs(scores, 0.5).gather(-1, torch.tensor(ids)[:, None])[:, 0]
+        assert known == pytest.approx(wanted.tolist(), abs=1e-4) and max(known) <= 0 and len(ids) <= 5
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """A real trainer over a toy, whose policy is three logits per position: ``theta``, a parameter."""
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from aad_plugin.training.rollouts import MixedGroups
+    from tests.toys import byte_tokenizer, toy_model
+
+    config = GRPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=2, num_generations=2, max_completion_length=2, use_cpu=True,
+        bf16=False, report_to="none", beta=0.0, loss_type="grpo", gradient_checkpointing=False,
+    )  # fmt: skip
+    made = MixedGroups(
+        model=toy_model("llama", 4), reward_funcs=[lambda completions, **_: [0.0] * len(completions)], args=config,
+        train_dataset=Dataset.from_list([{"prompt": "x"}] * 2), processing_class=byte_tokenizer(),
+    )  # fmt: skip
+    made.current_gradient_accumulation_steps = 1
+    return made
+
+
+def test_the_gradient_is_the_hand_worked_one(trainer, monkeypatch):
+    """One answer of the policy's, one of the pair's, of one token each; advantages 1.
+
+    Logits 0, so π = (1/3, 1/3, 1/3). The policy drew token 0: ratio 1, and d log π_0 = (2/3, −1/3, −1/3). The pair drew
+    token 1 with probability 0.8: ratio (1/3) / 0.8 = 5/12, not clipped for an advantage above 0, so its gradient is
+    5/12 · (−1/3, 2/3, −1/3). The loss is minus the mean of both answers.
+    """
+    from aad_plugin.training.rollouts import drawn_with
+
+    theta = torch.zeros(2, 1, 3, requires_grad=True)
+    ids = torch.tensor([[0], [1]])
+
+    def logps(*_, compute_entropy=False, **__):
+        found = theta.log_softmax(-1)
+        own = found.gather(-1, ids[..., None]).squeeze(-1)
+        return own, -(found.exp() * found).sum(-1) if compute_entropy else None, None
+
+    monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", logps)
+    known = torch.tensor([[math.nan], [math.log(0.8)]])
+    ones = torch.ones(2, 1, dtype=torch.long)
+    inputs = {
+        "prompt_ids": ones, "prompt_mask": ones, "completion_ids": ids, "completion_mask": ones,
+        "advantages": torch.ones(2), "old_per_token_logps": drawn_with(known, logps()[0].detach()),
+        "num_items_in_batch": torch.tensor(2.0),
+    }  # fmt: skip
+    trainer.model.train()
+    trainer._compute_loss(trainer.model, inputs).backward()
+    assert theta.grad is not None
+    assert theta.grad[0, 0].tolist() == pytest.approx([-1 / 3, 1 / 6, 1 / 6], abs=1e-6)
+    assert theta.grad[1, 0].tolist() == pytest.approx([5 / 72, -10 / 72, 5 / 72], abs=1e-6)
+    # An answer of the pair that is worse than its group: the ratio 5/12 lies below 1 − ε, where GRPO's clipping ends the
+    # push away from it.
+    theta.grad = None
+    trainer._compute_loss(trainer.model, {**inputs, "advantages": torch.tensor([1.0, -1.0])}).backward()
+    assert theta.grad[1, 0].tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+
+
+def test_groups_are_mixed_and_their_old_probabilities_set(trainer):
+    from aad_plugin.training.rollouts import mixed_rollouts
+
+    pair = toy_pair("two_models").pair
+    trainer.rollout_func = mixed_rollouts(pair, number=1, alpha=0.1, temperature=0.5)
+    trainer.model.train()
+    torch.manual_seed(0)
+    found = trainer._generate_and_score_completions([{"prompt": "ab"}, {"prompt": "ab"}])
+    kept = found["completion_mask"].bool()
+    assert found["old_per_token_logps"][kept].isfinite().all()
+    known = found["sampling_per_token_logps"]
+    assert known[0][kept[0]].isfinite().all() and known[1][kept[1]].isnan().all()
+    assert torch.equal(found["old_per_token_logps"][0][kept[0]], known[0][kept[0]])
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("share", [0, 2])
+def test_the_implicit_reward_rises_in_trls_trainer(tmp_path, share):
+    """Three seeds; answers drawn for prompts of the same kind that were not trained on, 192 of them."""
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from aad_plugin.training.rollouts import MixedGroups, mixed_rollouts
+    from tests.toys import EOS, PAD, byte_tokenizer, left_pad, toy_model
+
+    pair = toy_pair("two_models").pair
+    held_out = [list(f"say {number}".encode()) for number in range(16, 40)] * 8
+    ids, mask = left_pad(held_out)
+
+    def reward(prompts, completion_ids, **_):
+        return [total for total, _ in answer_rewards(pair, prompts, completion_ids)]
+
+    def held_out_reward(model):
+        torch.manual_seed(0)
+        tokens = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=6, do_sample=True, top_k=0, pad_token_id=PAD
+        )
+        rows = [row[: row.index(EOS) + 1] if EOS in row else row for row in tokens[:, ids.shape[1] :].tolist()]
+        texts = [bytes(prompt).decode() for prompt in held_out]
+        return sum(total for total, _ in answer_rewards(pair, texts, rows)) / len(rows)
+
+    given = {name: value for name, value in TOY.items() if name not in ("dtype", "use_peft") and "lora" not in name}
+    start = toy_model("llama", 4)  # the weights of this pair's policy
+    start.save_pretrained(tmp_path / "start")  # TRL loads it once more, for the KL
+    before = held_out_reward(start)
+    for seed in (1, 2, 3):
+        options = {
+            **given, "max_steps": 40, "learning_rate": 3e-4, "seed": seed, "save_strategy": "no", "beta": 0.01,
+            "per_device_train_batch_size": 32, "num_generations": 8,
+        }  # fmt: skip
+        trainer = MixedGroups(
+            model=str(tmp_path / "start"), reward_funcs=[reward], args=GRPOConfig(output_dir=str(tmp_path), **options),
+            train_dataset=Dataset.from_list([{"prompt": f"say {number}"} for number in range(16)]),
+            processing_class=byte_tokenizer(), rollout_func=mixed_rollouts(pair, number=share, alpha=0.1, temperature=0.5),
+        )  # fmt: skip
+        trainer.train()
+        logged = [entry for entry in trainer.state.log_history if "reward" in entry]
+        assert {"reward", "kl", "completions/mean_length"} <= set(logged[0])
+        after = held_out_reward(trainer.model.eval())
+        assert after > before, (seed, before, after)
+
+
+@pytest.fixture
+def rl_words(words, tmp_path) -> list[str]:
+    """Arguments of ``aad rl`` on toys, without the recipe."""
+    (tmp_path / "rl.yaml").write_text(json.dumps(TOY))
+    own = [word for word in words if word != "--keep-truncated"]
+    place = own.index("--recipe")
+    return [*own[:place], *own[place + 2 :], "--training", str(tmp_path / "rl.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--recipe", "ppo"], "--recipe must be one of grpo-implicit, rloo-implicit, grpo-rollouts, got 'ppo'"),
+        (
+            ["--recipe", "grpo-implicit", "--share", "0.5"],
+            "--share 0.5: TRL corrects for answers that others drew only",
+        ),
+        (["--recipe", "grpo-rollouts", "--share", "1"], "--share of grpo-rollouts must be above 0 and below 1, got 1"),
+        (["--recipe", "grpo-implicit", "--reward", "reward:x"], "--reward must be implicit, or with grpo-rollouts"),
+        (["--recipe", "grpo-rollouts", "--teacher-temperature", "-1"], "--teacher-temperature must be above 0, got -1"),
+        (["--recipe", "grpo-implicit", "--training", "gpro"], "no recipe 'gpro' (did you mean 'grpo'?)"),
+        (["--recipe", "grpo-implicit", "--trl", "--config x"], "--trl: --config is set by aad rl itself; leave it out"),
+    ],
+)
+def test_mistakes_are_refused_first(aad, rl_words, more, message):
+    assert str(aad("rl", *rl_words, *more).exception).startswith(message)
+
+
+def test_what_is_optimised_cannot_measure_itself(aad, rl_words):
+    oracle = rl_words[rl_words.index("--oracle") + 1]
+    error = aad("rl", *rl_words, "--recipe", "grpo-rollouts", "--reward", oracle).exception
+    assert "what is optimised cannot measure itself" in str(error)
+
+
+def command(words, *more):
+    return [sys.executable, "-c", "from aad_plugin.cli.main import run; run()", "rl", *map(str, words), *more]
+
+
+def with_output(words, folder):
+    words = list(words)
+    words[words.index("--output") + 1] = str(folder)
+    return words
+
+
+@pytest.mark.grid
+def test_kill_9_goes_on_from_the_last_checkpoint(rl_words, tmp_path):
+    """On mixed groups: the very adapter of an undisturbed run; reward, KL and length stand in the log."""
+    from safetensors.torch import load_file
+
+    asked = ["--recipe", "grpo-rollouts", "--share", "0.5"]
+    undisturbed = subprocess.run(
+        command(with_output(rl_words, tmp_path / "whole"), *asked), capture_output=True, text=True
+    )
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    process = subprocess.Popen(command(rl_words, *asked), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    training = tmp_path / "out" / "training"
+    while process.poll() is None and not (training / "checkpoint-4" / "trainer_state.json").is_file():
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(command(rl_words, *asked), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert (
+        "--resume_from_checkpoint" in (tmp_path / "out" / "training.log").read_text().split("\n$ ")[2].splitlines()[0]
+    )
+    one, two = (load_file(tmp_path / run / "training" / "adapter_model.safetensors") for run in ("whole", "out"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    figures = json.loads((tmp_path / "out" / "rl.json").read_text())
+    assert len(figures["log"]) >= 24 and {"reward", "kl", "completions/mean_length"} <= set(figures["log"][0])
+    assert (tmp_path / "out" / "policy" / "README.md").is_file()
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("recipe", ["grpo-implicit", "rloo-implicit", "grpo-rollouts"])
+def test_the_implicit_reward_of_held_out_answers_rises(rl_words, tmp_path, recipe, seed):
+    asked = ["--recipe", recipe, "--trl", f"--seed {seed} --max_steps 60"]
+    done = subprocess.run(command(rl_words, *asked), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "out" / "rl.json").read_text())
+    assert figures["trained"]["picker_mean"] > figures["start"]["picker_mean"]
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize(
+    ("trl_command", "name"),
+    [("distillation", "distill"), ("distillation", "distill_demo"), ("grpo", "grpo"), ("grpo", "grpo_demo"),
+     ("rloo", "grpo"), ("rloo", "grpo_demo")],
+)  # fmt: skip
+def test_trl_knows_every_option_of_a_one_model_recipe(trl_command, name, tmp_path):
+    from aad_plugin.training.recipes import one_model_recipe
+    from aad_plugin.training.trl_command import check_options
+
+    cpu = [] if name.endswith("_demo") else ["--use_cpu", "--bf16", "false"]
+    check_options(trl_command, ["--config", str(one_model_recipe(name)), "--output_dir", str(tmp_path), *cpu])
