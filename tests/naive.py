@@ -43,9 +43,13 @@ class NaivePair:
         if settings.strategy == "eft":
             reference = log_softmax(self.reference(prefix))
             return reference + settings.eft_scale * (policy - reference)
-        if settings.strategy != "aad":
+        if settings.strategy not in ("aad", "guided"):
             return policy
         advantage = policy - log_softmax(self.reference(prefix))
+        if settings.strategy == "guided":  # the pair's own advantage as its one guide
+            inside = policy >= np.log(settings.alpha) + policy.max()
+            sums = policy + settings.guide_scale * advantage
+            return np.where(inside, sums - sums[inside].min(), policy - policy.max() - _FLOOR)
         return np.where(policy >= np.log(settings.alpha) + policy.max(), advantage, policy - _FLOOR)
 
     def answer(self, settings: DecodingSettings, prompt: list[int], steps: int) -> list[int]:

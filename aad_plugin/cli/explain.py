@@ -19,7 +19,8 @@ def explain(
     prompt: Annotated[str, typer.Argument(help="The prompt, a user turn.")],
     image: Annotated[list[str] | None, typer.Option(help="A picture shown before the prompt; may be repeated.")] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo; default the pair's.")
+        str | None,
+        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided; default the pair's."),
     ] = None,
     answer: Annotated[
         Path | None,
@@ -27,6 +28,9 @@ def explain(
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
+    ] = None,
     expo_scale: Annotated[float | None, typer.Option(help="Strength of expo; default 0.5.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens.")] = 256,
@@ -42,7 +46,7 @@ def explain(
     text = _read(answer) if answer else None
     if text is not None and strategy is not None:
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
-    given = {"alpha": alpha, "eft_scale": eft_scale, "expo_scale": expo_scale, "seed": seed}
+    given = {"alpha": alpha, "eft_scale": eft_scale, "expo_scale": expo_scale, "guide_scale": guide_scale, "seed": seed}
     named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
     from aad_plugin.files.whole import check_writable, write_text
     from aad_plugin.sources.images import with_pictures

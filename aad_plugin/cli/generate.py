@@ -36,11 +36,16 @@ def generate(
     ] = None,
     strategies: Annotated[
         list[str] | None,
-        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo; several by commas or repeated."),
+        typer.Option(
+            help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided; several by commas or repeated."
+        ),
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
     expo_scale: Annotated[float | None, typer.Option(help="Strength of expo; default 0.5.")] = None,
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
+    ] = None,
     n: Annotated[int | None, typer.Option(help="How many answers best_of_n draws; default 2.")] = None,
     picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Temperature of sample and best_of_n; default 1.")] = None,
@@ -63,8 +68,8 @@ def generate(
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
     if output:
         check_writable(output)
-    given = dict(alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, n=n, picker=picker, temperature=temperature,
-                 top_p=top_p, seed=seed)  # fmt: skip
+    given = dict(alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, guide_scale=guide_scale, n=n, picker=picker,
+                 temperature=temperature, top_p=top_p, seed=seed)  # fmt: skip
     names = listed(strategies or [])
     named.check(**given)  # a typo is refused before any weight is loaded
     for name in names:

@@ -10,8 +10,9 @@ import typer
 
 from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
+from aad_plugin.cli.study_pairs import find_pairs, run_pairs, write_pairs
 from aad_plugin.errors import ConfigError
-from aad_plugin.settings import SETTING_NAMES
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
 if TYPE_CHECKING:
     from aad_plugin.study.plan import StudyPlan
@@ -53,6 +54,9 @@ class Asked:
     expo_scale: Annotated[float, typer.Option(help="Of the table's ExPO; 0 leaves it and its sweep out.")] = 0.5
     expo_scales: Annotated[str, typer.Option(help="Swept on the dev split.")] = "0.25,0.5,1,2"
     num_beams: Annotated[int, typer.Option(help="Beams of AAD's beam search; 0 for none.")] = 4
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Of one more row by the pair's guides (--guide); 1+0.5 for two.")
+    ] = None
     wrong_reference: Annotated[
         str | None, typer.Option(help="A checkpoint that is not the policy's reference, for one more row.")
     ] = None
@@ -63,6 +67,13 @@ class Asked:
         list[Path] | None,
         typer.Option(help="Prompts or preferences that a model here was trained on; the command warns of shared ones."),
     ] = None
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(help="Folders of several pairs (NAME=DIR) for one table, over --reference; may be repeated."),
+    ] = None
+    preferences: Annotated[
+        Path | None, typer.Option(help="With --pairs: held-out preferences, for the implicit reward's accuracy.")
+    ] = None
     tables_only: Annotated[bool, typer.Option("--tables-only", help="Only make tables and plots again.")] = False
 
 
@@ -71,11 +82,15 @@ class Asked:
 def study(named: NamedPair, asked: Asked) -> None:
     """Compare greedy, best_of_N, EFT, ExPO and AAD by an oracle's reward. After a kill, run it again: it continues."""
     if asked.tables_only:
-        _write(asked.output)
+        has_pairs = asked.pairs or (asked.output / "pairs.json").is_file()
+        write_pairs(asked.output) if has_pairs else _write(asked.output)
         return
     if asked.prompts is None or asked.oracle is None:
         raise ConfigError("a study needs --prompts FILE and --oracle reward:<model> (or --tables-only)")
-    named.check()
+    several = find_pairs(named, asked.pairs) if asked.pairs else {}
+    if not several:
+        guided = {} if asked.guide_scale is None else {"strategy": "guided", "guide_scale": asked.guide_scale}
+        named.check(**guided)
     if own := [name for name in named.arguments if name in SETTING_NAMES]:
         raise ConfigError(
             f"a study sets the decoding itself: leave {own[0]} out of --model-args (see aad study --help)"
@@ -83,6 +98,9 @@ def study(named: NamedPair, asked: Asked) -> None:
     plan = _plan(asked, asked.prompts, asked.oracle)
     _check_plots(asked.output)
     _warn(plan, named.arguments.get("pair"), asked.trained_on or [])
+    if several:
+        run_pairs(several, asked.output, plan, asked.preferences, named.arguments.get("device"))
+        return
     _run(named, asked, plan)
     _write(asked.output)
 
@@ -98,12 +116,20 @@ def _plan(asked: Asked, prompts: str, oracle: str) -> StudyPlan:
             f"--num-prompts must be at least 2 and --num-dev at least 0, got {asked.num_prompts} and {num_dev}"
         )
     table, dev = draw_splits(read_prompts(prompts), asked.num_prompts, num_dev, asked.split_seed)
+    if asked.pairs:
+        alphas = _numbers("--alphas", asked.alphas, float)
+        return StudyPlan(
+            table=table, dev=dev, oracle=oracle, num_curve=0, num_extra=0, num_beams=0, eft_scales=(), alpha=asked.alpha,
+            alphas=alphas, max_new_tokens=asked.max_new_tokens, batch_size=asked.batch_size,
+        )  # fmt: skip
+    scale = None if asked.guide_scale is None else DecodingSettings().override(guide_scale=asked.guide_scale)
     return StudyPlan(
         table=table, dev=dev, oracle=oracle, picker=asked.picker, num_curve=num_curve, samples=asked.samples,
         num_extra=asked.num_prompts if asked.num_extra is None else asked.num_extra,
         seeds=_numbers("--seeds", asked.seeds, int), alpha=asked.alpha, eft_scale=asked.eft_scale,
         alphas=_numbers("--alphas", asked.alphas, float), eft_scales=_numbers("--eft-scales", asked.eft_scales, float),
         num_beams=asked.num_beams, wrong_reference=asked.wrong_reference, max_new_tokens=asked.max_new_tokens,
+        guide_scale=None if scale is None else scale.guide_scale,
         batch_size=asked.batch_size, expo_scale=asked.expo_scale or None,
         expo_scales=_numbers("--expo-scales", asked.expo_scales, float) if asked.expo_scale else (),
     )  # fmt: skip

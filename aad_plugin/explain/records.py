@@ -19,12 +19,14 @@ class Token:
         id: in the shared vocabulary. text: decoded by itself; for the chosen token what it adds to the answer, so that
             the texts of all steps join to the answer (a character of several tokens stands with the last of them).
         log_policy, log_reference: log-probabilities in nats, before any temperature.
+        guide: what all guides together add to log_policy, weighted; None where nothing guides.
     """
 
     id: int
     text: str
     log_policy: float
     log_reference: float
+    guide: float | None = None
 
     @property
     def advantage(self) -> float:
@@ -32,9 +34,10 @@ class Token:
         return self.log_policy - self.log_reference
 
     def to_json(self) -> dict[str, Any]:
-        """The four fields and the advantage."""
+        """The fields and the advantage; guide only where something guides."""
         values = {name: round(getattr(self, name), 6) for name in ("log_policy", "log_reference", "advantage")}
-        return {"id": self.id, "text": self.text, **values}
+        guide = {} if self.guide is None else {"guide": round(self.guide, 6)}
+        return {"id": self.id, "text": self.text, **values, **guide}
 
 
 @dataclass(frozen=True, slots=True)

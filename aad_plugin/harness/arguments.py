@@ -14,6 +14,7 @@ from aad_plugin.harness.neutral_options import telling
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.arguments import OWN, REFERENCE_OPTIONS, take_per_model, take_settings, take_source, typed
+from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown
 from aad_plugin.sources.parts import PairSource
 
@@ -64,6 +65,12 @@ class PairArguments:
         rest["pretrained"] = pretrained
         source = take_source(rest, pair)
         settings, loglikelihood = _decoding(rest, source.settings)
+        check_guided(settings, len(source.guides), source.is_alone)
+        if source.is_alone and loglikelihood != "policy":
+            raise ConfigError(
+                f"loglikelihood={loglikelihood!r} reads a reference, and this policy was given none: pass reference=…, or "
+                "loglikelihood=policy"
+            )
         options = take_per_model(rest, prefix="reference_")
         for given in (rest, options):
             typed({name: given[name] for name in ("dtype",) if name in given})  # refuse a misspelt one here

@@ -45,9 +45,10 @@ class AADLM(PairAnswers, HFLM):
 
     Args:
         **model_args: a pair (pair=… | policy=… reference=… | reference=… adapter=… | base=… reference_adapter=…
-            adapter=…), decoding settings (strategy, alpha, n, picker, eft_scale, temperature, top_p, seed),
-            ``loglikelihood`` (policy | reference | implicit_reward), reference_device / _dtype / _revision /
-            _gguf_file / _trust_remote_code, ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
+            adapter=…), guides (guide, guide_reference), decoding settings (strategy, alpha, n, picker, eft_scale,
+            guide_scale, guide_top_k, temperature, top_p, seed), ``loglikelihood`` (policy | reference |
+            implicit_reward), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code, ``answers_dir``,
+            ``trace`` (folder), and every argument of ``HFLM``.
     Raises:
         AADError: a mistake in the arguments; one line says what was expected.
     """
@@ -218,7 +219,8 @@ class AADLM(PairAnswers, HFLM):
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """Return (B, T, V) logits of the model that scores choices."""
-        roles: tuple[Role, ...] = ("policy", "reference") if self._probing else (self._scorer,)
+        probed = self.model.guides.roles if self.settings.strategy == "guided" else ("policy", "reference")
+        roles: tuple[Role, ...] = probed if self._probing else (self._scorer,)
         with torch.no_grad(), self._autocast():
             return self.model.sides.logits(roles, inps, None, 0)[0]
 
@@ -258,7 +260,7 @@ class AADLM(PairAnswers, HFLM):
     def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
         if self.device.type != "cpu":
             # What decoding holds is two models' activations, so that is what has to fit.
-            self._probing = self.settings.needs_reference
+            self._probing = self.settings.ranks_ratios
             try:
                 return super()._detect_batch_size(requests, pos)
             finally:

@@ -33,6 +33,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "path": pair.proof.path if pair.proof else "not proven",
         "weights": weights_mark(pair),
         "versions": versions(),
+        **({"guides": pair.guides.accounts} if pair.guides.members else {}),
         **({"processor": processor_mark(pair.processor)} if pair.processor is not None else {}),
         **({"draft": pair.draft.account()} if pair.draft is not None else {}),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import (
@@ -22,10 +22,13 @@ from transformers import (
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.attaching import attach_adapters
 from aad_plugin.pair.checkpoints import Checkpoints
+from aad_plugin.pair.guide_loading import load_cast
+from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.arguments import OWN, PER_MODEL, take_per_model, take_settings, take_source, typed
+from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown, safetensors_only
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.processors import check_same_processor, load_processor
@@ -49,6 +52,7 @@ class Parts:
     source: PairSource
     shortcuts: str
     draft_model: str | None = None
+    guides: Guides = field(default_factory=Guides)
     processor: Any = None
 
 
@@ -181,13 +185,20 @@ def assemble(
     """
     borrow_template(tokenizer, source.adapter, source.base)
     vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
+    check_guided(settings, len(source.guides), source.is_alone)
+    if processor is not None and source.guides:
+        raise ConfigError("guides read token ids alone, and this pair sees pictures: leave guide=… out")
+    policy = load_model(source.backbone, "policy")
+    found = load_cast(source, policy, tokenizer, vocab_size, pickles=pickles)
     sides: Sides
     if source.shares_base:
-        base = load_model(source.backbone, "policy")
-        sides = attach_adapters(base, source, adapter_revision, vocab_size=vocab_size, pickles=pickles)
+        others = found.casting.adapters
+        sides = attach_adapters(policy, source, adapter_revision, vocab_size=vocab_size, pickles=pickles, others=others)
     else:
-        sides = Checkpoints(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
-    return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts, draft_model, processor)
+        reference = policy if source.is_alone else load_model(source.reference or "", "reference")
+        sides = Checkpoints(policy, reference, **found.models)
+    sides, guides = found.join(sides, source.guides, source.is_alone)
+    return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts, draft_model, guides, processor)
 
 
 def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:

@@ -37,6 +37,7 @@ from aad_plugin.pair.call import Call
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import Draft
+from aad_plugin.pair.guides import Guides, Unread
 from aad_plugin.pair.host_hooks import HostHooks
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.multimodal import (
@@ -53,7 +54,7 @@ from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
 from aad_plugin.pair.sides import Sides
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
 
@@ -79,6 +80,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             of the free memory, else "lazy"; where operations cost more than what they read, on other devices and with
             small heads, whole rows, and of two checkpoints a late reference for a single row. All but "none" read the
             policy of a LoRA pair, where it decodes alone, by merged weights of its own if those fit likewise.
+        guides: what rewards tokens besides with strategy "guided", whose sides are among ``sides``.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -98,12 +100,15 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         processor: Any = None,
         source: Any = None,
         shortcuts: str = "auto",
+        guides: Guides | None = None,
     ) -> None:
         policy = sides.policy
         config = AlignedPairConfig(policy_config=policy.config)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(config, name, getattr(policy.config.get_text_config(), name, None))
-        config.max_position_embeddings = context_length(sides)
+        config.max_position_embeddings = context_length(
+            sides, [reader.config for reader in (guides or Guides()).readers]
+        )
         config._attn_implementation = policy.config._attn_implementation
         super().__init__(config)
         self.sides = sides
@@ -113,6 +118,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.processor = processor
         self.source = source
         self.shortcuts = check_shortcuts(shortcuts)
+        self.guides = guides or Guides()
         self.generation_config = bare_generation_config(policy)
         self._calls: list[Call] = []
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
@@ -178,8 +184,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
-        roles = settings.roles
-        self._check_cache(cache, roles)
+        roles = self._roles(settings)
+        self._check_cache(cache, self._cache_roles(settings))
         if roles == (EXPO,):
             self.sides.extrapolate(settings.expo_scale)
         if call is not None:
@@ -201,13 +207,21 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         else:
             rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
-        # Where no row has a choice the reference decides nothing, and any logits will do for it.
-        scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
+        traced = {}
+        if settings.strategy == "guided":
+            unread = Unread(input_ids, attention_mask, position_ids, cache)
+            traces = call is not None and call.recorder is not None
+            scores, said = self.guides.score(settings, dict(zip(roles, rows, strict=True)), unread, traces)
+            traced = {} if said is None else {"guide": said}
+            self.sides.passes.update({reader.role: len(input_ids) for reader in self.guides.readers})
+        else:
+            # Where no row has a choice the reference decides nothing, and any logits will do for it.
+            scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
         if call is not None:
             seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
             call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
             if call.recorder is not None:
-                call.recorder.show(dict(zip(roles, rows, strict=False)), scores, settings.strategy)
+                call.recorder.show({**dict(zip(roles, rows, strict=False)), **traced}, scores, settings.strategy)
         return cache_names.output(scores, cache)
 
     def sparing(self, rows: int) -> Sparing:
@@ -313,6 +327,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """
         places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
+        self.guides.check(settings)
         with self._call(settings, None):
             scores = self(
                 input_ids, attention_mask, places, logits_to_keep=keep, settings=settings, multimodal=multimodal
@@ -327,15 +342,15 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft or expo; alpha, eft_scale and expo_scale may be given likewise.
-                ``sample`` and
-                ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
+            strategy: aad, greedy, reference, eft, expo or guided; what they read (:data:`TOKEN_SETTINGS`) likewise.
+                ``sample`` and ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
             recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
         """
-        changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale", "expo_scale") if name in kwargs}
+        changes = {name: kwargs.pop(name) for name in TOKEN_SETTINGS if name in kwargs}
         settings = self.settings.override(strategy=strategy, **changes)
+        self.guides.check(settings)
         if self.draft is not None:
             self._check_drafted(settings, kwargs.get("assistant_model"), recorder)
         if settings.samples:
@@ -409,7 +424,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 
         if not self.is_cached:
             return None
-        roles = (settings or self.settings).roles
+        roles = self._cache_roles(settings or self.settings)
         return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
 
     @contextlib.contextmanager
@@ -422,6 +437,14 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
                 yield call
         finally:
             self._calls.pop()
+
+    def _roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """The sides whose logits a step of these settings reads, the policy's first."""
+        return self.guides.roles if settings.strategy == "guided" else settings.roles
+
+    def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """Those that keep a cache: reward models besides."""
+        return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
@@ -491,8 +514,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             processor=parts.processor,
             source=parts.source,
             shortcuts=parts.shortcuts,
+            guides=parts.guides,
         )
-        if parts.sides.have_same_weights():
+        if not parts.guides.is_alone and parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)
         pair.prove()
         if parts.draft_model is not None:

@@ -8,7 +8,7 @@ fails (`proof.py`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from aad_plugin.decoding import list_candidates
 from aad_plugin.errors import NonFiniteLogits
 from aad_plugin.pair.cache_names import host_takes
 from aad_plugin.pair.multimodal import MultimodalInputs, without_bans
-from aad_plugin.pair.reading import ReadPair, Role
+from aad_plugin.pair.reading import BuildCache, ReadPair, Role
 
 ROLES: tuple[Role, Role] = ("policy", "reference")  # what AAD's steps read; other sides are held besides
 _LENGTHS, STEPS, _WINDOW = (9, 5), 2, 6
@@ -126,15 +126,32 @@ def _check_rows(pair: ReadPair, text: Text) -> str | None:
 
 def _check_cache(pair: ReadPair, text: Text) -> str | None:
     """The prompt, then token by token, by the way that the pair's shortcuts take."""
-    said = _walk(pair, text, pair.new_cache(), [1] * STEPS, "a cache")
+    said = _walk(pair, text, _empty_cache(pair, ROLES), [1] * STEPS, "a cache")
     return said or (_check_all_cached(pair, text) if pair.is_cached and pair.sides.roles != ROLES else None)
 
 
-def _check_all_cached(pair: ReadPair, text: Text) -> str | None:
-    """The same for more than two sides, which no step of AAD reads together."""
-    cache = pair.sides.new_cache(pair.sides.roles, lambda model: DynamicCache(config=model.config))
-    place, seen = 0, Comparison(text, "a cache of all sides")
+def _check_all_cached(
+    pair: ReadPair,
+    text: Text,
+    build: BuildCache | None = None,
+    drafted: bool = False,
+    what: str = "a cache of all sides",
+) -> str | None:
+    """The same for more than two sides, which no step of AAD reads together.
+
+    Args:
+        build: a cache for one model; default: a dynamic one. drafted: wrong tokens are read and taken back first.
+    """
+    cache = pair.sides.new_cache(pair.sides.roles, build) if build else _empty_cache(pair, pair.sides.roles)
+    if cache is not None and drafted:
+        cache.activate_past_recording()
+    place, seen = 0, Comparison(text, what)
     for end in range(text.ids.shape[1] - STEPS, text.ids.shape[1] + 1):
+        if cache is not None and drafted and place:
+            wrong = text.ids[:, place:].flip(0)
+            pair.sides.logits(pair.sides.roles, wrong, cache, wrong.shape[1], **_inputs(text, place, text.ids.shape[1]))
+            cache.crop(-wrong.shape[1])
+            drafted = False
         ids = text.ids[:, place:end]
         rows = pair.sides.logits(pair.sides.roles, ids, cache, 1, **_inputs(text, place, end))
         for role, row in zip(pair.sides.roles, rows, strict=True):
@@ -175,7 +192,7 @@ def _check_late(pair: ReadPair, text: Text) -> str | None:
     """A reference that puts the prompt off and catches up, whole rows."""
     if pair.shortcuts == "none" or not pair.sides.can_wait or not pair.is_cached:
         return None
-    cache = pair.new_cache()
+    cache = _empty_cache(pair, ROLES)
     start, seen = text.ids.shape[1] - 1, Comparison(text, "a late reference")
     pair.sides.logits_as_needed(lambda logits: False, text.ids[:, :start], cache, 1, **_inputs(text, 0, start))
     after = _inputs(text, start, start + 1)
@@ -206,7 +223,7 @@ def _check_window(pair: ReadPair, text: Text) -> str | None:
         return None
     configs = [model.config.get_text_config() for model in pair.sides.models().values()]
     plain = all(config._attn_implementation in ("eager", "sdpa") for config in configs)
-    cache = pair.new_cache() if plain else None
+    cache = _empty_cache(pair, ROLES) if plain else None
     if cache is None or not any(any(own.is_sliding) for own in getattr(cache, "caches", [cache])):
         return None
     start = text.ids.shape[1] - STEPS
@@ -216,7 +233,7 @@ def _check_window(pair: ReadPair, text: Text) -> str | None:
         for role in ROLES:
             with pair.sides.role(role) as model:
                 truth[role] = _read(model, row, pair.vocab_size, 1)[None]
-        cache = pair.new_cache()
+        cache = _empty_cache(pair, ROLES)
         pair.sides.logits(ROLES, row[:, :start], cache, 1)
         rows = pair.sides.logits(ROLES, row[:, start:], cache, 1)
     for role, logits in zip(ROLES, rows, strict=True):
@@ -256,15 +273,19 @@ def _check_static(pair: ReadPair, text: Text) -> str | None:
     def build(model: Any) -> Any:
         return StaticCache(config=model.config.get_text_config(), max_cache_len=text.ids.shape[1] + 4)
 
-    return _walk(pair, text, pair.sides.new_cache(ROLES, build), [1] * STEPS, "a static cache")
+    said = _walk(pair, text, pair.sides.new_cache(ROLES, build), [1] * STEPS, "a static cache")
+    return said or (None if pair.sides.roles == ROLES else _check_all_cached(pair, text, build, what="static caches"))
 
 
 def _check_drafts(pair: ReadPair, text: Text) -> str | None:
     """Two wrong tokens read at once and taken back, then the right ones: what a rejected draft does to a cache."""
-    cache = pair.new_cache()
+    cache = _empty_cache(pair, ROLES)
     if cache is not None:
         cache.activate_past_recording()
-    return _walk(pair, text, cache, [STEPS, -STEPS, *[1] * STEPS], "drafted tokens")
+    said = _walk(pair, text, cache, [STEPS, -STEPS, *[1] * STEPS], "drafted tokens")
+    if said or pair.sides.roles == ROLES:
+        return said
+    return _check_all_cached(pair, text, drafted=True, what="drafted tokens of all sides")
 
 
 USES: dict[str, Check] = {"static cache": _check_static, "drafts": _check_drafts}
@@ -306,6 +327,13 @@ def _walk(pair: ReadPair, text: Text, cache: Any, moves: list[int], what: str) -
                 if said := seen.strays(role, row, found_first):
                     return said
     return seen.mixes()
+
+
+def _empty_cache(pair: ReadPair, roles: Sequence[Role]) -> Any:
+    """Return a dynamic cache for these sides, whatever the pair's own strategy reads; None for a pair without."""
+    if not pair.is_cached:
+        return None
+    return pair.sides.new_cache(roles, lambda model: DynamicCache(config=model.config))
 
 
 def _favourites(pair: ReadPair) -> Callable[[Tensor], Any]:

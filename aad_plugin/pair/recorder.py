@@ -34,6 +34,8 @@ class Reading:
         ids: (2 + K) ids each: the chosen token, the policy's favourite, then the plausible ones by falling π_policy.
         counts: plausible tokens. log_policy, log_reference: nats, in the places of `ids`.
         rounding: nats, the distance between neighbours of the policy's largest logit in the pair's dtype.
+        guide: in the places of `ids`, the weighted sum of what guides say (scale · (log g − log g_reference), or a reward);
+            None where nothing guides.
     """
 
     ids: list[list[int]]
@@ -41,23 +43,27 @@ class Reading:
     log_policy: list[list[float]]
     log_reference: list[list[float]]
     rounding: list[float]
+    guide: list[list[float]] | None = None
 
 
 @dataclass
 class _Step:
-    """One step of a batch: (B, 2 + K) ids, (B,) counts, (B, 2 + K) log-probabilities, (B,) largest logits."""
+    """One step of a batch: (B, 2 + K) ids, (B,) counts, (B, 2 + K) log-probabilities, (B,) largest logits, and
+    (B, 2 + K) of the guides."""
 
     ids: Tensor
     counts: Tensor
     log_policy: Tensor
     log_reference: Tensor | None
     largest: Tensor
+    guide: Tensor | None = None
 
     def select(self, rows: Sequence[int]) -> _Step:
         """Some rows of the step."""
         index = torch.tensor(rows, device=self.ids.device)
         reference = None if self.log_reference is None else self.log_reference[index]
-        return _Step(self.ids[index], self.counts[index], self.log_policy[index], reference, self.largest[index])
+        guide = None if self.guide is None else self.guide[index]
+        return _Step(self.ids[index], self.counts[index], self.log_policy[index], reference, self.largest[index], guide)
 
 
 class TokenRecorder(StoppingCriteria):
@@ -77,13 +83,14 @@ class TokenRecorder(StoppingCriteria):
 
         Args:
             rows: role -> (B, K, V) logits, without a model that the step did not read; the last position is the step's.
+                "guide" is what all guides together say of each token.
             scores: (B, K, V), what the choice reads. favourites: (B, K) int64, what greedy decoding takes, where the
             policy's rows are more exact than those that greedy decoding reads.
         """
         own = {role: row[:, -1] for role, row in rows.items()}
         self._shown = (
             own,
-            scores[:, -1] if strategy == "aad" else None,
+            scores[:, -1] if strategy in ("aad", "guided") else None,
             None if favourites is None else favourites[:, -1],
         )
 
@@ -154,18 +161,19 @@ def _read(
     rows: Mapping[str, Tensor],
     chosen: Tensor,
     alpha: float,
-    aad_scores: Tensor | None = None,
+    scores: Tensor | None = None,
     favourites: Tensor | None = None,
 ) -> _Step:
     policy = rows["policy"].float()
-    plausible = aad_scores > IMPLAUSIBLE if aad_scores is not None else plausible_set(policy, alpha)
+    plausible = scores > IMPLAUSIBLE if scores is not None else plausible_set(policy, alpha)
     counts = plausible.sum(-1)
     members = policy.masked_fill(~plausible, -torch.inf).topk(min(int(counts.max()), MAX_PLAUSIBLE)).indices
     favourites = policy.argmax(-1) if favourites is None else favourites
     ids = torch.cat([chosen[:, None], favourites[:, None], members], dim=-1)
     reference = rows.get("reference")
     log_reference = None if reference is None else _logprobs(reference, ids)
-    return _Step(ids, counts, _logprobs(policy, ids), log_reference, policy.abs().amax(-1))
+    guide = rows["guide"].float().gather(-1, ids) if "guide" in rows else None
+    return _Step(ids, counts, _logprobs(policy, ids), log_reference, policy.abs().amax(-1), guide)
 
 
 def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
@@ -227,22 +235,26 @@ def _rows(
 
 
 def _by_row(steps: Sequence[_Step], lengths: Sequence[int], dtype: torch.dtype) -> list[Reading]:
-    columns = [
+    columns: list[tuple[Any, ...]] = [
         (step.ids.tolist(), step.counts.tolist(), step.log_policy.tolist(), step.log_reference.tolist(),  # type: ignore[union-attr]
-         rounding_step(step.largest, dtype).tolist())
+         rounding_step(step.largest, dtype).tolist(), None if step.guide is None else step.guide.tolist())
         for step in steps
     ]  # fmt: skip
     readings = []
     for row, length in enumerate(lengths):
-        own = [[column[row] for column in step] for step in columns[:length]]
-        kept = [2 + min(counts, MAX_PLAUSIBLE) for _, counts, _, _, _ in own]
+        own: list[list[Any]] = [
+            [None if column is None else column[row] for column in step] for step in columns[:length]
+        ]
+        kept = [2 + min(counts, MAX_PLAUSIBLE) for _, counts, *_ in own]
+        is_guided = bool(own) and own[0][-1] is not None
         readings.append(
             Reading(
                 ids=[ids[:k] for (ids, *_), k in zip(own, kept, strict=True)],
                 counts=[counts for _, counts, *_ in own],
-                log_policy=[values[:k] for (_, _, values, _, _), k in zip(own, kept, strict=True)],
-                log_reference=[values[:k] for (_, _, _, values, _), k in zip(own, kept, strict=True)],
-                rounding=[rounding for *_, rounding in own],
+                log_policy=[values[:k] for (_, _, values, *_), k in zip(own, kept, strict=True)],
+                log_reference=[values[:k] for (_, _, _, values, *_), k in zip(own, kept, strict=True)],
+                rounding=[rounding for *_, rounding, _ in own],
+                guide=[values[:k] for (*_, values), k in zip(own, kept, strict=True)] if is_guided else None,
             )
         )
     return readings

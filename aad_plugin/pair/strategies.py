@@ -20,7 +20,7 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, prompt_key
 from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
 _MAX_ROWS = 64
@@ -61,6 +61,7 @@ def decode(
     Returns:
         (B, P + new) int64, right-padded.
     """
+    pair.guides.check(settings)
     if settings.samples and (generate_options.get("num_beams") or 1) > 1:
         raise ConfigError(
             f"strategy={settings.strategy!r} draws answers, num_beams searches for one: leave num_beams out"
@@ -226,7 +227,7 @@ class _Run:
         if self.traced:
             self.recorder = TokenRecorder(self.settings.alpha)
             criteria.append(self.recorder)
-        parameters = {name: getattr(self.settings, name) for name in ("alpha", "eft_scale", "expo_scale")}
+        parameters = {name: getattr(self.settings, name) for name in TOKEN_SETTINGS}
         return self.pair.generate(
             input_ids=self.input_ids.repeat_interleave(copies, 0),
             attention_mask=self.attention_mask.repeat_interleave(copies, 0),
