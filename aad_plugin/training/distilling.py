@@ -162,7 +162,7 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
         start = _start(source, plan)
         scorers = (load_scorer(plan.picker, model_args), load_scorer(plan.oracle, model_args))
         _train(folder, plan, source, start, model_args)
-        return _choose(folder, plan, start, options, scorers, source)
+        return _choose(folder, plan, start, options, scorers, source, asked)
 
 
 def _start(source: PairSource, plan: Plan) -> _Start:
@@ -214,7 +214,13 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _choose(
-    folder: Path, plan: Plan, start: _Start, options: dict[str, Any], scorers: tuple[Scorer, Scorer], source: PairSource
+    folder: Path,
+    plan: Plan,
+    start: _Start,
+    options: dict[str, Any],
+    scorers: tuple[Scorer, Scorer],
+    source: PairSource,
+    asked: dict[str, Any],
 ) -> dict[str, Any]:
     asking: dict[str, Any] = {"engine": "hf", "batch_size": plan.batch_size, "max_new_tokens": plan.max_new_tokens}
     picked: dict[int, float] = {}
@@ -234,7 +240,7 @@ def _choose(
     free()
     if after.held_out.mean <= before.held_out.mean:
         logger.warning("the picker prefers the student as it was (%.3f) to every checkpoint", before.held_out.mean)
-    about = {**plan.asked(options), "chosen_step": step, "picker_by_step": picked, "student": str(folder / "student")}
+    about = {**asked, "chosen_step": step, "picker_by_step": picked, "output": str(folder / "student")}
     figures = write_outcome(folder, "distill", before, after, log_history(folder / "training"), about)
     _write_student(folder, plan, start, path, source, figures)
     return figures
