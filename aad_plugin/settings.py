@@ -28,21 +28,26 @@ STRATEGIES: dict[str, str] = {
     "sample": "nucleus sampling from the policy",
     "best_of_n": "n samples of the policy, the picker's favourite wins",
     "eft": "emulated fine-tuning: argmax of log π_reference + eft_scale · (log π_policy − log π_reference)",
+    "guided": "the largest log π_policy + guide_scale · (log g − log g_reference) within the policy's plausible set",
     "expo": "one model of extrapolated weights: argmax at θ_policy + expo_scale · (θ_policy − θ_reference)",
 }
 
 # The only strategies that a setting can reach. Whatever is not listed here is taken to change every answer.
 READ_BY: dict[str, tuple[str, ...]] = {
-    "alpha": ("aad",),
+    "alpha": ("aad", "guided"),
     "n": ("best_of_n",),
     "picker": ("best_of_n",),
     "eft_scale": ("eft",),
+    "guide_scale": ("guided",),
+    "guide_top_k": ("guided",),
     "expo_scale": ("expo",),
     "temperature": ("sample", "best_of_n"),
     "top_p": ("sample", "best_of_n"),
     "seed": ("sample", "best_of_n"),
 }
 
+# Above this, sums of logits in float32 keep nothing of the policy, and far above they overflow.
+_LARGEST_SCALE = 1e6
 _BEST_OF = re.compile(r"best_of_(\d+)$")
 
 
@@ -57,6 +62,11 @@ class DecodingSettings:
         picker: how ``best_of_n`` chooses: ``implicit`` = Σ log π_policy/π_reference, or ``reward:<model>``.
         eft_scale: strength of ``eft``, finite, >= 0; 1 is plain greedy. Default 1.5, an extrapolation by one half, the
             strength ExPO (arXiv 2404.16792) settled on for Tülu-2-DPO; the EFT paper (arXiv 2310.12962) names none.
+        guide_scale: weight of ``guided``'s guides, finite, 0 to a million; 0 is greedy. One number for every guide, or as
+            many as there are guides (``1+0.5`` where text is written). Default 1, which is plain proxy-tuning
+            (arXiv 2401.08565).
+        guide_top_k: candidates of a step that a sequence reward model is asked about, at most, >= 1. Default 10 (ARGS,
+            arXiv 2402.01694).
         expo_scale: strength of ``expo``, finite, >= 0; 0 is plain greedy. Default 0.5, what ExPO's authors (arXiv
             2404.16792) settled on for Tülu-2-DPO.
         temperature: of ``sample`` and ``best_of_n``, > 0. Default 1.
@@ -69,6 +79,8 @@ class DecodingSettings:
     n: int = 2
     picker: str = "implicit"
     eft_scale: float = 1.5
+    guide_scale: float | tuple[float, ...] = 1.0
+    guide_top_k: int = 10
     expo_scale: float = 0.5
     temperature: float = 1.0
     top_p: float = 0.95
@@ -83,6 +95,8 @@ class DecodingSettings:
             )
         self._number("alpha", lambda v: 0 < v <= 1, "in (0, 1]")
         self._number("eft_scale", lambda v: v >= 0, "at least 0")
+        object.__setattr__(self, "guide_scale", _scales(self.guide_scale))
+        self._integer("guide_top_k", 1)
         self._number("expo_scale", lambda v: v >= 0, "at least 0")
         self._number("temperature", lambda v: v > 0, "above 0 (strategy=greedy is the limit 0)")
         self._number("top_p", lambda v: 0 < v <= 1, "in (0, 1]")
@@ -102,12 +116,17 @@ class DecodingSettings:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether a decoding step reads both models."""
+        """Whether a decoding step reads the reference besides the policy."""
         return self.strategy in ("aad", "eft")
 
     @property
+    def ranks_ratios(self) -> bool:
+        """Whether tokens are ranked by what several models say, not by one model's logits."""
+        return self.needs_reference or self.strategy == "guided"
+
+    @property
     def roles(self) -> tuple[str, ...]:
-        """Whose logits a decoding step reads, the policy's first."""
+        """Whose logits a decoding step reads, the policy's first; what guides read besides, the pair knows."""
         if self.needs_reference:
             return ("policy", "reference")
         return {"reference": ("reference",), "expo": ("expo",)}.get(self.strategy, ("policy",))
@@ -167,4 +186,31 @@ class DecodingSettings:
         object.__setattr__(self, name, number)
 
 
+def _scales(given: Any) -> float | tuple[float, ...]:
+    """Return one weight, or several as a tuple; raises ConfigError for one that no guide can have."""
+    parts: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    if isinstance(given, str) and not _is_number(given):
+        parts = list(given.split("+"))
+    try:
+        found = [math.nan if isinstance(one, bool) else float(one) for one in parts]
+    except (TypeError, ValueError):
+        found = [math.nan]
+    if not found or not all(math.isfinite(one) and 0 <= one <= _LARGEST_SCALE for one in found):
+        raise ConfigError(
+            f"guide_scale must be a number from 0 to {_LARGEST_SCALE:g}, or one per guide (1+0.5), got {given!r}"
+        )
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 SETTING_NAMES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(DecodingSettings))
+
+TOKEN_SETTINGS = ("alpha", "eft_scale", "expo_scale", "guide_scale", "guide_top_k")
+"""Settings that a step of token-by-token decoding reads."""

@@ -70,6 +70,8 @@ VLLM = {
 
 def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     """ "equal", "drawn" or "refused", as declared."""
+    if features is VLLM and strategy in ("guided", "expo"):
+        return "refused"  # its composite holds a policy and a reference
     if strategy in features[feature].refused:
         return "refused"
     return "drawn" if features is VLLM and strategy in DRAWING else "equal"
@@ -101,7 +103,10 @@ def _lines() -> Iterator[str]:
     yield "Each cell holds for two checkpoints, for a LoRA over its reference and for two LoRAs over one base.\n"
     yield "* **equal**: the tokens are those of a plain loop that reads the whole text again with both models at each step."
     yield "* **drawn**: vLLM's own generator draws, each token from the nucleus that the plain loop finds."
-    yield "* **refused**: an error of one line says what to leave out.\n"
+    yield "* *guided* has the pair's own advantage as its guide; a sequence reward model refuses prompt lookup and drafts."
+    yield "* **refused**: an error of one line says what to leave out."
+    yield "* `expo` is one model. On vLLM an engine of its own answers by it, and a pair's engine refuses it: see"
+    yield "  [one_model.md](one_model.md).\n"
     for title, features in (("`--model aad`, on transformers", TRANSFORMERS), ("`--model aad-vllm`", VLLM)):
         yield f"## {title}\n"
         yield from _table("strategy", list(STRATEGIES), list(features), lambda s, f, own=features: cell(own, s, f))

@@ -23,22 +23,33 @@ Choose = Callable[[list[int], list[int]], int]
 
 @dataclass(frozen=True)
 class NaivePair:
-    """The two models of a pair as the loop reads them: a prefix in, its next token's (V) logits out."""
+    """The two models of a pair as the loop reads them: a prefix in, its next token's (V) logits out.
+
+    ``expo`` gives the model of extrapolated weights by its scale; None where nobody asks for it.
+    """
 
     policy: Logits
     reference: Logits
+    expo: Callable[[float], Logits] | None = None
 
     def scores(self, settings: DecodingSettings, prefix: list[int]) -> np.ndarray:
         """(V) float64 scores of the next token by a strategy of token by token; a draw's are the policy's."""
         if settings.strategy == "reference":
             return log_softmax(self.reference(prefix))
+        if settings.strategy == "expo":
+            assert self.expo is not None
+            return log_softmax(self.expo(settings.expo_scale)(prefix))
         policy = log_softmax(self.policy(prefix))
         if settings.strategy == "eft":
             reference = log_softmax(self.reference(prefix))
             return reference + settings.eft_scale * (policy - reference)
-        if settings.strategy != "aad":
+        if settings.strategy not in ("aad", "guided"):
             return policy
         advantage = policy - log_softmax(self.reference(prefix))
+        if settings.strategy == "guided":  # the pair's own advantage as its one guide
+            inside = policy >= np.log(settings.alpha) + policy.max()
+            sums = policy + settings.guide_scale * advantage
+            return np.where(inside, sums - sums[inside].min(), policy - policy.max() - _FLOOR)
         return np.where(policy >= np.log(settings.alpha) + policy.max(), advantage, policy - _FLOOR)
 
     def answer(self, settings: DecodingSettings, prompt: list[int], steps: int) -> list[int]:

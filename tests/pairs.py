@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,26 @@ class ToyPair:
     pair: AlignedPair
     policy: Logits
     reference: Logits
+    expo: Callable[[float], Logits]
+
+
+def _extrapolated(policy: torch.nn.Module, reference: torch.nn.Module) -> Callable[[float], Logits]:
+    """Readers of θ_policy + scale · (θ_policy − θ_reference), by plain arithmetic on whole weights."""
+
+    def at(scale: float) -> Logits:
+        model, others = copy.deepcopy(policy), dict(reference.named_parameters())
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.add_(scale * (weight - others[name]))
+        return model_logits(model)
+
+    return at
+
+
+def _merged(model: torch.nn.Module, adapter: str | None) -> torch.nn.Module:
+    """A copy of the base with one of its adapters added to its weights."""
+    own = copy.deepcopy(model)
+    return own.merge_and_unload(adapter_names=[adapter]) if adapter else own.unload()
 
 
 def toy_pair(kind: str, arch: str = "llama") -> ToyPair:
@@ -35,7 +56,7 @@ def toy_pair(kind: str, arch: str = "llama") -> ToyPair:
             for own, other in zip(reference.parameters(), policy.parameters(), strict=True):
                 own.lerp_(other, 0.7)
         pair = AlignedPair(Checkpoints(policy, reference), vocab_size=len(tokenizer), tokenizer=tokenizer)
-        return ToyPair(pair, model_logits(policy), model_logits(reference))
+        return ToyPair(pair, model_logits(policy), model_logits(reference), _extrapolated(policy, reference))
     names = ("policy", "reference") if kind == "two_adapters" else ("policy",)
     model = with_adapters(arch, names)
     twin = copy.deepcopy(model)
@@ -53,4 +74,5 @@ def toy_pair(kind: str, arch: str = "llama") -> ToyPair:
         with twin.disable_adapter():
             return model_logits(twin)(prefix)
 
-    return ToyPair(pair, read_policy, read_reference)
+    expo = _extrapolated(_merged(twin, "policy"), _merged(twin, reference_name))
+    return ToyPair(pair, read_policy, read_reference, expo)

@@ -17,10 +17,13 @@ from aad_plugin.decoding import (
     aad_scores_of_candidates,
     check_alpha,
     eft_scores,
+    guided_scores,
+    likeliest_plausible,
     list_candidates,
     plausible_set,
     require_finite,
     token_advantage,
+    weighted_reward,
 )
 from aad_plugin.errors import ConfigError, NonFiniteLogits, VocabMismatch
 
@@ -181,3 +184,78 @@ def test_candidates_are_the_plausible_set_in_order(width):
         rows, tokens = plausible_set(logits, 0.05).nonzero(as_tuple=True)
         assert torch.equal(found.rows, rows) and torch.equal(found.tokens, tokens)
         assert found.most == int(plausible_set(logits, 0.05).sum(-1).max())
+
+
+# ------------------------------------------------------------------------------------------------ guides
+
+SCALES = st.sampled_from([0.0, 0.5, 1.0, 3.0, 1e4])
+
+
+def guided(policy: np.ndarray, guide: np.ndarray, reference: np.ndarray, scale: float, alpha: float) -> torch.Tensor:
+    reward = weighted_reward(torch.tensor(guide), torch.tensor(reference), scale)
+    return guided_scores(torch.tensor(policy), reward, alpha)
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, guide=ROWS, reference=ROWS, alpha=ALPHAS, scale=SCALES)
+def test_guided_rows_keep_all_their_tokens_and_the_plausible_ones_stay_above(policy, guide, reference, alpha, scale):
+    scores, plausible = guided(policy, guide, reference, scale, alpha), plausible_set(torch.tensor(policy), alpha)
+    assert torch.isfinite(scores).all()
+    inside, outside = scores.masked_fill(~plausible, torch.inf), scores.masked_fill(plausible, -torch.inf)
+    # A token within rounding of the threshold may count as either.
+    near = (torch.tensor(policy) - torch.tensor(policy).amax(-1, keepdim=True) - math.log(alpha)).abs() < 1e-4
+    if alpha < 1 and not near.any():
+        assert (inside.amin(-1) > outside.amax(-1)).all() and (inside >= 0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, guide=ROWS, reference=ROWS, alpha=ALPHAS)
+def test_a_guide_without_weight_or_a_threshold_of_one_is_greedy(policy, guide, reference, alpha):
+    best = torch.tensor(policy).amax(-1)
+    for scale, threshold in ((0.0, alpha), (2.0, 1.0)):
+        chosen = guided(policy, guide, reference, scale, threshold).argmax(-1)
+        assert torch.equal(torch.tensor(policy).gather(-1, chosen[:, None]).squeeze(-1), best)
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, guide=ROWS, alpha=ALPHAS, scale=SCALES)
+def test_a_guide_that_is_its_own_reference_is_greedy(policy, guide, alpha, scale):
+    chosen = guided(policy, guide, guide, scale, alpha).argmax(-1)
+    assert torch.equal(chosen, torch.tensor(policy).argmax(-1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=ROWS, guide=ROWS, reference=ROWS, alpha=ALPHAS, shifts=st.tuples(*[st.integers(-64, 64)] * 3))
+def test_a_constant_along_any_row_changes_no_guided_choice(policy, guide, reference, alpha, shifts):
+    rows = [np.round(row * 8) / 8 for row in (policy, guide, reference)]  # eighths: shifts stay exact
+    before = guided(*rows, 2.0, alpha)
+    after = guided(*(row + np.float32(shift) for row, shift in zip(rows, shifts, strict=True)), 2.0, alpha)
+    assert torch.equal(before.argmax(-1), after.argmax(-1))
+
+
+def test_several_guides_are_one_sum_and_a_worked_step():
+    # log-probabilities up to a constant; alpha 0.1 keeps tokens 0 and 1 (ln 0.1 = -2.3), not 2.
+    policy = torch.tensor([[0.0, -1.0, -5.0]])
+    # Guide one: +3 for token 1 over its reference, weight 0.5 -> +1.5. Guide two: +1 for token 0, weight 1.
+    one = weighted_reward(torch.tensor([[0.0, 3.0, 9.0]]), torch.zeros(1, 3), 0.5)
+    two = weighted_reward(torch.tensor([[1.0, 0.0, 0.0]]), None, 1.0)
+    # 0 + 0 + 1 = 1 against -1 + 1.5 + 0 = 0.5: token 0; without the second guide 0 against 0.5: token 1.
+    assert guided_scores(policy, one + two, 0.1).argmax().item() == 0
+    scores = guided_scores(policy, one, 0.1)
+    assert scores.argmax().item() == 1
+    torch.testing.assert_close(scores, torch.tensor([[0.0, 0.5, IMPLAUSIBLE - 5]]), atol=1e-4, rtol=0)
+
+
+def test_the_likeliest_plausible_tokens_are_at_most_k_and_hold_the_best():
+    policy = torch.tensor([[0.0, -1.0, -2.0, -9.0], [0.0, -9.0, -9.0, -9.0]])
+    tokens, inside = likeliest_plausible(policy, 0.1, 2)
+    assert tokens[:, 0].tolist() == [0, 0] and tokens[0].tolist() == [0, 1]
+    assert inside.tolist() == [[True, True], [True, False]]
+    assert likeliest_plausible(policy, 0.1, 99)[1].sum(-1).tolist() == [3, 1]
+
+
+def test_guides_of_another_vocabulary_are_refused():
+    with pytest.raises(VocabMismatch, match="guide and its reference's logits must have one shape"):
+        weighted_reward(torch.zeros(1, 3), torch.zeros(1, 4), 1.0)
+    with pytest.raises(VocabMismatch, match="policy's and guides' logits"):
+        guided_scores(torch.zeros(1, 3), torch.zeros(1, 4), 0.1)

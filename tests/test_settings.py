@@ -67,3 +67,9 @@ def test_fingerprint_separates_settings_and_context():
 def test_relevant_settings_leave_out_what_cannot_matter():
     assert DecodingSettings(strategy="greedy", alpha=0.3).relevant() == {"strategy": "greedy"}
     assert DecodingSettings(alpha=0.3).relevant() == {"strategy": "aad", "alpha": 0.3}
+
+
+@pytest.mark.parametrize(("given", "found"), [("2", 2.0), ("1+0.5", (1.0, 0.5)), ([1, 2], (1.0, 2.0)), ("1e4", 1e4),
+                                               ("1e+4", 1e4), ([3], 3.0), (0, 0.0)])  # fmt: skip
+def test_weights_of_guides(given, found):
+    assert DecodingSettings(strategy="guided", guide_scale=given).guide_scale == found

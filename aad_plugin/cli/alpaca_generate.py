@@ -32,9 +32,11 @@ class Asked:
         Path | None, typer.Option(help="JSON of instructions; default: AlpacaEval's 805 from the hub or AAD_DATA_DIR.")
     ] = None
     engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf"
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 2048
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 2048
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together, with --engine hf.")] = 8
-    partial: Annotated[bool, typer.Option("--partial", help="Allow fewer instructions; labelled so.")] = False
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Allow fewer instructions; the output is labelled as a part.")
+    ] = False
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many; AlpacaEval's need --partial.")] = (
         None
     )
@@ -62,7 +64,7 @@ class Asked:
 @names_a_pair
 @takes(asked=Asked)
 def generate(named: NamedPair, asked: Asked) -> None:
-    """Answer AlpacaEval's instructions; run it again after any interruption and it goes on where it stopped."""
+    """Answer AlpacaEval's instructions. After an interruption, run it again: it continues."""
     from aad_plugin.alpaca.generation import generate as answer_all
     from aad_plugin.alpaca.outputs import check_name
 

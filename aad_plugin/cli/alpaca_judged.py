@@ -27,13 +27,15 @@ def annotate(
     judge: Annotated[
         str | None, typer.Option(help="A judge of `aad judge`, both orders: kind:name or a YAML file.")
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Judge a part of AlpacaEval; labelled so.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Judge a part of AlpacaEval; the output is labelled as a part.")
+    ] = False,
     transport: Annotated[str, typer.Option(help="live, batch or file; of --judge.")] = "live",
     max_cost: Annotated[float | None, typer.Option(help="Stop this run before it costs more than this.")] = None,
     max_unjudged: Annotated[float, typer.Option(help="Share of unjudged rows above which the exit code is 2.")] = 0.02,
     asked: JudgeOptions,
 ) -> None:
-    """Judge outputs against the reference's; run it again after any interruption, and nothing is paid for twice."""
+    """Compare outputs with the reference's by a judge. After an interruption, run it again: it continues."""
     from aad_plugin.alpaca import annotation as work
     from aad_plugin.alpaca.export import judge_label
     from aad_plugin.alpaca.instructions import load_instructions
@@ -82,11 +84,15 @@ def leaderboard(
     difficulties: Annotated[
         Path | None, typer.Option(help="AlpacaEval's instruction difficulties, for our length control.")
     ] = None,
-    instructions: Annotated[Path | None, typer.Option(help="The set answered, where it is not AlpacaEval's.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Allow a part of AlpacaEval; labelled so.")] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="Of published rows, only the best so many.")] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(help="The instructions that were answered, if they are not AlpacaEval's.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Allow a part of AlpacaEval; the output is labelled as a part.")
+    ] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="Show only the best N published rows.")] = None,
 ) -> None:
-    """Print win rates, errors and length-controlled rates beside published rows, one table per judge."""
+    """Print win rates, errors and length-controlled rates with published rows, one table per judge."""
     from aad_plugin.alpaca.tables import entry_of, print_tables, published_entries
 
     ours = [

@@ -64,7 +64,7 @@ def lint(
     instructions: Instructions = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings, too.")] = False,
 ) -> None:
-    """Hold a submission against AlpacaEval's rules. Exit code 0: none broken. 3: some are. 1: nothing to check."""
+    """Check a submission by AlpacaEval's rules. Exit code 0: no rule is broken. 3: some are. 1: nothing to check."""
     from aad_plugin.alpaca.lint import lint as check
 
     found = check(folder, _wanted(instructions, None), name)

@@ -27,7 +27,7 @@ class Asked:
     ] = None
     batch_sizes: Annotated[str, typer.Option(help="Prompts decoded together, separated by commas.")] = "1,4,16"
     max_new_tokens: Annotated[int, typer.Option(help="New tokens per answer; no answer stops earlier.")] = 64
-    rounds: Annotated[int, typer.Option(help="Timed rounds; every contestant runs once in each.")] = 5
+    rounds: Annotated[int, typer.Option(help="Timed rounds; everything that is compared runs once in each.")] = 5
     draft: Annotated[int, typer.Option(help="Also with this many prompt-lookup tokens, at batch size 1.")] = 0
     draft_model: Annotated[str | None, typer.Option(help="Also with this small model's guesses, at batch size 1.")] = (
         None

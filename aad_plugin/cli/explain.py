@@ -17,8 +17,10 @@ from aad_plugin.errors import ConfigError
 def explain(
     named: NamedPair,
     prompt: Annotated[str, typer.Argument(help="The prompt, a user turn.")],
+    image: Annotated[list[str] | None, typer.Option(help="A picture shown before the prompt; may be repeated.")] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo; default the pair's.")
+        str | None,
+        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided; default the pair's."),
     ] = None,
     answer: Annotated[
         Path | None,
@@ -26,9 +28,12 @@ def explain(
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
+    ] = None,
     expo_scale: Annotated[float | None, typer.Option(help="Strength of expo; default 0.5.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget of the answer in tokens.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens.")] = 256,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[
         list[Path] | None,
@@ -41,10 +46,12 @@ def explain(
     text = _read(answer) if answer else None
     if text is not None and strategy is not None:
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
-    given = {"alpha": alpha, "eft_scale": eft_scale, "expo_scale": expo_scale, "seed": seed}
+    given = {"alpha": alpha, "eft_scale": eft_scale, "expo_scale": expo_scale, "guide_scale": guide_scale, "seed": seed}
     named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
     from aad_plugin.files.whole import check_writable, write_text
+    from aad_plugin.sources.images import with_pictures
 
+    asked = with_pictures(prompt, image or [])
     pages = [path for path in (*(output or []), html) if path and (path.suffix == ".html" or path == html)]
     figures = [path for path in (*(output or []), json_file) if path and path not in pages]
     for path in figures:
@@ -61,10 +68,10 @@ def explain(
     loaded = named.load(**given)
     if text is None:
         found = decode_and_read(
-            loaded, prompt, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat, progress=sys.stderr.isatty()
+            loaded, asked, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat, progress=sys.stderr.isatty()
         )
     else:
-        found = explain_answer(loaded, prompt, text, chat=chat)
+        found = explain_answer(loaded, asked, text, chat=chat)
     print_explanation(found, Console(highlight=False, markup=False))
     for path in figures:
         write_text(path, json.dumps(found.to_json(), ensure_ascii=True, indent=1) + "\n")

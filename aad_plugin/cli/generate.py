@@ -24,38 +24,61 @@ def generate(
     prompts: Annotated[
         str | None, typer.Option(help="Prompts from a file (.txt, .jsonl, .json, .csv, .parquet) or a dataset.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts of --prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts of --prompts.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="A picture shown before each PROMPT; may be repeated. For pairs that see.")
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the answer to one PROMPT as this picture; for pairs that write pictures, such as Emu3's."
+        ),
+    ] = None,
     strategies: Annotated[
         list[str] | None,
-        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo; several by commas or repeated."),
+        typer.Option(
+            help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided; several by commas or repeated."
+        ),
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
     eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
     expo_scale: Annotated[float | None, typer.Option(help="Strength of expo; default 0.5.")] = None,
-    n: Annotated[int | None, typer.Option(help="Answers drawn by best_of_n; default 2.")] = None,
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
+    ] = None,
+    n: Annotated[int | None, typer.Option(help="How many answers best_of_n draws; default 2.")] = None,
     picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of sample and best_of_n; default 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature of sample and best_of_n; default 1.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus of sample and best_of_n; default 0.95.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 8,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write JSONL {prompt, outputs: {strategy: text}} here.")] = None,
 ) -> None:
     """Answer prompts with an aligned pair."""
     from_file = (prompt for _, prompt in prompt_rows(prompts)) if prompts else iter(())
-    questions = [*(asked or []), *itertools.islice(from_file, limit)]
+    if image and not asked:
+        raise ConfigError('--image shows a picture before a PROMPT: give one as an argument ("What is this?")')
+    from aad_plugin.sources.images import with_pictures
+
+    listed_prompts = [with_pictures(one, image or []) for one in asked or []]
+    questions = [*listed_prompts, *itertools.islice(from_file, limit)]
     if not questions:
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
     if output:
         check_writable(output)
-    given = dict(alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, n=n, picker=picker, temperature=temperature,
-                 top_p=top_p, seed=seed)  # fmt: skip
+    given = dict(alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, guide_scale=guide_scale, n=n, picker=picker,
+                 temperature=temperature, top_p=top_p, seed=seed)  # fmt: skip
     names = listed(strategies or [])
     named.check(**given)  # a typo is refused before any weight is loaded
     for name in names:
         named.check(**given, strategy=name)
+    if draw:
+        _check_drawn(draw, questions, names, image)
     loaded = named.load(**given)
+    if draw:
+        return _draw(loaded, questions[0], names, draw)
     from aad_plugin.pair.answering import answer
 
     names = names or [loaded.settings.strategy]
@@ -68,8 +91,33 @@ def generate(
             )  # fmt: skip
     finally:  # an interrupted or failed strategy does not cost the answers of those before it
         if outputs:
-            _show([{"prompt": asked, "outputs": {name: texts[i] for name, texts in outputs.items()}}
+            _show([{"prompt": _written(asked), "outputs": {name: texts[i] for name, texts in outputs.items()}}
                    for i, asked in enumerate(questions)], output)  # fmt: skip
+
+
+def _check_drawn(path: Path, questions: list[Any], names: list[str], image: list[str] | None) -> None:
+    if len(questions) != 1 or len(names) > 1 or image:
+        raise ConfigError("--draw writes one picture: give one PROMPT, at most one strategy and no --image")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"--draw writes FILE.png, FILE.jpg or FILE.webp, got {path}")
+    check_writable(path)
+
+
+def _draw(pair: Any, prompt: str, names: list[str], path: Path) -> None:
+    from aad_plugin.pair.drawing import draw
+
+    picture = draw(pair, prompt, strategy=names[0] if names else None)
+    picture.save(path)
+    typer.echo(f"written to {path} ({picture.width} × {picture.height} pixels)", err=True)
+
+
+def _written(prompt: Any) -> Any:
+    """A prompt as it is printed and written: pictures by name and digest."""
+    if isinstance(prompt, str) or all(isinstance(turn["content"], str) for turn in prompt):
+        return prompt
+    from aad_plugin.pair.encoding import shown_text
+
+    return shown_text(prompt)
 
 
 def _show(rows: list[dict[str, Any]], output: Path | None) -> None:

@@ -18,14 +18,18 @@ def _synthesis(text: str) -> Any:
 @names_a_pair
 def iterate(
     named: NamedPair,
-    prompts: Annotated[str, typer.Option(help="Prompts that pairs are made of: file or dataset.")],
+    prompts: Annotated[str, typer.Option(help="Prompts for the preference pairs: file or dataset.")],
     held_out_prompts: Annotated[str, typer.Option(help="Prompts for the picker, which stops the rounds.")],
     oracle_prompts: Annotated[str, typer.Option(help="Prompts for the oracle, which is only reported.")],
-    oracle: Annotated[str, typer.Option(help="reward:<model>; decides nothing.")],
+    oracle: Annotated[str, typer.Option(help="reward:<model>; it is reported and decides nothing.")],
     output: Annotated[Path, typer.Option(help="Folder for pairs, policies, answers and tables.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of --prompts.")] = None,
-    rounds: Annotated[int, typer.Option(help="At most so many; ends earlier where the picker sees no gain.")] = 1,
-    picker: Annotated[str, typer.Option(help="implicit (of the pair given, frozen) or reward:<model>.")] = "implicit",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts of --prompts.")] = None,
+    rounds: Annotated[
+        int, typer.Option(help="At most this many rounds; they end earlier if the picker sees no gain.")
+    ] = 1,
+    picker: Annotated[
+        str, typer.Option(help="implicit (the implicit reward of the given pair) or reward:<model>.")
+    ] = "implicit",
     recipe: Annotated[
         str, typer.Option(help="Training recipe: dpo, dpo_demo, dpo_demo@1, or a .yaml file for trl dpo.")
     ] = "dpo",
@@ -33,18 +37,24 @@ def iterate(
     engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together, with --engine hf.")] = 8,
     prompt_field: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens, also when evaluating.")] = 256,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="At most this many new tokens per answer, also when evaluating.")
+    ] = 256,
     rejected: Annotated[str, _synthesis("sample or greedy, of the policy.")] = "sample",
     alpha: Annotated[float | None, _synthesis("Plausibility threshold of AAD in (0, 1]; default 0.1.")] = None,
-    temperature: Annotated[float | None, _synthesis("Of the sample; default 1.")] = None,
+    temperature: Annotated[float | None, _synthesis("Temperature of the sample; default 1.")] = None,
     top_p: Annotated[float | None, _synthesis("Nucleus of the sample; default 0.95.")] = None,
     seed: Annotated[int | None, _synthesis("Seed of the sample; default 1234.")] = None,
-    min_tokens: Annotated[int, _synthesis("Filter: least tokens of either answer.")] = 1,
-    keep_truncated: Annotated[bool, _synthesis("Keep pairs with an answer that ran into its budget.")] = False,
-    margin_judge: Annotated[str | None, _synthesis("Filter: reward:<model> that compares the answers.")] = None,
-    min_margin: Annotated[float, _synthesis("Filter: least reward margin, with --margin-judge.")] = 0.0,
+    min_tokens: Annotated[int, _synthesis("Drop pairs in which an answer has fewer tokens.")] = 1,
+    keep_truncated: Annotated[
+        bool, _synthesis("Also keep pairs in which an answer was cut at --max-new-tokens.")
+    ] = False,
+    margin_judge: Annotated[str | None, _synthesis("Drop pairs by the rewards of this reward:<model>.")] = None,
+    min_margin: Annotated[
+        float, _synthesis("Drop pairs whose rewards differ by no more than this, with --margin-judge.")
+    ] = 0.0,
 ) -> None:
-    """Make pairs, train the policy on them by TRL, evaluate, again; a killed run goes on where it stopped."""
+    """Repeat: make preference pairs, train the policy on them with TRL, evaluate. After a kill, run it again."""
     settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
     named.check(**settings)
     from aad_plugin.training.trl_command import check_trl

@@ -30,7 +30,7 @@ class Call:
     candidate: Annotated[
         str, typer.Option(help="Answers: lm-eval samples, AlpacaEval outputs or JSON lines; FILE#strategy.")
     ] = ""
-    baseline: Annotated[str, typer.Option(help="Answers they are held against; none for a pointwise judge.")] = ""
+    baseline: Annotated[str, typer.Option(help="Answers to compare with; none for a pointwise judge.")] = ""
     judges: Annotated[
         list[str] | None, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file; several make a jury.")
     ] = None
@@ -58,10 +58,10 @@ class Call:
     draws: Draws = 1000
     cascade: Annotated[
         str | None,
-        typer.Option(help="The dear judge of a cascade, asked where --judge is unsure and on a random share."),
+        typer.Option(help="The expensive judge of a cascade: asked if --judge is unsure, and about a random share."),
     ] = None
     dear_share: Annotated[
-        float, typer.Option(help="Share of the items that the dear judge is asked about, in (0, 1].")
+        float, typer.Option(help="Share of the items that the expensive judge is asked about, in (0, 1].")
     ] = 0.5
     jury: Annotated[
         str, typer.Option("--jury", help="all: every judge judges every prompt; cyclic: they take turns.")
@@ -103,15 +103,17 @@ class Call:
 class Terms:
     """How items are read, asked and counted, whoever judges them."""
 
-    prompt_field: Annotated[str | None, typer.Option(help="Field that holds the prompt, for foreign tasks.")] = None
+    prompt_field: Annotated[
+        str | None, typer.Option(help="Field that holds the prompt, for tasks of other packages.")
+    ] = None
     allow_unmatched: Annotated[
-        bool, typer.Option(help="Judge the prompts that stand in both files, ignore the others.")
+        bool, typer.Option(help="Judge the prompts that are in both files, ignore the others.")
     ] = False
     transport: Annotated[str, typer.Option(help="live, batch or file.")] = "live"
     results: Annotated[
         Path | None, typer.Option(help="Replies, for --transport file; default OUTPUT/results.jsonl.")
     ] = None
-    poll_s: Annotated[float, typer.Option(help="Seconds between two looks at a batch.")] = 30.0
+    poll_s: Annotated[float, typer.Option(help="Seconds between two requests for the state of a batch.")] = 30.0
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print requests, tokens, cost and detectable difference; spend nothing.")
     ] = False

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from aad_plugin.cli import judge_quality as quality
 from aad_plugin.cli import judge_reasons
 from aad_plugin.cli.judge_options import JudgeOptions, takes_judge_options
 from aad_plugin.errors import ConfigError, JudgeError
 
-Judge = Annotated[str, typer.Option("--judge", help="kind:name[,option=value…] or a YAML file.")]
+Judge = Annotated[str | None, typer.Option("--judge", help="kind:name[,option=value…], preset:name or a YAML file.")]
 Labels = Annotated[
     Path | None, typer.Option(help="Human verdicts, JSON lines or CSV: prompt, candidate, baseline, label; or output.")
 ]
@@ -27,10 +28,16 @@ CompareReasons = Annotated[
 ]
 
 
-@takes_judge_options("price")
+@takes_judge_options()
 def judge_check(
     *,
-    judge: Judge,
+    judge: Judge = None,
+    on: quality.On = None,
+    data: quality.Data = None,
+    replies: quality.Replies = None,
+    estimate: quality.EstimateOnly = False,
+    plan: quality.PlanFor = None,
+    verdicts: quality.Verdicts = None,
     labels: Labels = None,
     min_kappa: LeastAgreement = 0.0,
     output: Output = None,
@@ -39,12 +46,34 @@ def judge_check(
 ) -> None:
     """Attack a judge with constant, empty, padded and instructing answers, planted verdicts and frames; find its biases.
 
-    With --labels, measure its agreement with people as well; a pointwise judge is checked by that alone.
+    With --labels, measure its agreement with people as well; a pointwise judge is checked by that alone. With --on, hold it
+    against comparisons that people judged, and nothing else; with --plan, say how many labels a study needs.
     Exit code 0: all checks passed. 1: stopped by an error. 3: a check failed.
     """
     from aad_plugin.judges.checks.check import check_judge
     from aad_plugin.judges.checks.labels import agreement_with, read_labelled
 
+    if on is not None:
+        if labels or compare_reasons:
+            raise ConfigError("--on is a check of its own: leave --labels and --compare-reasons out")
+        quality.check_quality(
+            judge,
+            asked,
+            output,
+            on=on,
+            data=data,
+            replies=replies,
+            difference=plan,
+            study=verdicts,
+            estimate_only=estimate,
+        )
+        return
+    if data or replies or estimate or plan is not None or verdicts:
+        raise ConfigError(
+            "--data, --replies, --estimate, --plan and --verdicts belong to --on: pass the set or file with it"
+        )
+    if judge is None:
+        raise ConfigError("pass --judge SPEC, e.g. openai:gpt-4.1-mini or preset:demo (`aad judges list`)")
     if compare_reasons:
         judge_reasons.compare_reasons(judge, asked, labels, output)
         return

@@ -28,7 +28,7 @@ def league(
     sides: Sides = False,
     elo: Elo = False,
     draws: Draws = 1000,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
 ) -> None:
     """Rank systems by Bradley-Terry with ties: scores and ranks with intervals. Asks no judge."""
     if not sources:

@@ -32,7 +32,11 @@ _COMMANDS = {
     "league": ("aad_plugin.cli.league", "league"),
     "judge-check": ("aad_plugin.cli.judge_check", "judge_check"),
 }
-_GROUPS = {"pairs": "aad_plugin.cli.pairs", "alpaca-eval": "aad_plugin.cli.alpaca_eval"}
+_GROUPS = {
+    "pairs": "aad_plugin.cli.pairs",
+    "judges": "aad_plugin.cli.judges",
+    "alpaca-eval": "aad_plugin.cli.alpaca_eval",
+}
 _EXTRA: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 # lm-eval draws its own help; of vllm serve's arguments ours are the first.
 _SETTINGS: dict[str, dict[Any, Any]] = {

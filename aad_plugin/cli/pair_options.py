@@ -16,7 +16,9 @@ import typer
 
 from aad_plugin.cli.option_group import option, with_options
 from aad_plugin.errors import ConfigError
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sources.arguments import parse_model_args, take_settings, take_source
+from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.parts import PART_NAMES
 from aad_plugin.sources.presets import PRESETS
 
@@ -27,7 +29,17 @@ _HELP = {
     "adapter": "LoRA of the policy, on --reference or --base.",
     "base": "The model under two adapters; with --adapter and --reference-adapter.",
     "reference_adapter": "LoRA of the reference, on --base.",
+    "guide": "Rewards tokens with --strategy guided: a model, an adapter, a pair or reward:<model>; several as A+B.",
+    "guide_reference": "What each guide is measured against; none for its own log-probability.",
 }
+
+
+def _named_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name in SETTING_NAMES}
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _option(text: str, *names: str) -> Any:
@@ -69,17 +81,22 @@ class NamedPair:
         return bool(self.title)
 
     def check(self, **settings: Any) -> None:
-        """Refuse a wrong name or a setting out of range; reads no weights and imports no torch.
+        """Refuse a wrong name, a setting out of range or a guide that is missing; reads no weights, imports no torch.
 
         Raises:
             ConfigError: what is wrong, as loading would say it seconds later.
         """
         given = dict(self.arguments)
-        take_settings(given, {}).override(**settings)
+        asked = take_settings(given, {}).override(**settings)
         has_parts = any(given.get(part) for part in PART_NAMES)
         if not has_parts and (given.get("pair") or given.get("pretrained")) in PRESETS:
-            return  # an embedded pair's parts may have to be fetched first
-        take_source(given)
+            # An embedded pair's parts may have to be fetched first, and so may those of a guide that is one.
+            if not given.get("guide"):
+                check_guided(asked, 0, False)
+            return
+        source = take_source(given)
+        own = DecodingSettings().override(**{**source.settings, **_named_settings(self.arguments), **_given(settings)})
+        check_guided(own, len(source.guides), source.is_alone)
 
     def load(self, **settings: Any) -> Any:
         """Return the :class:`aad_plugin.AlignedPair`, with those of the settings that are not None."""

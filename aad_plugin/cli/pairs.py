@@ -41,7 +41,7 @@ def check(
         Path | None, typer.Option(help="JSONL of prompt, chosen, rejected: prints the implicit reward's accuracy.")
     ] = None,
 ) -> None:
-    """Compare vocabularies and weights, tell memory, count steps with one plausible token, score preference pairs."""
+    """Compare vocabularies and weights, estimate memory, measure departures from greedy; ends with a verdict."""
     named.check()
     from rich.console import Console
     from rich.table import Table

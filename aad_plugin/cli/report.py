@@ -12,7 +12,7 @@ from aad_plugin.errors import AADError, ConfigError
 
 Runs = Annotated[
     list[str] | None,
-    typer.Argument(help="Runs: FOLDER, or NAME=FOLDER[,FOLDER…] where results, verdicts and traces lie apart."),
+    typer.Argument(help="Runs: FOLDER, or NAME=FOLDER1,FOLDER2 if a run's files are in several folders."),
 ]
 Compare = Annotated[
     tuple[str, str] | None, typer.Option(metavar="OLD NEW", help="Did NEW get worse than OLD? Needs --gate.")
@@ -22,9 +22,9 @@ Compare = Annotated[
 def report(
     runs: Runs = None,
     output: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
-    title: Annotated[str, typer.Option(help="Of the page; default the runs' names.")] = "",
+    title: Annotated[str, typer.Option(help="Title of the page; default: the runs' names.")] = "",
     max_traces: Annotated[
-        int, typer.Option(help="Answers whose tokens go into the page, lost ones first.", min=0)
+        int, typer.Option(help="Answers whose tokens are part of the page; lost comparisons come first.", min=0)
     ] = 400,
     plots: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG and PNG, for a paper.")] = None,
     compare: Compare = None,

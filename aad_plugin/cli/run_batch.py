@@ -16,11 +16,11 @@ def run_batch(
     context: typer.Context,
     named: NamedPair,
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests in the OpenAI batch schema, JSONL.")],
-    output_file: Annotated[
-        Path, typer.Option("--output", "--output-file", "-o", help="Where their answers go, JSONL.")
-    ],
+    output_file: Annotated[Path, typer.Option("--output", "--output-file", "-o", help="File for the answers, JSONL.")],
     name: Annotated[str, typer.Option(help="Models are NAME, NAME-greedy, NAME-reference, NAME-eft.")] = "aad",
-    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold of requests that name none.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Plausibility threshold of requests that do not name one.")
+    ] = None,
 ) -> None:
     """Answer a file of requests; every further argument is one of `vllm run-batch` (--max-model-len 4096 …)."""
     asked, extra = asked_pair(named, alpha), list(context.args)

@@ -15,21 +15,26 @@ def serve(
     context: typer.Context,
     named: NamedPair,
     name: Annotated[str, typer.Option(help="Served as NAME, NAME-greedy, NAME-reference, NAME-eft.")] = "aad",
-    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold of requests that name none.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Plausibility threshold of requests that do not name one.")
+    ] = None,
     self_test: Annotated[
         bool | None,
-        typer.Option("--self-test/--no-self-test", help="Only test the engine against transformers / skip the test."),
+        typer.Option(
+            "--self-test/--no-self-test", help="Only compare the engine with transformers and exit / skip this test."
+        ),
     ] = None,
     ignore_temperature: Annotated[
         bool,
         typer.Option(
-            "--ignore-temperature", help="Of requests to aad and eft, which chat clients send unasked; else refused."
+            "--ignore-temperature",
+            help="Ignore the temperature of requests to aad and eft; without it they are refused.",
         ),
     ] = False,
     plan: Annotated[
         float | None,
         typer.Option(
-            help="Only say what fits devices of this many GiB (with --tensor-parallel-size, --max-model-len)."
+            help="Only say what fits on devices of this many GiB (with --tensor-parallel-size, --max-model-len)."
         ),
     ] = None,
 ) -> None:

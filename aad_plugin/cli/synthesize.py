@@ -19,25 +19,27 @@ def synthesize(
     output: Annotated[Path, typer.Option(help="Folder for pairs, card and kept answers.")],
     rejected: Annotated[str, typer.Option(help="sample (nucleus, the paper's) or greedy, of the policy.")] = "sample",
     engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per answer in tokens.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together, with --engine hf.")] = 8,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold of AAD in (0, 1]; default 0.1.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the sample; default 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature of the sample; default 1.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus of the sample; default 0.95.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sample; default 1234.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts.")] = None,
     prompt_field: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
-    min_tokens: Annotated[int, typer.Option(help="Filter: least tokens of either answer.")] = 1,
+    min_tokens: Annotated[int, typer.Option(help="Drop pairs in which an answer has fewer tokens.")] = 1,
     keep_truncated: Annotated[
-        bool, typer.Option("--keep-truncated", help="Keep pairs with an answer that ran into its budget.")
+        bool, typer.Option("--keep-truncated", help="Also keep pairs in which an answer was cut at --max-new-tokens.")
     ] = False,
-    margin_judge: Annotated[str | None, typer.Option(help="Filter: reward:<model> that compares the answers.")] = None,
+    margin_judge: Annotated[str | None, typer.Option(help="Drop pairs by the rewards of this reward:<model>.")] = None,
     skip_long: Annotated[
-        bool, typer.Option("--skip-long", help="Leave out prompts that do not fit into the context, counted.")
+        bool, typer.Option("--skip-long", help="Leave out prompts that do not fit into the context, and count them.")
     ] = False,
-    min_margin: Annotated[float, typer.Option(help="Filter: least reward margin, with --margin-judge.")] = 0.0,
+    min_margin: Annotated[
+        float, typer.Option(help="Drop pairs whose rewards differ by no more than this, with --margin-judge.")
+    ] = 0.0,
 ) -> None:
-    """Make preference pairs for another round of DPO; a killed run goes on where it stopped."""
+    """Make preference pairs for another round of DPO. After a kill, run it again: it continues."""
     settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
     named.check(**settings)
     from aad_plugin.synthesis import synthesizing

@@ -10,7 +10,7 @@ import typer
 def tasks(
     data_dir: Annotated[str | None, typer.Option(help="Folder of local data files; default $AAD_DATA_DIR.")] = None,
 ) -> None:
-    """List this package's lm-eval tasks, and whether their data can be had now."""
+    """List this package's lm-eval tasks, and whether their data is available on this machine."""
     import sys
 
     from rich.console import Console

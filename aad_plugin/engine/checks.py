@@ -9,6 +9,7 @@ from typing import Any
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, VocabMismatch, nearest
 from aad_plugin.sources.merging import SHARED_TYPES
+from aad_plugin.sources.processors import sees
 from aad_plugin.texts.rendering import known_context
 
 # Ends every refusal of a shared base.
@@ -50,8 +51,12 @@ def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
         check_drafts(vars(speculative))
     if vllm_config.lora_config is not None:
         raise ConfigError("enable_lora serves adapters of one model; name a pair's own as {'aad': {'adapter': …}}")
-    if vllm_config.model_config.is_multimodal_model:
-        raise ConfigError("multi-modal models are not supported as parts of a pair")
+    config = getattr(vllm_config.model_config, "hf_config", None)
+    if vllm_config.model_config.is_multimodal_model or sees(config):
+        raise ConfigError(
+            "a pair that sees runs on transformers (--model aad-multimodal, aad generate --image): the pair in vLLM hands "
+            "its models token ids alone, without pictures' embeddings and positions (docs/log.md)"
+        )
 
 
 def check_drafts(given: Mapping[str, Any]) -> None:

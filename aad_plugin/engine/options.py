@@ -69,6 +69,11 @@ def engine_pair(
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
+    if source.guides or settings.strategy == "guided":
+        raise ConfigError(
+            "guides steer a pair on transformers only, since vLLM's composite holds two models: leave guide=… and "
+            "strategy=guided out here, or use --model aad, aad generate or --engine hf"
+        )
     if speculative_config is not None:
         check_drafts(_mapping(speculative_config))
     if load_format in (None, "auto"):

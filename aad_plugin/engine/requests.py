@@ -28,7 +28,11 @@ def settings_of(given: Mapping[str, Any] | None, default: DecodingSettings) -> D
 
 
 def extra_args(settings: DecodingSettings) -> dict[str, Any]:
-    """Return the ``extra_args`` that ask for these settings."""
+    """Return the ``extra_args`` that ask for these settings; ConfigError for a strategy that no engine has."""
+    if settings.strategy == "guided":
+        raise ConfigError(
+            "strategy='guided' decodes on transformers only, since vLLM's composite holds two models: use --model aad"
+        )
     relevant = settings.relevant()
     return {f"{_PREFIX}{name}": relevant[name] for name in _NAMES if name in relevant}
 

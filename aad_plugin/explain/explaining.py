@@ -12,15 +12,19 @@ from typing import Any
 import torch
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.explain.records import Explanation
+from aad_plugin.explain.records import Explanation, ShownPicture
 from aad_plugin.explain.texts import steps_of
-from aad_plugin.pair.answering import Prompt, answer, check_room, encode_prompts, token_bar
+from aad_plugin.pair.answering import answer, check_room, encode_batch, token_bar
+from aad_plugin.pair.encoding import Prompt, pictures_of, shown_text
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.recorder import Reading, read_answer
 from aad_plugin.pair.rounding import coarsest_dtype
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.images import data_url
+
+_SHOWN_SIDE = 480  # pixels of a picture's copy on a page
 
 
 def explain(
@@ -47,13 +51,13 @@ def explain(
         ConfigError: as :func:`aad_plugin.answer`.
     """
     chosen = pair.settings.override(strategy=strategy, **settings)
-    ids, mask = encode_prompts(pair, [prompt], chat)
-    check_room(pair, [ids[0].tolist()], max_new_tokens)
+    batch = encode_batch(pair, [prompt], chat)
+    check_room(pair, [batch.ids[0].tolist()], max_new_tokens)
     readings: list[Reading] = []
     with token_bar(chosen.strategy, max_new_tokens, 1, progress) as on_step:
         decode(
-            pair, ids, mask, chosen, picker=picker_for(chosen), prompts=[prompt], on_readings=readings.extend,
-            on_step=functools.partial(on_step, 0), max_new_tokens=max_new_tokens,
+            pair, batch.ids, batch.mask, chosen, multimodal=batch.multimodal, picker=picker_for(chosen), prompts=[prompt],
+            on_readings=readings.extend, on_step=functools.partial(on_step, 0), max_new_tokens=max_new_tokens,
         )  # fmt: skip
     steps = steps_of(readings[0], pair.tokenizer)
     text = "".join(step.chosen.text for step in steps if not step.special)
@@ -64,7 +68,7 @@ def explain(
         )
     truncated = len(steps) == max_new_tokens and steps[-1].chosen.id not in _end_tokens(pair)
     return Explanation(
-        prompt=_shown(prompt),
+        prompt=shown_text(prompt),
         answer=text,
         settings=_settings(chosen),
         steps=steps,
@@ -72,6 +76,7 @@ def explain(
         greedy=greedy if beside_greedy else None,
         dtype=_dtype(pair),
         pair=_pair_name(pair),
+        pictures=_pictures(prompt),
     )
 
 
@@ -86,17 +91,35 @@ def explain_answer(
     Raises:
         ConfigError: no text, or prompt and text exceed the context.
     """
-    ids, mask = encode_prompts(pair, [prompt], chat)
+    batch = encode_batch(pair, [prompt], chat)
+    ids, mask = batch.ids, batch.mask
     tokens = pair.tokenizer(text, add_special_tokens=False)["input_ids"]
     if not tokens:
         raise ConfigError("the answer is empty: expected text to score")
     check_room(pair, [ids[0].tolist()], len(tokens), what="those of the answer")
     chosen = pair.settings.override(alpha=alpha)
     whole = torch.cat([ids, torch.tensor([tokens], device=ids.device)], dim=1)
-    (reading,) = read_answer(pair, whole, mask, chosen.alpha)
+    (reading,) = read_answer(pair, whole, mask, chosen.alpha, batch.multimodal)
     settings = {"strategy": None, "alpha": chosen.alpha}
     steps = steps_of(reading, pair.tokenizer)
-    return Explanation(_shown(prompt), text, settings, steps, given=True, dtype=_dtype(pair), pair=_pair_name(pair))
+    return Explanation(
+        shown_text(prompt),
+        text,
+        settings,
+        steps,
+        given=True,
+        dtype=_dtype(pair),
+        pair=_pair_name(pair),
+        pictures=_pictures(prompt),
+    )
+
+
+def _pictures(prompt: Prompt) -> tuple[ShownPicture, ...]:
+    found = []
+    for one in pictures_of(prompt):
+        width, height = one.image.size
+        found.append(ShownPicture(one.name, one.digest, width, height, data_url(one.image, _SHOWN_SIDE)))
+    return tuple(found)
 
 
 def _pair_name(pair: AlignedPair) -> str:
@@ -119,10 +142,3 @@ def _settings(chosen: DecodingSettings) -> dict[str, Any]:
 def _end_tokens(pair: AlignedPair) -> Sequence[int]:
     ends = pair.generation_config.eos_token_id
     return [ends] if isinstance(ends, int) else ends or []
-
-
-def _shown(prompt: Prompt) -> str:
-    """The prompt as text: a chat turn by turn."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)

@@ -19,12 +19,14 @@ class Token:
         id: in the shared vocabulary. text: decoded by itself; for the chosen token what it adds to the answer, so that
             the texts of all steps join to the answer (a character of several tokens stands with the last of them).
         log_policy, log_reference: log-probabilities in nats, before any temperature.
+        guide: what all guides together add to log_policy, weighted; None where nothing guides.
     """
 
     id: int
     text: str
     log_policy: float
     log_reference: float
+    guide: float | None = None
 
     @property
     def advantage(self) -> float:
@@ -32,9 +34,10 @@ class Token:
         return self.log_policy - self.log_reference
 
     def to_json(self) -> dict[str, Any]:
-        """The four fields and the advantage."""
+        """The fields and the advantage; guide only where something guides."""
         values = {name: round(getattr(self, name), 6) for name in ("log_policy", "log_reference", "advantage")}
-        return {"id": self.id, "text": self.text, **values}
+        guide = {} if self.guide is None else {"guide": round(self.guide, 6)}
+        return {"id": self.id, "text": self.text, **values, **guide}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,26 @@ class Step:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ShownPicture:
+    """A picture of a prompt.
+
+    Args:
+        name: its file's, or "data". digest: of size and pixels, as models were shown it. width, height: pixels.
+        data: a small copy as a ``data:`` URL, for pages.
+    """
+
+    name: str
+    digest: str
+    width: int
+    height: int
+    data: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the copy."""
+        return {"name": self.name, "digest": self.digest, "width": self.width, "height": self.height}
+
+
 @dataclass(frozen=True)
 class Explanation:
     """One answer, token by token.
@@ -98,6 +121,7 @@ class Explanation:
         truncated: the answer ran into its token budget; None for a given one.
         greedy: what greedy decoding of the policy answers, where it was asked for.
         dtype: what the pair computed in, "bfloat16". pair: its name, or its parts'; "" for one put together in memory.
+        pictures: of the prompt, in their order.
     """
 
     prompt: str
@@ -109,6 +133,7 @@ class Explanation:
     greedy: str | None = None
     dtype: str = ""
     pair: str = ""
+    pictures: tuple[ShownPicture, ...] = ()
 
     @property
     def reward(self) -> float:
@@ -136,6 +161,7 @@ class Explanation:
             "greedy_answer": self.greedy,
             "settings": dict(self.settings),
             "pair": self.pair,
+            **({"pictures": [picture.to_json() for picture in self.pictures]} if self.pictures else {}),
             "dtype": self.dtype,
             "given": self.given,
             "truncated": self.truncated,

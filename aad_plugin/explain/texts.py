@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -18,11 +19,13 @@ def steps_of(reading: Reading, tokenizer: Any) -> tuple[Step, ...]:
     special = set(tokenizer.all_special_ids)
     steps = []
     for row, piece in enumerate(answer_pieces(tokenizer, chosen)):
-        values = zip(reading.ids[row], reading.log_policy[row], reading.log_reference[row], strict=True)
+        ids = reading.ids[row]
+        guides: Sequence[float | None] = [None] * len(ids) if reading.guide is None else reading.guide[row]
+        values = zip(ids, reading.log_policy[row], reading.log_reference[row], guides, strict=True)
         own, favourite, *plausible = [
-            Token(i, _single(tokenizer, i), policy, reference) for i, policy, reference in values
+            Token(i, _single(tokenizer, i), policy, reference, guide) for i, policy, reference, guide in values
         ]
-        own = Token(own.id, piece, own.log_policy, own.log_reference)
+        own = dataclasses.replace(own, text=piece)
         known = reading.counts[row], own.id in special, reading.rounding[row]
         steps.append(Step(own, favourite, tuple(plausible), *known))
     return tuple(steps)

@@ -25,7 +25,7 @@ FORMAT = 1
 _FLUSH_AFTER_S = 20.0
 _FLUSH_AFTER_ROWS = 200_000
 _ANSWER = ("key", "task", "doc_id", "strategy", "settings", "prompt_hash", "answer_hash")
-_TOKEN = ("id", "text", "log_policy", "log_reference")
+_TOKEN = ("id", "text", "log_policy", "log_reference", "guide")
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,7 @@ def _schema(about: Mapping[str, str]) -> Any:
     import pyarrow as pa
 
     token = [("id", pa.int32()), ("text", pa.string()), ("log_policy", pa.float32()), ("log_reference", pa.float32())]
+    token.append(("guide", pa.float32()))  # null where nothing guides; files from before have no such column
     texts = ("key", "task", "strategy", "settings", "prompt_hash", "answer_hash")
     fields: list[tuple[str, Any]] = [(name, pa.int64() if name not in texts else pa.string()) for name in _ANSWER]
     fields += [("step", pa.int32()), *token, ("special", pa.bool_())]
@@ -201,10 +202,14 @@ def _fields(token: Token) -> dict[str, Any]:
     return {name: getattr(token, name) for name in _TOKEN}
 
 
+def _token(row: Mapping[str, Any], prefix: str = "") -> Token:
+    return Token(**{name: row.get(f"{prefix}{name}") for name in _TOKEN})  # type: ignore[arg-type]
+
+
 def _step(row: Mapping[str, Any]) -> Step:
     return Step(
-        chosen=Token(*(row[name] for name in _TOKEN)),
-        favourite=Token(*(row[f"favourite_{name}"] for name in _TOKEN)),
+        chosen=_token(row),
+        favourite=_token(row, "favourite_"),
         plausible=tuple(Token(**token) for token in row["plausible"]),
         num_plausible=row["num_plausible"],
         special=row["special"],

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aad_plugin.explain.records import Explanation, Step
+from aad_plugin.explain.records import Explanation, Step, Token
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +53,7 @@ def write_explanation(explanation: Explanation, path: Path) -> None:
 
     data = {
         "prompt": explanation.prompt,
+        "pictures": [[picture.data, f"{picture.name}, {picture.digest}"] for picture in explanation.pictures],
         "title": _title(explanation),
         "pair": explanation.pair,
         "made": ", ".join(filter(None, (explanation.dtype, f"aad_plugin {metadata.version('aad_plugin')}"))),
@@ -80,12 +81,20 @@ def compact_steps(steps: Iterable[Step], max_plausible: int | None = None) -> li
                 step.favourite.text if step.departs else 0,
                 round(step.gain, 4),
                 int(step.special),
-                [[token.text, round(token.log_policy, 4), round(token.advantage, 4)] for token in shown],
+                [
+                    [token.text, round(token.log_policy, 4), round(token.advantage, 4), *_guide(token)]
+                    for token in shown
+                ],
                 step.num_plausible,
                 int(step.near_tie),
+                *_guide(chosen),
             ]
         )
     return rows
+
+
+def _guide(token: Token) -> list[float]:
+    return [] if token.guide is None else [round(token.guide, 4)]
 
 
 def _title(explanation: Explanation) -> str:
@@ -116,8 +125,12 @@ def _table(departures: list[tuple[int, Step]], total: int) -> Any:
         table.add_column(name)
     for name in ("gain", "advantage", "π_policy", "π_ref.", "of"):
         table.add_column(name, justify="right")
+    is_guided = any(step.chosen.guide is not None for _, step in departures)
+    if is_guided:
+        table.add_column("guides", justify="right")
     for number, step in departures:
         chosen = step.chosen
+        guide = [f"{chosen.guide:+.3f}" if chosen.guide is not None else ""] if is_guided else []
         table.add_row(
             str(number + 1),
             Text(repr(_visible(chosen.text))),
@@ -127,6 +140,7 @@ def _table(departures: list[tuple[int, Step]], total: int) -> Any:
             f"{math.exp(chosen.log_policy):.4f}",
             f"{math.exp(chosen.log_reference):.4f}",
             str(step.num_plausible),
+            *guide,
         )
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from aad_plugin.harness.neutral_options import telling
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.arguments import OWN, REFERENCE_OPTIONS, take_per_model, take_settings, take_source, typed
+from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown
 from aad_plugin.sources.parts import PairSource
 
@@ -64,6 +65,12 @@ class PairArguments:
         rest["pretrained"] = pretrained
         source = take_source(rest, pair)
         settings, loglikelihood = _decoding(rest, source.settings)
+        check_guided(settings, len(source.guides), source.is_alone)
+        if source.is_alone and loglikelihood != "policy":
+            raise ConfigError(
+                f"loglikelihood={loglikelihood!r} reads a reference, and this policy was given none: pass reference=…, or "
+                "loglikelihood=policy"
+            )
         options = take_per_model(rest, prefix="reference_")
         for given in (rest, options):
             typed({name: given[name] for name in ("dtype",) if name in given})  # refuse a misspelt one here
@@ -92,11 +99,16 @@ class PairArguments:
             pair.source, settings, loglikelihood, shortcuts=shortcuts, **kept, hflm=rest, telling=telling(model_args)
         )
 
-    def check_unknown(self, config: Any) -> None:
-        """Raise ConfigError for a name that neither HFLM, nor from_pretrained, nor the model's configuration knows."""
-        hflm = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
+    def check_unknown(self, config: Any, hosts: Sequence[type] = (HFLM,)) -> None:
+        """Raise ConfigError for a name that neither lm-eval's class, nor from_pretrained, nor the model's configuration
+        knows.
+
+        Args:
+            hosts: lm-eval's classes whose arguments are known.
+        """
+        known = [name for host in hosts for name in inspect.signature(host.__init__).parameters]  # type: ignore[misc]
         # A pair's own names are listed for the suggestion; parse() has taken them out of `hflm` already.
-        refuse_unknown(self.hflm, [*_OWN, *hflm], config)
+        refuse_unknown(self.hflm, [*_OWN, *(name for name in known if name not in ("self", "kwargs"))], config)
 
 
 def _check_drafted(batch_size: Any, trace: str | None) -> None:

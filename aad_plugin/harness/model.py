@@ -25,6 +25,7 @@ from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.pair.account import describe
 from aad_plugin.pair.loading import assemble
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
@@ -44,18 +45,22 @@ class AADLM(PairAnswers, HFLM):
 
     Args:
         **model_args: a pair (pair=… | policy=… reference=… | reference=… adapter=… | base=… reference_adapter=…
-            adapter=…), decoding settings (strategy, alpha, n, picker, eft_scale, temperature, top_p, seed),
-            ``loglikelihood`` (policy | reference | implicit_reward), reference_device / _dtype / _revision /
-            _gguf_file / _trust_remote_code, ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
+            adapter=…), guides (guide, guide_reference), decoding settings (strategy, alpha, n, picker, eft_scale,
+            guide_scale, guide_top_k, temperature, top_p, seed), ``loglikelihood`` (policy | reference |
+            implicit_reward), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code, ``answers_dir``,
+            ``trace`` (folder), and every argument of ``HFLM``.
     Raises:
         AADError: a mistake in the arguments; one line says what was expected.
     """
 
+    hosts: tuple[type, ...] = (HFLM,)  # lm-eval's classes whose arguments are known
     # Set by HFLM.
     _device: torch.device
     _model: Any
     _world_size: int
     cache_hook: CacheHook
+    # What the batch that is about to be decoded shows besides text.
+    _multimodal: MultimodalInputs | None = None
 
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self.truncated_prompts = 0
@@ -98,7 +103,7 @@ class AADLM(PairAnswers, HFLM):
             super()._get_config(pretrained, **options)
         except (ImportError, OSError, ValueError) as e:
             raise ConfigError(f"cannot read a model at {pretrained!r}: {first_line(e)}") from e
-        self._arguments.check_unknown(self._config)
+        self._arguments.check_unknown(self._config, self.hosts)
 
     def _create_model(self, pretrained: str, **options: Any) -> None:
         arguments = self._arguments
@@ -134,6 +139,7 @@ class AADLM(PairAnswers, HFLM):
             shortcuts=arguments.shortcuts,
             draft_model=arguments.draft_model,
             pickles=options.get("use_safetensors") is False,
+            processor=getattr(self, "processor", None),
         )
         self._model = AlignedPair.from_parts(parts)
 
@@ -180,6 +186,7 @@ class AADLM(PairAnswers, HFLM):
                 context,
                 mask,
                 settings,
+                multimodal=self._multimodal,
                 stop=stop,
                 sample=sample,
                 picker=picker_for(settings),
@@ -212,7 +219,8 @@ class AADLM(PairAnswers, HFLM):
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """Return (B, T, V) logits of the model that scores choices."""
-        roles: tuple[Role, ...] = ("policy", "reference") if self._probing else (self._scorer,)
+        probed = self.model.guides.roles if self.settings.strategy == "guided" else ("policy", "reference")
+        roles: tuple[Role, ...] = probed if self._probing else (self._scorer,)
         with torch.no_grad(), self._autocast():
             return self.model.sides.logits(roles, inps, None, 0)[0]
 
@@ -252,7 +260,7 @@ class AADLM(PairAnswers, HFLM):
     def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
         if self.device.type != "cpu":
             # What decoding holds is two models' activations, so that is what has to fit.
-            self._probing = self.settings.needs_reference
+            self._probing = self.settings.ranks_ratios
             try:
                 return super()._detect_batch_size(requests, pos)
             finally:

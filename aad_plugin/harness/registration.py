@@ -13,6 +13,7 @@ from aad_plugin.harness import own_tasks
 
 _MODELS = {
     "aad": "aad_plugin.harness.model:AADLM",
+    "aad-multimodal": "aad_plugin.harness.multimodal:AADMultimodalLM",
     "aad-vllm": "aad_plugin.harness.vllm_model:AADVLLM",
 }
 

@@ -10,6 +10,7 @@ import torch
 from aad_plugin.files.marks import text_mark, weights_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.sources.processors import processor_mark
 
 
 def describe(pair: AlignedPair) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "path": pair.proof.path if pair.proof else "not proven",
         "weights": weights_mark(pair),
         "versions": versions(),
+        **({"guides": pair.guides.accounts} if pair.guides.members else {}),
+        **({"processor": processor_mark(pair.processor)} if pair.processor is not None else {}),
         **({"draft": pair.draft.account()} if pair.draft is not None else {}),
     }
 

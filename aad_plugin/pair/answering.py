@@ -15,12 +15,10 @@ import torch
 from tqdm.auto import tqdm
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.encoding import Encoded, Prompt, encode, may_share_a_batch, render, token_ids
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.strategies import decode
-from aad_plugin.texts.rendering import render_chat
-
-Prompt = str | Sequence[dict[str, str]]
 
 
 def answer(
@@ -38,7 +36,8 @@ def answer(
     """Answer each prompt.
 
     Args:
-        prompts: plain strings, or chat messages [{"role": …, "content": …}, …].
+        prompts: plain strings, or chat messages [{"role": …, "content": …}, …]; content is a string, or parts for a
+            pair that sees: {"type": "text", "text": …}, {"type": "image", "image": <path, bytes, data: URL, Pillow image>}.
         strategy: any strategy; default the pair's.
         max_new_tokens: budget per answer, in tokens.
         batch_size: prompts decoded together; changes no answer in float32. With a draft model it is 1.
@@ -57,24 +56,25 @@ def answer(
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
     stop = [stop] if isinstance(stop, str) else stop
     chosen = pair.settings.override(strategy=strategy, **settings)
-    texts = [_render(pair.tokenizer, prompt, chat, number) for number, prompt in enumerate(prompts)]
-    encoded = [pair.tokenizer(text, add_special_tokens=not templated)["input_ids"] for text, templated in texts]
+    texts = [render(pair, prompt, chat, number) for number, prompt in enumerate(prompts)]
+    encoded = [token_ids(pair, text) for text in texts]
     check_room(pair, encoded, max_new_tokens)
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     picker = picker_for(chosen)
     answers = [""] * len(encoded)
-    batch_size = batch_size if pair.draft is None else 1
+    batch_size = batch_size if pair.draft is None and may_share_a_batch(pair, texts) else 1
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     with token_bar(chosen.strategy, max_new_tokens, len(batches), progress) as on_step:
         for number, rows in enumerate(batches):
-            ids, mask = _left_pad([encoded[i] for i in rows], pair)
+            batch = encode(pair, [texts[i] for i in rows])
             tokens = decode(
-                pair, ids, mask, chosen, stop=stop, picker=picker, prompts=[prompts[i] for i in rows],
+                pair, batch.ids, batch.mask, chosen, multimodal=batch.multimodal, stop=stop, picker=picker,
+                prompts=[prompts[i] for i in rows],
                 on_step=functools.partial(on_step, number), max_new_tokens=max_new_tokens,
             )  # fmt: skip
             on_step(number, max_new_tokens)
             for i, row in zip(rows, tokens, strict=True):
-                answers[i] = _cut(pair.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True), stop)
+                answers[i] = _cut(pair.tokenizer.decode(row[batch.ids.shape[1] :], skip_special_tokens=True), stop)
     return answers
 
 
@@ -93,29 +93,16 @@ def token_bar(name: str, max_new_tokens: int, num_batches: int, progress: bool) 
 def encode_prompts(
     pair: AlignedPair, prompts: Sequence[Prompt], chat: bool | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (B, T) left-padded token ids and mask of prompts; arguments as in :func:`answer`."""
-    texts = [_render(pair.tokenizer, prompt, chat, number) for number, prompt in enumerate(prompts)]
-    return _left_pad([pair.tokenizer(text, add_special_tokens=not done)["input_ids"] for text, done in texts], pair)
+    """Return (B, T) left-padded token ids and mask of prompts without pictures; arguments as in :func:`answer`."""
+    batch = encode_batch(pair, prompts, chat)
+    if batch.multimodal is not None:
+        raise ConfigError("these prompts show pictures, and only text is read here: leave them out")
+    return batch.ids, batch.mask
 
 
-def _render(tokenizer: Any, prompt: Prompt, chat: bool | None, number: int) -> tuple[str, bool]:
-    """Return the text to encode and whether a chat template made it."""
-    if not isinstance(prompt, (str, list, tuple)):
-        raise ConfigError(f"prompt {number + 1} must be text or chat messages, got {prompt!r}")
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    if not any(str(message.get("content", "")).strip() for message in messages):
-        raise ConfigError(f"prompt {number + 1} is empty: expected text to answer")
-    if chat is None:
-        chat = not isinstance(prompt, str) or bool(tokenizer.chat_template)
-    if not chat:
-        if not isinstance(prompt, str):
-            raise ConfigError("chat=False takes plain strings, got chat messages")
-        return prompt, False
-    if not tokenizer.chat_template:
-        raise ConfigError("this tokenizer has no chat template: pass chat=False to continue plain text")
-    options = {"tokenize": False, "add_generation_prompt": True}
-    render = functools.partial(tokenizer.apply_chat_template, **options)
-    return render_chat(render, messages, f"prompt {number + 1}"), True
+def encode_batch(pair: AlignedPair, prompts: Sequence[Prompt], chat: bool | None = None) -> Encoded:
+    """Return prompts as a batch; arguments as in :func:`answer`."""
+    return encode(pair, [render(pair, prompt, chat, number) for number, prompt in enumerate(prompts)])
 
 
 def check_room(pair: AlignedPair, encoded: list[list[int]], new_tokens: int, what: str = "new ones") -> None:
@@ -131,14 +118,6 @@ def check_room(pair: AlignedPair, encoded: list[list[int]], new_tokens: int, wha
                 f"prompt {number + 1} has {len(ids)} tokens; with {new_tokens} {what} it exceeds the context of "
                 f"{context}: shorten it or lower max_new_tokens"
             )
-
-
-def _left_pad(rows: list[list[int]], pair: AlignedPair) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(map(len, rows))
-    pad = pair.tokenizer.pad_token_id if pair.tokenizer.pad_token_id is not None else 0
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=pair.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=pair.device)
-    return ids, mask
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ answers of models that nobody trained.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.multimodal import sees_apart
 from aad_plugin.pair.one_base import OneBase
+from aad_plugin.pair.reading import Role
+from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.peft_warnings import without_peft_warnings
@@ -23,14 +28,21 @@ _SAMPLED = 4096
 
 
 def attach_adapters(
-    base: PreTrainedModel, source: PairSource, revision: str | None, *, vocab_size: int, pickles: bool
-) -> OneBase:
+    base: PreTrainedModel,
+    source: PairSource,
+    revision: str | None,
+    *,
+    vocab_size: int,
+    pickles: bool,
+    others: Mapping[Role, str | None] | None = None,
+) -> Sides:
     """Load a pair's adapters onto its base and check that all of them arrived and nothing else changed.
 
     Args:
         base: the loaded base; changed in place. revision: of an adapter on the hub.
         vocab_size: number of token ids that the pair's tokenizer has.
         pickles: whether adapters may be read from pickle files, which can run code.
+        others: adapters of further sides by role; None = the base alone.
     Raises:
         ConfigError: an adapter does not fit, tensors of it found no layer, or loading rewrote the base's weights.
     """
@@ -39,6 +51,7 @@ def attach_adapters(
     adapters = {"policy": source.adapter}
     if source.reference_adapter:
         adapters["reference"] = source.reference_adapter
+    adapters |= {role: path for role, path in (others or {}).items() if path is not None}
     if not pickles:
         for path in adapters.values():
             refuse_pickled_adapter(Path(str(path)).expanduser())
@@ -59,7 +72,11 @@ def attach_adapters(
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {source.adapter!r} does not fit base {source.base!r}: {reason}") from e
     _check_base(source, before, _sampled_weights(model.get_base_model(), vocab_size))
-    return OneBase(model.eval(), "policy", "reference" if source.reference_adapter else None)
+    further = {role: None if path is None else role for role, path in (others or {}).items()}
+    reference = "reference" if source.reference_adapter else None
+    if sees_apart(model):
+        return OneBaseInTurns(model.eval(), {"policy": "policy", "reference": reference, **further})
+    return OneBase(model.eval(), "policy", reference, **further)
 
 
 def _rows(folder: Path, base: PreTrainedModel) -> int:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from aad_plugin.pair.multimodal import batch_axis
+
 
 class PairCache(Cache):
     """The caches of several sides behind the interface of one.
@@ -30,11 +32,12 @@ class PairCache(Cache):
         self._unread: dict[str, Tensor] = {}
 
     def put_off(self, **inputs: Tensor | None) -> None:
-        """Remember what sides after the policy are to read later: (B, T) input_ids and, where given, position_ids."""
+        """Remember what sides after the policy are to read later: (B, T) input_ids and, where given, position_ids,
+        (B, T) or (A, B, T)."""
         for name, value in inputs.items():
             if value is not None:
                 earlier = self._unread.get(name)
-                self._unread[name] = value if earlier is None else torch.cat([earlier, value], dim=1)
+                self._unread[name] = value if earlier is None else torch.cat([earlier, value], dim=-1)
 
     def catch_up(self) -> dict[str, Tensor]:
         """Return, and forget, everything that was put off: the next inputs of sides after the policy."""
@@ -86,24 +89,24 @@ class PairCache(Cache):
         unread = self._unread["input_ids"].shape[1] if self._unread else 0
         dropped = min(unread, removed)
         kept = unread - dropped
-        self._unread = {name: value[:, :kept] for name, value in self._unread.items()} if kept else {}
+        self._unread = {name: value[..., :kept] for name, value in self._unread.items()} if kept else {}
         self.caches[0].crop(-removed)
         for cache in self.caches[1:]:
             cache.crop(dropped - removed)
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        self._change_unread(lambda value: value[beam_idx.to(value.device)])
+        self._change_unread(lambda value: value.index_select(batch_axis(value), beam_idx.to(value.device)))
         for cache in self.caches:
             # As many indices as rows; a purely recurrent cache has no keys whose rows could be counted.
             cache.reorder_cache(self._of_all(beam_idx, len(beam_idx)))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self._change_unread(lambda value: value[indices.to(value.device)])
+        self._change_unread(lambda value: value.index_select(batch_axis(value), indices.to(value.device)))
         for cache in self.caches:
             cache.batch_select_indices(self._rows(indices))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._change_unread(lambda value: value.repeat_interleave(repeats, 0))
+        self._change_unread(lambda value: value.repeat_interleave(repeats, batch_axis(value)))
         for cache in self.caches:
             cache.batch_repeat_interleave(repeats)
 

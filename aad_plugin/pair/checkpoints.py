@@ -13,7 +13,17 @@ from transformers.cache_utils import Cache
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import EXPO, BuildCache, FindCandidates, Plausible, Role, Sparing, read_model, side_by_side
+from aad_plugin.pair.reading import (
+    EXPO,
+    BuildCache,
+    FindCandidates,
+    Input,
+    Plausible,
+    Role,
+    Sparing,
+    read_model,
+    side_by_side,
+)
 from aad_plugin.pair.same_weights import equal_models
 from aad_plugin.pair.sides import Sides
 from aad_plugin.sources.extrapolating import extrapolated
@@ -86,10 +96,10 @@ class Checkpoints(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
-        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
         rows = []
         with self._exact(roles):
             for number, (role, own_cache) in enumerate(zip(roles, caches, strict=True)):
@@ -105,13 +115,13 @@ class Checkpoints(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         caches = cache.caches if isinstance(cache, PairCache) else (None, None)
-        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
         with self._exact(("policy", "reference")):
             policy_logits = self._read("policy", caches[0], keep, given)
-            if not self._is_one_model and not is_open(policy_logits):
+            if self._may_wait(given) and not is_open(policy_logits):
                 _put_off(given, cache)
                 return [policy_logits]
             given = self._caught_up(given, cache)
@@ -125,16 +135,16 @@ class Checkpoints(Sides):
         keep: int,
         lazy: bool,
         whole: bool = False,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> Plausible:
         caches = cache.caches if isinstance(cache, PairCache) else (None, None)
-        given: dict[str, Tensor | None] = {"input_ids": input_ids, **inputs}
+        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
         policy_head, reference_head = self._heads["policy"], self._heads["reference"]
         with policy_head.project(len(input_ids)):
             policy_logits = self._read("policy", caches[0], keep, given).flatten(0, 1)  # (B, K, V) -> (B · K, V)
         policy_hidden = policy_head.take(keep)
         candidates = find(policy_logits)
-        if lazy and candidates.most == 1 and not self._is_one_model:
+        if lazy and candidates.most == 1 and self._may_wait(given):
             _put_off(given, cache)
             return Plausible(policy_logits, candidates)
         given = self._caught_up(given, cache)
@@ -149,7 +159,11 @@ class Checkpoints(Sides):
         shown = reference_logits.to(policy_logits.device) if whole else None
         return Plausible(policy_logits, candidates, *values, shown)
 
-    def _caught_up(self, given: dict[str, Tensor | None], cache: Cache | None) -> dict[str, Tensor | None]:
+    def _may_wait(self, given: dict[str, Input]) -> bool:
+        """Whether the reference may read a step later; pictures are not kept for it."""
+        return not self._is_one_model and given.get("multimodal") is None
+
+    def _caught_up(self, given: dict[str, Input], cache: Cache | None) -> dict[str, Input]:
         """What sides after the policy read: a step's inputs, behind those that were put off."""
         if not isinstance(cache, PairCache):
             return given
@@ -163,7 +177,7 @@ class Checkpoints(Sides):
                 stack.enter_context(self._heads[role].exact())
             yield
 
-    def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]) -> Tensor:
+    def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Input]) -> Tensor:
         model = self._model(role)
         self.passes[role] += len(inputs["input_ids"])  # type: ignore[arg-type]
         given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
@@ -178,7 +192,7 @@ class Checkpoints(Sides):
         return self.get_submodule(f"{role}_model")
 
 
-def _put_off(given: dict[str, Tensor | None], cache: Cache | None) -> None:
+def _put_off(given: dict[str, Input], cache: Cache | None) -> None:
     if isinstance(cache, PairCache):
         cache.put_off(input_ids=given["input_ids"], position_ids=given.get("position_ids"))
 

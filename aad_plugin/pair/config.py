@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
@@ -37,10 +38,14 @@ def head_sizes(sides: Sides) -> dict[str, int]:
     return {str(role): model.get_output_embeddings().weight.shape[0] for role, model in models.items()}
 
 
-def context_length(sides: Sides) -> int | None:
-    """Return the shorter context of the two, in tokens; None where no configuration tells."""
-    models = sides.models().values()
-    known = [known_context(model.config) for model in models]
+def context_length(sides: Sides, others: Sequence[PreTrainedConfig] = ()) -> int | None:
+    """Return the shortest context of all models, in tokens; None where no configuration tells.
+
+    Args:
+        others: configurations of models that read the texts besides.
+    """
+    configs = [*(model.config for model in sides.models().values()), *others]
+    known = [known_context(config) for config in configs]
     return min((length for length in known if length), default=None)
 
 

@@ -15,8 +15,11 @@ from transformers.generation.configuration_utils import GenerationMode
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
+from aad_plugin.pair.guides import Guides
+from aad_plugin.pair.multimodal import positions, refuse_beside_pictures
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
+from aad_plugin.pair.reading import Role
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 
@@ -27,6 +30,7 @@ class HostHooks(GenerationMixin):
     sides: Sides
     settings: DecodingSettings
     draft: Draft | None
+    guides: Guides
     is_cached: bool
     _calls: list[Call]
 
@@ -35,6 +39,10 @@ class HostHooks(GenerationMixin):
         refuse_batching()
 
     init_continuous_batching = continuous_batching_context_manager = generate_batch
+
+    def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """Who keeps a cache while such settings decode."""
+        raise NotImplementedError
 
     def refuse_drafts(self, option: str) -> None:
         """Raise ConfigError where ``option`` asks a cache to take back tokens that it cannot take back."""
@@ -46,11 +54,23 @@ class HostHooks(GenerationMixin):
         check_config(config, self._calls[-1].settings if self._calls else self.settings)
         if config.prompt_lookup_num_tokens:
             self.refuse_drafts("prompt_lookup_num_tokens")
+        if model_kwargs.get("multimodal") is not None:
+            refuse_beside_pictures(config)
         if self.draft is not None and self._calls:
             check_beside_draft(config)
             # The host's word for guesses that come from elsewhere than a model of its own; see _get_candidate_generator.
             config.prompt_lookup_num_tokens = config.num_assistant_tokens or TOKENS
         return config, model_kwargs
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        """Let the model say where a picture's tokens stand, if it has a rule of its own."""
+        multimodal = model_kwargs.get("multimodal")
+        if multimodal is not None:
+            mask = model_kwargs.get("attention_mask")
+            own = positions(self.sides.policy, inputs_tensor, multimodal, attention_mask=mask)
+            if own is not None:
+                return own
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
 
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
@@ -61,6 +81,8 @@ class HostHooks(GenerationMixin):
             looked_up = generation_config.prompt_lookup_num_tokens
             option = "draft_model" if self.draft else "prompt_lookup_num_tokens" if looked_up else "assistant_model"
             check_guessing(generation_config, option, batch_size)
+            if self._calls[-1].settings.strategy == "guided":
+                self.guides.refuse_several(option)
         held = cache_names.take(model_kwargs)
         if held is not None or generation_config.use_cache is False:
             self._calls[-1].is_cached = held is not None
@@ -81,7 +103,7 @@ class HostHooks(GenerationMixin):
             model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
             return cache_names.take(own)
 
-        cache = self.sides.new_cache(self._calls[-1].settings.roles, build)
+        cache = self.sides.new_cache(self._cache_roles(self._calls[-1].settings), build)
         if cache is not None and not cache_names.host_takes(cache):
             cache = None
         self._calls[-1].is_cached = cache is not None

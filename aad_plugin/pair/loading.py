@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.attaching import attach_adapters
 from aad_plugin.pair.checkpoints import Checkpoints
+from aad_plugin.pair.guide_loading import load_cast
+from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.arguments import OWN, PER_MODEL, take_per_model, take_settings, take_source, typed
+from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown, safetensors_only
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.sources.processors import check_same_processor, load_processor
 from aad_plugin.sources.vocabulary import shared_vocab_size
 from aad_plugin.texts.rendering import borrow_template
 
@@ -42,6 +52,8 @@ class Parts:
     source: PairSource
     shortcuts: str
     draft_model: str | None = None
+    guides: Guides = field(default_factory=Guides)
+    processor: Any = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,11 @@ class _Placement:
     gguf_file: str | None = None
     trust_remote_code: bool = False
 
-    def load(self, path: str, **options: Any) -> PreTrainedModel:
-        """Return the model in eval mode on its device."""
+    def load(self, path: str, auto_class: Any, **options: Any) -> PreTrainedModel:
+        """Return the model in eval mode on its device; ``auto_class`` is one of transformers'."""
         try:
             named = safetensors_only(path, {**self.named(), "trust_remote_code": self.trust_remote_code, **options})
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, **named)
+            model = auto_class.from_pretrained(path, dtype=self.dtype, **named)
             return model if self.device is None else model.to(self.device)
         except ConfigError:
             raise
@@ -111,7 +123,7 @@ def load_parts(
 
     def load_model(path: str, role: Role) -> PreTrainedModel:
         refuse_unknown(options, _NAMES, sides[role].config(path))
-        return sides[role].load(path, **options)
+        return sides[role].load(path, auto_class, **options)
 
     def load_tokenizer(path: str, role: Role) -> Any:
         named = {} if path == source.adapter else sides[role].named()
@@ -120,8 +132,19 @@ def load_parts(
         except (ImportError, OSError, ValueError) as e:
             raise ConfigError(f"no tokenizer at {path!r}: {first_line(e)}") from e
 
+    def find_processor(path: str, role: Role) -> Any:
+        own = sides[role]
+        return load_processor(path, own.config(path), trust_remote_code=own.trust_remote_code, **own.named())
+
+    processor = find_processor(source.backbone, "policy")
+    reference_processor = processor if source.shares_base else find_processor(source.reference or "", "reference")
+    check_same_processor(processor, reference_processor)
+    auto_class = AutoModelForCausalLM if processor is None else AutoModelForImageTextToText
     if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = load_tokenizer(tokenizer or source.tokenizer, "policy")
+        own = processor.tokenizer if processor is not None and source.tokenizer == source.backbone else None
+        tokenizer = load_tokenizer(tokenizer or source.tokenizer, "policy") if tokenizer or own is None else own
+    if processor is not None:
+        processor.tokenizer = tokenizer
     reference_tokenizer = tokenizer if source.shares_base else load_tokenizer(source.reference or "", "reference")
     return assemble(
         source,
@@ -133,6 +156,7 @@ def load_parts(
         shortcuts=shortcuts,
         pickles=options.get("use_safetensors") is False,
         draft_model=draft_model,
+        processor=processor,
     )
 
 
@@ -147,6 +171,7 @@ def assemble(
     shortcuts: str = "auto",
     pickles: bool = False,
     draft_model: str | None = None,
+    processor: Any = None,
 ) -> Parts:
     """Load the weights a source names.
 
@@ -154,18 +179,26 @@ def assemble(
         load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
         pickles: whether adapters may be read from pickle files.
         draft_model: the draft's name; it is loaded when the pair is joined.
+        processor: of models that see.
     Raises:
         VocabMismatch: the tokenizers differ, checked before any weight is loaded.
     """
     borrow_template(tokenizer, source.adapter, source.base)
     vocab_size = shared_vocab_size(tokenizer, reference_tokenizer)
+    check_guided(settings, len(source.guides), source.is_alone)
+    if processor is not None and source.guides:
+        raise ConfigError("guides read token ids alone, and this pair sees pictures: leave guide=… out")
+    policy = load_model(source.backbone, "policy")
+    found = load_cast(source, policy, tokenizer, vocab_size, pickles=pickles)
     sides: Sides
     if source.shares_base:
-        base = load_model(source.backbone, "policy")
-        sides = attach_adapters(base, source, adapter_revision, vocab_size=vocab_size, pickles=pickles)
+        others = found.casting.adapters
+        sides = attach_adapters(policy, source, adapter_revision, vocab_size=vocab_size, pickles=pickles, others=others)
     else:
-        sides = Checkpoints(load_model(source.backbone, "policy"), load_model(source.reference or "", "reference"))
-    return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts, draft_model)
+        reference = policy if source.is_alone else load_model(source.reference or "", "reference")
+        sides = Checkpoints(policy, reference, **found.models)
+    sides, guides = found.join(sides, source.guides, source.is_alone)
+    return Parts(sides, vocab_size, settings, tokenizer, source, shortcuts, draft_model, guides, processor)
 
 
 def _placements(options: dict[str, Any]) -> dict[Role, _Placement]:

@@ -37,8 +37,16 @@ from aad_plugin.pair.call import Call
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import Draft
+from aad_plugin.pair.guides import Guides, Unread
 from aad_plugin.pair.host_hooks import HostHooks
 from aad_plugin.pair.loading import Parts, load_parts
+from aad_plugin.pair.multimodal import (
+    MultimodalInputs,
+    is_multimodal,
+    is_prompt,
+    positions_of,
+    take_multimodal,
+)
 from aad_plugin.pair.option_checks import refuse_ignored
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import EXPO, Plausible, Role, Sparing
@@ -46,7 +54,7 @@ from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
 from aad_plugin.pair.sides import Sides
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
 
@@ -63,6 +71,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         vocab_size: number of shared token ids; later columns (padding of either head) are cut.
         settings: decoding used where a call names none.
         tokenizer: the policy's tokenizer, kept for convenience.
+        processor: of a pair that sees, what turns prompts with pictures into its inputs; it holds the tokenizer.
         source: what the pair was loaded from; written by :meth:`save_pretrained`.
         shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
             reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
@@ -71,6 +80,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             of the free memory, else "lazy"; where operations cost more than what they read, on other devices and with
             small heads, whole rows, and of two checkpoints a late reference for a single row. All but "none" read the
             policy of a LoRA pair, where it decodes alone, by merged weights of its own if those fit likewise.
+        guides: what rewards tokens besides with strategy "guided", whose sides are among ``sides``.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -87,22 +97,28 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         vocab_size: int | None = None,
         settings: DecodingSettings | None = None,
         tokenizer: Any = None,
+        processor: Any = None,
         source: Any = None,
         shortcuts: str = "auto",
+        guides: Guides | None = None,
     ) -> None:
         policy = sides.policy
         config = AlignedPairConfig(policy_config=policy.config)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(config, name, getattr(policy.config.get_text_config(), name, None))
-        config.max_position_embeddings = context_length(sides)
+        config.max_position_embeddings = context_length(
+            sides, [reader.config for reader in (guides or Guides()).readers]
+        )
         config._attn_implementation = policy.config._attn_implementation
         super().__init__(config)
         self.sides = sides
         self.vocab_size = config.vocab_size = self._shared_vocab(vocab_size)
         self.settings = settings or DecodingSettings()
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer if processor is None else processor.tokenizer
+        self.processor = processor
         self.source = source
         self.shortcuts = check_shortcuts(shortcuts)
+        self.guides = guides or Guides()
         self.generation_config = bare_generation_config(policy)
         self._calls: list[Call] = []
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
@@ -111,6 +127,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.proof: Proof | None = None
         self.proof_file: Path | None = None
         self.proven_uses: set[str] = set()
+        self.picture_text: Any = None
         self.eval()
 
     @property
@@ -137,6 +154,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         settings: DecodingSettings | None = None,
+        multimodal: MultimodalInputs | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return the strategy's scores in place of logits.
@@ -150,7 +168,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             use_cache: ignored without a cache; a pair never builds one by itself.
             logits_to_keep: positions to score, counted from the end; 0 for all.
             settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
-            **kwargs: what hosts pass to every model; tensors among them are refused (but ``option_checks.UNUSED``).
+            multimodal: what the prompts show besides their tokens; read with the prompt, left alone afterwards.
+            **kwargs: what hosts pass to every model, and tensors that a multimodal pair's models read (``pixel_values`` …);
+                other tensors are refused (but ``option_checks.UNUSED``).
         Returns:
             ``logits`` (B, K, V) float32 scores and the cache.
         Raises:
@@ -159,16 +179,20 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
                 host that lost the cache of its own call.
         """
         cache = cache_names.take({"cache": cache, **kwargs})
+        if multimodal is None and kwargs:
+            multimodal = self._take_multimodal(kwargs, input_ids)
         refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
-        roles = settings.roles
-        self._check_cache(cache, roles)
+        roles = self._roles(settings)
+        self._check_cache(cache, self._cache_roles(settings))
         if roles == (EXPO,):
             self.sides.extrapolate(settings.expo_scale)
         if call is not None:
             call.check(cache)
-        inputs = {"attention_mask": attention_mask, "position_ids": position_ids}
+        inputs: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
+        if multimodal is not None and is_prompt(cache):
+            inputs["multimodal"] = multimodal
         sparing = (
             self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
         )
@@ -183,13 +207,21 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         else:
             rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
-        # Where no row has a choice the reference decides nothing, and any logits will do for it.
-        scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
+        traced = {}
+        if settings.strategy == "guided":
+            unread = Unread(input_ids, attention_mask, position_ids, cache)
+            traces = call is not None and call.recorder is not None
+            scores, said = self.guides.score(settings, dict(zip(roles, rows, strict=True)), unread, traces)
+            traced = {} if said is None else {"guide": said}
+            self.sides.passes.update({reader.role: len(input_ids) for reader in self.guides.readers})
+        else:
+            # Where no row has a choice the reference decides nothing, and any logits will do for it.
+            scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
         if call is not None:
             seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
             call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
             if call.recorder is not None:
-                call.recorder.show(dict(zip(roles, rows, strict=False)), scores, settings.strategy)
+                call.recorder.show({**dict(zip(roles, rows, strict=False)), **traced}, scores, settings.strategy)
         return cache_names.output(scores, cache)
 
     def sparing(self, rows: int) -> Sparing:
@@ -255,25 +287,33 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         attention_mask: Tensor,
         prompt_length: int,
         roles: tuple[Role, ...] = ("policy", "reference"),
+        multimodal: MultimodalInputs | None = None,
     ) -> list[Tensor]:
         """Return each role's log-probability of the tokens after the prompt, in one forward.
 
         Args:
             input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
             attention_mask: (B, T), 0 for padding.
-            prompt_length: number of leading positions that are not scored.
+            prompt_length: number of leading positions that are not scored. multimodal: what the prompts show.
         Returns:
             per role (B, T − prompt_length) float32, nats.
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
-        rows = self.sides.logits(roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=positions)
+        rows = self.sides.logits(
+            roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=places, multimodal=multimodal
+        )
         targets = input_ids[:, prompt_length:, None]
         return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
 
     @torch.no_grad()
     def choices(
-        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: int, settings: DecodingSettings
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prompt_length: int,
+        settings: DecodingSettings,
+        multimodal: MultimodalInputs | None = None,
     ) -> Tensor:
         """Return what a strategy would have chosen at each step of given answers, in one forward.
 
@@ -281,14 +321,17 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             input_ids: (B, T) int64, left-padded prompts of ``prompt_length`` tokens followed by answers.
             attention_mask: (B, T), 0 for padding.
             prompt_length: number of leading positions that are not chosen.
-            settings: the strategy, one of token by token, and its strength.
+            settings: the strategy, one of token by token, and its strength. multimodal: what the prompts show.
         Returns:
             (B, T − prompt_length) int64.
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
+        self.guides.check(settings)
         with self._call(settings, None):
-            scores = self(input_ids, attention_mask, positions, logits_to_keep=keep, settings=settings).logits
+            scores = self(
+                input_ids, attention_mask, places, logits_to_keep=keep, settings=settings, multimodal=multimodal
+            ).logits
         return scores[:, :-1].argmax(-1)
 
     # ---------------------------------------------------------------- generate
@@ -299,15 +342,15 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft or expo; alpha, eft_scale and expo_scale may be given likewise.
-                ``sample`` and
-                ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
+            strategy: aad, greedy, reference, eft, expo or guided; what they read (:data:`TOKEN_SETTINGS`) likewise.
+                ``sample`` and ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
             recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
         """
-        changes = {name: kwargs.pop(name) for name in ("alpha", "eft_scale", "expo_scale") if name in kwargs}
+        changes = {name: kwargs.pop(name) for name in TOKEN_SETTINGS if name in kwargs}
         settings = self.settings.override(strategy=strategy, **changes)
+        self.guides.check(settings)
         if self.draft is not None:
             self._check_drafted(settings, kwargs.get("assistant_model"), recorder)
         if settings.samples:
@@ -321,6 +364,12 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             self.generate_batch()
         if kwargs.get("assistant_model") is not None:
             self.refuse_drafts("assistant_model")
+        if args and isinstance(args[0], Tensor):
+            kwargs, args = {"input_ids": args[0], **kwargs}, (None, *args[1:])
+        multimodal = kwargs.pop("multimodal", None) or self._take_multimodal(kwargs)
+        if multimodal is not None:
+            self._check_multimodal(kwargs)
+            kwargs["multimodal"] = multimodal
         ids_alone = self._gives_ids_alone(args, kwargs)
         with self._call(settings, recorder) as call:
             # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
@@ -329,6 +378,19 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             call.watch.require()
         # A copy made outside the mode is a tensor like any other, which a training step may read.
         return answers.clone() if ids_alone else answers
+
+    def _take_multimodal(self, given: dict[str, Any], input_ids: Tensor | None = None) -> MultimodalInputs | None:
+        """Take what only a multimodal model reads out of keyword arguments."""
+        rows = given.get("input_ids") if input_ids is None else input_ids
+        return take_multimodal(given, self.sides.policy, rows)
+
+    def _check_multimodal(self, given: dict[str, Any]) -> None:
+        if not is_multimodal(self.sides.policy):
+            raise ConfigError(
+                f"this pair reads text alone ({type(self.sides.policy).__name__}): leave the pictures out"
+            )
+        if self.draft is not None or given.get("assistant_model") is not None:
+            raise ConfigError("a draft guesses from text alone: leave draft_model out, or the pictures")
 
     def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
         """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not
@@ -362,7 +424,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 
         if not self.is_cached:
             return None
-        roles = (settings or self.settings).roles
+        roles = self._cache_roles(settings or self.settings)
         return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
 
     @contextlib.contextmanager
@@ -375,6 +437,14 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
                 yield call
         finally:
             self._calls.pop()
+
+    def _roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """The sides whose logits a step of these settings reads, the policy's first."""
+        return self.guides.roles if settings.strategy == "guided" else settings.roles
+
+    def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
+        """Those that keep a cache: reward models besides."""
+        return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
@@ -441,10 +511,12 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             vocab_size=parts.vocab_size,
             settings=parts.settings,
             tokenizer=parts.tokenizer,
+            processor=parts.processor,
             source=parts.source,
             shortcuts=parts.shortcuts,
+            guides=parts.guides,
         )
-        if parts.sides.have_same_weights():
+        if not parts.guides.is_alone and parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)
         pair.prove()
         if parts.draft_model is not None:

@@ -16,10 +16,12 @@ from aad_plugin.pair.adapter_rows import BASE, AdapterRows
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.head import HeadInput
+from aad_plugin.pair.multimodal import batch_axis
 from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
+    Input,
     Mix,
     Plausible,
     Role,
@@ -121,7 +123,7 @@ class OneBase(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         with self._head.exact() if len(roles) > 1 else contextlib.nullcontext():
             rows = self._read(roles, input_ids, cache, logits_to_keep, inputs)
@@ -135,7 +137,7 @@ class OneBase(Sides):
         keep: int,
         lazy: bool,
         whole: bool = False,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> Plausible:
         """As in :class:`Sides`, except that both sides come out of one forward and nothing is put off."""
         batch = len(input_ids)
@@ -151,16 +153,19 @@ class OneBase(Sides):
         return Plausible(policy_logits, candidates, policy_values, reference_values, reference_logits)
 
     def _read(
-        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Tensor | None]
+        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Input]
     ) -> Tensor:
         """Return (B, K, V) logits of one side, or of S sides one after the other as (S · B, K, V)."""
-        given = {name: value for name, value in inputs.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None}
         batch = len(input_ids)
         self.passes.update(dict.fromkeys(roles, batch))
         if len(roles) > 1:  # (B, …) -> (S · B, …), the policy's rows first
-            input_ids = _repeated(input_ids, len(roles))
-            given = {name: _repeated(value, len(roles)) for name, value in given.items()}
             cache = cache.caches[0] if isinstance(cache, PairCache) else cache
+            if given.get("multimodal") is not None:  # pictures are read once, so the rows multiply behind them
+                given["sides"] = len(roles)
+            else:
+                input_ids = _repeated(input_ids, len(roles))
+                given = {name: _repeated(value, len(roles)) for name, value in given.items()}
         # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
         with self._routed(tuple(roles), batch):
             logits = read_model(self.policy, input_ids, cache, keep, **given)
@@ -205,5 +210,9 @@ class OneBase(Sides):
 
 
 def _repeated(rows: Tensor, times: int) -> Tensor:
-    """Return (times · B, …): the rows again and again; one row costs no copy."""
-    return rows.expand(times, *rows.shape[1:]) if len(rows) == 1 else rows.repeat(times, *[1] * (rows.ndim - 1))
+    """Return (times · B, T), or of (A, B, T) positions (A, times · B, T): the rows again and again; one costs no copy."""
+    shape = [1] * rows.ndim
+    shape[batch_axis(rows)] = times
+    if rows.shape[batch_axis(rows)] == 1:
+        return rows.expand(*(times if size > 1 else -1 for size in shape)) if times > 1 else rows
+    return rows.repeat(*shape)

@@ -54,7 +54,7 @@ def check_config(config: GenerationConfig, settings: DecodingSettings) -> None:
         raise ConfigError(
             "compile_config compiles the forward of one model, and a pair's steps differ in what they read: leave it out"
         )
-    for name, neutral in _LOGITS_ONLY.items() if settings.needs_reference else ():
+    for name, neutral in _LOGITS_ONLY.items() if settings.ranks_ratios else ():
         value = getattr(config, name, None)
         if value not in (None, neutral):
             raise ConfigError(

@@ -24,12 +24,15 @@ from aad_plugin.errors import ProofFailed
 from aad_plugin.files.cache import proof_file, remember
 from aad_plugin.files.marks import weights_mark
 from aad_plugin.files.versions import versions
+from aad_plugin.pair.picture_checks import make_picture_text
 from aad_plugin.pair.proof_checks import CHECKS, USES, Check, Text, make_text
 from aad_plugin.pair.reading import ReadPair
 from aad_plugin.pair.sides_by_row import SidesByRow
+from aad_plugin.sources.processors import processor_mark
 
 logger = logging.getLogger(__name__)
 
+_FAILURES = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError)
 _TRIES = 3  # an expert router's near tie falls either way on one text, not on three
 
 
@@ -141,21 +144,26 @@ def _first_difference(pair: ReadPair, texts: list[Text], checks: dict[str, Check
 
 
 def _difference(pair: ReadPair, texts: list[Text], checks: dict[str, Check]) -> str | None:
+    said = _text_difference(pair, texts, checks)
+    if said is not None or pair.processor is None:
+        return said
+    if pair.picture_text is None:
+        pair.picture_text = make_picture_text(pair)
+    text = pair.picture_text
+    try:
+        return next((f"with pictures, {said}" for check in checks.values() if (said := check(pair, text))), None)
+    except _FAILURES as error:
+        return f"with pictures, {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _text_difference(pair: ReadPair, texts: list[Text], checks: dict[str, Check]) -> str | None:
     said = None
     for seed in range(_TRIES):
         if len(texts) <= seed:
             texts.append(make_text(pair, seed))
         try:
             said = next((said for check in checks.values() if (said := check(pair, texts[seed]))), None)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            NotImplementedError,
-        ) as error:
+        except _FAILURES as error:
             return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if said is None:
             return None
@@ -187,6 +195,7 @@ def _file(pair: ReadPair) -> Any:
         "vocab_size": pair.vocab_size,
         "alpha": pair.settings.alpha,
         "checks": list(CHECKS),
+        **({} if pair.processor is None else {"processor": processor_mark(pair.processor)}),
     }
     return proof_file(about)
 

@@ -8,7 +8,7 @@ fails (`proof.py`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,11 @@ from transformers import DynamicCache
 from aad_plugin.decoding import list_candidates
 from aad_plugin.errors import NonFiniteLogits
 from aad_plugin.pair.cache_names import host_takes
-from aad_plugin.pair.reading import ReadPair, Role
+from aad_plugin.pair.multimodal import MultimodalInputs, without_bans
+from aad_plugin.pair.reading import BuildCache, ReadPair, Role
 
 ROLES: tuple[Role, Role] = ("policy", "reference")  # what AAD's steps read; other sides are held besides
-_LENGTHS, _STEPS, _WINDOW = (9, 5), 2, 6
+_LENGTHS, STEPS, _WINDOW = (9, 5), 2, 6
 # Root mean square difference of two rows of logits over their spread, by dtype: what rounding alone can make of two ways
 # to compute one row, at least and at most; in between the difference of two plain readings decides.
 _ROUNDING = {torch.float64: (1e-12, 1e-6), torch.float32: (1e-5, 1e-4), torch.float16: (1e-2, 5e-2)}
@@ -42,6 +43,7 @@ class Text:
 
     Attributes:
         ids, mask: (2, P + steps) int64. truth: per role (2, steps + 1, V) float32. bound: of a relative difference.
+        multimodal: what the rows show besides. positions: (B, T) or (A, B, T); None to count tokens.
     """
 
     ids: Tensor
@@ -49,6 +51,8 @@ class Text:
     truth: dict[Role, Tensor]
     bound: float
     differ: bool
+    multimodal: MultimodalInputs | None = None
+    positions: Tensor | None = None
 
 
 class Comparison:
@@ -68,7 +72,7 @@ class Comparison:
         place = slice(first, first + logits.shape[1])
         own = self.text.truth[role][:, place]
         logits = logits[..., : own.shape[-1]].cpu()
-        found = _relative(logits, own)
+        found = relative(logits, own)
         if not found <= self.text.bound:
             bound = self.text.bound
             return f"{self.what}: the {role}'s logits differ by {found:.2g} of their spread (bound {bound:.2g})"
@@ -93,7 +97,7 @@ def _centred(logits: Tensor) -> Tensor:
     return logits.double() - logits.double().mean(-1, keepdim=True)
 
 
-def _relative(logits: Tensor, wanted: Tensor) -> float:
+def relative(logits: Tensor, wanted: Tensor) -> float:
     """Return the largest root mean square difference of two (…, V) rows over their spread; inf for NaN."""
     wanted = wanted.cpu()
     difference = _centred(logits.cpu()) - _centred(wanted)
@@ -111,7 +115,7 @@ def _check_rows(pair: ReadPair, text: Text) -> str | None:
     inputs = _inputs(text, 0, text.ids.shape[1])
     for roles in dict.fromkeys((pair.sides.roles, ROLES, ROLES[1:])):
         seen = Comparison(text, f"a padded batch read for {' and '.join(roles)}")
-        rows = pair.sides.logits(roles, text.ids, None, _STEPS + 1, **inputs)
+        rows = pair.sides.logits(roles, text.ids, None, STEPS + 1, **inputs)
         for role, row in zip(roles, rows, strict=True):
             if said := seen.strays(role, row):
                 return said
@@ -122,19 +126,36 @@ def _check_rows(pair: ReadPair, text: Text) -> str | None:
 
 def _check_cache(pair: ReadPair, text: Text) -> str | None:
     """The prompt, then token by token, by the way that the pair's shortcuts take."""
-    said = _walk(pair, text, pair.new_cache(), [1] * _STEPS, "a cache")
+    said = _walk(pair, text, _empty_cache(pair, ROLES), [1] * STEPS, "a cache")
     return said or (_check_all_cached(pair, text) if pair.is_cached and pair.sides.roles != ROLES else None)
 
 
-def _check_all_cached(pair: ReadPair, text: Text) -> str | None:
-    """The same for more than two sides, which no step of AAD reads together."""
-    cache = pair.sides.new_cache(pair.sides.roles, lambda model: DynamicCache(config=model.config))
-    place, seen = 0, Comparison(text, "a cache of all sides")
-    for end in range(text.ids.shape[1] - _STEPS, text.ids.shape[1] + 1):
+def _check_all_cached(
+    pair: ReadPair,
+    text: Text,
+    build: BuildCache | None = None,
+    drafted: bool = False,
+    what: str = "a cache of all sides",
+) -> str | None:
+    """The same for more than two sides, which no step of AAD reads together.
+
+    Args:
+        build: a cache for one model; default: a dynamic one. drafted: wrong tokens are read and taken back first.
+    """
+    cache = pair.sides.new_cache(pair.sides.roles, build) if build else _empty_cache(pair, pair.sides.roles)
+    if cache is not None and drafted:
+        cache.activate_past_recording()
+    place, seen = 0, Comparison(text, what)
+    for end in range(text.ids.shape[1] - STEPS, text.ids.shape[1] + 1):
+        if cache is not None and drafted and place:
+            wrong = text.ids[:, place:].flip(0)
+            pair.sides.logits(pair.sides.roles, wrong, cache, wrong.shape[1], **_inputs(text, place, text.ids.shape[1]))
+            cache.crop(-wrong.shape[1])
+            drafted = False
         ids = text.ids[:, place:end]
         rows = pair.sides.logits(pair.sides.roles, ids, cache, 1, **_inputs(text, place, end))
         for role, row in zip(pair.sides.roles, rows, strict=True):
-            if said := seen.strays(role, row, end - text.ids.shape[1] + _STEPS):
+            if said := seen.strays(role, row, end - text.ids.shape[1] + STEPS):
                 return said
         place = end
     return seen.mixes()
@@ -147,7 +168,7 @@ def _check_candidates(pair: ReadPair, text: Text) -> str | None:
     with _shortcuts(pair):
         found = pair.sides.plausible(
             lambda logits: list_candidates(logits[:, : pair.vocab_size], pair.settings.alpha),
-            text.ids, None, _STEPS + 1, False, False, **_inputs(text, 0, text.ids.shape[1]),
+            text.ids, None, STEPS + 1, False, False, **_inputs(text, 0, text.ids.shape[1]),
         )  # fmt: skip
     candidates = found.candidates
     for role, values in (("policy", found.policy_values), ("reference", found.reference_values)):
@@ -171,13 +192,13 @@ def _check_late(pair: ReadPair, text: Text) -> str | None:
     """A reference that puts the prompt off and catches up, whole rows."""
     if pair.shortcuts == "none" or not pair.sides.can_wait or not pair.is_cached:
         return None
-    cache = pair.new_cache()
+    cache = _empty_cache(pair, ROLES)
     start, seen = text.ids.shape[1] - 1, Comparison(text, "a late reference")
     pair.sides.logits_as_needed(lambda logits: False, text.ids[:, :start], cache, 1, **_inputs(text, 0, start))
     after = _inputs(text, start, start + 1)
     rows = pair.sides.logits_as_needed(lambda logits: True, text.ids[:, start:], cache, 1, **after)
     for role, row in zip(ROLES, rows, strict=True):
-        if said := seen.strays(role, row, _STEPS):
+        if said := seen.strays(role, row, STEPS):
             return said
     return seen.mixes()
 
@@ -188,7 +209,7 @@ def _check_alone(pair: ReadPair, text: Text) -> str | None:
         return None
     seen = Comparison(text, "merged weights")
     with _shortcuts(pair):
-        (row,) = pair.sides.logits(ROLES[:1], text.ids, None, _STEPS + 1, **_inputs(text, 0, text.ids.shape[1]))
+        (row,) = pair.sides.logits(ROLES[:1], text.ids, None, STEPS + 1, **_inputs(text, 0, text.ids.shape[1]))
     return seen.strays("policy", row) or seen.mixes()
 
 
@@ -198,23 +219,25 @@ def _check_window(pair: ReadPair, text: Text) -> str | None:
     Real windows are longer than any short text, so they are made short for this reading. Kernels that were told their
     window when they were built do not see that, and are not asked.
     """
+    if text.multimodal is not None:
+        return None
     configs = [model.config.get_text_config() for model in pair.sides.models().values()]
     plain = all(config._attn_implementation in ("eager", "sdpa") for config in configs)
-    cache = pair.new_cache() if plain else None
+    cache = _empty_cache(pair, ROLES) if plain else None
     if cache is None or not any(any(own.is_sliding) for own in getattr(cache, "caches", [cache])):
         return None
-    start = text.ids.shape[1] - _STEPS
+    start = text.ids.shape[1] - STEPS
     row = text.ids[:1]  # the longer one, which has no padding
     with _short_windows(configs):
         truth = {}
         for role in ROLES:
             with pair.sides.role(role) as model:
                 truth[role] = _read(model, row, pair.vocab_size, 1)[None]
-        cache = pair.new_cache()
+        cache = _empty_cache(pair, ROLES)
         pair.sides.logits(ROLES, row[:, :start], cache, 1)
         rows = pair.sides.logits(ROLES, row[:, start:], cache, 1)
     for role, logits in zip(ROLES, rows, strict=True):
-        found = _relative(logits[..., : pair.vocab_size], truth[role])
+        found = relative(logits[..., : pair.vocab_size], truth[role])
         if not found <= text.bound:
             return f"a cache with a window: the {role}'s logits differ by {found:.2g} of their spread"
     return None
@@ -250,15 +273,19 @@ def _check_static(pair: ReadPair, text: Text) -> str | None:
     def build(model: Any) -> Any:
         return StaticCache(config=model.config.get_text_config(), max_cache_len=text.ids.shape[1] + 4)
 
-    return _walk(pair, text, pair.sides.new_cache(ROLES, build), [1] * _STEPS, "a static cache")
+    said = _walk(pair, text, pair.sides.new_cache(ROLES, build), [1] * STEPS, "a static cache")
+    return said or (None if pair.sides.roles == ROLES else _check_all_cached(pair, text, build, what="static caches"))
 
 
 def _check_drafts(pair: ReadPair, text: Text) -> str | None:
     """Two wrong tokens read at once and taken back, then the right ones: what a rejected draft does to a cache."""
-    cache = pair.new_cache()
+    cache = _empty_cache(pair, ROLES)
     if cache is not None:
         cache.activate_past_recording()
-    return _walk(pair, text, cache, [_STEPS, -_STEPS, *[1] * _STEPS], "drafted tokens")
+    said = _walk(pair, text, cache, [STEPS, -STEPS, *[1] * STEPS], "drafted tokens")
+    if said or pair.sides.roles == ROLES:
+        return said
+    return _check_all_cached(pair, text, drafted=True, what="drafted tokens of all sides")
 
 
 USES: dict[str, Check] = {"static cache": _check_static, "drafts": _check_drafts}
@@ -275,7 +302,7 @@ def _walk(pair: ReadPair, text: Text, cache: Any, moves: list[int], what: str) -
         return f"{what}: the models give none" if pair.is_cached else None
     if not host_takes(cache):
         return f"{what}: this transformers asks it for its length, which a recurrent model's has not"
-    start = text.ids.shape[1] - _STEPS
+    start = text.ids.shape[1] - STEPS
     place, seen = 0, Comparison(text, what)
     late = moves.index(1) + 1 if pair.shortcuts != "none" else None
     with _shortcuts(pair):
@@ -302,6 +329,13 @@ def _walk(pair: ReadPair, text: Text, cache: Any, moves: list[int], what: str) -
     return seen.mixes()
 
 
+def _empty_cache(pair: ReadPair, roles: Sequence[Role]) -> Any:
+    """Return a dynamic cache for these sides, whatever the pair's own strategy reads; None for a pair without."""
+    if not pair.is_cached:
+        return None
+    return pair.sides.new_cache(roles, lambda model: DynamicCache(config=model.config))
+
+
 def _favourites(pair: ReadPair) -> Callable[[Tensor], Any]:
     return lambda logits: list_candidates(logits[:, : pair.vocab_size], 1.0)
 
@@ -310,9 +344,10 @@ def _shortcuts(pair: ReadPair) -> contextlib.AbstractContextManager[None]:
     return pair.sides.spare(pair.shortcuts)
 
 
-def _inputs(text: Text, start: int, stop: int) -> dict[str, Tensor]:
-    positions = (text.mask.cumsum(-1) - 1).clamp(min=0)
-    return {"attention_mask": text.mask[:, :stop], "position_ids": positions[:, start:stop]}
+def _inputs(text: Text, start: int, stop: int) -> dict[str, Any]:
+    positions = text.positions if text.positions is not None else (text.mask.cumsum(-1) - 1).clamp(min=0)
+    shown = {} if text.multimodal is None or start else {"multimodal": text.multimodal}
+    return {"attention_mask": text.mask[:, :stop], "position_ids": positions[..., start:stop], **shown}
 
 
 # ------------------------------------------------------------------------------------------- plain readings
@@ -335,20 +370,29 @@ def make_text(pair: ReadPair, seed: int) -> Text:
             if not bool(truth[role].isfinite().all()):
                 raise NonFiniteLogits(f"the {role}'s logits hold NaN or inf, read alone by transformers")
             # The same positions once more, in a batch of two that ends a token earlier.
-            again = _read(model, own[0][:, :-1].repeat(2, 1), pair.vocab_size, _STEPS)
-            noise = max(noise, _relative(again, alone[0][:-1]))
+            again = _read(model, own[0][:, :-1].repeat(2, 1), pair.vocab_size, STEPS)
+            noise = max(noise, relative(again, alone[0][:-1]))
+    return Text(ids, mask, truth, *tolerance(pair, truth, noise))
+
+
+def tolerance(pair: ReadPair, truth: Mapping[Role, Tensor], noise: float) -> tuple[float, bool]:
+    """Return the bound of a relative difference, and whether the sides can be told apart.
+
+    Args:
+        truth: role -> logits of that model alone. noise: relative difference of two plain readings.
+    """
     dtypes = [model.dtype for model in pair.sides.models().values()]
     least, most = max(_ROUNDING.get(dtype, _COARSE) for dtype in dtypes)
-    effect = min(_relative(truth["policy"], logits) for role, logits in truth.items() if role != "policy")
+    effect = min(relative(truth["policy"], logits) for role, logits in truth.items() if role != "policy")
     bound = max(least, min(most, max(8 * noise, least)))
     if most < 1e-3:  # small against what tells the sides apart, too
         bound = max(least, min(bound, max(effect / 3, 4 * noise)))
-    return Text(ids, mask, truth, bound, effect > 4 * max(noise, 1e-9))
+    return bound, effect > 4 * max(noise, 1e-9)
 
 
 def _rows(pair: ReadPair, seed: int) -> list[list[int]]:
     """Return two rows of token ids, of :data:`_LENGTHS` and the steps: sentences, or without a tokenizer random ids."""
-    lengths = [length + _STEPS for length in _LENGTHS]
+    lengths = [length + STEPS for length in _LENGTHS]
     if pair.tokenizer is not None:
         rows = [pair.tokenizer(text, add_special_tokens=False)["input_ids"] for text in _SENTENCES[seed]]
         rows = [row[:length] for row, length in zip(rows, lengths, strict=True)]
@@ -358,7 +402,7 @@ def _rows(pair: ReadPair, seed: int) -> list[list[int]]:
     return [torch.randint(pair.vocab_size, (length,), generator=generator).tolist() for length in lengths]
 
 
-def _read(model: Any, ids: Tensor, vocab_size: int, keep: int = _STEPS + 1) -> Tensor:
+def _read(model: Any, ids: Tensor, vocab_size: int, keep: int = STEPS + 1) -> Tensor:
     """Return (keep, V) float32 logits of the last positions of the first row of (B, T) ids."""
-    logits = model(input_ids=ids.to(model.device), use_cache=False).logits
+    logits = without_bans(model, model(input_ids=ids.to(model.device), use_cache=False).logits)
     return logits[0, -keep:, :vocab_size].float().cpu()

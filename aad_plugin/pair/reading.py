@@ -15,11 +15,14 @@ from transformers.cache_utils import Cache
 from aad_plugin.decoding import Candidates
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.cache_names import has_attention, named_cache
+from aad_plugin.pair.multimodal import MultimodalInputs, read_multimodal, without_bans
 from aad_plugin.pair.step_mask import step_mask
 from aad_plugin.settings import DecodingSettings
 
 Role = str  # "policy", "reference", and whatever else a strategy reads
 EXPO: Role = "expo"  # one model of extrapolated weights, made of the two; see `Sides.extrapolate`
+
+Input = Any  # what models read besides token ids: a tensor with B rows, `multimodal` inputs, or None
 
 BuildCache = Callable[[PreTrainedModel], Cache | None]
 
@@ -28,18 +31,34 @@ FindCandidates = Callable[[Tensor], Candidates]
 
 
 def read_model(
-    model: PreTrainedModel, input_ids: Tensor, cache: Cache | None, logits_to_keep: int, **inputs: Tensor
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    cache: Cache | None,
+    logits_to_keep: int,
+    multimodal: MultimodalInputs | None = None,
+    sides: int = 1,
+    **inputs: Tensor,
 ) -> Tensor:
-    """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0."""
+    """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0.
+
+    Args:
+        multimodal: what prompts show, where they are read; ``sides``, with it alone: (S · B, K, V) are returned, for a
+            cache of as many rows.
+    """
     keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
     held = named_cache(model, cache)
     mask = inputs.get("attention_mask")
     if mask is not None and cache is not None and not has_attention(cache):
         # A purely recurrent model multiplies what it reads by the mask, which is of those tokens alone.
         inputs["attention_mask"] = mask[:, -input_ids.shape[1] :]
-    elif mask is not None:
+    elif mask is not None and multimodal is None:
         inputs["attention_mask"] = step_mask(model, mask, input_ids, cache)
-    logits = model(input_ids=input_ids, use_cache=cache is not None, **held, **keep, **inputs).logits
+    options = {"use_cache": cache is not None, **held, **keep}
+    if multimodal is None:
+        logits = model(input_ids=input_ids, **inputs, **options).logits
+    else:
+        logits = read_multimodal(model, input_ids, multimodal, sides, **inputs, **options).logits
+    logits = without_bans(model, logits)
     return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
 
@@ -130,6 +149,8 @@ class ReadPair(Protocol):
     vocab_size: int
     settings: DecodingSettings
     tokenizer: Any
+    processor: Any
+    picture_text: Any
     shortcuts: str
     is_cached: bool
     proof_file: Path | None

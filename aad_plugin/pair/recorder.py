@@ -16,6 +16,7 @@ from transformers import DynamicCache, StoppingCriteria
 
 from aad_plugin.decoding import IMPLAUSIBLE, plausible_set
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
 from aad_plugin.pair.reading import ReadPair, Role
 from aad_plugin.pair.rounding import coarsest_dtype, rounding_step
 
@@ -33,6 +34,8 @@ class Reading:
         ids: (2 + K) ids each: the chosen token, the policy's favourite, then the plausible ones by falling π_policy.
         counts: plausible tokens. log_policy, log_reference: nats, in the places of `ids`.
         rounding: nats, the distance between neighbours of the policy's largest logit in the pair's dtype.
+        guide: in the places of `ids`, the weighted sum of what guides say (scale · (log g − log g_reference), or a reward);
+            None where nothing guides.
     """
 
     ids: list[list[int]]
@@ -40,23 +43,27 @@ class Reading:
     log_policy: list[list[float]]
     log_reference: list[list[float]]
     rounding: list[float]
+    guide: list[list[float]] | None = None
 
 
 @dataclass
 class _Step:
-    """One step of a batch: (B, 2 + K) ids, (B,) counts, (B, 2 + K) log-probabilities, (B,) largest logits."""
+    """One step of a batch: (B, 2 + K) ids, (B,) counts, (B, 2 + K) log-probabilities, (B,) largest logits, and
+    (B, 2 + K) of the guides."""
 
     ids: Tensor
     counts: Tensor
     log_policy: Tensor
     log_reference: Tensor | None
     largest: Tensor
+    guide: Tensor | None = None
 
     def select(self, rows: Sequence[int]) -> _Step:
         """Some rows of the step."""
         index = torch.tensor(rows, device=self.ids.device)
         reference = None if self.log_reference is None else self.log_reference[index]
-        return _Step(self.ids[index], self.counts[index], self.log_policy[index], reference, self.largest[index])
+        guide = None if self.guide is None else self.guide[index]
+        return _Step(self.ids[index], self.counts[index], self.log_policy[index], reference, self.largest[index], guide)
 
 
 class TokenRecorder(StoppingCriteria):
@@ -76,13 +83,14 @@ class TokenRecorder(StoppingCriteria):
 
         Args:
             rows: role -> (B, K, V) logits, without a model that the step did not read; the last position is the step's.
+                "guide" is what all guides together say of each token.
             scores: (B, K, V), what the choice reads. favourites: (B, K) int64, what greedy decoding takes, where the
             policy's rows are more exact than those that greedy decoding reads.
         """
         own = {role: row[:, -1] for role, row in rows.items()}
         self._shown = (
             own,
-            scores[:, -1] if strategy == "aad" else None,
+            scores[:, -1] if strategy in ("aad", "guided") else None,
             None if favourites is None else favourites[:, -1],
         )
 
@@ -95,7 +103,13 @@ class TokenRecorder(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
     def readings(
-        self, pair: ReadPair, rows: Sequence[int], tokens: Tensor, attention_mask: Tensor, lengths: Sequence[int]
+        self,
+        pair: ReadPair,
+        rows: Sequence[int],
+        tokens: Tensor,
+        attention_mask: Tensor,
+        lengths: Sequence[int],
+        multimodal: MultimodalInputs | None = None,
     ) -> list[Reading]:
         """Return one reading for each of some rows of the finished call.
 
@@ -104,27 +118,31 @@ class TokenRecorder(StoppingCriteria):
         Args:
             rows: (N) rows of the call. tokens: (N, P + new) int64, their prompts and answers.
             attention_mask: (N, P) of the prompts. lengths: (N) answer tokens, the end included.
+            multimodal: what the prompts show.
         """
         longest = max(lengths)
         seen = [step.select(rows) for step in self._steps[:longest] if step is not None]
         if len(seen) < longest:
-            seen = list(_forced(pair, tokens, attention_mask, longest, self.alpha))
+            seen = list(_forced(pair, tokens, attention_mask, longest, self.alpha, multimodal))
         elif any(step.log_reference is None for step in seen):
-            for step, logits in zip(seen, _rows(pair, ("reference",), tokens, attention_mask, longest), strict=True):
+            rest = _rows(pair, ("reference",), tokens, attention_mask, longest, multimodal)
+            for step, logits in zip(seen, rest, strict=True):
                 if step.log_reference is None:
                     step.log_reference = _logprobs(logits["reference"], step.ids)
         return _by_row(seen, lengths, coarsest_dtype(pair.sides.models().values()))
 
 
-def read_answer(pair: ReadPair, tokens: Tensor, attention_mask: Tensor, alpha: float) -> list[Reading]:
+def read_answer(
+    pair: ReadPair, tokens: Tensor, attention_mask: Tensor, alpha: float, multimodal: MultimodalInputs | None = None
+) -> list[Reading]:
     """Read answers that were not decoded here.
 
     Args:
         tokens: (B, P + T) int64, left-padded prompts followed by answers of T tokens. attention_mask: (B, P).
-        alpha: plausibility threshold, in (0, 1].
+        alpha: plausibility threshold, in (0, 1]. multimodal: what the prompts show.
     """
     length = tokens.shape[1] - attention_mask.shape[1]
-    steps = list(_forced(pair, tokens, attention_mask, length, alpha))
+    steps = list(_forced(pair, tokens, attention_mask, length, alpha, multimodal))
     return _by_row(steps, [length] * len(tokens), coarsest_dtype(pair.sides.models().values()))
 
 
@@ -143,18 +161,19 @@ def _read(
     rows: Mapping[str, Tensor],
     chosen: Tensor,
     alpha: float,
-    aad_scores: Tensor | None = None,
+    scores: Tensor | None = None,
     favourites: Tensor | None = None,
 ) -> _Step:
     policy = rows["policy"].float()
-    plausible = aad_scores > IMPLAUSIBLE if aad_scores is not None else plausible_set(policy, alpha)
+    plausible = scores > IMPLAUSIBLE if scores is not None else plausible_set(policy, alpha)
     counts = plausible.sum(-1)
     members = policy.masked_fill(~plausible, -torch.inf).topk(min(int(counts.max()), MAX_PLAUSIBLE)).indices
     favourites = policy.argmax(-1) if favourites is None else favourites
     ids = torch.cat([chosen[:, None], favourites[:, None], members], dim=-1)
     reference = rows.get("reference")
     log_reference = None if reference is None else _logprobs(reference, ids)
-    return _Step(ids, counts, _logprobs(policy, ids), log_reference, policy.abs().amax(-1))
+    guide = rows["guide"].float().gather(-1, ids) if "guide" in rows else None
+    return _Step(ids, counts, _logprobs(policy, ids), log_reference, policy.abs().amax(-1), guide)
 
 
 def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
@@ -162,28 +181,42 @@ def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
 
 
-def _forced(pair: ReadPair, tokens: Tensor, attention_mask: Tensor, length: int, alpha: float) -> Iterator[_Step]:
+def _forced(
+    pair: ReadPair,
+    tokens: Tensor,
+    attention_mask: Tensor,
+    length: int,
+    alpha: float,
+    multimodal: MultimodalInputs | None,
+) -> Iterator[_Step]:
     """Yield the steps of known answers."""
     start = attention_mask.shape[1]
-    for number, rows in enumerate(_rows(pair, _ROLES, tokens, attention_mask, length)):
+    for number, rows in enumerate(_rows(pair, _ROLES, tokens, attention_mask, length, multimodal)):
         yield _read(rows, tokens[:, start + number], alpha)
 
 
 @torch.no_grad()
 def _rows(
-    pair: ReadPair, roles: tuple[Role, ...], tokens: Tensor, attention_mask: Tensor, length: int
+    pair: ReadPair,
+    roles: tuple[Role, ...],
+    tokens: Tensor,
+    attention_mask: Tensor,
+    length: int,
+    multimodal: MultimodalInputs | None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield per answer token role -> (B, V) logits that precede it; reads the texts in pieces, with a cache."""
     num, start = len(tokens), attention_mask.shape[1]
     tokens = tokens[:, : start + length]
     mask = torch.cat([attention_mask, attention_mask.new_ones(num, length)], dim=1)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    positions = positions_of(pair.sides.policy, tokens, mask, multimodal)
     size = max(1, _MAX_LOGITS // (num * pair.vocab_size * len(roles)))
     cache = None
     if pair.is_cached:
         cache = pair.sides.new_cache(roles, lambda model: DynamicCache(config=model.config))
     else:  # a later piece would not know the earlier ones
         size = start + length
+    if multimodal is not None:  # a picture is not read in pieces
+        size = max(size, start)
     for first in range(0, start + length - 1, size):
         last = min(first + size, start + length - 1)
         keep = max(1, last - max(first, start - 1))  # the head is spared the prompt
@@ -193,7 +226,8 @@ def _rows(
             cache,
             keep,
             attention_mask=mask[:, :last],
-            position_ids=positions[:, first:last],
+            position_ids=positions[..., first:last],
+            multimodal=multimodal if first == 0 else None,
         )
         for position in range(max(first, start - 1), last):
             at = position - (last - keep)
@@ -201,22 +235,26 @@ def _rows(
 
 
 def _by_row(steps: Sequence[_Step], lengths: Sequence[int], dtype: torch.dtype) -> list[Reading]:
-    columns = [
+    columns: list[tuple[Any, ...]] = [
         (step.ids.tolist(), step.counts.tolist(), step.log_policy.tolist(), step.log_reference.tolist(),  # type: ignore[union-attr]
-         rounding_step(step.largest, dtype).tolist())
+         rounding_step(step.largest, dtype).tolist(), None if step.guide is None else step.guide.tolist())
         for step in steps
     ]  # fmt: skip
     readings = []
     for row, length in enumerate(lengths):
-        own = [[column[row] for column in step] for step in columns[:length]]
-        kept = [2 + min(counts, MAX_PLAUSIBLE) for _, counts, _, _, _ in own]
+        own: list[list[Any]] = [
+            [None if column is None else column[row] for column in step] for step in columns[:length]
+        ]
+        kept = [2 + min(counts, MAX_PLAUSIBLE) for _, counts, *_ in own]
+        is_guided = bool(own) and own[0][-1] is not None
         readings.append(
             Reading(
                 ids=[ids[:k] for (ids, *_), k in zip(own, kept, strict=True)],
                 counts=[counts for _, counts, *_ in own],
-                log_policy=[values[:k] for (_, _, values, _, _), k in zip(own, kept, strict=True)],
-                log_reference=[values[:k] for (_, _, _, values, _), k in zip(own, kept, strict=True)],
-                rounding=[rounding for *_, rounding in own],
+                log_policy=[values[:k] for (_, _, values, *_), k in zip(own, kept, strict=True)],
+                log_reference=[values[:k] for (_, _, _, values, *_), k in zip(own, kept, strict=True)],
+                rounding=[rounding for *_, rounding, _ in own],
+                guide=[values[:k] for (*_, values), k in zip(own, kept, strict=True)] if is_guided else None,
             )
         )
     return readings

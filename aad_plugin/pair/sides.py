@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Plausible, Role, Sparing
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Input, Plausible, Role, Sparing
 
 
 class Sides(nn.Module):
@@ -102,14 +102,14 @@ class Sides(nn.Module):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits on the policy's device.
 
         Args:
             roles: which sides, the policy first where it is one of them.
             input_ids: (B, T) int64. cache: of :meth:`new_cache` for these roles. logits_to_keep: K, 0 for all T.
-            **inputs: what every model reads besides, each with B rows.
+            **inputs: what every model reads besides, each with B rows; ``multimodal`` only with the prompt.
         """
         raise NotImplementedError
 
@@ -119,7 +119,7 @@ class Sides(nn.Module):
         input_ids: Tensor,
         cache: Cache | None,
         keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         """Return the policy's (B, K, V) logits, and the reference's only where ``is_open`` of the policy's is true.
 
@@ -135,7 +135,7 @@ class Sides(nn.Module):
         keep: int,
         lazy: bool,
         whole: bool = False,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> Plausible:
         """Run one step of policy and reference in which only plausible tokens matter.
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from aad_plugin.pair.reading import BuildCache, Role, read_model
+from aad_plugin.pair.reading import BuildCache, Input, Role, read_model
 from aad_plugin.pair.sides import Sides
 
 
@@ -61,9 +61,11 @@ class SidesByRow(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits; those of padding on the left are zeros."""
+        if inputs.get("multimodal") is not None:
+            raise NotImplementedError("pictures belong to a whole batch, which is not read row by row")
         mask = inputs.get("attention_mask")
         padded = [0] * len(input_ids) if mask is None else mask.argmax(-1).tolist()
         keep = logits_to_keep or input_ids.shape[1]

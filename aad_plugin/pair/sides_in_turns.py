@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import EXPO, BuildCache, Mix, Role, mixed, read_model, side_by_side, switched
+from aad_plugin.pair.reading import EXPO, BuildCache, Input, Mix, Role, mixed, read_model, side_by_side, switched
 from aad_plugin.pair.sides import Sides
 
 
@@ -67,7 +67,7 @@ class OneBaseInTurns(Sides):
         input_ids: Tensor,
         cache: Cache | None,
         logits_to_keep: int,
-        **inputs: Tensor | None,
+        **inputs: Input,
     ) -> list[Tensor]:
         """Return per role (B, K, V) logits."""
         caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)

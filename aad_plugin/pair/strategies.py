@@ -16,10 +16,11 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, prompt_key
 from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
 _MAX_ROWS = 64
@@ -35,6 +36,7 @@ def decode(
     attention_mask: Tensor,
     settings: DecodingSettings,
     *,
+    multimodal: MultimodalInputs | None = None,
     stop: Sequence[str] = (),
     sample: int = 0,
     picker: Picker | None = None,
@@ -48,6 +50,7 @@ def decode(
     Args:
         input_ids, attention_mask: (B, P) int64, left-padded.
         settings: strategy and its parameters.
+        multimodal: what the prompts show besides their tokens.
         stop: strings that end a row's answer (kept in the returned tokens).
         sample: number of the first sample drawn per prompt, part of the noise's key.
         picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
@@ -58,6 +61,7 @@ def decode(
     Returns:
         (B, P + new) int64, right-padded.
     """
+    pair.guides.check(settings)
     if settings.samples and (generate_options.get("num_beams") or 1) > 1:
         raise ConfigError(
             f"strategy={settings.strategy!r} draws answers, num_beams searches for one: leave num_beams out"
@@ -75,7 +79,7 @@ def decode(
         )
     run = _Run(
         pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None,
-        on_step=on_step,
+        on_step=on_step, multimodal=multimodal,
     )  # fmt: skip
     tokens, origins = _answers(run, sample, picker, prompts)
     if on_readings is not None:
@@ -89,6 +93,7 @@ def draw(
     attention_mask: Tensor,
     settings: DecodingSettings,
     numbers: range,
+    multimodal: MultimodalInputs | None = None,
     **generate_options: Any,
 ) -> list[Drawn]:
     """Draw answers of the policy, one per prompt and sample number; ``best_of_n`` picks among numbers 0 to n − 1.
@@ -100,10 +105,13 @@ def draw(
     """
     rows = zip(input_ids, attention_mask, strict=True)
     keys = [prompt_key(ids[mask.bool()].tolist()) for ids, mask in rows]
-    return _Run(pair, input_ids, attention_mask, settings, [], generate_options).draw(keys, numbers)
+    run = _Run(pair, input_ids, attention_mask, settings, [], generate_options, multimodal=multimodal)
+    return run.draw(keys, numbers)
 
 
-def implicit_rewards(pair: AlignedPair, attention_mask: Tensor, drawn: Drawn) -> Tensor:
+def implicit_rewards(
+    pair: AlignedPair, attention_mask: Tensor, drawn: Drawn, multimodal: MultimodalInputs | None = None
+) -> Tensor:
     """Return (B,) float64 Σ log π_policy − log π_reference over each drawn answer, its end included.
 
     Only the reference reads the answers again.
@@ -115,10 +123,11 @@ def implicit_rewards(pair: AlignedPair, attention_mask: Tensor, drawn: Drawn) ->
     positions = torch.arange(tokens.shape[1] - prompt_length, device=tokens.device)
     answer_mask = positions < drawn.lengths.to(tokens.device)[:, None]
     sums = []
-    for rows in _chunks(range(len(tokens)), _SCORED_ROWS):
+    # Pictures belong to the whole batch.
+    for rows in _chunks(range(len(tokens)), _SCORED_ROWS if multimodal is None else len(tokens)):
         part = slice(rows.start, rows.stop)
         mask = torch.cat([attention_mask[part], answer_mask[part].to(attention_mask.dtype)], dim=1)
-        (reference,) = pair.answer_logprobs(tokens[part], mask, prompt_length, ("reference",))
+        (reference,) = pair.answer_logprobs(tokens[part], mask, prompt_length, ("reference",), multimodal)
         sums.append(((drawn.policy_logprobs[part] - reference).double() * answer_mask[part]).sum(-1))
     return torch.cat(sums).cpu()
 
@@ -176,8 +185,10 @@ class _Run:
         *,
         traced: bool = False,
         on_step: Callable[[int], None] | None = None,
+        multimodal: MultimodalInputs | None = None,
     ) -> None:
         self.on_step = on_step
+        self.multimodal = multimodal
         self.pair = pair
         self.traced = traced
         self.input_ids = input_ids
@@ -216,13 +227,14 @@ class _Run:
         if self.traced:
             self.recorder = TokenRecorder(self.settings.alpha)
             criteria.append(self.recorder)
-        parameters = {name: getattr(self.settings, name) for name in ("alpha", "eft_scale", "expo_scale")}
+        parameters = {name: getattr(self.settings, name) for name in TOKEN_SETTINGS}
         return self.pair.generate(
             input_ids=self.input_ids.repeat_interleave(copies, 0),
             attention_mask=self.attention_mask.repeat_interleave(copies, 0),
             strategy=strategy,
             recorder=self.recorder,
             stopping_criteria=criteria,
+            **({} if self.multimodal is None else {"multimodal": self.multimodal}),
             **parameters,
             **{"pad_token_id": self.pad_token_id, **self.options, **extra},
         )
@@ -242,7 +254,9 @@ class _Run:
             tokens = torch.stack([origins[number].tokens[number] for number in own])
             lengths = [int(origins[number].lengths[number]) for number in own]
             rows = [origins[number].rows[number] for number in own]
-            readings = recorder.readings(self.pair, rows, tokens, self.attention_mask[own], lengths)
+            if self.multimodal is not None and len(own) != len(origins):
+                raise ConfigError("a trace of best_of_n reads one prompt with pictures at a time: pass batch_size=1")
+            readings = recorder.readings(self.pair, rows, tokens, self.attention_mask[own], lengths, self.multimodal)
             found.update(zip(own, readings, strict=True))
         return [found[number] for number in range(len(origins))]
 
@@ -264,7 +278,7 @@ class _Run:
     def rewards(self, drawn: Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
         """Return (B,) float64 scores of one answer per prompt."""
         if self.settings.picker == "implicit":
-            return implicit_rewards(self.pair, self.attention_mask, drawn)
+            return implicit_rewards(self.pair, self.attention_mask, drawn, self.multimodal)
         if picker is None:
             raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")
         rows = zip(drawn.tokens, drawn.lengths.tolist(), strict=True)

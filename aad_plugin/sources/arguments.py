@@ -15,12 +15,12 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-from aad_plugin.sources.parts import PART_NAMES, PairSource, resolve
+from aad_plugin.sources.parts import GUIDE_NAMES, PART_NAMES, PairSource, resolve
 
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file", "trust_remote_code")
 REFERENCE_OPTIONS = tuple(f"reference_{name}" for name in PER_MODEL)
-OWN = ("pair", "pretrained", *PART_NAMES, *SETTING_NAMES, "shortcuts")
+OWN = ("pair", "pretrained", *PART_NAMES, *GUIDE_NAMES, *SETTING_NAMES, "shortcuts")
 """Names that mean the same to every host."""
 
 
@@ -53,7 +53,7 @@ def take_source(given: dict[str, Any], pair: str | None = None) -> PairSource:
     Raises:
         ConfigError, ReferenceUnknown: see :func:`aad_plugin.sources.parts.resolve`.
     """
-    parts = {name: given.pop(name, None) for name in PART_NAMES}
+    parts = {name: given.pop(name, None) for name in (*PART_NAMES, *GUIDE_NAMES)}
     return resolve(given.pop("pair", None) or pair, given.pop("pretrained", None), **parts)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sources.parts import PAIR_FILE, PairSource
+from aad_plugin.sources.parts import GUIDE_NAMES, PAIR_FILE, PairSource
 
 
 def save_pair(pair: Any, folder: str | Path) -> Path:
@@ -46,20 +46,26 @@ def write_pair_folder(source: PairSource, settings: DecodingSettings, folder: st
 
 def _write(source: PairSource, settings: DecodingSettings, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    if source.preset:
-        pointers = {"preset": source.preset}
-    else:
-        pointers = {name: _pointer(value) for name, value in source.parts().items()}
+    guides = {name: _pointers(value) for name in GUIDE_NAMES if (value := getattr(source, name))}
+    pointers: dict[str, Any] = {"preset": source.preset}
+    if not source.preset:
+        pointers = {name: _pointer(value) for name, value in source.parts().items() if name not in GUIDE_NAMES}
         for name in ("adapter", "reference_adapter"):
             if name in pointers and Path(pointers[name]).is_dir():
                 pointers[name] = _copy_adapter(Path(pointers[name]), target / name)
-    config = {"model_type": "aligned_pair", "source": pointers, "settings": dataclasses.asdict(settings)}
+    config = {"model_type": "aligned_pair", "source": {**pointers, **guides}, "settings": dataclasses.asdict(settings)}
     (target / PAIR_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _pointer(value: str) -> str:
     path = Path(value).expanduser()
     return str(path.resolve()) if path.exists() else value
+
+
+def _pointers(guides: Any) -> Any:
+    """Point to guides as :func:`_pointer` does; what is no folder keeps its words."""
+    names = guides if isinstance(guides, list | tuple) else [guides] if Path(guides).exists() else guides.split("+")
+    return [_pointer(name) for name in names]
 
 
 def _copy_adapter(origin: Path, target: Path) -> str:

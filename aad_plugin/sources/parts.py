@@ -17,9 +17,11 @@ import yaml
 
 from aad_plugin.errors import ConfigError, ReferenceUnknown, nearest
 from aad_plugin.sources.adapter_base import check_adapter_base
+from aad_plugin.sources.guides import Guide, GuideModel, read_guides
 from aad_plugin.sources.presets import PRESETS
 
 PART_NAMES = ("policy", "reference", "base", "adapter", "reference_adapter")
+GUIDE_NAMES = ("guide", "guide_reference")
 PAIR_FILE = "config.json"
 _FORMS = (
     "pair=<preset | pair folder | TRL output folder>, or policy=…,reference=…, or reference=…,adapter=…, "
@@ -38,6 +40,7 @@ class PairSource:
         preset: name this came from, if any.
         proof: why the reference is known to be the reference.
         settings: decoding settings stored in a pair folder.
+        guides: what rewards tokens besides, with strategy=guided. guide, guide_reference: the same as written.
     """
 
     policy: str | None = None
@@ -48,6 +51,14 @@ class PairSource:
     preset: str | None = None
     proof: str = "given"
     settings: dict[str, Any] = field(default_factory=dict)
+    guides: tuple[Guide, ...] = ()
+    guide: Any = None
+    guide_reference: Any = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether a policy stands without a reference, for guides to steer."""
+        return bool(self.guides) and not self.shares_base and self.policy == self.reference
 
     @property
     def shares_base(self) -> bool:
@@ -68,7 +79,9 @@ class PairSource:
 
     def parts(self) -> dict[str, str]:
         """Return the named parts, for results and logs."""
-        named = {name: getattr(self, name) for name in PART_NAMES}
+        named = {name: getattr(self, name) for name in (*PART_NAMES, *GUIDE_NAMES)}
+        if self.is_alone:
+            del named["reference"]
         return {name: value for name, value in named.items() if value}
 
     def arguments(self) -> dict[str, str]:
@@ -79,12 +92,20 @@ class PairSource:
         return named
 
 
-def resolve(pair: str | None = None, pretrained: str | None = None, **parts: str | None) -> PairSource:
+def resolve(
+    pair: str | None = None,
+    pretrained: str | None = None,
+    *,
+    guide: Any = None,
+    guide_reference: Any = None,
+    **parts: str | None,
+) -> PairSource:
     """Turn a user's words into a :class:`PairSource`.
 
     Args:
         pair: preset name, pair folder or TRL output folder.
         pretrained: alias of ``policy`` where other parts are given, else of ``pair``.
+        guide, guide_reference: see :mod:`aad_plugin.sources.guides`; those of a pair folder where none are given.
         **parts: any of policy, reference, base, adapter, reference_adapter.
     Raises:
         ReferenceUnknown: nothing proves the reference; says what to pass.
@@ -100,12 +121,26 @@ def resolve(pair: str | None = None, pretrained: str | None = None, **parts: str
         raise ConfigError(
             f"pair={pair!r} already names every part, got {', '.join(given)} besides: give one or the other"
         )
-    if pair:
-        return _from_name(str(pair))
-    return _from_parts(given)
+    guides = read_guides(guide, guide_reference, _pair_models)
+    found = _from_name(str(pair)) if pair else _from_parts(given, bool(guides))
+    if not guides:
+        return found
+    return dataclasses.replace(found, guides=guides, guide=guide, guide_reference=guide_reference)
 
 
-def _from_parts(given: dict[str, str]) -> PairSource:
+def _pair_models(name: str) -> tuple[GuideModel, GuideModel] | None:
+    """Return policy and reference of a preset or a pair folder, or None for a name that is neither."""
+    if name not in PRESETS and _read_json(Path(name).expanduser() / PAIR_FILE).get("model_type") != "aligned_pair":
+        return None
+    pair = _from_name(name)
+    if not pair.shares_base:
+        return GuideModel(str(pair.policy)), GuideModel(str(pair.reference))
+    base = str(pair.base)
+    own = GuideModel(pair.reference_adapter, base) if pair.reference_adapter else GuideModel(base)
+    return GuideModel(str(pair.adapter), base), own
+
+
+def _from_parts(given: dict[str, str], guided: bool = False) -> PairSource:
     names = frozenset(given)
     for name, value in given.items():
         _check_exists(name, value)
@@ -129,6 +164,10 @@ def _from_parts(given: dict[str, str]) -> PairSource:
             "base and adapter do not say what the adapter was tuned from: pass reference=<base>,adapter=… if it was the "
             "base itself, or add reference_adapter=<SFT adapter>"
         )
+    if names == {"policy"} and guided:
+        alone = given["policy"]
+        proof = "none is named: guides steer the policy"
+        return PairSource(policy=alone, reference=alone, proof=proof, settings={"strategy": "guided"})
     if names == {"policy"}:
         raise ReferenceUnknown(
             f"policy={given['policy']!r} was given without its reference: pass reference=<the SFT checkpoint it was tuned "
@@ -173,14 +212,20 @@ def _from_pair_folder(folder: Path, config: dict[str, Any]) -> PairSource:
     settings = config.get("settings", {})
     pointers = dict(config.get("source", {}))
     if preset := pointers.pop("preset", None):
-        return dataclasses.replace(_from_name(preset), settings=settings)
+        own: dict[str, Any] = {name: pointers.get(name) for name in GUIDE_NAMES}
+        guides = read_guides(own["guide"], own["guide_reference"], _pair_models)
+        return dataclasses.replace(_from_name(preset), settings=settings, guides=guides, **own)
     for name in ("adapter", "reference_adapter"):
         if pointers.get(name) and (folder / pointers[name]).is_dir():
             pointers[name] = str(folder / pointers[name])
+    guide = {name: pointers.pop(name, None) for name in GUIDE_NAMES}
     known = {name: value for name, value in pointers.items() if name in PART_NAMES and value}
+    if guide["guide"] and set(known) == {"policy"}:
+        known["reference"] = known["policy"]
     for name, value in known.items():
         _check_exists(f"{name} of pair folder {folder}", value)
-    source = PairSource(**known, proof=f"pair folder {folder}", settings=settings)
+    guides = read_guides(guide["guide"], guide["guide_reference"], _pair_models)
+    source = PairSource(**known, proof=f"pair folder {folder}", settings=settings, guides=guides, **guide)
     if not source.backbone or not (source.shares_base or source.reference):
         raise ConfigError(f"{folder / PAIR_FILE} names no complete pair (source: {pointers}); save it again")
     return source

@@ -27,6 +27,26 @@ class Preset:
         return not self.policy
 
 
+def _families() -> dict[str, Preset]:
+    """One SFT under many losses each, as SimPO's authors published them; every id stands in their README's tables."""
+    where = "arXiv 2405.14734; github.com/princeton-nlp/SimPO, README"
+    families = {
+        "llama3-8b": ("princeton-nlp/Llama-3-Base-8B-SFT", "princeton-nlp/Llama-3-Base-8B-SFT",
+                      ("DPO", "IPO", "CPO", "KTO", "ORPO", "RDPO", "SimPO")),
+        "mistral-7b": ("princeton-nlp/Mistral-7B-Base-SFT", "alignment-handbook/zephyr-7b-sft-full",
+                       ("DPO", "IPO", "CPO", "KTO", "RDPO", "SimPO", "SLiC-HF", "RRHF")),
+    }  # fmt: skip
+    unmeasured = ("CPO", "ORPO", "SimPO", "SLiC-HF", "RRHF")
+    found = {}
+    for name, (policy, reference, losses) in families.items():
+        for loss in losses:
+            about = f"{loss} over one SFT ({where})"
+            if loss in unmeasured:
+                about += "; the loss knows no reference: its start stands in for one"
+            found[f"{name}-{loss.lower()}"] = Preset(f"{policy}-{loss}", reference, about)
+    return found
+
+
 PRESETS: dict[str, Preset] = {
     "demo": Preset("", "", "SmolLM2-135M-Instruct and a LoRA policy shipped with this package; runs on any CPU"),
     "demo@1": Preset("", "", "the first demo pair, trained on dialogue alone; kept for the figures made with it"),
@@ -47,4 +67,5 @@ PRESETS: dict[str, Preset] = {
         "HuggingFaceH4/mistral-7b-sft-beta",
         "Zephyr 7B β (arXiv 2310.16944, model card)",
     ),
+    **_families(),
 }

@@ -94,7 +94,7 @@ def curve_cell(plan: StudyPlan) -> list[Cell]:
 
 
 def extra_cells(plan: StudyPlan) -> list[Cell]:
-    """AAD against a wrong reference, AAD drawn from its scores, AAD with beams."""
+    """AAD against a wrong reference, AAD drawn from its scores, AAD with beams, the policy under guides."""
     prompts = plan.table[: plan.num_extra]
     if not prompts:
         return []
@@ -105,6 +105,10 @@ def extra_cells(plan: StudyPlan) -> list[Cell]:
         Decoding("AAD, sampled", aad.override(temperature=1.0, top_p=1.0, seed=seed), draws=True) for seed in plan.seeds
     ]
     ways += [Decoding(f"AAD, {plan.num_beams} beams", aad, num_beams=plan.num_beams)] if plan.num_beams > 1 else []
+    if plan.guide_scale is not None:
+        guided = DecodingSettings(strategy="guided", alpha=plan.alpha, guide_scale=plan.guide_scale)
+        scales = guided.guide_scale if isinstance(guided.guide_scale, tuple) else (guided.guide_scale,)
+        ways += [Decoding(f"guided, scale {'+'.join(f'{scale:g}' for scale in scales)}", guided)]
     return [Cell(way, prompts) for way in ways]
 
 

@@ -32,6 +32,7 @@ class StudyPlan:
         alpha, eft_scale: of the table's rows. alphas, eft_scales: tried on the dev split.
         expo_scale: of ExPO's row, None leaves it out, as in studies of before. expo_scales: likewise tried.
         temperature, top_p: of the policy's samples. num_beams: of AAD's beam search; 0 leaves that row out.
+        guide_scale: of one more row, "guided", for a pair with guides; None leaves it out.
         picker: ``implicit`` or ``reward:<model>``. oracle: ``reward:<model>``. wrong_reference: a checkpoint, or None.
         max_new_tokens: budget per answer. batch_size: rows decoded together; moves 16-bit answers.
     """
@@ -52,6 +53,7 @@ class StudyPlan:
     temperature: float = 1.0
     top_p: float = 0.95
     num_beams: int = 4
+    guide_scale: float | tuple[float, ...] | None = None
     picker: str = "implicit"
     wrong_reference: str | None = None
     max_new_tokens: int = 256
@@ -90,6 +92,8 @@ class StudyPlan:
             DecodingSettings(expo_scale=scale)
         for seed in self.seeds:
             DecodingSettings(seed=seed)
+        if self.guide_scale is not None:
+            DecodingSettings(guide_scale=self.guide_scale)
 
     @property
     def scorers(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from aad_plugin.study.cells import Cell, curve_cell, expo_cells, extra_cells, sweep_cells, table_cells, tuned_cells
 from aad_plugin.study.decoding import Batch, Decoder
+from aad_plugin.study.pair_table import chosen_cells, pair_cells
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.prompts import prompt_mark
 from aad_plugin.study.rows import Rows
@@ -34,6 +35,18 @@ def run_study(
         run = _Run(plan, decoder, scorers, rows, progress)
         run.work([*table_cells(plan), *expo_cells(plan), *sweep_cells(plan), *curve_cell(plan), *extra_cells(plan)])
         run.work(tuned_cells(plan, *best_on_dev(plan, rows)))
+    return rows
+
+
+def run_pair(
+    folder: Path, plan: StudyPlan, decoder: Decoder, scorers: Sequence[Scorer], *, progress: bool = True
+) -> Rows:
+    """As :func:`run_study`, of what a table of several pairs asks of each: greedy, AAD, AAD's alphas on the dev split."""
+    decoder.check([*plan.table, *plan.dev])
+    with Rows(folder) as rows:
+        run = _Run(plan, decoder, scorers, rows, progress)
+        run.work(pair_cells(plan))
+        run.work(chosen_cells(plan, rows))
     return rows
 
 

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import AADError, BackendMissing, ConfigError
+from aad_plugin.training.experimental import COMMANDS
 
 FOLDER_MARK = "AAD_RUN_FOLDER"
 _GRACE_S = 10
 # In a process of its own: reading TRL's options claims devices. What a command line holds besides is accelerate's.
 _PARSE = """
 import importlib, json, sys, yaml
-command, *words = sys.argv[1:]
-parser = importlib.import_module(f"trl.scripts.{command}").make_parser(prog=f"trl {command}")
+module, command, *words = sys.argv[1:]
+own = {} if module.startswith("trl.") else {"command": command}
+parser = importlib.import_module(module).make_parser(prog=f"trl {command}", **own)
 recipe = yaml.safe_load(open(words[words.index("--config") + 1])) if "--config" in words else {}
 *_, left = parser.parse_args_and_config(words, return_remaining_strings=True)
 print(json.dumps([name for name in recipe if f"--{name}" in left]))
@@ -68,14 +70,16 @@ def run_trl(
     """Run ``trl COMMAND``; blocks until it ends, passes its output on to stderr.
 
     Args:
-        command: dpo, sft, reward, … arguments: as on a shell, without output and resume options.
+        command: dpo, sft, reward, …, orpo or simpo. arguments: as on a shell, without output and resume options.
         output: TRL's output folder; training goes on from the last whole checkpoint in it.
         log: what TRL prints is appended here. mark: the run's folder, for `end_orphans`. variables: of its environment.
     Raises:
         BackendMissing: no TRL. TrainingFailed: it did not end well; names the log and what the next run goes on from.
     """
     check_trl()
-    run_trainer(["trl.cli.main", command, *arguments], what=f"trl {command}", output=output, log=log, mark=mark,
+    # TRL has no command for some trainers; those run in a process of their own, too.
+    program = "aad_plugin.training.experimental" if command in COMMANDS else "trl.cli.main"
+    run_trainer([program, command, *arguments], what=f"trl {command}", output=output, log=log, mark=mark,
                 variables=variables)  # fmt: skip
 
 
@@ -127,7 +131,10 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
         ConfigError: an option TRL does not know in the recipe, a value it does not take, or one this machine cannot do.
     """
     done = subprocess.run(
-        [sys.executable, "-c", _PARSE, command, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [sys.executable, "-c", _PARSE, _module(command), command, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode:
         reason = [line for line in done.stderr.splitlines() if line.strip()][-1].strip()
@@ -135,6 +142,11 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
     unknown = json.loads(done.stdout.splitlines()[-1])
     if unknown:
         raise ConfigError(f"trl {command} does not know {', '.join(unknown)}, which the recipe holds")
+
+
+def _module(command: str) -> str:
+    """The module that holds a command's parser."""
+    return "aad_plugin.training.experimental" if command in COMMANDS else f"trl.scripts.{command}"
 
 
 def last_checkpoint(output: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """From one string to a judge: the table of kinds, and the entry-point group through which others add theirs.
 
-    openai:<model>  hf:<chat model>  reward:<model>  classifier:<model>  alpaca_eval:<annotator>  <file>.yaml
+    openai:<model>  hf:<chat model>  reward:<model>  classifier:<model>  alpaca_eval:<annotator>  refusals:text
+    preset:<name>  <file>.yaml
 
 A third party's package declares in its own pyproject.toml
 
@@ -30,6 +31,7 @@ _OWN = {
     "reward": "aad_plugin.judges.kinds.reward:RewardJudge",
     "classifier": "aad_plugin.judges.kinds.classifier:ClassifierJudge",
     "alpaca_eval": "aad_plugin.judges.kinds.alpaca_eval:AlpacaEvalJudge",
+    "refusals": "aad_plugin.judges.kinds.refusals:RefusalJudge",
 }
 
 
@@ -69,11 +71,18 @@ def parse_spec(spec: str) -> tuple[str, str, dict[str, Any]]:
         return _from_yaml(Path(spec))
     kind, colon, rest = spec.partition(":")
     name, *pairs = rest.split(",")
+    if kind == "preset":
+        return _from_preset(name, ",".join(pairs))
     if not colon or not kind or not name:
         raise ConfigError(
             f"a judge is named kind:name, e.g. openai:gpt-4.1-mini or reward:demo, got {_shown(spec)!r}; "
             f"kinds: {', '.join(kinds())}"
         )
+    return kind, name, _options(spec, pairs)
+
+
+def _options(spec: str, pairs: list[str]) -> dict[str, Any]:
+    """What stands after a judge's name as option=value."""
     import yaml
 
     options = {}
@@ -88,7 +97,16 @@ def parse_spec(spec: str) -> tuple[str, str, dict[str, Any]]:
             options[key.strip()] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"the value of {key.strip()} after {_shown(spec)!r} is not YAML{_where(error)}") from None
-    return kind, name, options
+    return options
+
+
+def _from_preset(name: str, rest: str) -> tuple[str, str, dict[str, Any]]:
+    """A preset as its file says it; options after its name win over the file's."""
+    from aad_plugin.judges.presets.presets import load_preset
+
+    preset = load_preset(name)
+    own = _options(f"preset:{name},{rest}", rest.split(",")) if rest else {}
+    return preset.kind, preset.judge, dict(preset.options) | own
 
 
 def _shown(spec: str) -> str:

@@ -74,7 +74,12 @@ def test_a_host_that_loses_the_cache_is_an_error_and_not_other_tokens(monkeypatc
         pair.generate(input_ids=torch.tensor([[1, 2, 3]]), max_new_tokens=3)
 
 
-@pytest.mark.parametrize("name", ["pixel_values", "inputs_embeds", "hidden_cache"])
+def test_pictures_are_refused_by_a_pair_of_text():
+    with pytest.raises(ConfigError, match=r"reads text alone .*, got pictures or sound"):
+        toy_pair("two_models").pair(torch.tensor([[1, 2]]), pixel_values=torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["inputs_embeds", "hidden_cache"])
 def test_a_tensor_that_would_be_dropped_is_refused(name):
     pair = toy_pair("two_models").pair
     value = DynamicCache() if name == "hidden_cache" else torch.zeros(1, 2, 3)

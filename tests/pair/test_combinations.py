@@ -10,6 +10,7 @@ from transformers import CompileConfig
 
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.pair.drafts import Draft
+from aad_plugin.pair.guides import Guides, TokenGuide
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import STRATEGIES, DecodingSettings
 from tests.combinations import DOCUMENT, TRANSFORMERS, cell, couple, couples, document
@@ -40,13 +41,15 @@ SAMPLE = [
 
 @functools.cache
 def toy(kind: str) -> ToyPair:
-    return toy_pair(kind)
+    found = toy_pair(kind)
+    found.pair.guides = Guides([TokenGuide("policy", "reference")])
+    return found
 
 
 @functools.cache
 def naive(kind: str, strategy: str, row: int, searched: bool) -> list[int]:
     """The naive loop's answer to a prompt, or the best of its two beams."""
-    pair = NaivePair(toy(kind).policy, toy(kind).reference)
+    pair = NaivePair(toy(kind).policy, toy(kind).reference, functools.cache(toy(kind).expo))
     settings = DecodingSettings(strategy=strategy, seed=3)
     if searched:
         return pair.searched(settings, PROMPTS[row], TOKENS, 2)

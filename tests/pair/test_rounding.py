@@ -26,7 +26,7 @@ def test_a_rounding_step_is_the_distance_to_the_next_number(dtype):
 
 def test_a_dtype_is_said_and_what_16_bit_means_once(caplog, monkeypatch):
     monkeypatch.setattr(rounding, "_said", set())
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger=rounding.__name__):
         for _ in range(2):
             rounding.say_dtype(torch.bfloat16)
     rounding.say_dtype(torch.float32)

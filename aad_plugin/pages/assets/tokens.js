@@ -31,9 +31,9 @@ aad.pct = (value, digits = 1) => (value === null || value === undefined || !isFi
 aad.signed = (value, digits = 2) => (value === null || value === undefined || !isFinite(value)) ? "–" : (value > 0 ? "+" : "") + Number(value).toFixed(digits);
 
 // A step is [text, advantage, log_policy, favourite's text or 0, gain, special, plausible: [[text, log_policy, advantage], …], how many,
-// departure within one rounding step].
+// departure within one rounding step, and where guides were asked what they add]; a plausible token then has it as a fourth number.
 aad.step = (row) => ({ text: row[0], advantage: row[1], logPolicy: row[2], favourite: row[3], gain: row[4], special: row[5],
-  plausible: row[6] || [], count: row[7], near: row[8] });
+  plausible: row[6] || [], count: row[7], near: row[8], guide: row[9] });
 
 aad.quoted = (text) => "“" + aad.visible(text).replace(/\n/g, "⏎") + "”";
 
@@ -47,14 +47,15 @@ aad.table = (heads, rows, caption, kind) => aad.el("div", { class: "scroll" }, a
 aad.stepDetail = (step) => {
   const p = (x) => aad.pct(Math.exp(x), 2);
   const chosen = step.plausible.findIndex(([text, logPolicy]) => logPolicy === step.logPolicy && (text === step.text || text.trim() === step.text.trim()));
-  const rows = step.plausible.map(([text, logPolicy, advantage], i) => ({ attributes: i === chosen ? { class: "chosen" } : {},
-    cells: [aad.el("span", {}, aad.el("bdi", {}, aad.quoted(text)), i === chosen ? " chosen" : ""), p(logPolicy), p(logPolicy - advantage), aad.signed(advantage, 3)] }));
+  const guided = step.guide !== undefined;
+  const rows = step.plausible.map(([text, logPolicy, advantage, guide], i) => ({ attributes: i === chosen ? { class: "chosen" } : {},
+    cells: [aad.el("span", {}, aad.el("bdi", {}, aad.quoted(text)), i === chosen ? " chosen" : ""), p(logPolicy), p(logPolicy - advantage), aad.signed(advantage, 3), ...(guided ? [aad.signed(guide, 3)] : [])] }));
   const more = step.count > step.plausible.length ? ` (${step.plausible.length} of ${step.count} shown)` : "";
   return [
     aad.el("p", {}, aad.el("bdi", {}, aad.quoted(step.text)), ` advantage ${aad.signed(step.advantage, 3)} nats, π_policy ${p(step.logPolicy)}, π_reference ${p(step.logPolicy - step.advantage)}. `,
       step.favourite === 0 ? "The policy’s own favourite." :
         aad.el("span", {}, "Greedy would have taken ", aad.el("bdi", {}, aad.quoted(step.favourite)), `: gain ${aad.signed(step.gain, 3)} nats.`)),
-    rows.length ? aad.table([["plausible token" + more], ["π_policy", "number"], ["π_reference", "number"], ["advantage, nats", "number"]], rows) : null,
+    rows.length ? aad.table([["plausible token" + more], ["π_policy", "number"], ["π_reference", "number"], ["advantage, nats", "number"], ...(guided ? [["guides", "number"]] : [])], rows) : null,
   ];
 };
 

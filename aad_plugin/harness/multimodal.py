@@ -1,0 +1,191 @@
+"""``--model aad-multimodal``: an aligned pair that sees, as an lm-eval model for tasks with pictures.
+
+lm-eval's ``HFMultimodalLM`` brings its options (``max_images``, ``image_max_side``, ``interleave`` …) and chat templates;
+everything else is ``--model aad``. A request with pictures becomes one whose prompt ends with their digests, which are cut
+off before anything is encoded: lm-eval's cache, kept answers and traces thereby tell pictures apart by what they show.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.hf_vlms import DEFAULT_IMAGE_PLACEHOLDER, HFMultimodalLM
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import replace_placeholders, resize_image
+from torch import Tensor
+
+from aad_plugin.errors import ConfigError, first_line
+from aad_plugin.harness.model import AADLM
+from aad_plugin.pair.encoding import Rendered, encode, image_token, may_share_a_batch
+from aad_plugin.pair.model import AlignedPair
+from aad_plugin.sources.images import Picture, check_number, read_picture
+from aad_plugin.sources.processors import check_same_processor, load_processor
+
+_SHOWN = "\x00shows "  # between a prompt and its pictures' digests; no tokenizer sees it
+
+
+class AADMultimodalLM(AADLM, HFMultimodalLM):
+    """An aligned pair that sees behind lm-eval's interface.
+
+    Args:
+        **model_args: as for :class:`AADLM`, and those of ``HFMultimodalLM``.
+    Raises:
+        AADError: a mistake in the arguments, or a pair that reads text alone; one line says what was expected.
+    """
+
+    hosts = (HFLM, HFMultimodalLM)
+    processor: Any = None
+
+    def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
+        self._pictures: dict[str, tuple[Picture, ...]] = {}
+        if str(model_args.get("batch_size", 1)).startswith("auto"):
+            raise ConfigError(
+                "batch_size=auto is not known for pictures (nor to lm-eval's hf-multimodal): pass a number"
+            )
+        if isinstance(pretrained, AlignedPair):
+            self.processor = pretrained.processor
+            _require(self.processor)
+            model_args.setdefault("image_string", image_token(self.processor))
+        try:
+            super().__init__(pair, pretrained, **model_args)
+        except AssertionError as error:  # HFMultimodalLM's own word for a configuration without that id
+            raise ConfigError(
+                f"{first_line(error)} (or pass image_string=…, what stands for a picture in a prompt)"
+            ) from error
+
+    # ------------------------------------------------------------------ loading
+
+    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **options: Any) -> None:
+        if isinstance(pretrained, AlignedPair):
+            self.processor = pretrained.processor
+        else:
+            named = {name: options[name] for name in ("revision", "trust_remote_code") if options.get(name)}
+            self.processor = load_processor(pretrained, self._config, **named, **self.pixels)
+        _require(self.processor)
+        self.tokenizer = self.processor.tokenizer
+
+    def _create_model(self, pretrained: str, **options: Any) -> None:
+        source = self._source
+        if not source.shares_base:
+            from transformers import AutoConfig
+
+            own = {**options, **self._arguments.reference_options}
+            named = {name: own[name] for name in ("revision", "trust_remote_code") if own.get(name)}
+            config = AutoConfig.from_pretrained(str(source.reference), **named)
+            other = load_processor(str(source.reference), config, **named, **self.pixels)
+            check_same_processor(self.processor, other)
+        super()._create_model(pretrained, **options)
+
+    # ----------------------------------------------------------------- prompts
+
+    def apply_chat_template(self, chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        """Render a chat, ``<image>`` in its turns as pictures."""
+        turns = copy.deepcopy(chat_history)  # lm-eval's method writes into it
+        text = HFMultimodalLM.apply_chat_template(self, turns, add_generation_prompt)
+        self._chats[text] = [dict(turn) for turn in chat_history]
+        return text
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answer requests; their third argument holds the pictures."""
+        return super().generate_until([self._with_digests(request) for request in requests], disable_tqdm)
+
+    def _with_digests(self, request: Instance) -> Instance:
+        if len(request.args) < 3:
+            return request
+        context, gen_kwargs, shown = request.args
+        place = f"document {request.doc_id} of {request.task_name}"
+        given = list(shown.get("visual") or ())
+        if set(shown) - {"visual"} or len(given) != context.count(self._place_of_picture()):
+            raise ConfigError(
+                f"{place} has {len(given)} pictures and {context.count(self._place_of_picture())} places for one "
+                f"({self._place_of_picture()}): expected one picture for each, and nothing besides"
+            )
+        given = given[: self.max_images]
+        check_number(len(given), place)
+        pictures = tuple(self._picture(one, f"{place}, picture {number}") for number, one in enumerate(given, start=1))
+        labelled = f"{context}{_SHOWN}{' '.join(picture.digest for picture in pictures)}"
+        self._pictures[labelled] = pictures
+        if context in self._chats:
+            self._chats[labelled] = self._chats[context]
+        request = copy.copy(request)
+        request.arguments = (labelled, gen_kwargs)
+        return request
+
+    def _place_of_picture(self) -> str:
+        return self._token() if self.chat_applied else DEFAULT_IMAGE_PLACEHOLDER
+
+    def _token(self) -> str:
+        named = self._arguments.hflm.get("image_string")
+        return str(named or image_token(self.processor) or self.image_token)
+
+    def _picture(self, given: Any, place: str) -> Picture:
+        picture = read_picture(given, place)
+        if not (self.image_width or self.image_height or self.image_max_side):
+            return picture
+        small = resize_image(picture.image, self.image_width, self.image_height, self.image_max_side)
+        return read_picture(small, place)
+
+    def _next_context(self, context: str, reply: str, turn: str) -> str:
+        text, _, digests = context.partition(_SHOWN)
+        following = super()._next_context(text, reply, turn)
+        if not digests:
+            return following
+        self._pictures[f"{following}{_SHOWN}{digests}"] = self._pictures[context]
+        return f"{following}{_SHOWN}{digests}"
+
+    # ---------------------------------------------------------------- encoding
+
+    def tok_encode(self, string: Any, *args: Any, **kwargs: Any) -> Any:
+        """Encode text, without what stands for its pictures."""
+        return super().tok_encode(string.partition(_SHOWN)[0] if isinstance(string, str) else string, *args, **kwargs)
+
+    def tok_batch_encode(self, strings: Any, *args: Any, left_truncate_len: int | None = None, **kwargs: Any) -> Any:
+        """Encode prompts, those with pictures by the processor."""
+        strings = list(strings)
+        self._multimodal = None
+        if not any(self._pictures.get(text) for text in strings):
+            plain = [text.partition(_SHOWN)[0] for text in strings]
+            found = super().tok_batch_encode(plain, *args, left_truncate_len=left_truncate_len, **kwargs)
+            self._contexts = strings
+            return found
+        self._contexts = strings
+        prompts = [self._rendered(text) for text in strings]
+        if not may_share_a_batch(self.model, prompts):
+            raise ConfigError("this model's processor pads pictures of different sizes in a batch: pass batch_size=1")
+        batch = encode(self.model, prompts)
+        self._multimodal = batch.multimodal
+        if left_truncate_len and batch.ids.shape[1] > left_truncate_len:
+            raise ConfigError(
+                f"a prompt with pictures has {batch.ids.shape[1]} tokens and the context leaves {left_truncate_len}: "
+                "pictures are not cut; pass image_max_side=…, a smaller max_gen_toks or a longer max_length"
+            )
+        return batch.ids, batch.mask
+
+    def _rendered(self, labelled: str) -> Rendered:
+        text = labelled.partition(_SHOWN)[0]
+        if not self.chat_applied:
+            text = replace_placeholders(text, DEFAULT_IMAGE_PLACEHOLDER, self._token(), self.max_images)
+        return Rendered(text, self.chat_applied, self._pictures.get(labelled, ()))
+
+    # ----------------------------------------------------------------- scoring
+
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score choices after text; lm-eval has no such requests with pictures yet."""
+        if requests and len(requests[0].args) >= 3:
+            raise ConfigError(
+                "choices after pictures are not scored (lm-eval's hf-multimodal does not either): use a generate_until task"
+            )
+        return super().loglikelihood(list(requests), disable_tqdm)
+
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        return AADLM._model_call(self, inps, attn_mask, labels)
+
+
+def _require(processor: Any) -> None:
+    if processor is None:
+        raise ConfigError(
+            "--model aad-multimodal answers with a pair that sees, and this one reads text alone: use --model aad"
+        )

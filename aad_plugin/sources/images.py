@@ -1,0 +1,191 @@
+"""Pictures of prompts: read from files or from data, checked before anything is decoded, always RGB.
+
+    picture = read_picture("cat.jpg")
+
+Nothing is ever fetched: an address is refused. What is too large is refused by its header, before its pixels are unpacked,
+since a file of a few kilobytes can hold gigapixels. Knows no models.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.sources.processors import need_pillow
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 50_000_000  # 150 MB once unpacked
+MAX_PICTURES = 64  # of one prompt
+# Readers that unpack pixels themselves; others of Pillow's start programs (EPS) or read further files.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_WIDE = ("I", "I;16", "I;16B", "I;16L", "F")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as models are shown it.
+
+    Attributes:
+        image: RGB, upright. name: its file's, or "data". digest: 16 hex digits of size and pixels.
+    """
+
+    image: Any
+    name: str
+    digest: str
+
+
+def read_picture(given: Any, place: str = "the picture") -> Picture:
+    """Return a picture.
+
+    Args:
+        given: a path, bytes, a ``data:`` URL, or an image of Pillow. place: for messages, in a user's words.
+    Raises:
+        ConfigError: no picture, a broken one, too large a one, or an address.
+    """
+    need_pillow()
+    from PIL import Image
+
+    if isinstance(given, Picture):
+        return given
+    if isinstance(given, Image.Image):
+        return _picture(given, "data", place)
+    if isinstance(given, bytes | bytearray):
+        return _unpacked(bytes(given), "data", place)
+    if not isinstance(given, str | Path):
+        raise ConfigError(f"{place}: expected a file, bytes, a data: URL or a Pillow image, got {type(given).__name__}")
+    text = str(given)
+    if text[:5].lower() == "data:":
+        return _unpacked(_from_url(text, place), "data", place)
+    if "://" in text:
+        raise ConfigError(f"{place}: {text[:60]!r} is an address, and nothing is fetched: save it and give its file")
+    path = Path(text).expanduser()
+    return _unpacked(_bytes_of(path, place), path.name, place)
+
+
+def with_pictures(prompt: str, files: Sequence[str | Path]) -> Any:
+    """Return a prompt as a user's turn that shows pictures before its text; the prompt itself without any.
+
+    Raises:
+        ConfigError: as :func:`read_picture`.
+    """
+    if not files:
+        return prompt
+    check_number(len(files), "the prompt")
+    shown = [{"type": "image", "image": read_picture(file, f"--image {file}")} for file in files]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
+
+
+def data_url(image: Any, side: int) -> str:
+    """Return a copy of an image, no side longer than ``side`` pixels, as a ``data:`` URL."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    stream = io.BytesIO()
+    small.save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def check_number(number: int, place: str) -> None:
+    """Raise ConfigError for more pictures than a prompt may have."""
+    if number > MAX_PICTURES:
+        raise ConfigError(f"{place} has {number} pictures, expected at most {MAX_PICTURES}: leave some out")
+
+
+def _bytes_of(path: Path, place: str) -> bytes:
+    try:
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file" if path.exists() else "not there"
+            raise ConfigError(f"{place}: expected an image file, {str(path)!r} is {kind}")
+        if path.stat().st_size > MAX_BYTES:
+            raise _too_many_bytes(path.stat().st_size, place)
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def _from_url(text: str, place: str) -> bytes:
+    head, comma, data = text.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise ConfigError(f"{place}: expected data:image/png;base64,…, got {text[:40]!r}")
+    if len(data) > MAX_BYTES * 4 // 3 + 4:
+        raise _too_many_bytes(len(data) * 3 // 4, place)
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ConfigError(f"{place}: its data: URL is not base64 ({error})") from error
+
+
+def _too_many_bytes(size: int, place: str) -> ConfigError:
+    return ConfigError(f"{place} has {size / 2**20:.0f} MiB, expected at most {MAX_BYTES // 2**20}: scale it down")
+
+
+def _unpacked(data: bytes, name: str, place: str) -> Picture:
+    from PIL import Image
+
+    if len(data) > MAX_BYTES:
+        raise _too_many_bytes(len(data), place)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own warnings of size; ours is smaller
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ConfigError(
+            f"{place}: {name!r} has too many pixels, expected at most {MAX_PIXELS:,}: scale it down"
+        ) from error
+    except Exception as error:  # readers raise whatever a broken header makes of them
+        raise ConfigError(
+            f"{place}: {name!r} is no picture that can be read ({', '.join(_FORMATS).lower()})"
+        ) from error
+    return _picture(image, name, place)
+
+
+def _picture(image: Any, name: str, place: str) -> Picture:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ConfigError(
+            f"{place}: {name!r} is {width} × {height} pixels, expected at most {MAX_PIXELS:,} in all: scale it down"
+        )
+    if min(width, height) < 1:
+        raise ConfigError(f"{place}: {name!r} is {width} × {height} pixels, expected at least one")
+    try:
+        if getattr(image, "n_frames", 1) > 1:
+            logger.warning("%s: %r has several frames; the first is shown", place, name)
+            image.seek(0)
+        upright = _upright(image)
+    except Exception as error:  # as above, of broken pixels
+        raise ConfigError(f"{place}: {name!r} is broken: {' '.join(str(error).split())[:100]}") from error
+    digest = hashlib.sha256(f"{upright.size}".encode() + upright.tobytes()).hexdigest()[:16]
+    return Picture(upright, name, digest)
+
+
+def _upright(image: Any) -> Any:
+    """Return a picture as RGB: turned as its EXIF says, over white where it is transparent."""
+    from PIL import Image, ImageOps
+
+    image.load()
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode in _WIDE:  # 16 bits and more, which Pillow would cut off at 255
+        turned = _narrowed(turned)
+    if turned.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in turned.info:
+        clear = turned.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return turned.convert("RGB")
+
+
+def _narrowed(image: Any) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype("float64")
+    scale = 1.0 if values.max(initial=0) <= 255 else 255 / 65535
+    return Image.fromarray((values * scale).clip(0, 255).astype("uint8"))

@@ -1,0 +1,116 @@
+"""Does a loss that makes a better policy make a better advantage? Train one policy per loss from one start, then compare.
+
+python -m experiments.demo_pair.losses --work runs/losses --prompts alpaca_eval.json --oracle reward:my/other-reward-model
+    eight losses on the demo base and the demo pair's preferences, 200 prompts × 64 tokens; then, for the two with the
+    best AAD reward, two more seeds. The same command goes on after a kill, from TRL's last whole checkpoint and answer by
+    answer.
+python -m experiments.demo_pair.losses … --base DIR --trl "--max_steps 3" --num-prompts 4 --losses sigmoid,orpo
+    a rehearsal on something tiny
+
+The oracle should have been trained on other preferences than the policies; `aad study` warns of what it knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from aad_plugin.cli.pair_options import NamedPair
+from aad_plugin.cli.study_pairs import find_pairs, run_pairs
+from aad_plugin.demo.assets import base_model_path
+from aad_plugin.study.plan import StudyPlan
+from aad_plugin.study.prompts import draw_splits, read_prompts
+from aad_plugin.training.losses import LOSSES, loss_named
+from aad_plugin.training.recipes import recipe_path
+from aad_plugin.training.trl_command import run_trl
+from experiments.demo_pair import shipped, training
+
+DONE = "trained.json"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train what is missing and study it."""
+    options = _options(arguments)
+    work = options.work
+    base = Path(options.base) if options.base else base_model_path()
+    preferences, held_out = _sets(options)
+    names: list[str] = options.losses.split(",")
+    for name in names:
+        loss_named(name)  # a typo is refused before anything is trained
+    first = {name: train(name, 0, base, preferences, work, options.trl) for name in names}
+    study(first, base, held_out, work / "study", options)
+    best = _best(work / "study", options.more_seeds_of)
+    more = {f"{name}-seed{seed}": train(name, seed, base, preferences, work, options.trl)
+            for name in best for seed in range(1, options.seeds)}  # fmt: skip
+    if more:
+        study({**{name: first[name] for name in best}, **more}, base, held_out, work / "study-seeds", options)
+
+
+def train(loss: str, seed: int, base: Path, preferences: Path, work: Path, trl: str) -> Path:
+    """Train one policy by one loss and return TRL's output folder; goes on from the last whole checkpoint."""
+    folder = work / "policies" / f"{loss}-{seed}"
+    if (folder / DONE).is_file():
+        return folder
+    one = loss_named(loss)
+    given = ["--config", str(recipe_path(one.recipe)), "--model_name_or_path", str(base)]
+    given += ["--dataset_name", str(preferences.resolve()), "--seed", str(seed), *shlex.split(trl)]
+    run_trl(one.command, given, output=folder, log=work / f"{loss}-{seed}.log", mark=work)
+    (folder / DONE).write_text(json.dumps({"loss": loss, "seed": seed, "recipe": one.recipe, "trl": trl}) + "\n")
+    return folder
+
+
+def study(policies: dict[str, Path], base: Path, held_out: Path, output: Path, options: argparse.Namespace) -> None:
+    """Put policies into one table, `aad study --pairs`."""
+    named = find_pairs(
+        NamedPair({"reference": str(base), "dtype": "float32"}), [f"{k}={v}" for k, v in policies.items()]
+    )
+    table, dev = draw_splits(read_prompts(options.prompts), options.num_prompts, options.num_dev, 0)
+    plan = StudyPlan(table, dev, options.oracle, num_curve=0, num_extra=0, num_beams=0, eft_scales=(),
+                     max_new_tokens=options.max_new_tokens, batch_size=16)  # fmt: skip
+    run_pairs(named, output, plan, held_out, None)
+
+
+def _best(folder: Path, number: int) -> list[str]:
+    """The losses with the largest mean AAD reward."""
+    found = json.loads((folder / "pair_table.json").read_text(encoding="utf-8"))
+    return sorted(found, key=lambda name: -found[name]["aad"])[:number]
+
+
+def _sets(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Folder of training preferences and file of held-out ones: as given, or the demo pair's."""
+    if options.preferences:
+        return Path(options.preferences), Path(options.held_out)
+    folder = options.work / "sets" / "policy"
+    training.write_sets(training.mostly_dialogue(shipped.shipped_pairs("demo", "policy")), folder)
+    return folder, folder.parent / "policy_held_out.jsonl"
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.demo_pair.losses",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of policies, rows and tables")
+    parser.add_argument("--prompts", required=True, help="as `aad study` reads them")
+    parser.add_argument("--oracle", required=True, help="reward:<model>")
+    parser.add_argument("--base", help="start of every training; default the demo's base")
+    parser.add_argument("--preferences", help="folder with train.jsonl; default the demo pair's")
+    parser.add_argument("--held-out", help="JSONL of held-out preferences; with --preferences")
+    parser.add_argument("--losses", default=",".join(LOSSES))
+    parser.add_argument("--seeds", type=int, default=3, help="of the best losses")
+    parser.add_argument("--more-seeds-of", type=int, default=2, help="how many losses get more seeds")
+    parser.add_argument("--num-prompts", type=int, default=200)
+    parser.add_argument("--num-dev", type=int, default=50)
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--trl", default="", help='more options of trl: "--max_steps 3"')
+    options = parser.parse_args(arguments)
+    if bool(options.preferences) != bool(options.held_out):
+        parser.error("--preferences and --held-out go together")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""`--model aad-multimodal`: lm-eval's stock tasks with pictures, on rows of our own served from disk."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from aad_plugin.errors import ConfigError
+from aad_plugin.harness.registration import register_all
+from tests.vision.stock_data import write_chartqa, write_mmmu
+
+
+@functools.cache
+def task_manager():
+    """lm-eval's tasks, listed once."""
+    from lm_eval.tasks import TaskManager
+
+    register_all()
+    return TaskManager()
+
+
+def run(tasks: list[str], answers: Path | str, pair: tuple[str, str], **options) -> dict:
+    import lm_eval
+
+    args = {"policy": pair[0], "reference": pair[1], "device": "cpu", "dtype": "float32", "batch_size": 2}
+    return lm_eval.simple_evaluate(
+        model="aad-multimodal", model_args={**args, "answers_dir": str(answers), **options}, tasks=tasks,
+        gen_kwargs="max_gen_toks=4", bootstrap_iters=0, task_manager=task_manager(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the stock tasks' data."""
+    write_chartqa(tmp_path)
+    write_mmmu(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_stock_tasks_with_pictures(stock: Path, llava, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = ["chartqa", "mmmu_val_accounting", "mmmu_val_art"]
+    first = run(tasks, stock / "answers", llava, trace=str(stock / "trace"))
+    assert set(first["results"]) == set(tasks)
+    assert first["results"]["chartqa"]["sample_len"] == 3 and first["results"]["mmmu_val_art"]["sample_len"] == 2
+    texts = {task: [sample["resps"][0][0] for sample in first["samples"][task]] for task in tasks}
+    assert first["config"]["aad"]["processor"]
+
+    again = run(["mmmu_val_art"], stock / "answers", llava, batch_size=1)
+    assert [one["resps"][0][0] for one in again["samples"]["mmmu_val_art"]] == texts["mmmu_val_art"]
+    assert len([line for file in (stock / "answers").rglob("*.jsonl") for line in file.read_text().splitlines()]) == 7
+    assert list((stock / "trace").rglob("*.parquet"))
+
+
+def test_another_picture_is_another_request(stock: Path, llava) -> None:
+    from lm_eval.api.instance import Instance
+
+    from aad_plugin.harness.multimodal import AADMultimodalLM
+    from tests.vision.families import picture
+
+    lm = AADMultimodalLM(policy=llava[0], reference=llava[1], device="cpu", dtype="float32", batch_size=4,
+                         answers_dir=str(stock / "answers"))  # fmt: skip
+    options = {"until": [], "max_gen_toks": 6}
+    requests = [
+        Instance(
+            "generate_until", {}, ("<image> what?", options, {"visual": [picture(seed)]}), 0, metadata=("t", seed, 1)
+        )
+        for seed in (1, 2, 1)
+    ]
+    one, other, repeated = lm.generate_until(requests)
+    assert one == repeated
+    (file,) = (stock / "answers").rglob("*.jsonl")
+    assert len({json.loads(line)["key"] for line in file.read_text().splitlines()}) == 2
+    loaded = AADMultimodalLM(pretrained=lm.model, answers_dir="none", batch_size=2)
+    assert loaded.generate_until(requests[:2]) == [str(one), str(other)]
+    with pytest.raises(ConfigError, match="has 1 pictures and 2 places for one"):
+        lm.generate_until([Instance("generate_until", {}, ("<image><image>", options, {"visual": [picture(1)]}), 0)])
+    with pytest.raises(ConfigError, match="pictures are not cut"):
+        lm.generate_until([
+            Instance("generate_until", {}, ("<image>" + "long " * 400, options, {"visual": [picture(1)]}), 0)
+        ])  # fmt: skip
+
+
+def test_a_pair_that_reads_text_alone_is_refused(checkpoints_of_text: tuple[str, str]) -> None:
+    from aad_plugin.harness.multimodal import AADMultimodalLM
+
+    policy, reference = checkpoints_of_text
+    with pytest.raises(ConfigError, match="this one reads text alone: use --model aad"):
+        AADMultimodalLM(policy=policy, reference=reference, device="cpu")
