@@ -53,7 +53,7 @@ _BEST_OF = re.compile(r"best_of_(\d+)$")
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """Everything that decides which token follows, apart from the weights and the prompt.
+    """All settings that decide which token follows, given the weights and the prompt.
 
     Attributes:
         strategy: one of :data:`STRATEGIES`; ``best_of_<n>`` is short for ``best_of_n`` with that n.

@@ -22,7 +22,7 @@ class Comparison:
         prompt: the instruction, or chat messages ``[{"role", "content"}, ...]`` ending with the user's turn.
         candidate: the answer whose win rate is wanted, thinking included or not (it is removed). Where each side held a
             conversation of its own, the prompt is the user's turns alone and the answer one reply per turn.
-        baseline: the answer it is held against.
+        baseline: the answer that it is compared with.
     """
 
     id: str
@@ -123,7 +123,7 @@ class Verdict:
         criteria: for a rubric, p(candidate better) per order by criterion; None in the place of what no reply stated. They
             stand here also where the whole is unjudged because one of them is missing.
         challenged: p(candidate better) per order after the judge was told to be wrong, where it was.
-        language: of the prompt the judge was asked in, where languages were told apart ("fr, asked in en" for a fallback).
+        language: of the prompt that the judge was given, if languages are distinguished ("fr, asked in en" for a fallback).
         rulings: keys in ``store.jsonl`` of the rulings it was joined from, first round only; there stand the judge's words.
     """
 

@@ -69,18 +69,20 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
     Args:
         sides: where the weights are, for example :class:`aad_plugin.pair.checkpoints.Checkpoints`.
         vocab_size: number of shared token ids; later columns (padding of either head) are cut.
-        settings: decoding used where a call names none.
-        tokenizer: the policy's tokenizer, kept for convenience.
-        processor: of a pair that sees, what turns prompts with pictures into its inputs; it holds the tokenizer.
-        source: what the pair was loaded from; written by :meth:`save_pretrained`.
-        shortcuts: how ``generate`` may spare work without changing a token of AAD in float32: "none", "candidates" (the
-            reference's head at plausible tokens only), "lazy" (besides, of two checkpoints the reference reads nothing
-            until a step has more than one plausible token; of one base the sides share a forward), "packed" ("lazy", and
-            on a CPU a second, packed copy of 16-bit weights) or "auto": on a CPU "packed" if the copies fit into a quarter
-            of the free memory, else "lazy"; where operations cost more than what they read, on other devices and with
-            small heads, whole rows, and of two checkpoints a late reference for a single row. All but "none" read the
-            policy of a LoRA pair, where it decodes alone, by merged weights of its own if those fit likewise.
-        guides: what rewards tokens besides with strategy "guided", whose sides are among ``sides``.
+        settings: the decoding settings of calls that pass none.
+        tokenizer: the policy's tokenizer; decoding does not use it.
+        processor: for a pair that sees: turns prompts with pictures into model inputs; contains the tokenizer.
+        source: what the pair was loaded from; :meth:`save_pretrained` writes it.
+        shortcuts: which work ``generate`` may skip. None of them changes a token of AAD in float32.
+            "none": skip nothing.
+            "candidates": compute the reference's output layer for plausible tokens only.
+            "lazy": as "candidates". Of two checkpoints, the reference also waits until a step has more than one plausible
+            token. With one base, both sides run in one forward pass.
+            "packed": as "lazy", and on a CPU keep a second, packed copy of 16-bit weights.
+            "auto": on a CPU "packed" if the copies fit into a quarter of the free memory, else "lazy". On other devices,
+            and for small output layers, it computes whole rows, and only a single row of two checkpoints waits.
+            With all but "none", a LoRA policy that decodes alone uses merged weights if these fit into memory as well.
+        guides: further rewards of strategy "guided"; their models are among ``sides``.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -168,7 +170,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             use_cache: ignored without a cache; a pair never builds one by itself.
             logits_to_keep: positions to score, counted from the end; 0 for all.
             settings: decoding of this call; default: the running ``generate`` call's, else the pair's.
-            multimodal: what the prompts show besides their tokens; read with the prompt, left alone afterwards.
+            multimodal: pictures (or sound) of the prompts; read together with the prompt and not again in later steps.
             **kwargs: what hosts pass to every model, and tensors that a multimodal pair's models read (``pixel_values`` …);
                 other tensors are refused (but ``option_checks.UNUSED``).
         Returns:
@@ -342,9 +344,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft, expo or guided; what they read (:data:`TOKEN_SETTINGS`) likewise.
+            strategy: aad, greedy, reference, eft, expo or guided; further arguments are their settings (:data:`TOKEN_SETTINGS`).
                 ``sample`` and ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
-            recorder: is shown every step's rows and scores; also pass it among the ``stopping_criteria``.
+            recorder: receives every step's rows and scores; it must also be one of the ``stopping_criteria``.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
         """
@@ -532,7 +534,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 
 
 def load_pair(pair: str | None = None, **model_args: Any) -> AlignedPair:
-    """As :meth:`AlignedPair.from_pretrained`."""
+    """Load a pair; arguments, result and errors are those of :meth:`AlignedPair.from_pretrained`."""
     return AlignedPair.from_pretrained(pair, **model_args)
 
 

@@ -103,11 +103,11 @@ def league_of(
 ) -> League:
     """Estimate a league.
 
-    Scores are those of maximum likelihood (see `fit`), intervals percentiles over draws of whole questions, expanded for
-    few questions (Hesterberg 2015, The American Statistician 69, section 3.3). Where a group of systems never loses to the
-    others no score has a maximum; half a verdict for the others, spread over the pairs that met, then bounds it, in the
-    data as in every draw, and the interval is open on that side; on the other it ends where the chance of losing nothing
-    falls to 2.5 %.
+    Scores are estimated by maximum likelihood (see `fit`). Intervals are percentiles over draws of whole questions,
+    expanded for few questions (Hesterberg 2015, The American Statistician 69, section 3.3). If a group of systems never
+    loses to the others, the likelihood has no maximum. Then half a win is added for the others, spread over the pairs that
+    met, in the data and in every draw. The interval has no upper end in this case; its lower end is the score at which the
+    chance of losing nothing is 2.5 %.
 
     Args:
         battles: any number; unjudged ones are counted and left out.

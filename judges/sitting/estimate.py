@@ -16,12 +16,13 @@ from aad_plugin.judges.statistics.intervals import smallest_detectable_differenc
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A run's size. Tokens are estimated from bytes, within about a quarter for English; cost is None without a price.
+    """How large a judging run is. Tokens are estimated from bytes; for English the error is about a quarter.
 
-    `requests` counts what the store does not hold yet, both orders and rounds included; `most_cost` is what `max_cost`
-    reckons with: twice the prompt tokens and replies up to their token limit, as of a judge that thinks, in the dearest
-    form of reply while the judge has not been asked which it knows (`form_known`). `detectable` is the smallest distance
-    of a win rate from one half that `num_items` prompts show (5 % level, power 80 %, hard verdicts).
+    `requests` is the number of requests whose replies are not in the store yet, with both orders and all rounds. Costs are
+    None without a price. `most_cost` is the upper bound that `max_cost` is compared with. It assumes twice the prompt
+    tokens and replies as long as the token limit, as from a judge that thinks. If the judge has not been asked yet which
+    form of reply it knows (`form_known`), it assumes the most expensive one. `detectable` is the smallest distance of a
+    win rate from one half that `num_items` prompts can show (5 % level, power 80 %, hard verdicts).
     """
 
     judge: str

@@ -40,7 +40,7 @@ class Size(NamedTuple):
 
 
 class Judge(Protocol):
-    """What a judge of any kind offers.
+    """The interface of a judge of any kind.
 
     A kind that derives from this class has the defaults below; :func:`completed` gives them to any other object.
 
@@ -49,9 +49,9 @@ class Judge(Protocol):
         both_orders: whether each comparison is asked twice with the answers swapped.
         fingerprint: hash of everything that shapes a verdict except the texts; read after `prepare`.
         template_hash: hash of the prompt template; "" without one. price: None where none is known.
-        transports: those it can be asked by.
-        in_process: whether it runs here and bills nothing, so that any cost limit holds.
-        limits: between which its two orders must agree.
+        transports: the ways in which it can be asked: live, batch, file.
+        in_process: whether it runs in this process and costs nothing; then no cost limit applies.
+        limits: how far its two orders may disagree.
         sides: the words by which its replies prefer the first answer, and the second.
         choices: a pointwise judge's labels; empty where it grades, or where they are not known.
         grades: whether a pointwise judge gives numbers.

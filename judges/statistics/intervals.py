@@ -48,7 +48,7 @@ def mean_with_interval(
     Args:
         values: (N,) in [0, 1], no NaN.
         clusters: (N,) what belongs together, e.g. the prompt; None takes values one by one.
-        resamples, seed: unused since nothing is drawn; accepted so that calls for the bootstrap of before go on working.
+        resamples, seed: not used, because nothing is drawn; accepted so that calls written for a bootstrap still work.
     Returns:
         the mean of all values; standard error by linearisation over clusters (the usual one without clusters).
     Raises:
@@ -164,10 +164,10 @@ def paired_difference(
 ) -> Difference:
     """Mean difference with an interval, and sign-flip tests against a drop and a rise.
 
-    The tests (see `sign_flips`) are exact where old and new differ by chance alone, however few prompts changed. The
-    interval is that of `mean_with_interval` on the range from -limit to limit; without a limit, the largest distance seen
-    and 4 / n more of it take its place. It ends at 0 at the latest just where a test rejects at 2.5 %, and reaches 0
-    elsewhere, so that the two never contradict each other.
+    The tests (see `sign_flips`) are exact if old and new differ by chance alone, even if few prompts changed. The interval
+    is that of `mean_with_interval` on the range from -limit to limit. Without a limit, the range is the largest distance
+    seen, widened by 4 / n of it. Interval and tests never contradict each other: the interval is cut at 0 if a test rejects
+    at 2.5 %, and is extended to 0 if no test does.
 
     Args:
         differences: (N,) new minus old of each document, no NaN. clusters: (N,) what belongs together, e.g. the prompt.
