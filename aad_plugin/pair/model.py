@@ -344,9 +344,10 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft, expo or guided; further arguments are their settings (:data:`TOKEN_SETTINGS`).
-                ``sample`` and ``best_of_n`` draw with noise keyed by prompt: use :func:`aad_plugin.answer`.
+            strategy: aad, greedy, reference, eft, expo or guided. ``sample`` and ``best_of_n`` draw with noise keyed by
+                prompt: use :func:`aad_plugin.answer` for them.
             recorder: receives every step's rows and scores; it must also be one of the ``stopping_criteria``.
+            **kwargs: the strategy's settings (:data:`TOKEN_SETTINGS`), and what ``GenerationMixin.generate`` takes.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
         """
