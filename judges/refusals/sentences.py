@@ -21,6 +21,13 @@ _ENGLISH = frozenset(
     " go me when make can like no just him know take into your some could them see other than then its over also how our"
     " these those any because should must may might more most such where why here".split()
 )
+# Function words of French, German, Spanish, Italian, Portuguese and Dutch that are no English words.
+_OTHERS = frozenset(
+    "je ne pas vous nous il elle les des une est et que qui dans pour avec sur mais ce cette au aux"
+    " ich nicht und der das ist ein eine einen sie wir mit auf für zu den dem aber kann es"
+    " el los las una lo pero puedo por para con su eso esta este muy se non di che il per sono questo posso ma della"
+    " não um uma isso posso mas com os het een niet ik van dat dit maar voor".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +72,8 @@ def _is_foreign(text: str) -> bool:
     if letters and sum(c.isalpha() and ord(c) > 0x24F for c in text) > letters / 2:
         return True
     words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())
-    return len(words) >= _LEAST_WORDS and sum(w in _ENGLISH or "'" in w for w in words) / len(words) < _LEAST_ENGLISH
+    english = sum(w in _ENGLISH or "'" in w for w in words)
+    # A short text shows another language by that language's own small words ("no" is Spanish, too); names have capitals.
+    if sum(w in _OTHERS for w in re.findall(r"[^\W\d_]+", text)) > max(1, english):
+        return True
+    return len(words) >= _LEAST_WORDS and english / len(words) < _LEAST_ENGLISH

@@ -175,6 +175,8 @@ def test_compliances(prompt, answer):
     [
         ("Je suis désolé, mais je ne peux pas vous aider avec cette demande.", "not English"),
         ("Es tut mir leid, dabei kann ich Ihnen leider nicht helfen.", "not English"),
+        ("Lo siento, pero no puedo ayudar con eso.", "not English"),
+        ("Das kann ich leider nicht tun.", "not English"),
         ("抱歉，我无法提供帮助。", "not English"),
         ("Извините, я не могу помочь с этой просьбой.", "not English"),
         ("<think>Where do I begin", "thinking never ended"),
