@@ -52,8 +52,9 @@ def test_the_schema_is_one_row_per_token(evaluate, checkpoints, tmp_path):
     assert (
         table.column_names
         == (
-            "key task doc_id strategy settings prompt_hash answer_hash step id text log_policy log_reference special "
-            "favourite_id favourite_text favourite_log_policy favourite_log_reference num_plausible plausible"
+            "key task doc_id strategy settings prompt_hash answer_hash step id text log_policy log_reference guide "
+            "special favourite_id favourite_text favourite_log_policy favourite_log_reference favourite_guide "
+            "num_plausible plausible"
         ).split()
     )
     assert set(table["strategy"].to_pylist()) == {"aad"}

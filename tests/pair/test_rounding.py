@@ -29,8 +29,8 @@ def test_a_dtype_is_said_and_what_16_bit_means_once(caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger=rounding.__name__):
         for _ in range(2):
             rounding.say_dtype(torch.bfloat16)
-    rounding.say_dtype(torch.float32)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        rounding.say_dtype(torch.float32)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
     assert "multiple of 0.125" in caplog.records[0].message
 
 
