@@ -244,7 +244,7 @@ def test_trl_understands_its_commands():
 @pytest.mark.engine
 @pytest.mark.grid
 def test_vllm_understands_its_commands():
-    from vllm.entrypoints.openai.run_batch import make_arg_parser as of_batch
+    from vllm.entrypoints.launchers.run_batch import make_arg_parser as of_batch
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     try:
