@@ -19,9 +19,9 @@ from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.sources.parts import PairSource
-from aad_plugin.sources.peft_warnings import without_peft_warnings
 
 # Numbers compared of each weight before and after adapters are loaded.
 _SAMPLED = 4096
@@ -46,8 +46,6 @@ def attach_adapters(
     Raises:
         ConfigError: an adapter does not fit, tensors of it found no layer, or loading rewrote the base's weights.
     """
-    from peft import PeftModel
-
     adapters = {"policy": source.adapter}
     if source.reference_adapter:
         adapters["reference"] = source.reference_adapter
@@ -60,8 +58,7 @@ def attach_adapters(
     before = _sampled_weights(base, vocab_size)
     options = {"revision": revision} if revision and not Path(source.adapter or "").is_dir() else {}
     try:
-        with without_peft_warnings():
-            model = PeftModel.from_pretrained(base, str(source.adapter), adapter_name="policy", **options)
+        model = attached(base, str(source.adapter), adapter_name="policy", **options)
         # PEFT only warns of tensors that find no layer, and says which only when an adapter is loaded by itself.
         for name, path in adapters.items():
             own = options if name == "policy" else {}

@@ -18,10 +18,10 @@ from aad_plugin.pair.guides import Guides, TokenGuide
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.reward_guide import RewardReader
 from aad_plugin.pair.sides import Sides
+from aad_plugin.sources.attached import attached
 from aad_plugin.sources.guides import Guide, GuideModel
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
 from aad_plugin.sources.parts import PairSource
-from aad_plugin.sources.peft_warnings import without_peft_warnings
 from aad_plugin.sources.vocabulary import shared_vocab_size
 
 
@@ -180,13 +180,10 @@ def _load(
 
 
 def _merged(base: PreTrainedModel, path: str, pickles: bool) -> PreTrainedModel:
-    from peft import PeftModel
-
     if not pickles:
         refuse_pickled_adapter(Path(path).expanduser())
-    with without_peft_warnings():
-        model = PeftModel.from_pretrained(base, path)
-        result = model.load_adapter(path, adapter_name="default")
+    model = attached(base, path)
+    result = model.load_adapter(path, adapter_name="default")
     if result.unexpected_keys:
         raise ConfigError(
             f"{len(result.unexpected_keys)} tensors of adapter {path!r} found no layer of its base (first "

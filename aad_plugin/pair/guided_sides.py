@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -125,27 +126,27 @@ class WithGuides(Sides):
 
     def models(self) -> dict[Role, PreTrainedModel]:
         """The language models whose weights are held, by role."""
-        return {**self.inner.models(), **{role: self.get_submodule(f"{role}_model") for role in self._guests}}  # type: ignore[dict-item]
+        return {**self.inner.models(), **{role: self._guest(role) for role in self._guests}}
 
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
         """Inside the block the yielded model, read by itself, is this side."""
         if role in self._guests:
-            return contextlib.nullcontext(self.models()[role])
+            return contextlib.nullcontext(self._guest(role))
         return self.inner.role(role)
 
     def apart(self) -> Sides:
         inner = self.inner.apart()
         if inner is self.inner:
             return self
-        return WithGuides(inner, {role: self.models()[role] for role in self._guests}, list(self._readers.values()))
+        return WithGuides(inner, {role: self._guest(role) for role in self._guests}, list(self._readers.values()))
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding; one of reward models grows whatever the others do."""
-        own = [role for role in roles if role not in self._guests and role not in self._readers]
+        own = self._own(roles)
         cache = self.inner.new_cache(own, build)
         if len(own) == len(roles):
             return cache
-        others: list[Cache | None] = [build(self.models()[role]) for role in roles if role in self._guests]
+        others: list[Cache | None] = [build(self._guest(role)) for role in roles if role in self._guests]
         others += [reader.new_cache() for role, reader in self._readers.items() if role in roles]
         known = [one for one in (cache, *others) if one is not None]
         return GuidedCache(*known, sides=len(roles)) if len(known) == 1 + len(others) else None
@@ -159,13 +160,13 @@ class WithGuides(Sides):
         **inputs: Input,
     ) -> list[Tensor]:
         caches: list[Cache | None] = list(cache.caches) if isinstance(cache, GuidedCache) else [cache]
-        own = [role for role in roles if role not in self._guests and role not in self._readers]
+        own = self._own(roles)
         found = dict(
             zip(own, self.inner.logits(own, input_ids, caches[0], logits_to_keep, **inputs) if own else [], strict=True)
         )
         guests = [role for role in roles if role in self._guests]
         for number, role in enumerate(guests):
-            model = self.models()[role]
+            model = self._guest(role)
             held = caches[1 + number] if len(caches) > 1 else None
             given: dict[str, Input] = {
                 name: value.to(model.device) for name, value in inputs.items() if value is not None
@@ -176,3 +177,10 @@ class WithGuides(Sides):
             self._heads[role].compare(row)
             found[role] = row.to(input_ids.device)
         return [found[role] for role in roles]
+
+    def _guest(self, role: Role) -> PreTrainedModel:
+        return cast(PreTrainedModel, self.get_submodule(f"{role}_model"))
+
+    def _own(self, roles: Sequence[Role]) -> list[Role]:
+        """Those of the roles that the pair's own sides read."""
+        return [role for role in roles if role not in self._guests and role not in self._readers]

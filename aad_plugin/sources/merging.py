@@ -14,9 +14,9 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.cache import cache_dir
 from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.files.whole import making_folder
+from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
 from aad_plugin.sources.parts import PairSource
-from aad_plugin.sources.peft_warnings import without_peft_warnings
 from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,6 @@ def _logits(model: Any, ids: Any) -> Any:
 
 def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     import torch
-    from peft import PeftModel
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -175,8 +174,7 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
         untie(model)
         ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
         alone = _logits(model, ids)
-        with without_peft_warnings():
-            adapted = PeftModel.from_pretrained(model, adapter).eval()
+        adapted = attached(model, adapter).eval()
         wanted = _logits(adapted, ids)
         if torch.equal(alone, wanted):
             raise ValueError("it changes nothing: its tensors match no layer of this base")

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DistillationConfig, DistillationTrainer, ModelConfig, TrlParser, get_peft_config
 
 from aad_plugin.pair.model import AlignedPair, load_pair
+from aad_plugin.sources.attached import attached
 from aad_plugin.training.teachers import WideTeacher, aad_log_probs, divergence, teacher_scores
 
 
@@ -78,9 +79,7 @@ def _student(job: dict[str, Any]) -> Any:
     dtype = job["dtype"] if job["dtype"] == "auto" else getattr(torch, job["dtype"])
     model = AutoModelForCausalLM.from_pretrained(job["student"], dtype=dtype)
     if job["adapter"]:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, job["adapter"], is_trainable=True)
+        model = attached(model, job["adapter"], is_trainable=True)
     return model
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, first_line
-from aad_plugin.files.run_folder import read_account, refuse_other_run
+from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import making_folder, write_text
 from aad_plugin.harness.asking import identity
 from aad_plugin.sources.arguments import take_source
@@ -30,9 +30,9 @@ from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Scorer, evaluate, greedy_answers, load_scorer
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned
+from aad_plugin.training.owning import free, owned, take_up, write_rows
 from aad_plugin.training.recipes import read_recipe
-from aad_plugin.training.trl_command import check_options, check_trl, end_orphans, log_history, run_trainer
+from aad_plugin.training.trl_command import check_trl, log_history, run_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -151,13 +151,7 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
     source = take_source(options)
     with owned(folder, "distill"):
         asked = plan.asked(model_args)
-        there = read_account(folder / "asked.json")
-        if there and (folder / "training").is_dir():
-            refuse_other_run(folder, there, asked, dict.fromkeys(asked, "another distillation"))
-        write_text(folder / "asked.json", json.dumps(asked, indent=2, default=str) + "\n")
-        end_orphans(folder)
-        words = ["--config", str(plan.training), "--output_dir", str(folder), *plan.trl_arguments]
-        check_options("distillation", words)
+        take_up(folder, asked, "another distillation", "distillation", plan.training, plan.trl_arguments)
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         start = _start(source, plan)
         scorers = (load_scorer(plan.picker, model_args), load_scorer(plan.oracle, model_args))
@@ -186,8 +180,7 @@ def _start(source: PairSource, plan: Plan) -> _Start:
 def _train(folder: Path, plan: Plan, source: PairSource, start: _Start, model_args: dict[str, Any]) -> None:
     if read_account(folder / "trained.json"):
         return
-    rows = "".join(json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in plan.prompts.prompts)
-    write_text(folder / "prompts.jsonl", rows)
+    write_rows(folder / "prompts.jsonl", plan.prompts.prompts)
     recipe = read_recipe(plan.training)
     job = {
         "pair": model_args, "teacher": plan.teacher, "scale": plan.scale, "alpha": plan.alpha,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.files.run_folder import read_account, refuse_other_run
+from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness.asking import identity
 from aad_plugin.sources.arguments import take_source
@@ -31,13 +31,11 @@ from aad_plugin.training.evaluation import Evaluation, evaluate, load_scorer
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned
+from aad_plugin.training.owning import free, owned, take_up, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds import start_checkpoint
 from aad_plugin.training.trl_command import (
-    check_options,
     check_trl,
-    end_orphans,
     last_checkpoint,
     log_history,
     run_trainer,
@@ -141,13 +139,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
     source = take_source(options)
     with owned(folder, "rl"):
         asked = plan.asked(model_args)
-        there = read_account(folder / "asked.json")
-        if there and (folder / "training").is_dir():
-            refuse_other_run(folder, there, asked, dict.fromkeys(asked, "another training"))
-        write_text(folder / "asked.json", json.dumps(asked, indent=2, default=str) + "\n")
-        end_orphans(folder)
-        words = ["--config", str(plan.training), "--output_dir", str(folder), *plan.trl_arguments]
-        check_options(plan.recipe.partition("-")[0], words)
+        take_up(folder, asked, "another training", plan.recipe.partition("-")[0], plan.training, plan.trl_arguments)
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         scorers = (load_scorer("implicit", model_args), load_scorer(plan.oracle, model_args))
         start = start_checkpoint(folder, source)
@@ -177,9 +169,7 @@ def _train(folder: Path, plan: Plan, start: str, model_args: dict[str, Any]) -> 
     if read_account(finished):
         return
     prompts = folder / "prompts" / "train.jsonl"
-    prompts.parent.mkdir(exist_ok=True)
-    rows = (json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in plan.prompts.prompts)
-    write_text(prompts, "".join(rows))
+    write_rows(prompts, plan.prompts.prompts)
     where: dict[str, Any] = {"output": folder / "training", "log": folder / "training.log", "mark": folder}
     words = ["--config", str(plan.training), *plan.trl_arguments]
     logger.info("training on %d prompts; the bar tells how long it will take", len(plan.prompts))

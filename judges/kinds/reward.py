@@ -28,8 +28,8 @@ from aad_plugin.judges.kinds.local_models import (
 )
 from aad_plugin.judges.kinds.spelling import Piece, Speller
 from aad_plugin.judges.sitting.sitting import Sitting
+from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter
-from aad_plugin.sources.peft_warnings import without_peft_warnings
 from aad_plugin.texts.messages import Messages, Reply, conversation, digest
 
 _QUESTIONS_AT_ONCE = 32
@@ -72,10 +72,7 @@ class RewardModel:
                     base, dtype=dtype, **options, **({"num_labels": 1} if adapter else {})
                 )
             if adapter:
-                from peft import PeftModel
-
-                with without_peft_warnings():
-                    model = PeftModel.from_pretrained(model, adapter)
+                model = attached(model, adapter)
             tokenizer = AutoTokenizer.from_pretrained(_tokenizer_home(base, adapter))
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load the reward model {spec!r}: {error}") from error
