@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from aad_plugin import AlignedPair, answer
 from aad_plugin.judges.kinds.reward import RewardModel
@@ -35,8 +36,7 @@ def main(num: int = 160, tokens: int = 64, batch: int = 16) -> None:
     file = Path(__file__).parents[1] / "tasks" / "demo" / "dialogue" / "prompts.jsonl"
     prompts = [json.loads(line)["prompt"] for line in file.read_text("utf-8").splitlines()][:num]
     pairs = {name: load_pair("demo", **options) for name, options in ROWS.items()}
-    exact = pairs["float32"]
-    changed = {name: choices_changed(exact, other, prompts, tokens, batch) for name, other in pairs.items()}
+    changed = choices_changed(pairs, prompts, tokens, batch)
     answers, seconds = {}, {}
     for name, one in pairs.items():
         start = time.perf_counter()
@@ -56,21 +56,21 @@ def main(num: int = 160, tokens: int = 64, batch: int = 16) -> None:
         )
 
 
-def choices_changed(exact: AlignedPair, other: AlignedPair, prompts: list[str], tokens: int, batch: int) -> float:
-    """Share of steps along float32's AAD answers at which another pair chooses otherwise."""
-    if other is exact:
-        return 0.0
+def choices_changed(pairs: dict[str, AlignedPair], prompts: list[str], tokens: int, batch: int) -> dict[str, float]:
+    """Share of steps along float32's AAD answers at which each pair chooses otherwise than float32."""
+    exact = pairs["float32"]
     settings = exact.settings.override(strategy="aad")
-    differ = steps = 0
-    for start in range(0, len(prompts), batch):
+    differ, steps = dict.fromkeys(pairs, 0), 0
+    for start in tqdm(range(0, len(prompts), batch), desc="choices along float32's answers"):
         ids, mask = encode_prompts(exact, prompts[start : start + batch])
         options = {"attention_mask": mask, "max_new_tokens": tokens, "eos_token_id": None, "pad_token_id": 0}
         text = exact.generate(ids, **options)
         whole = torch.cat([mask, torch.ones_like(text[:, ids.shape[1] :])], dim=1)
-        own, others = (one.choices(text, whole, ids.shape[1], settings) for one in (exact, other))
-        differ += int((own != others).sum())
-        steps += own.numel()
-    return differ / steps
+        chosen = {name: one.choices(text, whole, ids.shape[1], settings) for name, one in pairs.items()}
+        steps += chosen["float32"].numel()
+        for name in pairs:
+            differ[name] += int((chosen[name] != chosen["float32"]).sum())
+    return {name: number / steps for name, number in differ.items()}
 
 
 if __name__ == "__main__":
