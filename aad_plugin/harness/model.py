@@ -29,6 +29,7 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
+from aad_plugin.pair.step import Step
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.known_options import safetensors_only
@@ -222,7 +223,7 @@ class AADLM(PairAnswers, HFLM):
         probed = self.model.guides.roles if self.settings.strategy == "guided" else ("policy", "reference")
         roles: tuple[Role, ...] = probed if self._probing else (self._scorer,)
         with torch.no_grad(), self._autocast():
-            return self.model.sides.logits(roles, inps, None, 0)[0]
+            return self.model.sides.logits(roles, Step(inps))[0]
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         """Score continuations by the chosen model; the implicit reward is the policy's score minus the reference's.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,13 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from aad_plugin.decoding import (
-    Candidates,
-    aad_scores,
-    aad_scores_of_candidates,
-    eft_scores,
-    list_candidates,
-    plausible_set,
-    require_finite,
-)
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import Draft
-from aad_plugin.pair.guides import Guides, Unread
+from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.host_hooks import HostHooks
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.multimodal import (
@@ -49,18 +39,18 @@ from aad_plugin.pair.multimodal import (
 )
 from aad_plugin.pair.option_checks import refuse_ignored
 from aad_plugin.pair.proof import Proof, prove, prove_use
-from aad_plugin.pair.reading import EXPO, Plausible, Role, Sparing
+from aad_plugin.pair.reading import EXPO, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
+from aad_plugin.pair.scoring import WHOLE, Scorer
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.step import Step
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
 
 logger = logging.getLogger(__name__)
-
-_NOTHING = Sparing(candidates=False, lazy=False)
 
 
 class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
@@ -186,101 +176,22 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
-        roles = self._roles(settings)
         self._check_cache(cache, self._cache_roles(settings))
-        if roles == (EXPO,):
+        if settings.roles == (EXPO,):
             self.sides.extrapolate(settings.expo_scale)
         if call is not None:
             call.check(cache)
-        inputs: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
-        if multimodal is not None and is_prompt(cache):
-            inputs["multimodal"] = multimodal
-        sparing = (
-            self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
-        )
-        if call is not None and sparing.candidates:
-            scores = self._candidate_scores(
-                call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
-            )
-            return cache_names.output(scores, cache)
-        if call is not None and sparing.lazy and self.sides.can_wait and call.may_close():
-            is_open = partial(self._is_open, call, settings.alpha)
-            rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
-        else:
-            rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
-        rows = [row[..., : self.vocab_size] for row in rows]
-        traced = {}
-        if settings.strategy == "guided":
-            unread = Unread(input_ids, attention_mask, position_ids, cache)
-            traces = call is not None and call.recorder is not None
-            scores, said = self.guides.score(settings, dict(zip(roles, rows, strict=True)), unread, traces)
-            traced = {} if said is None else {"guide": said}
-            self.sides.passes.update({reader.role: len(input_ids) for reader in self.guides.readers})
-        else:
-            # Where no row has a choice the reference decides nothing, and any logits will do for it.
-            scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
-        if call is not None:
-            seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
-            call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
-            if call.recorder is not None:
-                call.recorder.show({**dict(zip(roles, rows, strict=False)), **traced}, scores, settings.strategy)
-        return cache_names.output(scores, cache)
+        shown = multimodal if multimodal is not None and is_prompt(cache) else None
+        step = Step(input_ids, cache, logits_to_keep, attention_mask, position_ids, shown)
+        spares = call is not None and call.spares(settings) and logits_to_keep > 0
+        scorer = Scorer(self.sides, self.guides, self.vocab_size, settings, call)
+        return cache_names.output(scorer.score(step, self.sparing(len(input_ids)) if spares else WHOLE), cache)
 
     def sparing(self, rows: int) -> Sparing:
         """Return what a step of AAD for ``rows`` rows leaves out."""
         if self.shortcuts == "auto":
             return self.sides.auto(rows)
         return Sparing(candidates=self.shortcuts != "none", lazy=self.shortcuts not in ("none", "candidates"))
-
-    def _is_open(self, call: Call, alpha: float, policy_logits: Tensor) -> bool:
-        """Whether any of (B, K, V) rows has more than one plausible token; waits for the device."""
-        rows = policy_logits[..., : self.vocab_size]
-        found = int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
-        call.note_open(found)
-        return found
-
-    def _candidate_scores(
-        self,
-        call: Call,
-        alpha: float,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        inputs: dict[str, Any],
-        lazy: bool,
-    ) -> Tensor:
-        """Return (B, K, V) scores, equal to the whole rows' up to a constant per row, from the plausible tokens alone."""
-
-        def find(logits: Tensor) -> Candidates:
-            require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
-            return list_candidates(logits[:, : self.vocab_size], alpha)
-
-        found = self.sides.plausible(find, input_ids, cache, keep, lazy, call.recorder is not None, **inputs)
-        if found.reference_values is not None:
-            require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
-        scores = aad_scores_of_candidates(
-            found.policy_logits[:, : self.vocab_size],
-            found.candidates,
-            alpha,
-            found.policy_values,
-            found.reference_values,
-        )
-        scores = scores.view(len(input_ids), -1, self.vocab_size)
-        if call.recorder is not None:
-            favourites = found.policy_logits[:, : self.vocab_size].argmax(-1).view(len(input_ids), -1)
-            call.recorder.show(self._whole_rows(found, len(input_ids)), scores, "aad", favourites)
-        return scores
-
-    def _whole_rows(self, found: Plausible, batch: int) -> dict[str, Tensor]:
-        """Return role -> (B, K, V) float32 logits as the choice saw them; without the reference where it was not asked."""
-        place = found.candidates.rows, found.candidates.tokens
-        rows = {"policy": found.policy_logits[:, : self.vocab_size].float()}
-        if found.policy_values is not None and found.reference_values is not None:
-            assert found.reference_logits is not None
-            rows["policy"] = rows["policy"].index_put(place, found.policy_values)
-            reference = found.reference_logits[:, : self.vocab_size].float()
-            rows["reference"] = reference.index_put(place, found.reference_values)
-        return {role: row.view(batch, -1, self.vocab_size) for role, row in rows.items()}
 
     @torch.no_grad()
     def answer_logprobs(
@@ -302,9 +213,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """
         places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
-        rows = self.sides.logits(
-            roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=places, multimodal=multimodal
-        )
+        rows = self.sides.logits(roles, Step(input_ids, None, keep, attention_mask, places, multimodal))
         targets = input_ids[:, prompt_length:, None]
         return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
 
@@ -441,10 +350,6 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         finally:
             self._calls.pop()
 
-    def _roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
-        """The sides whose logits a step of these settings reads, the policy's first."""
-        return self.guides.roles if settings.strategy == "guided" else settings.roles
-
     def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
         """Those that keep a cache: reward models besides."""
         return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
@@ -539,14 +444,6 @@ def load_pair(pair: str | None = None, **model_args: Any) -> AlignedPair:
     return AlignedPair.from_pretrained(pair, **model_args)
 
 
-def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
-    if settings.strategy == "aad":
-        return aad_scores(rows[0], rows[1], settings.alpha)
-    if settings.strategy == "eft":
-        return eft_scores(rows[0], rows[1], settings.eft_scale)
-    return rows[0]
-
-
 def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     logits = logits.float()
-    return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)
+    return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)  # (B, T, 1) -> (B, T)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,6 @@ from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
-    Input,
     Mix,
     Plausible,
     Role,
@@ -33,6 +33,7 @@ from aad_plugin.pair.reading import (
 from aad_plugin.pair.same_weights import equal_adapters
 from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.pair.step import Step
 
 
 class OneBase(Sides):
@@ -117,34 +118,18 @@ class OneBase(Sides):
         cache = build(self.policy)
         return PairCache(cache, sides=len(roles)) if cache is not None and len(roles) > 1 else cache
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         with self._head.exact() if len(roles) > 1 else contextlib.nullcontext():
-            rows = self._read(roles, input_ids, cache, logits_to_keep, inputs)
-            return list(rows.split(len(input_ids)))  # (S · B, K, V) -> S of (B, K, V)
+            rows = self._read(roles, step)
+            return list(rows.split(len(step.input_ids)))  # (S · B, K, V) -> S of (B, K, V)
 
-    def plausible(
-        self,
-        find: FindCandidates,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        lazy: bool,
-        whole: bool = False,
-        **inputs: Input,
-    ) -> Plausible:
+    def plausible(self, find: FindCandidates, step: Step, lazy: bool, whole: bool = False) -> Plausible:
         """As in :class:`Sides`, except that both sides come out of one forward and nothing is put off."""
-        batch = len(input_ids)
+        batch = len(step.input_ids)
         projected = batch if self._head.gives_columns and not whole else 2 * batch
         with self._head.project(projected):
-            logits = self._read(("policy", "reference"), input_ids, cache, keep, inputs)  # (B or 2B, K, V)
-        hidden = self._head.take(keep)  # (2B, K, H)
+            logits = self._read(("policy", "reference"), step)  # (B or 2B, K, V)
+        hidden = self._head.take(step.keep)  # (2B, K, H)
         policy_logits = logits[:batch].flatten(0, 1)  # (B, K, V) -> (B · K, V)
         candidates = find(policy_logits)
         policy_values = self._head.values(hidden[:batch], policy_logits, candidates)
@@ -152,23 +137,17 @@ class OneBase(Sides):
         reference_values = self._head.values(hidden[batch:], reference_logits, candidates)
         return Plausible(policy_logits, candidates, policy_values, reference_values, reference_logits)
 
-    def _read(
-        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Input]
-    ) -> Tensor:
+    def _read(self, roles: Sequence[Role], step: Step) -> Tensor:
         """Return (B, K, V) logits of one side, or of S sides one after the other as (S · B, K, V)."""
-        given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None}
-        batch = len(input_ids)
+        sides, batch = len(roles), len(step.input_ids)
         self.passes.update(dict.fromkeys(roles, batch))
-        if len(roles) > 1:  # (B, …) -> (S · B, …), the policy's rows first
-            cache = cache.caches[0] if isinstance(cache, PairCache) else cache
-            if given.get("multimodal") is not None:  # pictures are read once, so the rows multiply behind them
-                given["sides"] = len(roles)
-            else:
-                input_ids = _repeated(input_ids, len(roles))
-                given = {name: _repeated(value, len(roles)) for name, value in given.items()}
+        if sides > 1:
+            step = step.alone(0)
+            if step.multimodal is None:  # else pictures are read once, and the rows multiply behind them
+                step = _repeated(step, sides)
         # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
         with self._routed(tuple(roles), batch):
-            logits = read_model(self.policy, input_ids, cache, keep, **given)
+            logits = read_model(self.policy, step, sides)
         self._head.compare(logits)
         return logits
 
@@ -209,7 +188,18 @@ class OneBase(Sides):
                 raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")
 
 
-def _repeated(rows: Tensor, times: int) -> Tensor:
+def _repeated(step: Step, sides: int) -> Step:
+    """Return the step whose rows are a step's again and again: (B, …) -> (S · B, …), the policy's rows first."""
+    mask, places = step.attention_mask, step.position_ids
+    return replace(
+        step,
+        input_ids=_rows_again(step.input_ids, sides),
+        attention_mask=None if mask is None else _rows_again(mask, sides),
+        position_ids=None if places is None else _rows_again(places, sides),
+    )
+
+
+def _rows_again(rows: Tensor, times: int) -> Tensor:
     """Return (times · B, T), or of (A, B, T) positions (A, times · B, T): the rows again and again; one costs no copy."""
     shape = [1] * rows.ndim
     shape[batch_axis(rows)] = times

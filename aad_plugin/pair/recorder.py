@@ -17,8 +17,10 @@ from transformers import DynamicCache, StoppingCriteria
 from aad_plugin.decoding import IMPLAUSIBLE, plausible_set
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
-from aad_plugin.pair.reading import ReadPair, Role
+from aad_plugin.pair.reading import Role
 from aad_plugin.pair.rounding import coarsest_dtype, rounding_step
+from aad_plugin.pair.sides import ReadPair
+from aad_plugin.pair.step import Step
 
 _ROLES: tuple[Role, ...] = ("policy", "reference")
 # Logits held at once while an answer is read again: 256 MiB in float32.
@@ -220,15 +222,9 @@ def _rows(
     for first in range(0, start + length - 1, size):
         last = min(first + size, start + length - 1)
         keep = max(1, last - max(first, start - 1))  # the head is spared the prompt
-        logits = pair.sides.logits(
-            roles,
-            tokens[:, first:last],
-            cache,
-            keep,
-            attention_mask=mask[:, :last],
-            position_ids=positions[..., first:last],
-            multimodal=multimodal if first == 0 else None,
-        )
+        shown = multimodal if first == 0 else None
+        step = Step(tokens[:, first:last], cache, keep, mask[:, :last], positions[..., first:last], shown)
+        logits = pair.sides.logits(roles, step)
         for position in range(max(first, start - 1), last):
             at = position - (last - keep)
             yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}

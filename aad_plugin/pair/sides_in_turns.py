@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import EXPO, BuildCache, Input, Mix, Role, mixed, read_model, side_by_side, switched
+from aad_plugin.pair.reading import EXPO, BuildCache, Mix, Role, mixed, read_model, side_by_side, switched
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.step import Step
 
 
 class OneBaseInTurns(Sides):
@@ -61,20 +61,11 @@ class OneBaseInTurns(Sides):
         """Return a cache for the roles of one decoding, or None where the host wants none."""
         return side_by_side([build(self.policy) for _ in roles])
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         """Return per role (B, K, V) logits."""
-        caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
-        given = {name: value for name, value in inputs.items() if value is not None}
         rows = []
-        for role, own_cache in zip(roles, caches, strict=True):
-            self.passes[role] += len(input_ids)
+        for number, role in enumerate(roles):
+            self.passes[role] += len(step.input_ids)
             with self.role(role) as model:
-                rows.append(read_model(model, input_ids, own_cache, logits_to_keep, **given))
+                rows.append(read_model(model, step.alone(number)))
         return rows
