@@ -105,7 +105,7 @@ class Guides:
         said = torch.zeros_like(policy, dtype=wide) if traced else None
         plausible: Tensor | None = None
         candidates: tuple[Tensor, Tensor] | None = None
-        for guide, scale in zip(self.members, self._scales(settings), strict=True):
+        for guide, scale in zip(self.members, settings.guide_scales(len(self.members)), strict=True):
             if isinstance(guide, TokenGuide):
                 measured = None if guide.reference is None else rows[guide.reference]
                 own = weighted_reward(rows[guide.role], measured, scale)
@@ -133,7 +133,3 @@ class Guides:
             caches = unread.cache.caches  # type: ignore[attr-defined]
             cache = caches[-len(self.readers) :][self.readers.index(reader)]
         return reader.rewards(unread.input_ids, tokens, cache, unread.attention_mask, unread.position_ids)
-
-    def _scales(self, settings: DecodingSettings) -> tuple[float, ...]:
-        scale = settings.guide_scale
-        return scale if isinstance(scale, tuple) else (scale,) * len(self.members)
