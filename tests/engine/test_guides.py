@@ -13,6 +13,7 @@ import pytest
 
 from aad_plugin.engine.options import engine_pair
 from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.parts import resolve
 from tests.engine import test_composite
@@ -208,3 +209,42 @@ def test_the_engine_refuses_what_it_does_not_hold(forms, toy_pairs, tmp_path):
     more.save_pretrained(other)
     with pytest.raises(VocabMismatch, match="has other token ids than the policy"):
         engine_pair(resolve(**{**words, "guide": str(other), "guide_reference": None}), settings)
+
+
+@pytest.mark.grid
+def test_lm_eval_names_its_guides_and_keeps_answers_apart(forms, tmp_path, toy_engines):
+    """``--model aad-vllm``: the self-test, a request's strategy, results, and the key of kept answers."""
+    from lm_eval.api.instance import Instance
+
+    from aad_plugin.harness.vllm_model import AADVLLM
+    from aad_plugin.pair.answering import answer
+    from aad_plugin.pair.model import load_pair
+
+    toy_engines.close()
+    words = forms["checkpoints"].words
+    small = dict(dtype="float32", enforce_eager=True, max_model_len=512, max_num_seqs=8, answers_dir=str(tmp_path))
+    with mock.patch.dict(os.environ, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}):
+        model = AADVLLM(**words, guide_scale="1.5+0.5", **small)
+    assert model.proof is not None and model.proof.status == "proven"
+    said = model.get_model_info()["aad"]
+    assert [guide["guide"] for guide in said["guides"]] == words["guide"].split("+")
+    first = said["guides"][0]
+    assert len(first["model"]["weights"]) == 16 and first["model"]["weights"] != first["reference"]["weights"]
+    prompts = ["Say hello to the quick brown fox.", "Why?"]
+    pair = load_pair(**words, dtype="float32", guide_scale="1.5+0.5")
+    for asked in ({"strategy": "guided"}, {"strategy": "guided", "guide_scale": "0.25+2.0"}, {"strategy": "aad"}):
+        requests = [
+            Instance("generate_until", {}, (prompt, {**asked, "max_gen_toks": 8, "until": []}), 0) for prompt in prompts
+        ]
+        found = model.generate_until(requests, disable_tqdm=True)
+        assert found == answer(pair, prompts, chat=False, max_new_tokens=8, **asked), asked
+    keys = {model._key("x", {"strategy": "guided"}), model._key("x", {"strategy": "guided", "guide_scale": "2+1"})}
+    assert len(keys) == 2
+    before = model.cache_fingerprint()
+    model._arguments = PairArguments.parse(
+        None, None, {**words, "guide": words["guide"].split("+")[0] + "+" + words["policy"]}
+    )
+    assert model.cache_fingerprint() != before
+    with pytest.raises(ConfigError, match="guide_scale has 3 weights for 2 guides"):
+        asked = {"strategy": "guided", "guide_scale": "1+1+1", "max_gen_toks": 4, "until": []}
+        model.generate_until([Instance("generate_until", {}, ("x", asked), 0)], disable_tqdm=True)
