@@ -137,6 +137,8 @@ def _print(found: Any, on: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from aad_plugin.judges.statistics.intervals import shown
+
     table = Table("", "value [95 %]", "prompts", title=f"{found.judge} on {on}", title_justify="left")
     for name, one in [
         ("accuracy", found.accuracy),
@@ -151,11 +153,9 @@ def _print(found: Any, on: str) -> None:
         *((f"agreement with person {number}", one) for number, one in enumerate(found.with_each, start=1)),
     ]:
         if one.n:
-            table.add_row(name, f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]", str(one.n))
+            table.add_row(name, shown(one.value, one.low, one.high), str(one.n))
     if not math.isnan(found.kappa):
-        table.add_row(
-            "kappa with the majority", f"{found.kappa:.3f} [{found.kappa_low:.3f}, {found.kappa_high:.3f}]", ""
-        )
+        table.add_row("kappa with the majority", shown(found.kappa, found.kappa_low, found.kappa_high), "")
     for name, value in (
         ("agreement with a person", found.with_people),
         ("people: with each other", found.people),
@@ -164,11 +164,7 @@ def _print(found: Any, on: str) -> None:
         if not math.isnan(value):
             table.add_row(name, f"{value:.3f}", "")
     for rate, (value, low, high) in found.implied.items():
-        told = (
-            "nothing: not shown to be better than a coin"
-            if math.isnan(value)
-            else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        )
+        told = "nothing: not shown to be better than a coin" if math.isnan(value) else shown(value, low, high)
         table.add_row(f"a win rate of {rate:.2f} implies, by people", told, "")
     console = Console(markup=False)
     console.print(table)

@@ -46,6 +46,7 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
+    from aad_plugin.judges.statistics.intervals import shown
     from aad_plugin.pair.check import ambiguity, memory, preference_accuracy
     from aad_plugin.pair.same_weights import SAME_WEIGHTS
     from aad_plugin.texts.preferences import read_preferences
@@ -87,11 +88,10 @@ def check(
     warning = ""
     if pairs:
         found = preference_accuracy(loaded, pairs)
-        low, high = found.interval
         quartiles = ", ".join(f"{value:.2f}" for value in found.quartiles)
         table.add_row(
             "implicit reward",
-            f"accuracy {found.accuracy:.3f} [{low:.3f}, {high:.3f}] on {found.n} pairs; margin {found.mean_margin:.2f} "
+            f"accuracy {shown(found.accuracy, *found.interval)} on {found.n} pairs; margin {found.mean_margin:.2f} "
             f"nats in the mean, quartiles {quartiles}; the longer answer is the chosen one in {found.length_accuracy:.3f}",
         )
         if found.near_chance:
