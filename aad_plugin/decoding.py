@@ -201,14 +201,25 @@ def aad_scores_of_candidates(
     Returns:
         (R, V) float32 scores.
     """
-    at = candidates.rows, candidates.columns
-    best = policy_logits.amax(-1, keepdim=True).float()
-    scores = torch.sub(policy_logits, best - IMPLAUSIBLE, out=out)
+    scores = _implausible(policy_logits, out)
+    place = candidates.rows, candidates.tokens
     if policy_values is None or reference_values is None:
-        return scores.index_put_((candidates.rows, candidates.tokens), scores.new_zeros(()))
-    block = scores.new_full((len(scores), candidates.most), -torch.inf).index_put_(at, policy_values)
-    reference = torch.zeros_like(block).index_put_(at, reference_values)
-    return scores.index_put_((candidates.rows, candidates.tokens), aad_scores(block, reference, alpha)[at])
+        return scores.index_put_(place, scores.new_zeros(()))
+    block = _block(candidates, policy_values, len(scores), -torch.inf)
+    reference = _block(candidates, reference_values, len(scores), 0.0)
+    return scores.index_put_(place, aad_scores(block, reference, alpha)[candidates.rows, candidates.columns])
+
+
+def _implausible(policy_logits: Tensor, out: Tensor | None) -> Tensor:
+    """Return (R, V) float32, every token's score as if it were implausible."""
+    best = policy_logits.amax(-1, keepdim=True).float()
+    return torch.sub(policy_logits, best - IMPLAUSIBLE, out=out)
+
+
+def _block(candidates: Candidates, values: Tensor, rows: int, empty: float) -> Tensor:
+    """Return (rows, most), every row's candidates' (N,) values side by side, ``empty`` where a row has fewer."""
+    block = values.new_full((rows, candidates.most), empty)
+    return block.index_put_((candidates.rows, candidates.columns), values)
 
 
 def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: float) -> Tensor:
@@ -279,6 +290,35 @@ def guided_scores(policy_logits: Tensor, reward: Tensor, alpha: float, plausible
     best = scores.amax(-1, keepdim=True)
     favourite = policy.masked_fill(scores < best, -torch.inf).argmax(-1, keepdim=True)
     return scores.scatter(-1, favourite, torch.nextafter(best, best + 1))
+
+
+def guided_scores_of_candidates(
+    policy_logits: Tensor,
+    candidates: Candidates,
+    alpha: float,
+    policy_values: Tensor | None = None,
+    reward_values: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return what :func:`guided_scores` returns, up to a constant per row, from the candidates' logits and rewards alone.
+
+    Args:
+        policy_logits: (R, V) raw, before temperature.
+        candidates: of these rows, :func:`list_candidates`.
+        alpha: see :func:`plausible_set`.
+        policy_values, reward_values: (N,) float32, logits and rewards of the candidates; None where no row has a choice.
+        out: (R, V) float32, memory for the scores.
+    Returns:
+        (R, V) float32 scores.
+    """
+    scores = _implausible(policy_logits, out)
+    place = candidates.rows, candidates.tokens
+    if policy_values is None or reward_values is None:
+        return scores.index_put_(place, scores.new_zeros(()))
+    block = _block(candidates, policy_values, len(scores), -torch.inf)
+    reward = _block(candidates, reward_values, len(scores), 0.0)
+    found = guided_scores(block, reward, alpha)
+    return scores.index_put_(place, found[candidates.rows, candidates.columns])
 
 
 def likeliest_plausible(policy_logits: Tensor, alpha: float, most: int) -> tuple[Tensor, Tensor]:

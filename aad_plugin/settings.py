@@ -131,6 +131,10 @@ class DecodingSettings:
             return ("policy", "reference")
         return {"reference": ("reference",), "expo": ("expo",)}.get(self.strategy, ("policy",))
 
+    def guide_scales(self, number: int) -> tuple[float, ...]:
+        """Return the weight of each of so many guides."""
+        return self.guide_scale if isinstance(self.guide_scale, tuple) else (self.guide_scale,) * number
+
     def override(self, **changes: Any) -> DecodingSettings:
         """Return a copy in which every given value that is not None replaces the present one.
 

@@ -70,8 +70,8 @@ VLLM = {
 
 def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     """ "equal", "drawn" or "refused", as declared."""
-    if features is VLLM and strategy in ("guided", "expo"):
-        return "refused"  # its composite holds a policy and a reference
+    if features is VLLM and strategy == "expo":
+        return "refused"  # one model, which has an engine of its own
     if strategy in features[feature].refused:
         return "refused"
     return "drawn" if features is VLLM and strategy in DRAWING else "equal"

@@ -130,7 +130,7 @@ def _on_transformers(named: NamedPair, asked: Asked, names: list[str], sizes: li
 def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int], prompts: list[Any]) -> Found:
     from aad_plugin.cli.engine_options import asked_pair
 
-    pair = asked_pair(named, None)
+    pair = asked_pair(named)
     from aad_plugin.speed import vllm
     from aad_plugin.speed.measure import interleave
     from aad_plugin.speed.report import rows

@@ -53,6 +53,11 @@ def check(
 
     pairs = read_preferences(preferences) if preferences else []
     loaded = named.load()
+    if loaded.source.is_alone:
+        raise ConfigError(
+            "aad pairs check compares a policy with its reference, and this policy was given none: pass reference=… (its "
+            "guides were loaded and proven)"
+        )
     if loaded.sides.have_same_weights():
         raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
@@ -64,6 +69,9 @@ def check(
     table.add_row(
         "weights", f"policy {size.policy / 2**20:,.0f} MiB, the reference adds {size.reference_extra / 2**20:,.0f} MiB"
     )
+    if loaded.guides.members:
+        own = f"{size.guides / 2**20:,.0f} MiB of their own" if size.guides else "no weights of their own but adapters'"
+        table.add_row("guides", f"{len(loaded.guides.members)}, token ids equal, {own}")
     per_token = size.cache_per_token
     table.add_row(
         "cache per token",
@@ -75,7 +83,7 @@ def check(
         f"{choice.single:.0%} of {choice.steps} steps have one plausible token (alpha {loaded.settings.alpha}); "
         f"{choice.departures:.0%} differ from greedy",
     )
-    table.add_row("dtype", _other_dtype(loaded, named, size.policy + size.reference_extra))
+    table.add_row("dtype", _other_dtype(loaded, named, size.policy + size.reference_extra + size.guides))
     console = Console()
     warning = ""
     if pairs:

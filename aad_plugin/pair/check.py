@@ -32,11 +32,13 @@ _PROMPTS = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: weights of the policy, weights the reference adds, key/value cache per token of one text (None: unknown)."""
+    """Bytes: weights of the policy, weights the reference adds, key/value cache per token of one text (None: unknown),
+    weights of guides that are models of their own. The cache is the pair's, without guides."""
 
     policy: int
     reference_extra: int
     cache_per_token: int | None
+    guides: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def memory(pair: AlignedPair) -> Memory:
     policy, reference = models["policy"], models.get("reference")
     per_token = [_cache_bytes(model) for model in (policy, reference or policy)]
     known = [size for size in per_token if size is not None]
-    return Memory(size(policy), size(reference) if reference else 0, sum(known) if len(known) == 2 else None)
+    guides = sum(size(model) for role, model in models.items() if role not in ("policy", "reference"))
+    return Memory(size(policy), size(reference) if reference else 0, sum(known) if len(known) == 2 else None, guides)
 
 
 def ambiguity(pair: AlignedPair, prompts: Sequence[Any] = _PROMPTS, max_new_tokens: int = 32) -> Ambiguity:

@@ -95,7 +95,7 @@ class Guides:
         said = torch.zeros_like(policy, dtype=wide) if traced else None
         plausible: Tensor | None = None
         candidates: tuple[Tensor, Tensor] | None = None
-        for guide, scale in zip(self.members, self._scales(settings), strict=True):
+        for guide, scale in zip(self.members, settings.guide_scales(len(self.members)), strict=True):
             if isinstance(guide, TokenGuide):
                 measured = None if guide.reference is None else rows[guide.reference]
                 own = weighted_reward(rows[guide.role], measured, scale)
@@ -121,7 +121,3 @@ class Guides:
         if isinstance(step.cache, PairCache):  # theirs are the last
             step = step.alone(self.readers.index(reader) - len(self.readers))
         return reader.rewards(step, tokens)
-
-    def _scales(self, settings: DecodingSettings) -> tuple[float, ...]:
-        scale = settings.guide_scale
-        return scale if isinstance(scale, tuple) else (scale,) * len(self.members)

@@ -35,12 +35,13 @@ def contestants(
     eager: bool = False,
     expo_scale: float = 0.5,
 ) -> list[Contestant]:
-    """Start both engines and return every contestant at every number of requests; the naive loop at the largest.
+    """Start both engines and return every contestant at every number of requests; the naive loop, of a pair that has a
+    reference, at the largest.
 
     Args:
         pair: what the pair's engine loads. source: its parts, merged for the plain engine and the naive loop.
         prompts: at least as many as the largest batch; each a user turn.
-        strategies: aad, greedy, reference, eft, or expo (a third engine, of the plain extrapolated model).
+        strategies: aad, greedy, reference, eft, guided, or expo (a third engine, of the plain extrapolated model).
         tokens: new tokens per answer, no more and no fewer.
         dtype: of both engines and the naive loop. eager: both engines without compilation and CUDA graphs.
     """
@@ -65,6 +66,8 @@ def contestants(
         for name in strategies:
             asked = None if name == "expo" else name
             found.append(Contestant(name, batch, batch * tokens, _asking(engines[name], chats, tokens, asked)))
+    if source.is_alone:
+        return found
     return [*found, _naive(policy, reference, prompts[: max(batches)], tokens, dtype)]
 
 
