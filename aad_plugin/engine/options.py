@@ -12,6 +12,7 @@ import torch
 
 from aad_plugin.engine.checks import check_drafts
 from aad_plugin.engine.plugin import ARCHITECTURE
+from aad_plugin.engine.requests import extra_args
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.settings import DecodingSettings
@@ -74,6 +75,8 @@ def engine_pair(
             "guides steer a pair on transformers only, since vLLM's composite holds two models: leave guide=… and "
             "strategy=guided out here, or use --model aad, aad generate or --engine hf"
         )
+    if settings.strategy == "vcd":
+        extra_args(settings)  # refuses it
     if speculative_config is not None:
         check_drafts(_mapping(speculative_config))
     if load_format in (None, "auto"):

@@ -33,6 +33,11 @@ def extra_args(settings: DecodingSettings) -> dict[str, Any]:
         raise ConfigError(
             "strategy='guided' decodes on transformers only, since vLLM's composite holds two models: use --model aad"
         )
+    if settings.strategy == "vcd":
+        raise ConfigError(
+            "strategy='vcd' contrasts pictures on transformers only, and vLLM's composite reads text: use --model "
+            "aad-multimodal"
+        )
     relevant = settings.relevant()
     return {f"{_PREFIX}{name}": relevant[name] for name in _NAMES if name in relevant}
 

@@ -30,11 +30,13 @@ from aad_plugin.decoding import (
     list_candidates,
     plausible_set,
     require_finite,
+    vcd_scores,
 )
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
+from aad_plugin.pair.distortion import Contrast, read_both
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.guides import Guides, Unread
@@ -49,7 +51,7 @@ from aad_plugin.pair.multimodal import (
 )
 from aad_plugin.pair.option_checks import refuse_ignored
 from aad_plugin.pair.proof import Proof, prove, prove_use
-from aad_plugin.pair.reading import EXPO, Plausible, Role, Sparing
+from aad_plugin.pair.reading import EXPO, BuildCache, Plausible, Role, Sparing, side_by_side
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
@@ -206,6 +208,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         if call is not None and sparing.lazy and self.sides.can_wait and call.may_close():
             is_open = partial(self._is_open, call, settings.alpha)
             rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
+        elif settings.strategy == "vcd":
+            contrast = (call.contrast if call else Contrast()).of(self.sides.policy, input_ids, cache, inputs, settings)
+            rows = read_both(self.sides, contrast, input_ids, cache, logits_to_keep, inputs)
         else:
             rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
         rows = [row[..., : self.vocab_size] for row in rows]
@@ -219,6 +224,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         else:
             # Where no row has a choice the reference decides nothing, and any logits will do for it.
             scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
+            if settings.strategy == "vcd" and call is not None and call.recorder is not None:
+                normal = [row.float().log_softmax(-1) for row in rows]
+                traced = {"guide": settings.cd_alpha * (normal[0] - normal[1])}
         if call is not None:
             seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
             call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
@@ -344,8 +352,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft, expo or guided. ``sample`` and ``best_of_n`` draw with noise keyed by
-                prompt: use :func:`aad_plugin.answer` for them.
+            strategy: aad, greedy, reference, eft, expo, guided or vcd. ``sample`` and ``best_of_n`` draw with noise keyed
+                by prompt: use :func:`aad_plugin.answer` for them.
             recorder: receives every step's rows and scores; it must also be one of the ``stopping_criteria``.
             **kwargs: the strategy's settings (:data:`TOKEN_SETTINGS`), and what ``GenerationMixin.generate`` takes.
         Raises:
@@ -427,8 +435,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 
         if not self.is_cached:
             return None
-        roles = self._cache_roles(settings or self.settings)
-        return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
+        build = lambda model: DynamicCache(config=model.config, **cache_options)  # noqa: E731
+        return self._build_cache(settings or self.settings, build)
 
     @contextlib.contextmanager
     def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[Call]:
@@ -448,6 +456,11 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
     def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
         """Those that keep a cache: reward models besides."""
         return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
+
+    def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
+        if settings.strategy == "vcd":  # the policy twice: it reads the pictures, and noisy copies of them
+            return side_by_side([self.sides.new_cache(("policy",), build) for _ in settings.roles])
+        return self.sides.new_cache(self._cache_roles(settings), build)
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
@@ -544,6 +557,8 @@ def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
         return aad_scores(rows[0], rows[1], settings.alpha)
     if settings.strategy == "eft":
         return eft_scores(rows[0], rows[1], settings.eft_scale)
+    if settings.strategy == "vcd":
+        return vcd_scores(rows[0], rows[1], settings.cd_alpha, settings.cd_beta)
     return rows[0]
 
 
