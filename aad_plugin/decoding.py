@@ -1,6 +1,7 @@
 """The decoding rule: pure functions from two rows of logits to one row of scores.
 
-Owns the mathematics of alignment-aware decoding (AAD), emulated fine-tuning (EFT) and guides. Knows nothing of models,
+Owns the mathematics of alignment-aware decoding (AAD), emulated fine-tuning (EFT), guides and visual contrastive
+decoding (VCD). Knows nothing of models,
 caches, hosts or files; every host, the explainer and the tests call these functions.
 
     V_α  = { v : π_policy(v) >= α · max π_policy }         plausible set
@@ -319,6 +320,27 @@ def guided_scores_of_candidates(
     reward = _block(candidates, reward_values, len(scores), 0.0)
     found = guided_scores(block, reward, alpha)
     return scores.index_put_(place, found[candidates.rows, candidates.columns])
+
+
+def vcd_scores(policy_logits: Tensor, distorted_logits: Tensor, cd_alpha: float, cd_beta: float) -> Tensor:
+    """Score the next token by visual contrastive decoding: (1 + cd_alpha) · l(v) − cd_alpha · l(v') on plausible tokens.
+
+    That is :func:`guided_scores` whose one guide is the policy itself, measured against what it says of the distorted
+    picture: a row's choice, its invariants and its finite floor are those.
+
+    Args:
+        policy_logits: (..., V) raw, of the policy that sees the pictures v.
+        distorted_logits: (..., V) raw, of the same policy and prompt with the distorted pictures v'.
+        cd_alpha: weight of the contrast, at least 0; no unit; 0 is greedy.
+        cd_beta: plausibility threshold relative to the policy's best token, 0 < cd_beta <= 1; 1 is greedy.
+    Returns:
+        (..., V) float32, or float64 of float64 logits; within the plausible set equal to the formula up to a constant.
+    Raises:
+        ConfigError: cd_beta is not in (0, 1]. VocabMismatch: the shapes differ.
+    Source: arXiv 2311.16922, equations 3 and 4; the set is compared on logits as in its code. Deviation: implausible tokens
+        keep a finite floor (there −inf), and the choice is the argmax (there a draw).
+    """
+    return guided_scores(policy_logits, weighted_reward(policy_logits, distorted_logits, cd_alpha), cd_beta)
 
 
 def likeliest_plausible(policy_logits: Tensor, alpha: float, most: int) -> tuple[Tensor, Tensor]:

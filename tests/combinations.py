@@ -70,6 +70,8 @@ VLLM = {
 
 def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     """ "equal", "drawn" or "refused", as declared."""
+    if strategy == "vcd":
+        return "refused"  # these pairs read text; tests/vision holds what it combines with where they see
     if features is VLLM and strategy == "expo":
         return "refused"  # one model, which has an engine of its own
     if strategy in features[feature].refused:
@@ -106,7 +108,9 @@ def _lines() -> Iterator[str]:
     yield "* *guided* has the pair's own advantage as its guide; a sequence reward model refuses prompt lookup and drafts."
     yield "* **refused**: an error of one line says what to leave out."
     yield "* `expo` is one model. On vLLM an engine of its own answers by it, and a pair's engine refuses it: see"
-    yield "  [one_model.md](one_model.md).\n"
+    yield "  [one_model.md](one_model.md)."
+    yield "* `vcd` contrasts pictures and refuses prompts without one, as these are; where a pair sees, see"
+    yield "  [vision.md](vision.md#visual-contrastive-decoding).\n"
     for title, features in (("`--model aad`, on transformers", TRANSFORMERS), ("`--model aad-vllm`", VLLM)):
         yield f"## {title}\n"
         yield from _table("strategy", list(STRATEGIES), list(features), lambda s, f, own=features: cell(own, s, f))

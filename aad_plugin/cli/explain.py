@@ -20,7 +20,7 @@ def explain(
     image: Annotated[list[str] | None, typer.Option(help="A picture shown before the prompt; may be repeated.")] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided; default the pair's."),
+        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided, vcd; default the pair's."),
     ] = None,
     answer: Annotated[
         Path | None,

@@ -37,7 +37,7 @@ def generate(
     strategies: Annotated[
         list[str] | None,
         typer.Option(
-            help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided; several by commas or repeated."
+            help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided, vcd; several by commas or repeated."
         ),
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
@@ -46,11 +46,16 @@ def generate(
     guide_scale: Annotated[
         str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
     ] = None,
+    cd_alpha: Annotated[float | None, typer.Option(help="Weight of vcd's contrast; default 1.")] = None,
+    cd_beta: Annotated[float | None, typer.Option(help="Plausibility threshold of vcd in (0, 1]; default 0.1.")] = None,
+    noise_step: Annotated[
+        int | None, typer.Option(help="Noise of vcd's pictures, 0 to 999 steps of diffusion; default 500.")
+    ] = None,
     n: Annotated[int | None, typer.Option(help="How many answers best_of_n draws; default 2.")] = None,
     picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Temperature of sample and best_of_n; default 1.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus of sample and best_of_n; default 0.95.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies, and of vcd's noise.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 8,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
@@ -68,8 +73,9 @@ def generate(
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
     if output:
         check_writable(output)
-    given = dict(alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, guide_scale=guide_scale, n=n, picker=picker,
-                 temperature=temperature, top_p=top_p, seed=seed)  # fmt: skip
+    given = dict(alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, guide_scale=guide_scale, cd_alpha=cd_alpha,
+                 cd_beta=cd_beta, noise_step=noise_step, n=n, picker=picker, temperature=temperature, top_p=top_p,
+                 seed=seed)  # fmt: skip
     names = listed(strategies or [])
     named.check(**given)  # a typo is refused before any weight is loaded
     for name in names:

@@ -14,6 +14,7 @@ import torch
 from aad_plugin.engine.checks import check_drafts
 from aad_plugin.engine.guide_options import check_guides, guides_of
 from aad_plugin.engine.plugin import ARCHITECTURE
+from aad_plugin.engine.requests import extra_args
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.settings import DecodingSettings
@@ -72,6 +73,8 @@ def engine_pair(
     """
     check_vllm()
     check_guides(source, settings)
+    if settings.strategy == "vcd":
+        extra_args(settings)  # refuses it
     if speculative_config is not None:
         check_drafts(_mapping(speculative_config))
     if load_format in (None, "auto"):

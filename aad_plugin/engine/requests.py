@@ -68,7 +68,16 @@ def settings_of(
 
 
 def extra_args(settings: DecodingSettings) -> dict[str, Any]:
-    """Return the ``extra_args`` that ask for these settings; several weights of guides as text (``1.5+0.5``)."""
+    """Return the ``extra_args`` that ask for these settings; several weights of guides as text (``1.5+0.5``).
+
+    Raises:
+        ConfigError: a strategy that no engine has.
+    """
+    if settings.strategy == "vcd":
+        raise ConfigError(
+            "strategy='vcd' contrasts pictures on transformers only, and vLLM's composite reads text: use --model "
+            "aad-multimodal"
+        )
     relevant = settings.relevant()
     found = {f"{_PREFIX}{name}": relevant[name] for name in _NAMES if name in relevant}
     return {name: "+".join(map(repr, value)) if isinstance(value, tuple) else value for name, value in found.items()}

@@ -47,9 +47,9 @@ class AADLM(PairAnswers, HFLM):
     Args:
         **model_args: a pair (pair=… | policy=… reference=… | reference=… adapter=… | base=… reference_adapter=…
             adapter=…), guides (guide, guide_reference), decoding settings (strategy, alpha, n, picker, eft_scale,
-            guide_scale, guide_top_k, temperature, top_p, seed), ``loglikelihood`` (policy | reference |
-            implicit_reward), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code, ``answers_dir``,
-            ``trace`` (folder), and every argument of ``HFLM``.
+            guide_scale, guide_top_k, cd_alpha, cd_beta, noise_step, temperature, top_p, seed), ``loglikelihood`` (policy |
+            reference | implicit_reward), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code,
+            ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
     Raises:
         AADError: a mistake in the arguments; one line says what was expected.
     """

@@ -41,6 +41,7 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self._pictures: dict[str, tuple[Picture, ...]] = {}
+        self._by_digest: dict[str, Picture] = {}  # one copy of a picture that many requests show
         if str(model_args.get("batch_size", 1)).startswith("auto"):
             raise ConfigError(
                 "batch_size=auto is not known for pictures (nor to lm-eval's hf-multimodal): pass a number"
@@ -122,11 +123,14 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         return str(named or image_token(self.processor) or self.image_token)
 
     def _picture(self, given: Any, place: str) -> Picture:
-        picture = read_picture(given, place)
+        picture = self._shared(read_picture(given, place))
         if not (self.image_width or self.image_height or self.image_max_side):
             return picture
         small = resize_image(picture.image, self.image_width, self.image_height, self.image_max_side)
-        return read_picture(small, place)
+        return self._shared(read_picture(small, place))
+
+    def _shared(self, picture: Picture) -> Picture:
+        return self._by_digest.setdefault(picture.digest, picture)
 
     def _next_context(self, context: str, reply: str, turn: str) -> str:
         text, _, digests = context.partition(_SHOWN)

@@ -6,6 +6,7 @@ from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
+from aad_plugin.pair.distortion import Contrast
 from aad_plugin.pair.finite_watch import FiniteWatch
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.settings import DecodingSettings
@@ -20,6 +21,7 @@ class Call:
         self.settings = settings
         self.recorder = recorder
         self.watch = FiniteWatch()
+        self.contrast = Contrast()
         self.is_cached = False
         self._prompt: int | None = None
         self._forwards = 0

@@ -88,6 +88,9 @@ class Checkpoints(Sides):
     def have_same_weights(self) -> bool:
         return equal_models(self._model("policy"), self._model("reference"))
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        return self._heads["policy"].exact()
+
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         return side_by_side([build(self._model(role)) for role in roles])
 

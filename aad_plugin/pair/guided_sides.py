@@ -100,6 +100,9 @@ class WithGuides(Sides):
     def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
         return self.inner.spare(choice)
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        return self.inner.exact()
+
     def extrapolate(self, scale: float) -> None:
         self.inner.extrapolate(scale)
 

@@ -19,7 +19,7 @@ from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.multimodal import positions, refuse_beside_pictures
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
-from aad_plugin.pair.reading import Role
+from aad_plugin.pair.reading import BuildCache
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 
@@ -40,8 +40,8 @@ class HostHooks(GenerationMixin):
 
     init_continuous_batching = continuous_batching_context_manager = generate_batch
 
-    def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
-        """Who keeps a cache while such settings decode."""
+    def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
+        """Return one cache for all that is read while such settings decode."""
         raise NotImplementedError
 
     def refuse_drafts(self, option: str) -> None:
@@ -103,7 +103,7 @@ class HostHooks(GenerationMixin):
             model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
             return cache_names.take(own)
 
-        cache = self.sides.new_cache(self._cache_roles(self._calls[-1].settings), build)
+        cache = self._build_cache(self._calls[-1].settings, build)
         if cache is not None and not cache_names.host_takes(cache):
             cache = None
         self._calls[-1].is_cached = cache is not None

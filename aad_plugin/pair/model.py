@@ -39,7 +39,7 @@ from aad_plugin.pair.multimodal import (
 )
 from aad_plugin.pair.option_checks import refuse_ignored
 from aad_plugin.pair.proof import Proof, prove, prove_use
-from aad_plugin.pair.reading import EXPO, Role, Sparing
+from aad_plugin.pair.reading import EXPO, BuildCache, Role, Sparing, side_by_side
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
@@ -253,8 +253,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft, expo or guided. ``sample`` and ``best_of_n`` draw with noise keyed by
-                prompt: use :func:`aad_plugin.answer` for them.
+            strategy: aad, greedy, reference, eft, expo, guided or vcd. ``sample`` and ``best_of_n`` draw with noise keyed
+                by prompt: use :func:`aad_plugin.answer` for them.
             recorder: receives every step's rows and scores; it must also be one of the ``stopping_criteria``.
             **kwargs: the strategy's settings (:data:`TOKEN_SETTINGS`), and what ``GenerationMixin.generate`` takes.
         Raises:
@@ -336,8 +336,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 
         if not self.is_cached:
             return None
-        roles = self._cache_roles(settings or self.settings)
-        return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
+        build = lambda model: DynamicCache(config=model.config, **cache_options)  # noqa: E731
+        return self._build_cache(settings or self.settings, build)
 
     @contextlib.contextmanager
     def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[Call]:
@@ -353,6 +353,11 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
     def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
         """Those that keep a cache: reward models besides."""
         return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
+
+    def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
+        if settings.strategy == "vcd":  # the policy twice: it reads the pictures, and noisy copies of them
+            return side_by_side([self.sides.new_cache(("policy",), build) for _ in settings.roles])
+        return self.sides.new_cache(self._cache_roles(settings), build)
 
     def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
         if cache is not None and getattr(cache, "num_sides", 1) != len(roles):

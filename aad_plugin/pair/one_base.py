@@ -114,6 +114,9 @@ class OneBase(Sides):
         finally:
             self._merges = before
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        return self._head.exact()
+
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         cache = build(self.policy)
         return PairCache(cache, sides=len(roles)) if cache is not None and len(roles) > 1 else cache

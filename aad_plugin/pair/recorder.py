@@ -36,8 +36,8 @@ class Reading:
         ids: (2 + K) ids each: the chosen token, the policy's favourite, then the plausible ones by falling π_policy.
         counts: plausible tokens. log_policy, log_reference: nats, in the places of `ids`.
         rounding: nats, the distance between neighbours of the policy's largest logit in the pair's dtype.
-        guide: in the places of `ids`, the weighted sum of what guides say (scale · (log g − log g_reference), or a reward);
-            None where nothing guides.
+        guide: in the places of `ids`, the weighted sum of what guides say (scale · (log g − log g_reference), or a reward),
+            of vcd the contrast of the pictures; None where nothing guides.
     """
 
     ids: list[list[int]]
@@ -92,7 +92,7 @@ class TokenRecorder(StoppingCriteria):
         own = {role: row[:, -1] for role, row in rows.items()}
         self._shown = (
             own,
-            scores[:, -1] if strategy in ("aad", "guided") else None,
+            scores[:, -1] if strategy in ("aad", "guided", "vcd") else None,
             None if favourites is None else favourites[:, -1],
         )
 

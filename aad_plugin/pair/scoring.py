@@ -17,8 +17,10 @@ from aad_plugin.decoding import (
     list_candidates,
     plausible_set,
     require_finite,
+    vcd_scores,
 )
 from aad_plugin.pair.call import Call
+from aad_plugin.pair.distortion import Contrast, read_both
 from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.reading import Plausible, Role, Sparing
 from aad_plugin.pair.sides import Sides
@@ -56,6 +58,9 @@ class Scorer:
         roles = _roles(self.settings, self.guides)
         if self.call is not None and sparing.lazy and self.sides.can_wait and self.call.may_close():
             rows = self.sides.logits_as_needed(self._is_open, step)
+        elif self.settings.strategy == "vcd":
+            contrast = self.call.contrast if self.call is not None else Contrast()
+            rows = read_both(self.sides, contrast.of(self.sides.policy, step, self.settings), step)
         else:
             rows = self.sides.logits(roles, step)
         rows = [self._cut(row) for row in rows]
@@ -69,6 +74,9 @@ class Scorer:
         else:
             # Where no row has a choice the reference decides nothing, and any logits will do for it.
             scores = _scores(self.settings, rows if len(rows) == len(roles) else [*rows, *rows])
+            if self.settings.strategy == "vcd" and self.call is not None and self.call.recorder is not None:
+                seeing, distorted = (row.float().log_softmax(-1) for row in rows)
+                traced = {"guide": self.settings.cd_alpha * (seeing - distorted)}
         if self.call is not None:
             seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in named.items()}
             self.call.watch.show(seen, scores, self._place(self.call, step))
@@ -132,4 +140,6 @@ def _scores(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
         return aad_scores(rows[0], rows[1], settings.alpha)
     if settings.strategy == "eft":
         return eft_scores(rows[0], rows[1], settings.eft_scale)
+    if settings.strategy == "vcd":
+        return vcd_scores(rows[0], rows[1], settings.cd_alpha, settings.cd_beta)
     return rows[0]

@@ -96,6 +96,10 @@ class Sides(nn.Module):
         """Inside the block work is spared as ``choice`` of shortcuts says; see ``AlignedPair``."""
         return self.products.use(choice)
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the policy's head keeps its sums in float32 where it can, for a difference of two readings."""
+        return contextlib.nullcontext()
+
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
         raise NotImplementedError
