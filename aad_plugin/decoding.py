@@ -359,6 +359,12 @@ def likeliest_plausible(policy_logits: Tensor, alpha: float, most: int) -> tuple
     return tokens[:, :width], inside[:, :width]
 
 
+def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return (…, N) float32 log-probabilities, nats, of (…, N) int64 token ids under (…, V) raw logits."""
+    logits = logits.float()
+    return logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)
+
+
 def _shifted(logits: Tensor) -> Tensor:
     """Return rows whose best token stands at 0; 16-bit ones in float32."""
     wide = logits if logits.dtype == torch.float64 else logits.float()

@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,11 +178,6 @@ class DecodingSettings:
         """Return 16 hex digits that differ when any setting or any value of ``context`` (JSON-able) differs."""
         payload = {"settings": dataclasses.asdict(self), "context": context}
         return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> DecodingSettings:
-        """Build settings from a pair folder's or a user's mapping; unknown names are errors."""
-        return cls().override(**values)
 
     def _expand_best_of(self) -> None:
         if match := _BEST_OF.fullmatch(str(self.strategy)):

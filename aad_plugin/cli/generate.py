@@ -5,19 +5,42 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from aad_plugin.cli.grammar import listed
+from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
 from aad_plugin.texts.prompts import prompt_rows
 
 
+@dataclass(frozen=True)
+class _Decoding:
+    """How strong strategies are; None where the pair's own holds."""
+
+    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None
+    eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None
+    expo_scale: Annotated[float | None, typer.Option(help="Strength of expo; default 0.5.")] = None
+    guide_scale: Annotated[str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")] = None
+    cd_alpha: Annotated[float | None, typer.Option(help="Weight of vcd's contrast; default 1.")] = None
+    cd_beta: Annotated[float | None, typer.Option(help="Plausibility threshold of vcd in (0, 1]; default 0.1.")] = None
+    noise_step: Annotated[
+        int | None, typer.Option(help="Noise of vcd's pictures, 0 to 999 steps of diffusion; default 500.")
+    ] = None
+    n: Annotated[int | None, typer.Option(help="How many answers best_of_n draws; default 2.")] = None
+    picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None
+    temperature: Annotated[float | None, typer.Option(help="Temperature of sample and best_of_n; default 1.")] = None
+    top_p: Annotated[float | None, typer.Option(help="Nucleus of sample and best_of_n; default 0.95.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies, and of vcd's noise.")] = None
+
+
 @names_a_pair
+@takes(decoding=_Decoding)
 def generate(
     named: NamedPair,
     asked: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts, each a user turn.")] = None,
@@ -40,42 +63,18 @@ def generate(
             help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided, vcd; several by commas or repeated."
         ),
     ] = None,
-    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold in (0, 1]; default 0.1.")] = None,
-    eft_scale: Annotated[float | None, typer.Option(help="Strength of eft; default 1.5.")] = None,
-    expo_scale: Annotated[float | None, typer.Option(help="Strength of expo; default 0.5.")] = None,
-    guide_scale: Annotated[
-        str | None, typer.Option(help="Weight of guided's guides, 1+0.5 for two; default 1.")
-    ] = None,
-    cd_alpha: Annotated[float | None, typer.Option(help="Weight of vcd's contrast; default 1.")] = None,
-    cd_beta: Annotated[float | None, typer.Option(help="Plausibility threshold of vcd in (0, 1]; default 0.1.")] = None,
-    noise_step: Annotated[
-        int | None, typer.Option(help="Noise of vcd's pictures, 0 to 999 steps of diffusion; default 500.")
-    ] = None,
-    n: Annotated[int | None, typer.Option(help="How many answers best_of_n draws; default 2.")] = None,
-    picker: Annotated[str | None, typer.Option(help="Picker of best_of_n: implicit or reward:<model>.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Temperature of sample and best_of_n; default 1.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus of sample and best_of_n; default 0.95.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies, and of vcd's noise.")] = None,
+    *,
+    decoding: _Decoding,
     max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 8,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write JSONL {prompt, outputs: {strategy: text}} here.")] = None,
 ) -> None:
     """Answer prompts with an aligned pair."""
-    from_file = (prompt for _, prompt in prompt_rows(prompts)) if prompts else iter(())
-    if image and not asked:
-        raise ConfigError('--image shows a picture before a PROMPT: give one as an argument ("What is this?")')
-    from aad_plugin.sources.images import with_pictures
-
-    listed_prompts = [with_pictures(one, image or []) for one in asked or []]
-    questions = [*listed_prompts, *itertools.islice(from_file, limit)]
-    if not questions:
-        raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
+    questions = _questions(asked or [], image or [], prompts, limit)
     if output:
         check_writable(output)
-    given = dict(alpha=alpha, eft_scale=eft_scale, expo_scale=expo_scale, guide_scale=guide_scale, cd_alpha=cd_alpha,
-                 cd_beta=cd_beta, noise_step=noise_step, n=n, picker=picker, temperature=temperature, top_p=top_p,
-                 seed=seed)  # fmt: skip
+    given = asdict(decoding)
     names = listed(strategies or [])
     named.check(**given)  # a typo is refused before any weight is loaded
     for name in names:
@@ -99,6 +98,19 @@ def generate(
         if outputs:
             _show([{"prompt": _written(asked), "outputs": {name: texts[i] for name, texts in outputs.items()}}
                    for i, asked in enumerate(questions)], output)  # fmt: skip
+
+
+def _questions(asked: list[str], image: list[str], prompts: str | None, limit: int | None) -> list[Any]:
+    """Return what is asked: the arguments, each after the pictures, then those from a file."""
+    from_file = (prompt for _, prompt in prompt_rows(prompts)) if prompts else iter(())
+    if image and not asked:
+        raise ConfigError('--image shows a picture before a PROMPT: give one as an argument ("What is this?")')
+    from aad_plugin.sources.images import with_pictures
+
+    questions = [*(with_pictures(one, image) for one in asked), *itertools.islice(from_file, limit)]
+    if not questions:
+        raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
+    return questions
 
 
 def _check_drawn(path: Path, questions: list[Any], names: list[str], image: list[str] | None) -> None:

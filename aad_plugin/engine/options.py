@@ -72,15 +72,7 @@ def engine_pair(
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
-    check_guides(source, settings)
-    if settings.strategy == "vcd":
-        extra_args(settings)  # refuses it
-    if speculative_config is not None:
-        check_drafts(_mapping(speculative_config))
-    if load_format in (None, "auto"):
-        refuse_pickles(source)
-    if not isinstance(merge_adapters, bool | None):
-        raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
+    _refuse_unserved(source, settings, merge_adapters, load_format, speculative_config)
     if settings.strategy == "expo":
         path = str(expo_checkpoint(source, settings.expo_scale, dtype))
         return EnginePair(path, path, (path,), {"generation_config": "vllm"}, settings.expo_scale)
@@ -119,6 +111,21 @@ def engine_pair(
     if (context := _shorter_context(contexts)) is not None:
         arguments["max_model_len"] = context
     return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), arguments)
+
+
+def _refuse_unserved(
+    source: PairSource, settings: DecodingSettings, merge_adapters: Any, load_format: str | None, drafts: Any
+) -> None:
+    """Raise ConfigError for what this engine cannot do for a pair."""
+    check_guides(source, settings)
+    if settings.strategy == "vcd":
+        extra_args(settings)  # refuses it
+    if drafts is not None:
+        check_drafts(_mapping(drafts))
+    if load_format in (None, "auto"):
+        refuse_pickles(source)
+    if not isinstance(merge_adapters, bool | None):
+        raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
 
 
 def _mapping(given: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ nothing of scores or strategies. Loading is ``draft_loading.py``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,9 +24,6 @@ from aad_plugin.pair.step import Step
 # Guesses of one check, and the probability below which a guess is not worth reading: `python -m experiments.drafts`.
 TOKENS = 4
 CONFIDENCE = 0.4
-
-# Logits of the last position → token id and its probability.
-Guess = Callable[[Tensor], tuple[int, float]]
 
 
 class Draft:

@@ -21,10 +21,11 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.decoding import logprobs_of
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
-from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
+from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, shared_vocab
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.guides import Guides
@@ -32,12 +33,17 @@ from aad_plugin.pair.host_hooks import HostHooks
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.multimodal import (
     MultimodalInputs,
-    is_multimodal,
     is_prompt,
     positions_of,
     take_multimodal,
 )
-from aad_plugin.pair.option_checks import refuse_ignored
+from aad_plugin.pair.option_checks import (
+    check_beside_own_draft,
+    check_beside_pictures,
+    check_cache,
+    gives_ids_alone,
+    refuse_ignored,
+)
 from aad_plugin.pair.proof import Proof, prove, prove_use
 from aad_plugin.pair.reading import EXPO, BuildCache, Role, Sparing, side_by_side
 from aad_plugin.pair.recorder import TokenRecorder
@@ -104,7 +110,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         config._attn_implementation = policy.config._attn_implementation
         super().__init__(config)
         self.sides = sides
-        self.vocab_size = config.vocab_size = self._shared_vocab(vocab_size)
+        self.vocab_size = config.vocab_size = shared_vocab(sides, vocab_size)
         self.settings = settings or DecodingSettings()
         self.tokenizer = tokenizer if processor is None else processor.tokenizer
         self.processor = processor
@@ -176,7 +182,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
-        self._check_cache(cache, self._cache_roles(settings))
+        check_cache(cache, self._cache_roles(settings))
         if settings.roles == (EXPO,):
             self.sides.extrapolate(settings.expo_scale)
         if call is not None:
@@ -215,7 +221,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         keep = input_ids.shape[1] - prompt_length + 1
         rows = self.sides.logits(roles, Step(input_ids, None, keep, attention_mask, places, multimodal))
         targets = input_ids[:, prompt_length:, None]
-        return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
+        return [logprobs_of(row[:, :-1, : self.vocab_size], targets).squeeze(-1) for row in rows]
 
     @torch.no_grad()
     def choices(
@@ -264,7 +270,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         settings = self.settings.override(strategy=strategy, **changes)
         self.guides.check(settings)
         if self.draft is not None:
-            self._check_drafted(settings, kwargs.get("assistant_model"), recorder)
+            check_beside_own_draft(kwargs.get("assistant_model"), recorder)
         if settings.samples:
             raise ConfigError(
                 f"generate() decodes token by token; strategy={settings.strategy!r} is answered by "
@@ -280,9 +286,11 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             kwargs, args = {"input_ids": args[0], **kwargs}, (None, *args[1:])
         multimodal = kwargs.pop("multimodal", None) or self._take_multimodal(kwargs)
         if multimodal is not None:
-            self._check_multimodal(kwargs)
+            check_beside_pictures(self.sides.policy, self.draft or kwargs.get("assistant_model"))
             kwargs["multimodal"] = multimodal
-        ids_alone = self._gives_ids_alone(args, kwargs)
+        ids_alone = gives_ids_alone(
+            kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config, kwargs
+        )
         with self._call(settings, recorder) as call:
             # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
             with torch.inference_mode() if ids_alone else contextlib.nullcontext():
@@ -295,31 +303,6 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Take what only a multimodal model reads out of keyword arguments."""
         rows = given.get("input_ids") if input_ids is None else input_ids
         return take_multimodal(given, self.sides.policy, rows)
-
-    def _check_multimodal(self, given: dict[str, Any]) -> None:
-        if not is_multimodal(self.sides.policy):
-            raise ConfigError(
-                f"this pair reads text alone ({type(self.sides.policy).__name__}): leave the pictures out"
-            )
-        if self.draft is not None or given.get("assistant_model") is not None:
-            raise ConfigError("a draft guesses from text alone: leave draft_model out, or the pictures")
-
-    def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
-        """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not
-        be written outside it."""
-        config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config
-        kept = ("return_dict_in_generate", "cache_implementation")
-        asked = [kwargs.get(name, getattr(config, name, None)) for name in kept]
-        return not any(asked) and cache_names.take(kwargs) is None
-
-    def _check_drafted(self, settings: DecodingSettings, assistant: Any, recorder: TokenRecorder | None) -> None:
-        if recorder is not None:
-            raise ConfigError(
-                "a trace shows one token at a time, draft_model reads several at once: leave one of them out (in float32 "
-                "the tokens are the same)"
-            )
-        if assistant is not None:
-            raise ConfigError("draft_model and assistant_model both guess the next tokens: leave one of them out")
 
     def refuse_drafts(self, option: str) -> None:
         """Raise ConfigError where ``option`` asks a cache to take back tokens that it cannot take back."""
@@ -359,27 +342,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             return side_by_side([self.sides.new_cache(("policy",), build) for _ in settings.roles])
         return self.sides.new_cache(self._cache_roles(settings), build)
 
-    def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
-        if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
-            raise ConfigError(
-                f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
-                f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
-            )
-
     # ------------------------------------------------------------------ plumbing
-
-    def _shared_vocab(self, vocab_size: int | None) -> int:
-        heads = {role: head for role, head in head_sizes(self.sides).items()}
-        smallest = min(heads.values())
-        if vocab_size is None:
-            if len(set(heads.values())) > 1:
-                raise VocabMismatch(
-                    f"heads of different size ({heads}): pass vocab_size, the number of shared token ids"
-                )
-            return smallest
-        if vocab_size > smallest:
-            raise VocabMismatch(f"the shared vocabulary has {vocab_size} tokens, but the heads have {heads}")
-        return vocab_size
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.sides.policy.get_input_embeddings()
@@ -447,8 +410,3 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 def load_pair(pair: str | None = None, **model_args: Any) -> AlignedPair:
     """Load a pair; arguments, result and errors are those of :meth:`AlignedPair.from_pretrained`."""
     return AlignedPair.from_pretrained(pair, **model_args)
-
-
-def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    logits = logits.float()
-    return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)  # (B, T, 1) -> (B, T)

@@ -9,34 +9,30 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.adapter_rows import BASE, AdapterRows
 from aad_plugin.pair.cache import PairCache
-from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.multimodal import batch_axis
 from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
-    Mix,
     Plausible,
     Role,
     Sparing,
     mixed,
     read_model,
-    switched,
 )
 from aad_plugin.pair.same_weights import equal_adapters
 from aad_plugin.pair.sides import Sides
-from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.pair.sides_in_turns import AdapterSides, OneBaseInTurns
 from aad_plugin.pair.step import Step
 
 
-class OneBase(Sides):
+class OneBase(AdapterSides):
     """One base model whose adapters make the sides. ``passes`` counts a forward of several sides once for each.
 
     Args:
@@ -49,27 +45,17 @@ class OneBase(Sides):
     """
 
     called = "shared rows"
-    model: Any  # a PeftModel; nn.Module's own annotation would make every attribute a tensor
 
     def __init__(
         self, model: Any, policy_adapter: str, reference_adapter: str | None = None, **others: str | None
     ) -> None:
-        super().__init__(("policy", "reference", *others))
-        self.model = model
-        self.adapters: dict[Role, str | None] = {"policy": policy_adapter, "reference": reference_adapter, **others}
+        super().__init__(model, {"policy": policy_adapter, "reference": reference_adapter, **others})
         named = list(dict.fromkeys(name for name in self.adapters.values() if name))
         self._check_mixable(named)
-        model.set_adapter(policy_adapter)
         self._head = HeadInput(self.policy)
         self._rows = AdapterRows(model, named)
         self.products = self._rows.products
         self._merges = False
-        self._expo: Mix = ()
-
-    @property
-    def policy(self) -> PreTrainedModel:
-        """The base model with the policy's adapter active."""
-        return self.model.get_base_model()
 
     @property
     def gives_columns(self) -> bool:  # type: ignore[override]
@@ -81,29 +67,16 @@ class OneBase(Sides):
 
     @property
     def can_merge(self) -> bool:
-        return self.merging_is_proven and self._rows.can_merge(str(self.adapters["policy"]))
+        return self.merging_is_proven and self._rows.can_merge(self._policy_adapter)
 
     def auto(self, rows: int) -> Sparing:
         return Sparing(candidates=self._head.is_costly, lazy=False)
-
-    def models(self) -> dict[Role, PreTrainedModel]:
-        """The one model whose weights are held."""
-        return {"policy": self.policy}
-
-    def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
-        """Inside the block the yielded model, read by itself, is this side, by PEFT's own switching."""
-        if role == EXPO:
-            return mixed(self.model, str(self.adapters["policy"]), self._expo)
-        return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
-
-    def extrapolate(self, scale: float) -> None:
-        self._expo = adapter_mix(self.model, str(self.adapters["policy"]), self.adapters["reference"], scale)
 
     def apart(self) -> Sides:
         return OneBaseInTurns(self.model, self.adapters)
 
     def have_same_weights(self) -> bool:
-        return equal_adapters(self.model, str(self.adapters["policy"]), self.adapters["reference"])
+        return equal_adapters(self.model, self._policy_adapter, self.adapters["reference"])
 
     @contextlib.contextmanager
     def spare(self, choice: str) -> Iterator[None]:
@@ -158,11 +131,10 @@ class OneBase(Sides):
         """Inside the block the base's rows are these sides'."""
         if roles not in (("policy",), (EXPO,)):
             return self._rows.use([self.adapters[role] or BASE for role in roles], batch)
-        policy = str(self.adapters["policy"])
-        mix = self._expo if roles == (EXPO,) else ((policy, 1.0),)
+        mix = self._expo if roles == (EXPO,) else ((self._policy_adapter, 1.0),)
         if self._merges:
             return self._rows.merged(mix)
-        return mixed(self.model, policy, mix) if roles == (EXPO,) else contextlib.nullcontext()
+        return mixed(self.model, self._policy_adapter, mix) if roles == (EXPO,) else contextlib.nullcontext()
 
     def _check_mixable(self, names: list[str]) -> None:
         from peft import LoraConfig

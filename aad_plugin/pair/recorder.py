@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StoppingCriteria
 
-from aad_plugin.decoding import IMPLAUSIBLE, plausible_set
+from aad_plugin.decoding import IMPLAUSIBLE, logprobs_of, plausible_set
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
 from aad_plugin.pair.reading import Role
@@ -130,7 +130,7 @@ class TokenRecorder(StoppingCriteria):
             rest = _rows(pair, ("reference",), tokens, attention_mask, longest, multimodal)
             for step, logits in zip(seen, rest, strict=True):
                 if step.log_reference is None:
-                    step.log_reference = _logprobs(logits["reference"], step.ids)
+                    step.log_reference = logprobs_of(logits["reference"], step.ids)
         return _by_row(seen, lengths, coarsest_dtype(pair.sides.models().values()))
 
 
@@ -173,14 +173,9 @@ def _read(
     favourites = policy.argmax(-1) if favourites is None else favourites
     ids = torch.cat([chosen[:, None], favourites[:, None], members], dim=-1)
     reference = rows.get("reference")
-    log_reference = None if reference is None else _logprobs(reference, ids)
+    log_reference = None if reference is None else logprobs_of(reference, ids)
     guide = rows["guide"].float().gather(-1, ids) if "guide" in rows else None
-    return _Step(ids, counts, _logprobs(policy, ids), log_reference, policy.abs().amax(-1), guide)
-
-
-def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
-    logits = logits.float()
-    return logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
+    return _Step(ids, counts, logprobs_of(policy, ids), log_reference, policy.abs().amax(-1), guide)
 
 
 def _forced(

@@ -1,6 +1,7 @@
-"""One base model whose sides are read one after the other, by PEFT's own switching of adapters.
+"""Sides that are one base model under adapters, and the plain road to read them: one side after the other, by PEFT's own
+switching of adapters.
 
-The plain road for a base whose rows cannot share a forward: two forwards per step, each exactly what PEFT computes.
+The plain road is for a base whose rows cannot share a forward: two forwards per step, each exactly what PEFT computes.
 """
 
 from __future__ import annotations
@@ -20,23 +21,22 @@ from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.step import Step
 
 
-class OneBaseInTurns(Sides):
-    """As :class:`aad_plugin.pair.one_base.OneBase`, with a forward and a cache for each side.
+class AdapterSides(Sides):
+    """One base model, held once, whose adapters make the sides.
 
     Args:
-        model: a PeftModel in eval mode; any adapter that PEFT can switch on and off.
+        model: a PeftModel in eval mode; the policy's adapter becomes its active one.
         adapters: role -> name of its adapter, the policy's first; None = the base alone.
     """
 
-    called = "one side after the other"
-    model: Any
+    model: Any  # a PeftModel; nn.Module's own annotation would make every attribute a tensor
 
     def __init__(self, model: Any, adapters: Mapping[Role, str | None]) -> None:
         super().__init__(tuple(adapters))
         self.model = model
         self.adapters = dict(adapters)
-        model.set_adapter(self.adapters["policy"])
-        self.products = PackedProducts([model])
+        self._policy_adapter = str(self.adapters["policy"])
+        model.set_adapter(self._policy_adapter)
         self._expo: Mix = ()
 
     @property
@@ -45,17 +45,28 @@ class OneBaseInTurns(Sides):
         return self.model.get_base_model()
 
     def models(self) -> dict[Role, PreTrainedModel]:
-        """The one model, under the role it plays outside :meth:`role`."""
+        """The one model whose weights are held, under the role it plays outside :meth:`role`."""
         return {"policy": self.policy}
 
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
-        """Inside the block the base model is this side."""
+        """Inside the block the yielded model, read by itself, is this side, by PEFT's own switching."""
         if role == EXPO:
-            return mixed(self.model, str(self.adapters["policy"]), self._expo)
-        return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
+            return mixed(self.model, self._policy_adapter, self._expo)
+        return switched(self.model, self._policy_adapter, self.adapters[role])
 
     def extrapolate(self, scale: float) -> None:
-        self._expo = adapter_mix(self.model, str(self.adapters["policy"]), self.adapters["reference"], scale)
+        self._expo = adapter_mix(self.model, self._policy_adapter, self.adapters["reference"], scale)
+
+
+class OneBaseInTurns(AdapterSides):
+    """As :class:`aad_plugin.pair.one_base.OneBase`, with a forward and a cache for each side; any adapter that PEFT can
+    switch on and off."""
+
+    called = "one side after the other"
+
+    def __init__(self, model: Any, adapters: Mapping[Role, str | None]) -> None:
+        super().__init__(model, adapters)
+        self.products = PackedProducts([model])
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""

@@ -34,7 +34,7 @@ def hf_judge(
     """A judge made of a causal language model with a chat template; a folder or a hub id.
 
     Pairwise templates are judged by the log-probabilities of the reply's first token, pointwise ones by greedy
-    generation of a tag, `max_tokens` (1024) at most; so are those with reasons or a rubric (see `chat.openai_judge` for
+    generation of a tag, `max_tokens` (1024) at most; so are those with reasons or a rubric (see `openai.openai_judge` for
     these and `language`). Pickled weights are read where `use_safetensors` is False.
     """
     check_model_options(device, dtype, batch_size)
