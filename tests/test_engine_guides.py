@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from aad_plugin.cli.engine_options import asked_pair
+from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.decoding import aad_scores, guided_scores, plausible_set, weighted_reward
 from aad_plugin.engine.guided import check_roles, further_checkpoints, guide_roles, shared_sides
 from aad_plugin.engine.middleware import GUIDES, AADMiddleware, check_request, environment, model_names
@@ -72,6 +74,19 @@ def test_a_request_that_the_engine_cannot_answer_is_refused(held, given, said, m
     for name, value in environment(258, held, False).items():
         monkeypatch.setenv(name, value)
     assert AADMiddleware(lambda *rest: None).held == held and GUIDES  # what a server tells its middleware
+
+
+@pytest.mark.parametrize(("arguments", "scale", "said"), [
+    ({}, "1+2", "guide_scale has 2 weights for 1 guide"),
+    ({}, "-1", "guide_scale must be a number from 0"),
+    ({}, "inf", "guide_scale must be a number from 0"),
+    ({"guide": None, "strategy": "guided"}, None, "strategy='guided' needs a guide"),
+    ({"reference": None, "strategy": "eft"}, None, "reads a reference, and this policy was given none"),
+])  # fmt: skip
+def test_a_command_line_that_no_engine_can_follow_is_refused_before_it_starts(arguments, scale, said):
+    named = NamedPair({"policy": "p", "reference": "r", "guide": "g", **arguments})
+    with pytest.raises(ConfigError, match=said):
+        asked_pair(named, alpha=None, guide_scale=scale)
 
 
 def test_guided_scores_are_no_log_probabilities():

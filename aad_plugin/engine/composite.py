@@ -104,8 +104,10 @@ class AADForCausalLM(nn.Module):
     def _share(self, vllm_config: VllmConfig, config: Any, prefix: str) -> None:
         """One base, read once for all sides."""
         # Part of the compile cache's key, which knows nothing of the adapters' shapes.
-        folders = {side: get_adapter_absolute_path(path) for side, path in self.sides.items() if path}
-        config.aad_adapters = [[side, checkpoint_mark(folder)] for side, folder in folders.items()]
+        config.aad_adapters = [
+            [side, checkpoint_mark(get_adapter_absolute_path(path)) if path else None]
+            for side, path in self.sides.items()
+        ]
         number = len(self.sides)
         self.policy = _part(as_wide(vllm_config, number), config, prefix)
         adapt(self.policy, self.sides, fuses(vllm_config))

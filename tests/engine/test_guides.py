@@ -19,8 +19,9 @@ from aad_plugin.sources.parts import resolve
 from tests.engine import test_composite
 from tests.engine.pairs import disk_model, lora_pair
 from tests.engine.test_composite import NGRAM, differences
+from tests.pair.test_guide_loading import reward_model
 from tests.pair.test_guides import naive_guided
-from tests.toys import EOS, Logits, naive_aad, random_prompts
+from tests.toys import EOS, Logits, byte_tokenizer, naive_aad, random_prompts
 
 pytestmark = pytest.mark.engine
 
@@ -191,24 +192,23 @@ def test_drafts_change_no_token(engines, forms, form):
     check(engines(form, own_process=True, speculative_config=NGRAM), forms[form])
 
 
-def test_the_engine_refuses_what_it_does_not_hold(forms, toy_pairs, tmp_path):
-    words = forms["checkpoints"].words
-    settings = DecodingSettings(strategy="guided")
-    for given, said in (
-        ({"guide": "reward:x", "guide_reference": None}, "guide='reward:x' is asked about each candidate"),
-        ({"guide": None, "guide_reference": None}, "strategy='guided' needs a guide"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            engine_pair(resolve(**{**words, **given}), settings)
-    other = tmp_path / "other"
-    disk_model(other, "small llama", 3)
-    from tests.toys import byte_tokenizer
-
+def test_the_engine_refuses_what_it_does_not_hold(forms, tmp_path):
+    words, settings = forms["checkpoints"].words, DecodingSettings(strategy="guided")
+    disk_model(tmp_path / "other", "small llama", 3)
     more = byte_tokenizer()
     more.add_tokens(["<new>"])
-    more.save_pretrained(other)
-    with pytest.raises(VocabMismatch, match="has other token ids than the policy"):
-        engine_pair(resolve(**{**words, "guide": str(other), "guide_reference": None}), settings)
+    more.save_pretrained(tmp_path / "other")
+    reward_model().save_pretrained(tmp_path / "reward")
+    byte_tokenizer().save_pretrained(tmp_path / "reward")
+    for guide, kind, said in (
+        ("reward:x", ConfigError, "guide='reward:x' is asked about each candidate"),
+        (None, ConfigError, "strategy='guided' needs a guide"),
+        (str(tmp_path / "other"), VocabMismatch, "has other token ids than the policy"),
+        (str(tmp_path / "reward"), ConfigError, "is a sequence classifier, expected a language model"),
+    ):
+        with pytest.raises(kind, match=said) as caught:
+            engine_pair(resolve(**{**words, "guide": guide, "guide_reference": None}), settings)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.grid
