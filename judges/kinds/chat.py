@@ -18,6 +18,7 @@ from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
 from aad_plugin.judges.asking.endpoint import Endpoint
 from aad_plugin.judges.asking.languages import Tongues
 from aad_plugin.judges.asking.patience import PATIENCE_S
+from aad_plugin.judges.asking.pictures import with_pictures
 from aad_plugin.judges.asking.replies import Reading, merged, read_reply
 from aad_plugin.judges.asking.requests import Reply, Request, most_cost, prompt_tokens_of, usage_of
 from aad_plugin.judges.asking.rubric import read_rubric
@@ -80,7 +81,11 @@ class ChatJudge(Judge):
         rubric: str | None = None,
         reasons: str = "none",
         language: str | None = None,
+        sees: bool = False,
     ):
+        if not isinstance(sees, bool):
+            raise ConfigError(f"sees must be true or false, got {sees!r}")
+        self.sees = sees
         self.name = f"{kind}:{model}"
         self.model = model
         self.channel = channel
@@ -162,9 +167,9 @@ class ChatJudge(Judge):
         """The language two answers are asked about in, or what stands in for it; "" where languages are not told apart."""
         return self.tongues.told(first, second) if self.tongues else ""
 
-    def _messages(self, question: Question, form: str) -> list[dict[str, str]]:
+    def _messages(self, question: Question, form: str) -> list[dict[str, Any]]:
         template = self.tongues.template(question) if self.tongues else self.template
-        messages = template.messages(question, form)
+        messages = with_pictures(template.messages(question, form), question.pictures)
         if question.challenged is None:
             return messages
         said = _stated(template, question.challenged, form)
@@ -345,6 +350,7 @@ def openai_judge(
     rubric: str | None = None,
     reasons: str = "none",
     language: str | None = None,
+    sees: bool = False,
 ) -> ChatJudge:
     """A judge behind an OpenAI-compatible API.
 
@@ -362,6 +368,7 @@ def openai_judge(
         rubric: file of criteria that are judged in one call, see `rubric`.
         reasons: none, before or after the verdict; with reasons there are no log-probabilities.
         language: of the prompt, a code such as "de", or "auto" for that of the answers; English by default.
+        sees: whether the model takes image parts; items with pictures are refused without it, and text is judged alike.
     """
     if form not in ("auto", *FORMS):
         raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
@@ -384,6 +391,7 @@ def openai_judge(
         rubric=rubric,
         reasons=reasons,
         language=language,
+        sees=sees,
     )
 
 
