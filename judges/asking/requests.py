@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.judges.asking.pictures import TOKENS, size_of
 from aad_plugin.judges.asking.server_errors import error_in_body, sort_error
 from aad_plugin.judges.sitting.judge import Price
+from aad_plugin.judges.sitting.pictures import TOKENS, size_of
 
 URL = "/v1/chat/completions"
 _BYTES_PER_TOKEN = 4.0

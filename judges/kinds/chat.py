@@ -18,7 +18,6 @@ from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
 from aad_plugin.judges.asking.endpoint import Endpoint
 from aad_plugin.judges.asking.languages import Tongues
 from aad_plugin.judges.asking.patience import PATIENCE_S
-from aad_plugin.judges.asking.pictures import with_pictures
 from aad_plugin.judges.asking.replies import Reading, merged, read_reply
 from aad_plugin.judges.asking.requests import Reply, Request, most_cost, prompt_tokens_of, usage_of
 from aad_plugin.judges.asking.rubric import read_rubric
@@ -26,6 +25,7 @@ from aad_plugin.judges.asking.templates import Template, load_template
 from aad_plugin.judges.asking.wording import FORMS, challenge_text
 from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.sitting.judge import Judge, Price, Size
+from aad_plugin.judges.sitting.pictures import with_pictures
 from aad_plugin.judges.sitting.sitting import TRANSPORTS, Sitting
 from aad_plugin.texts.cleaning import printable
 from aad_plugin.texts.messages import Reply as Text

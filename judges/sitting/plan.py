@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.asking.pictures import marks_of
 from aad_plugin.judges.items import Comparison, Item, Question, Ruling, Verdict
 from aad_plugin.judges.sitting.judge import Judge
+from aad_plugin.judges.sitting.pictures import marks_of
 from aad_plugin.judges.sitting.store import Store
 from aad_plugin.texts.messages import Reply, as_messages, digest, shown_hash
 from aad_plugin.texts.thinking import answer_after_thinking
