@@ -22,6 +22,7 @@ from aad_plugin.rivals.amber import (
 )
 from aad_plugin.rivals.nouns import EnglishWords
 from aad_plugin.rivals.rival_task import Figure, RivalTask
+from aad_plugin.sources.images import read_picture
 from aad_plugin.tasks.vision.documents import data_folder, find_file
 
 _POPE = ("accuracy", "precision", "recall", "f1", "yes_ratio")
@@ -31,6 +32,22 @@ _KINDS = ("existence", "state", "number", "action", "relation")
 _ATTRIBUTE = ("state", "number", "action")
 _WORD = re.compile(r"[^\W\d_]+")
 Asked = tuple[str, str, str | None] | None  # kind, label, what was said; None for a description
+
+
+def picture(doc: Mapping[str, Any]) -> list[Any]:
+    """The document's picture, as a Pillow image.
+
+    Raises:
+        ConfigError: it is not there, or no picture; one line names the project that has it.
+    """
+    return [_read(doc["picture"], doc["project"])]
+
+
+@functools.cache  # many questions show one picture
+def _read(path: str, project: str) -> Any:
+    if not Path(path).is_file():
+        raise ConfigError(f"no picture {path}: take it from {project} and put it there (nothing is fetched)")
+    return read_picture(path, f"the picture {path}").image
 
 
 class PopeTask(RivalTask):

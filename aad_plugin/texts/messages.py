@@ -72,6 +72,12 @@ def prompt_hash(prompt: str | Messages) -> str:
     return digest([turn["content"].strip() for turn in as_messages(prompt) if turn["role"] == "user"])[:16]
 
 
+def shown_hash(prompt: str | Messages, pictures: Sequence[str] = ()) -> str:
+    """`prompt_hash` of a prompt with pictures, told by their marks: one question about two pictures is two prompts."""
+    own = prompt_hash(prompt)
+    return digest([own, *pictures])[:16] if pictures else own
+
+
 def digest(value: Any) -> str:
     """SHA-256 in hex of a JSON-able value, independent of key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)

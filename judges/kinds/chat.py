@@ -22,6 +22,7 @@ from aad_plugin.judges.asking.templates import Template, load_template
 from aad_plugin.judges.asking.wording import challenge_text
 from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.sitting.judge import Judge, Price, Size
+from aad_plugin.judges.sitting.pictures import with_pictures
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.texts.cleaning import printable
 from aad_plugin.texts.messages import Reply as Text
@@ -77,7 +78,11 @@ class ChatJudge(Judge):
         rubric: str | None = None,
         reasons: str = "none",
         language: str | None = None,
+        sees: bool = False,
     ):
+        if not isinstance(sees, bool):
+            raise ConfigError(f"sees must be true or false, got {sees!r}")
+        self.sees = sees
         self.name = f"{kind}:{model}"
         self.model = model
         self.channel = channel
@@ -159,9 +164,9 @@ class ChatJudge(Judge):
         """The language two answers are asked about in, or what stands in for it; "" where languages are not told apart."""
         return self.tongues.told(first, second) if self.tongues else ""
 
-    def _messages(self, question: Question, form: str) -> list[dict[str, str]]:
+    def _messages(self, question: Question, form: str) -> list[dict[str, Any]]:
         template = self.tongues.template(question) if self.tongues else self.template
-        messages = template.messages(question, form)
+        messages = with_pictures(template.messages(question, form), question.pictures)
         if question.challenged is None:
             return messages
         said = _stated(template, question.challenged, form)

@@ -60,6 +60,7 @@ def openai_judge(
     rubric: str | None = None,
     reasons: str = "none",
     language: str | None = None,
+    sees: bool = False,
 ) -> ChatJudge:
     """A judge behind an OpenAI-compatible API.
 
@@ -77,6 +78,7 @@ def openai_judge(
         rubric: file of criteria that are judged in one call, see `rubric`.
         reasons: none, before or after the verdict; with reasons there are no log-probabilities.
         language: of the prompt, a code such as "de", or "auto" for that of the answers; English by default.
+        sees: whether the model takes image parts; items with pictures are refused without it, and text is judged alike.
     """
     if form not in ("auto", *FORMS):
         raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
@@ -99,6 +101,7 @@ def openai_judge(
         rubric=rubric,
         reasons=reasons,
         language=language,
+        sees=sees,
     )
 
 

@@ -1,13 +1,11 @@
 """Documents of hallucination benchmarks: questions from their projects' files, pictures from a folder of the user's.
 
 Both come from ``data_dir`` (``--metadata '{"data_dir": "…"}'`` or AAD_DATA_DIR); nothing is fetched. What is missing is
-told in one line with the project that has it: a file of questions when the task is loaded, a picture before anything is
-answered.
+told in one line with the project that has it. A document names its picture's file ("picture") and who has it ("project").
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +15,6 @@ from typing import Any
 import datasets
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.sources.images import read_picture
 from aad_plugin.tasks.data import DATA_DIR
 from aad_plugin.texts.rows import json_lines, json_rows
 
@@ -50,15 +47,6 @@ def amber(
     return {"test": _dataset((row for row in rows if row["kind"] in kinds), path)}
 
 
-def picture(doc: Mapping[str, Any]) -> list[Any]:
-    """The document's picture, as a Pillow image.
-
-    Raises:
-        ConfigError: it is not there, or no picture; one line names the project that has it.
-    """
-    return [_read(doc["picture"], doc["project"])]
-
-
 def data_folder(data: Mapping[str, Any], data_dir: str | None) -> Path:
     """The folder that holds questions and pictures; raises ConfigError where none was named or it is not there."""
     named = data_dir or os.environ.get(DATA_DIR)
@@ -81,13 +69,6 @@ def find_file(folder: Path, names: list[str], project: str) -> Path:
     raise ConfigError(
         f"no {' or '.join(names)} in {folder.resolve()}: take it from {project} and put it there (nothing is fetched)"
     )
-
-
-@functools.cache  # many questions show one picture
-def _read(path: str, project: str) -> Any:
-    if not Path(path).is_file():
-        raise ConfigError(f"no picture {path}: take it from {project} and put it there (nothing is fetched)")
-    return read_picture(path, f"the picture {path}").image
 
 
 def _path_of(folder: Path, name: str, data: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 
 import pytest
 from PIL import Image
@@ -130,15 +129,17 @@ def test_without_a_folder(monkeypatch):
 
 
 def test_what_scores_descriptions_is_looked_for_before_anything_is_answered(data_dir, monkeypatch):
+    monkeypatch.setattr("aad_plugin.rivals.nouns._MODEL", "no_such_model")
     task = one("aad_amber_generative", data_dir)
-    with pytest.raises(
-        BackendMissing, match=r"pip install 'aad_plugin\[amber\]'|nltk.downloader|spacy download"
-    ) as told:
-        monkeypatch.setitem(sys.modules, "spacy", None)
+    said = r"pip install 'aad_plugin\[amber\]'|nltk\.downloader|spacy download"
+    with pytest.raises(BackendMissing, match=said) as told:
         task.build_all_requests(limit=1, rank=0, world_size=1)
     assert "\n" not in str(told.value)
+
+
+def test_missing_word_lists_are_told_before_anything_is_answered(data_dir):
     (data_dir / "relation.json").unlink()
-    with pytest.raises(ConfigError, match=r"no relation\.json in"):
+    with pytest.raises(ConfigError, match=r"no relation\.json in .*: take it from github\.com/junyangwang0410/AMBER"):
         one("aad_amber_generative", data_dir).build_all_requests(limit=1, rank=0, world_size=1)
 
 

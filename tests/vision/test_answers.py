@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,18 @@ def test_more_pictures_than_the_template_takes(pair: AlignedPair) -> None:
         pair.processor.chat_template = whole
     with pytest.raises(ConfigError, match="prompt 1 has 1 pictures, and its text 2 places for one"):
         answer(pair, [show("which <image>?", picture(1))], max_new_tokens=2)
+
+
+def test_the_command_line_contrasts(aad, llava, pair: AlignedPair, tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "one.png")
+    parts = ["--policy", llava[0], "--reference", llava[1], "--max-new-tokens", "6", "--model-args", "dtype=float32"]
+    shown = ["--image", str(tmp_path / "one.png"), "--output", str(tmp_path / "out.jsonl")]
+    ways = ["--strategies", "greedy,vcd", "--cd-alpha", "4", "--noise-step", "999"]
+    done = aad("generate", "what is it?", *parts, *shown, *ways)
+    assert done.exit_code == 0, done.output
+    (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    asked = {"max_new_tokens": 6, "strategy": "vcd", "cd_alpha": 4, "noise_step": 999}
+    assert [row["outputs"]["vcd"]] == answer(pair, [show("what is it?", picture(1))], **asked)
+    assert set(row["outputs"]) == {"greedy", "vcd"}
+    bare = aad("generate", "what is it?", *parts, "--strategies", "vcd")
+    assert "these prompts show none: add a picture" in str(bare.exception)

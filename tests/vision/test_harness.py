@@ -91,3 +91,39 @@ def test_a_pair_that_reads_text_alone_is_refused(checkpoints_of_text: tuple[str,
     policy, reference = checkpoints_of_text
     with pytest.raises(ConfigError, match="this one reads text alone: use --model aad"):
         AADMultimodalLM(policy=policy, reference=reference, device="cpu")
+
+
+def test_pope_by_every_rival(tmp_path: Path, llava, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task's own rivals, vcd among them, on a folder in upstream's format; a second run answers nothing again."""
+    import lm_eval
+
+    from tests.tasks.upstream import write_upstream
+    from tests.vision.families import picture
+
+    folder = write_upstream(tmp_path / "data")
+    picture(5).save(folder / "one.png")
+    monkeypatch.setenv("AAD_OUTPUT_DIR", str(tmp_path / "out"))
+
+    def evaluate(**options):
+        args = {"policy": llava[0], "reference": llava[1], "device": "cpu", "dtype": "float32", "batch_size": 2}
+        return lm_eval.simple_evaluate(
+            model="aad-multimodal", model_args={**args, "answers_dir": str(tmp_path / "answers"), **options},
+            tasks=["aad_pope_random"], gen_kwargs="max_gen_toks=4", bootstrap_iters=0, task_manager=manager,
+        )  # fmt: skip
+
+    from lm_eval.tasks import TaskManager
+
+    register_all()
+    manager = TaskManager(metadata={"data_dir": str(folder)})
+    found = evaluate()["results"]["aad_pope_random"]
+    for name in ("aad", "greedy", "best_of_2", "vcd"):
+        assert 0 <= found[f"accuracy_{name},none"] <= 1 and found[f"yes_ratio_{name},none"] >= 0
+
+    def kept() -> list[dict]:
+        return [json.loads(line) for file in (tmp_path / "answers").rglob("*.jsonl") for line in file.open()]
+
+    assert len({line["key"] for line in kept()}) == 8
+    evaluate()
+    assert len(kept()) == 8
+    evaluate(noise_step=900)  # vcd's two answers alone are asked again
+    assert len({line["key"] for line in kept()}) == 10
