@@ -16,7 +16,6 @@ from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
-from aad_plugin.texts.prompts import prompt_rows
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,10 @@ def generate(
     named: NamedPair,
     asked: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts, each a user turn.")] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="Prompts from a file (.txt, .jsonl, .json, .csv, .parquet) or a dataset.")
+        str | None,
+        typer.Option(
+            help="Prompts from a file (.txt, .jsonl, .json, .csv, .parquet) or a dataset; rows may show images."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts of --prompts.")] = None,
     image: Annotated[
@@ -96,17 +98,18 @@ def generate(
             )  # fmt: skip
     finally:  # an interrupted or failed strategy does not cost the answers of those before it
         if outputs:
-            _show([{"prompt": _written(asked), "outputs": {name: texts[i] for name, texts in outputs.items()}}
+            _show([{**_written(asked), "outputs": {name: texts[i] for name, texts in outputs.items()}}
                    for i, asked in enumerate(questions)], output)  # fmt: skip
 
 
 def _questions(asked: list[str], image: list[str], prompts: str | None, limit: int | None) -> list[Any]:
     """Return what is asked: the arguments, each after the pictures, then those from a file."""
-    from_file = (prompt for _, prompt in prompt_rows(prompts)) if prompts else iter(())
+    from aad_plugin.sources.images import with_pictures
+    from aad_plugin.sources.picture_prompts import picture_prompt_rows
+
+    from_file = (prompt for _, prompt in picture_prompt_rows(prompts)) if prompts else iter(())
     if image and not asked:
         raise ConfigError('--image shows a picture before a PROMPT: give one as an argument ("What is this?")')
-    from aad_plugin.sources.images import with_pictures
-
     questions = [*(with_pictures(one, image) for one in asked), *itertools.islice(from_file, limit)]
     if not questions:
         raise ConfigError('no prompt: give one as an argument ("How do I …?") or with --prompts FILE')
@@ -129,13 +132,13 @@ def _draw(pair: Any, prompt: str, names: list[str], path: Path) -> None:
     typer.echo(f"written to {path} ({picture.width} × {picture.height} pixels)", err=True)
 
 
-def _written(prompt: Any) -> Any:
-    """A prompt as it is printed and written: pictures by name and digest."""
+def _written(prompt: Any) -> dict[str, Any]:
+    """A prompt as it is printed and written, its pictures by name and digest: who reads it must not take it for text."""
     if isinstance(prompt, str) or all(isinstance(turn["content"], str) for turn in prompt):
-        return prompt
-    from aad_plugin.pair.encoding import shown_text
+        return {"prompt": prompt}
+    from aad_plugin.pair.encoding import pictures_of, shown_text
 
-    return shown_text(prompt)
+    return {"prompt": shown_text(prompt), "images": [f"{one.name}, {one.digest}" for one in pictures_of(prompt)]}
 
 
 def _show(rows: list[dict[str, Any]], output: Path | None) -> None:

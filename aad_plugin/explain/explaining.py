@@ -117,7 +117,7 @@ def explain_answer(
 def _pictures(prompt: Prompt) -> tuple[ShownPicture, ...]:
     found = []
     for one in pictures_of(prompt):
-        width, height = one.image.size
+        width, height = one.size
         found.append(ShownPicture(one.name, one.digest, width, height, data_url(one.image, _SHOWN_SIDE)))
     return tuple(found)
 

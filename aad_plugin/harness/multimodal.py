@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.harness.model import AADLM
-from aad_plugin.pair.encoding import Rendered, encode, image_token, may_share_a_batch
+from aad_plugin.pair.encoding import Prompt, Rendered, encode, image_token, may_share_a_batch, render, token_ids
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.sources.images import Picture, check_number, read_picture
 from aad_plugin.sources.processors import check_same_processor, load_processor
@@ -38,6 +38,7 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     hosts = (HFLM, HFMultimodalLM)
     processor: Any = None
+    sees = True
 
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self._pictures: dict[str, tuple[Picture, ...]] = {}
@@ -107,13 +108,31 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         given = given[: self.max_images]
         check_number(len(given), place)
         pictures = tuple(self._picture(one, f"{place}, picture {number}") for number, one in enumerate(given, start=1))
+        request = copy.copy(request)
+        request.arguments = (self._labelled(context, pictures), gen_kwargs)
+        return request
+
+    def _labelled(self, context: str, pictures: tuple[Picture, ...]) -> str:
+        """Return a context with the digests of its pictures, which are remembered."""
         labelled = f"{context}{_SHOWN}{' '.join(picture.digest for picture in pictures)}"
         self._pictures[labelled] = pictures
         if context in self._chats:
             self._chats[labelled] = self._chats[context]
-        request = copy.copy(request)
-        request.arguments = (labelled, gen_kwargs)
-        return request
+        return labelled
+
+    def render_prompt(self, prompt: Prompt) -> str:
+        """Return a prompt, text or messages with pictures, as the context of a request that needs no third argument.
+
+        Raises:
+            ConfigError: as `aad_plugin.pair.encoding.render`.
+        """
+        rendered = render(self.model, prompt, True, 0)
+        self.chat_applied = True
+        return self._labelled(rendered.text, rendered.pictures) if rendered.pictures else rendered.text
+
+    def num_tokens(self, context: str) -> int:
+        """Return how many tokens a prompt has, with those that stand for its pictures."""
+        return len(token_ids(self.model, self._rendered(context)))
 
     def _place_of_picture(self) -> str:
         return self._token() if self.chat_applied else DEFAULT_IMAGE_PLACEHOLDER
@@ -191,5 +210,6 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 def _require(processor: Any) -> None:
     if processor is None:
         raise ConfigError(
-            "--model aad-multimodal answers with a pair that sees, and this one reads text alone: use --model aad"
+            "pictures need a pair that sees, and this one reads text alone: load checkpoints of image and text with their "
+            "processor, or use --model aad for prompts of text"
         )

@@ -12,6 +12,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.trace_files import AnswerTrace, text_hash
 from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
+from aad_plugin.texts.parts import shown_columns
 from aad_plugin.texts.prompts import prompt_of
 from aad_plugin.texts.samples import in_turns, sample_answers
 
@@ -224,7 +225,8 @@ def _rendered(row: Mapping[str, Any]) -> str:
 def _prompt(doc: Mapping[str, Any], rendered: str, place: str) -> str | Messages:
     """The user's words where the document has them under a usual name, else what the model saw."""
     try:
-        return prompt_of(doc, place)
+        hidden = shown_columns(doc)
+        return prompt_of({name: value for name, value in doc.items() if name not in hidden}, place)
     except ConfigError:
         return rendered or json.dumps(doc, ensure_ascii=False)
 
