@@ -65,7 +65,7 @@ def generate_request(
 
     Args:
         number: of the request within its document. like: a request of the same document, from which the rest is taken
-            (lm-eval may hand it out in a list of one); None for a request that belongs to no task.
+            (lm-eval may hand it out in a list of one), its pictures among it; None for a request that belongs to no task.
     """
     if like is None:
         required = {field.name for field in dataclasses.fields(Instance) if field.default is dataclasses.MISSING}
@@ -74,4 +74,5 @@ def generate_request(
             request_type="generate_until", doc=doc or {}, arguments=(context, gen_kwargs), idx=number, **nowhere
         )
     first = like[0] if isinstance(like, list) else like
-    return dataclasses.replace(first, arguments=(context, gen_kwargs), idx=number, resps=[], filtered_resps={})
+    arguments = (context, gen_kwargs, *first.arguments[2:])
+    return dataclasses.replace(first, arguments=arguments, idx=number, resps=[], filtered_resps={})
