@@ -16,26 +16,28 @@ from aad_plugin.demo.assets import MANIFEST, base_model_path, kept, write_manife
 from aad_plugin.errors import AssetError
 from aad_plugin.files.marks import file_sha256
 
-PRESET = "demo-vision"
+PRESET, CACHED = "demo-vision", "demo-vision-1"
+"""The preset, and its reference's folder in the cache (about 270 MB)."""
 SHIPPED_VISION = Path(__file__).parent / "vision_v1"
 TOWER, ADAPTER = "tower.safetensors", "adapter_model.safetensors"
 _REFERENCE = (TOWER, ADAPTER, "adapter_config.json")
 
 
-def vision_adapter_path(shipped: Path = SHIPPED_VISION) -> Path:
+def vision_adapter_path() -> Path:
     """Return the policy's DPO adapter; raises `AssetError` if the installation lacks it."""
-    _check(shipped / "policy", (ADAPTER, "adapter_config.json"))
-    return shipped / "policy"
+    _check(SHIPPED_VISION / "policy", (ADAPTER, "adapter_config.json"))
+    return SHIPPED_VISION / "policy"
 
 
-def vision_reference_path(*, quiet: bool = False, shipped: Path = SHIPPED_VISION, name: str = "demo-vision-1") -> Path:
+def vision_reference_path(*, quiet: bool = False, shipped: Path | None = None) -> Path:
     """Return a folder with the reference, built on first use from the demo base (which may have to be fetched).
 
     Args:
-        quiet: show no progress. shipped: folder of the parts. name: of the folder in the cache (about 270 MB).
+        quiet: show no progress. shipped: folder of the parts; default: the package's.
     Raises:
         AssetError: a part is missing, the base cannot be had, or the cache is not writable.
     """
+    shipped = shipped or SHIPPED_VISION
     _check(shipped / "reference", _REFERENCE)
     base = base_model_path(quiet=quiet)
     below = json.loads((base / MANIFEST).read_text(encoding="utf-8"))["files"]["model.safetensors"]["sha256"]
@@ -48,7 +50,7 @@ def vision_reference_path(*, quiet: bool = False, shipped: Path = SHIPPED_VISION
         write_manifest(out, origin)
         return out
 
-    return kept(name, build, origin=origin)
+    return kept(CACHED, build, origin=origin)
 
 
 def put_together(base: Path, parts: Path, out: Path) -> None:

@@ -64,7 +64,7 @@ def _renamed(base: Path) -> Any:
 
 def new_vision_model(base: Path, seed: int = 0) -> Any:
     """Return the model in float32: the base's weights under a tower and a connector drawn from the seed."""
-    from transformers import AutoModelForCausalLM, GenerationConfig, Idefics3Config, Idefics3ForConditionalGeneration
+    from transformers import AutoModelForCausalLM, Idefics3Config, Idefics3ForConditionalGeneration
     from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 
     text = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -80,7 +80,7 @@ def new_vision_model(base: Path, seed: int = 0) -> Any:
     model = Idefics3ForConditionalGeneration(config).float()  # parts of it are made in the base's own dtype
     model.model.text_model.load_state_dict(text.model.state_dict())
     model.tie_weights()
-    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    model.generation_config = text.generation_config
     return model
 
 

@@ -19,7 +19,7 @@ from experiments.demo_vision.questions import Question, asked, description
 
 SEEDS = range(0, 100_000)
 QUESTIONS = 8
-RANK, RATE, BATCH = 8, 1e-3, 8
+RANK, RATE, BATCH = 8, 1e-3, 4
 TARGETS = r".*text_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 _IGNORED = -100
 
@@ -103,7 +103,7 @@ def train_sft(model: Any, processor: Any, folder: Path, *, steps: int, seed: int
 
     config = SFTConfig(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=RATE, seed=seed,
-        lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), max_grad_norm=1.0, logging_steps=5, save_steps=25,
+        lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), max_grad_norm=1.0, logging_steps=5, save_steps=20,
         save_total_limit=2, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
         remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None,
         dataloader_num_workers=0, disable_tqdm=True,
