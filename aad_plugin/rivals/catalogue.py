@@ -14,8 +14,8 @@ from aad_plugin.harness.registration import tasks_path
 class Entry:
     """One task: where its documents come from, under which licence, how many, who answers beside aad.
 
-    `kind` is categorization, moderation or dialogue; `data` is ``metadata.data`` of its YAML, None where the documents
-    are part of the package.
+    `kind` is categorization, moderation, dialogue or vision; `data` is ``metadata.data`` of its YAML, None where the
+    documents are part of the package.
     """
 
     name: str

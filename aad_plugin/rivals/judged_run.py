@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from aad_plugin.demo.assets import SHIPPED
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness import output_folder
@@ -28,7 +29,6 @@ from aad_plugin.judges.items import Answer, Comparison, Verdict
 from aad_plugin.judges.kinds.specs import accepted_options, parse_spec
 from aad_plugin.rivals.arena_score import arena_score
 from aad_plugin.sources.images import read_picture
-from aad_plugin.sources.presets import PRESETS
 from aad_plugin.texts.messages import Reply
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
@@ -346,6 +346,4 @@ def _judge_spec(metadata: Mapping[str, Any]) -> str | None:
         return str(metadata["judge"])
     named = (metadata.get("pair"), metadata.get("pretrained"))
     dtype = f",dtype={metadata['dtype']}" if metadata.get("dtype") not in (None, "auto") else ""
-    return next(
-        (f"reward:{name}{dtype}" for name, preset in PRESETS.items() if preset.embedded and name in named), None
-    )
+    return next((f"reward:{name}{dtype}" for name in SHIPPED if name in named), None)

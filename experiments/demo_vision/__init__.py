@@ -1,0 +1,1 @@
+"""The making of the demo pair that sees: pictures, tower, SFT, DPO, figures."""

@@ -1,0 +1,1 @@
+"""Pictures of coloured shapes, drawn for this project, with questions, yes/no probes and descriptions."""
