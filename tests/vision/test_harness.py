@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.harness.registration import register_all
+from aad_plugin.harness.registration import register_all, tasks_path
 from tests.vision.stock_data import write_chartqa, write_mmmu
 
 
@@ -114,7 +114,8 @@ def test_pope_by_every_rival(tmp_path: Path, llava, monkeypatch: pytest.MonkeyPa
     from lm_eval.tasks import TaskManager
 
     register_all()
-    manager = TaskManager(metadata={"data_dir": str(folder)})
+    own = {"include_path": str(tasks_path()), "include_defaults": False}
+    manager = TaskManager(**own, metadata={"data_dir": str(folder)})
     found = evaluate()["results"]["aad_pope_random"]
     for name in ("aad", "greedy", "best_of_2", "vcd"):
         assert 0 <= found[f"accuracy_{name},none"] <= 1 and found[f"yes_ratio_{name},none"] >= 0
