@@ -17,6 +17,7 @@ from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
+    Forward,
     Input,
     Plausible,
     Role,
@@ -37,7 +38,7 @@ class Checkpoints(Sides):
     """
 
     called = "two models"
-    can_wait = True
+    can_wait = can_compile = True
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, **others: PreTrainedModel) -> None:
         super().__init__(("policy", "reference", *others))
@@ -108,6 +109,13 @@ class Checkpoints(Sides):
                 logits = self._read(role, own_cache, logits_to_keep or input_ids.shape[1], given)
                 rows.append(logits.to(input_ids.device))
         return rows
+
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        caches = cache.caches if isinstance(cache, PairCache) else (cache,)
+        return [Forward(self._model(role), own, 1) for role, own in zip(roles, caches, strict=True)]
+
+    def reading(self, roles: Sequence[Role], batch: int) -> contextlib.AbstractContextManager[None]:
+        return self._exact(roles)
 
     def logits_as_needed(
         self,

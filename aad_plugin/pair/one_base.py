@@ -21,6 +21,7 @@ from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
+    Forward,
     Input,
     Mix,
     Plausible,
@@ -129,6 +130,19 @@ class OneBase(Sides):
             rows = self._read(roles, input_ids, cache, logits_to_keep, inputs)
             return list(rows.split(len(input_ids)))  # (S · B, K, V) -> S of (B, K, V)
 
+    @property
+    def can_compile(self) -> bool:  # type: ignore[override]
+        return self._rows.can_compile
+
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        self._rows.pin()
+        return [Forward(self.policy, cache.caches[0] if isinstance(cache, PairCache) else cache, len(roles))]
+
+    @contextlib.contextmanager
+    def reading(self, roles: Sequence[Role], batch: int) -> Iterator[None]:
+        with self._head.exact() if len(roles) > 1 else contextlib.nullcontext(), self._routed(tuple(roles), batch):
+            yield
+
     def plausible(
         self,
         find: FindCandidates,
@@ -159,8 +173,8 @@ class OneBase(Sides):
         given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None}
         batch = len(input_ids)
         self.passes.update(dict.fromkeys(roles, batch))
+        cache = cache.caches[0] if isinstance(cache, PairCache) else cache
         if len(roles) > 1:  # (B, …) -> (S · B, …), the policy's rows first
-            cache = cache.caches[0] if isinstance(cache, PairCache) else cache
             if given.get("multimodal") is not None:  # pictures are read once, so the rows multiply behind them
                 given["sides"] = len(roles)
             else:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Input, Plausible, Role, Sparing
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Forward, Input, Plausible, Role, Sparing
 
 
 class Sides(nn.Module):
@@ -34,12 +35,13 @@ class Sides(nn.Module):
         gives_columns: whether heads' logits can be had one by one, in float32; False before the first step.
         gives_sums: whether whole rows keep their heads' float32 sums.
         can_merge: whether the policy alone reads weights of its own, merged; the base's are never written.
+        can_compile: whether :meth:`forwards` says all that a step does.
         can_wait: whether sides after the policy can put their reading off, see :meth:`logits_as_needed`.
     """
 
     called = ""
     products: PackedProducts
-    gives_columns = gives_sums = can_wait = False
+    gives_columns = gives_sums = can_wait = can_compile = False
     merging_is_proven = True
 
     def __init__(self, roles: Sequence[Role]) -> None:
@@ -111,6 +113,15 @@ class Sides(nn.Module):
             input_ids: (B, T) int64. cache: of :meth:`new_cache` for these roles. logits_to_keep: K, 0 for all T.
             **inputs: what every model reads besides, each with B rows; ``multimodal`` only with the prompt.
         """
+        raise NotImplementedError
+
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        """Return the forwards of a step of these roles, whose logits are theirs in this order, for a host that compiles
+        them inside :meth:`reading`. For sides that can be compiled."""
+        raise NotImplementedError
+
+    def reading(self, roles: Sequence[Role], batch: int) -> contextlib.AbstractContextManager[Any]:
+        """Inside the block :meth:`forwards` of ``batch`` rows give these roles' logits."""
         raise NotImplementedError
 
     def logits_as_needed(
