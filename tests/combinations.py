@@ -52,7 +52,11 @@ TRANSFORMERS = {
         single=True,
     ),
     "trace": Feature("model_arg `trace=…`", alone=("beams", "prompt lookup", "draft_model")),
-    "compile": Feature("`compile_config` of `generate`", refused=EVERY),
+    "compile": Feature(
+        "`compile_config` of `generate`, beside a static cache",
+        refused=("guided",),
+        alone=("no cache", "beams", "prompt lookup", "draft_model"),
+    ),
 }
 VLLM = {
     "batch": Feature("prompts of different length in one batch"),
