@@ -167,10 +167,6 @@ class OneBase(AdapterSides):
         for path, layer in self.model.named_modules():
             if not isinstance(layer, LoraLayer):
                 continue
-            if layer.merged:
-                raise ConfigError(
-                    f"the adapters of {path} are merged into the base weights; unmerge them first or {advice}"
-                )
             variants = [name for name in names if name in getattr(layer, "lora_variant", {})]
             if variants:
                 raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")
