@@ -230,7 +230,7 @@ class _Siblings:
         made = [*self._weights, *(stack for stack, _ in self._stacks.values()), *(w for _, w in self._merged.values())]
         for tensor in made:
             if id(tensor) not in self._pinned:
-                torch._dynamo.mark_static_address(tensor)
+                torch._dynamo.mark_static_address(tensor, guard=False)
         self._pinned = {id(tensor) for tensor in made}
 
     @torch.inference_mode(False)

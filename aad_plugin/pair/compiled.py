@@ -2,8 +2,8 @@
 
 Compiled are the forwards of one token per row and what the strategy makes of their logits; nothing in them waits for the
 device, so that a GPU may record them once and play them again. Around them stays what a host does at a step: naming the
-step, counting passes, watching for numbers that are not finite. A graph is proven before it is used: its first step is
-also read as it stands, and other logits are an error, or the plain step. Knows nothing of prompts, which are read plainly.
+step, counting passes, watching for numbers that are not finite. A graph is proven as it is first used: its first steps are
+also read as they stand, and other logits are an error, or the plain step. Knows nothing of prompts, which are read plainly.
 
     pair.generate(**inputs, cache_implementation="static", compile_config=CompileConfig())
 """
@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import types
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ _BY_ITSELF = ("cuda", "xpu")
 _ADVICE = "leave compile_config out, or pass disable_compile=True"
 # Cache lengths are multiples of it, so that answers of other lengths find their graph again.
 _ROUND = 128
+# A CUDA graph is warmed up, then recorded, then replayed: each of them is held against the plain step.
+_PROVEN_STEPS = 3
 Found = tuple[Tensor, tuple[Tensor, ...]]  # (B, 1, V) scores and each role's (B, 1, V) logits
 
 
@@ -116,7 +119,8 @@ class CompiledStep:
         if self._options["options"]:
             self._options["mode"] = None  # torch takes one of the two
         self._graphs: dict[_Plan, Callable[..., Found]] = {}
-        self._proven: set[_Plan] = set()
+        self._proven: Counter[_Plan] = Counter()
+        self._needed = 1 if sides.policy.device.type == "cpu" else _PROVEN_STEPS
         self._numbers: dict[tuple[float, torch.device], Tensor] = {}
         self.is_given_up = False
 
@@ -153,7 +157,8 @@ class CompiledStep:
         inputs = (given, input_ids, mask, position_ids, settings.strategy, self._number(settings), vocab_size)
         with self.sides.reading(roles, batch):
             try:
-                found = self._graph(plan)(*inputs) if plan in self._proven else self._prove(plan, cache, inputs)
+                proven = self._proven[plan] >= self._needed or os.environ.get("AAD_PLUGIN_PROOF") == "0"
+                found = self._graph(plan)(*inputs) if proven else self._prove(plan, cache, inputs)
             except torch._dynamo.exc.TorchDynamoException as error:
                 said = " ".join(str(error).split())[:200]
                 self._give_up(ConfigError(f"a step of this pair cannot be compiled ({said}): {_ADVICE}"))
@@ -171,19 +176,15 @@ class CompiledStep:
 
     def _prove(self, plan: _Plan, cache: Cache, inputs: tuple[Any, ...]) -> Found:
         """Read a step by the graph, take it back, and read it as it stands, whose rows the cache keeps."""
-        graph = self._graph(plan)
-        if os.environ.get("AAD_PLUGIN_PROOF") == "0":
-            self._proven.add(plan)
-            return graph(*inputs)
         take_back = _take_back(cache)
-        rows = {role: row.float().cpu() for role, row in zip(plan.roles, graph(*inputs)[1], strict=True)}
+        rows = {role: row.float().cpu() for role, row in zip(plan.roles, self._graph(plan)(*inputs)[1], strict=True)}
         take_back()
         scores, plain = _step(*inputs)
         dtypes = [model.dtype for model in self.sides.models().values()]
         found = compare(rows, {role: row.float().cpu() for role, row in zip(plan.roles, plain, strict=True)}, dtypes)
         if found is not None:
             self._give_up(ProofFailed(f"a compiled step would change this pair's tokens: {found}; {_ADVICE}"))
-        self._proven.add(plan)
+        self._proven[plan] += 1
         return scores, plain
 
     def _give_up(self, error: Exception) -> None:

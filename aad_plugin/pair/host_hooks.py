@@ -35,7 +35,7 @@ class HostHooks(GenerationMixin):
     guides: Guides
     is_cached: bool
     _calls: list[Call]
-    _compiled: dict[str | None, CompiledStep]
+    _compiled: dict[str, CompiledStep]
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Continuous batching drives one model's paged cache by itself and cannot hold a pair."""
@@ -130,8 +130,8 @@ class HostHooks(GenerationMixin):
 
     def _compiled_step(self, config: Any) -> CompiledStep:
         """The steps compiled as a configuration says, kept for later calls."""
-        key = None if config is None else repr(config)
-        if key not in self._compiled:
+        key = f"{config!r} on {self.sides.policy.device}"
+        if key not in self._compiled or self._compiled[key].sides is not self.sides:
             self._compiled[key] = CompiledStep(self.sides, config)
         return self._compiled[key]
 

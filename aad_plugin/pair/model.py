@@ -120,7 +120,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.guides = guides or Guides()
         self.generation_config = bare_generation_config(policy)
         self._calls: list[Call] = []
-        self._compiled: dict[str | None, CompiledStep] = {}
+        self._compiled: dict[str, CompiledStep] = {}
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
         self.is_cached = True
         self.draft: Draft | None = None

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from aad_plugin.files.whole import write_text
 from experiments.gpu import compiled, disk_pair, forced, proofs, table, vllm_table
 from experiments.gpu.random_pairs import SHAPES
 from experiments.gpu.records import Records
 
-# Each with its weight: what is left is shared out among the parts that are left.
-DEFAULT = {"vllm": 5.0, "transformers": 2.0, "forced": 0.6, "proofs": 0.8}
+# Minutes that each asks for: what is left is shared out in proportion among the parts that are left.
+DEFAULT = {"vllm": 5.4, "transformers": 1.3, "forced": 0.5, "proofs": 0.8}
 PARTS = {**DEFAULT, "compiled": 3.0}
 
 
@@ -33,7 +34,10 @@ def main(
     tokens: Annotated[int, typer.Option(help="New tokens per answer.")] = 32,
     dtype: Annotated[str, typer.Option(help="Of all but the proofs.")] = "bfloat16",
     folder: Annotated[
-        Path, typer.Option("--output", help="Figures, one file a part; what is there is not made again.")
+        Path,
+        typer.Option(
+            "--output", help="Figures, one file a part and figures.json of all; what is there is not made again."
+        ),
     ] = Path("runs/gpu"),
 ) -> None:
     """Measure pairs of random weights on a GPU (or, to rehearse, on a CPU with --shape tiny)."""
@@ -45,7 +49,8 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     end, sizes = time.monotonic() + 60 * minutes, [int(b) for b in batches.split(",")]
     kind = getattr(torch, dtype)
-    print(json.dumps({"part": "machine", **_machine(device)}), flush=True)
+    machine = _machine(device)
+    print(json.dumps({"part": "machine", **machine}), flush=True)
     for number, part in enumerate(chosen):
         share = PARTS[part] / sum(PARTS[other] for other in chosen[number:])
         records = Records(folder, part, time.monotonic() + share * (end - time.monotonic()))
@@ -60,6 +65,17 @@ def main(
             compiled.run(records, device, shape, sizes, tokens, kind)
         else:
             forced.run(records, device, forced_shape, 8, min(tokens, 32), kind)
+        _gather(folder, machine)
+
+
+def _gather(folder: Path, machine: dict[str, Any]) -> None:
+    """Write all lines of all runs so far as one file."""
+    parts = {
+        part: [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        for part in PARTS
+        if (file := folder / f"{part}.jsonl").is_file()
+    }
+    write_text(folder / "figures.json", json.dumps({"machine": machine, "parts": parts}, indent=1) + "\n")
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -46,7 +46,12 @@ def hold(kind: str, config: CompileConfig, lengths: list[int], steps: int) -> in
     return steps_held
 
 
-@pytest.mark.parametrize("kind", KINDS)
+GRID = pytest.mark.grid
+
+
+@pytest.mark.parametrize(
+    "kind", ["reference_plus_lora", pytest.param("two_models", marks=GRID), pytest.param("two_adapters", marks=GRID)]
+)
 def test_a_traced_step_gives_the_naive_loops_tokens(kind):
     assert hold(kind, TRACED, [9, 5], 40) == 80
 
