@@ -150,8 +150,8 @@ PAIR = ["--pair", "demo"]
 READERS = {
     "study": ["study", *PAIR, "--oracle", "reward:demo", "--output", "out", "--prompts"],
     "bench": ["bench", *PAIR, "--prompts"],
-    "rl": ["rl", *PAIR, "--recipe", "grpo-implicit", "--output", "out", "--oracle", "reward:demo", "--held-out-prompts", "t.txt",
-           "--oracle-prompts", "t.txt", "--prompts"],
+    "rl": ["rl", *PAIR, "--recipe", "grpo-implicit", "--output", "out", "--oracle", "reward:demo",
+           "--held-out-prompts", "t.txt", "--oracle-prompts", "t.txt", "--prompts"],
     "distill": ["distill", *PAIR, "--output", "out", "--picker", "reward:demo", "--oracle", "reward:demo",
                 "--held-out-prompts", "t.txt", "--oracle-prompts", "t.txt", "--prompts"],
     "iterate": ["iterate", *PAIR, "--output", "out", "--picker", "reward:demo", "--oracle", "reward:demo",
