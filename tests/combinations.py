@@ -13,7 +13,7 @@ test. A new strategy is a row by itself: it is equal everywhere until a feature 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aad_plugin.settings import STRATEGIES
@@ -58,6 +58,11 @@ TRANSFORMERS = {
         alone=("no cache", "beams", "prompt lookup", "draft_model"),
     ),
 }
+# The same of prompts with pictures, tests/vision/test_combinations.py: what guesses tokens would guess those of pictures.
+PICTURES = {
+    name: replace(feature, refused=EVERY) if name in ("prompt lookup", "draft_model") else feature
+    for name, feature in TRANSFORMERS.items()
+}
 VLLM = {
     "batch": Feature("prompts of different length in one batch"),
     "chunked prefill": Feature("model_arg `enable_chunked_prefill=true`", refused=DRAWING),
@@ -83,9 +88,8 @@ def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     return "drawn" if features is VLLM and strategy in DRAWING else "equal"
 
 
-def couple(one: str, other: str) -> str:
+def couple(one: str, other: str, features: dict[str, Feature] = TRANSFORMERS) -> str:
     """ "equal" or "refused" for two features at once, AAD on transformers."""
-    features = TRANSFORMERS
     refuses = "aad" in features[one].refused + features[other].refused
     return "refused" if refuses or other in features[one].alone or one in features[other].alone else "equal"
 
@@ -121,6 +125,12 @@ def _lines() -> Iterator[str]:
         yield "\n| feature | asked for by |\n|---|---|"
         yield from (f"| {name} | {feature.asked} |" for name, feature in features.items())
         yield ""
+    yield "## Prompts with pictures: `--model aad-multimodal`, `aad generate --image`\n"
+    yield from _table("strategy", list(STRATEGIES), list(PICTURES), lambda s, f: cell(PICTURES, s, f))
+    yield "\nHeld for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters"
+    yield "(`tests/vision/test_combinations.py`). Two features at once combine as below,"
+    yield "but for those that refuse pictures. A trace of `best_of_n` reads one prompt at a time."
+    yield "On vLLM pictures are refused; see [vision.md](vision.md).\n"
     yield "## Two features at once: AAD on transformers\n"
     names = [name for name in TRANSFORMERS if name != "batch"]
     yield from _table("feature", names[:-1], names[1:], _couple_or_nothing)
