@@ -58,9 +58,10 @@ TRANSFORMERS = {
         alone=("no cache", "beams", "prompt lookup", "draft_model"),
     ),
 }
-# The same of prompts with pictures, tests/vision/test_combinations.py: what guesses tokens would guess those of pictures.
+# The same of prompts with pictures, tests/vision/test_combinations.py: what guesses tokens would guess those of pictures,
+# and a compiled step reads none.
 PICTURES = {
-    name: replace(feature, refused=EVERY) if name in ("prompt lookup", "draft_model") else feature
+    name: replace(feature, refused=EVERY) if name in ("prompt lookup", "draft_model", "compile") else feature
     for name, feature in TRANSFORMERS.items()
 }
 VLLM = {
@@ -79,8 +80,8 @@ VLLM = {
 
 def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     """ "equal", "drawn" or "refused", as declared."""
-    if strategy == "vcd":
-        return "refused"  # these pairs read text; tests/vision holds what it combines with where they see
+    if strategy == "vcd" and features is not PICTURES:
+        return "refused"  # these pairs read text, and it contrasts pictures
     if features is VLLM and strategy == "expo":
         return "refused"  # one model, which has an engine of its own
     if strategy in features[feature].refused:
@@ -117,7 +118,7 @@ def _lines() -> Iterator[str]:
     yield "* **refused**: an error of one line says what to leave out."
     yield "* `expo` is one model. On vLLM an engine of its own answers by it, and a pair's engine refuses it: see"
     yield "  [one_model.md](one_model.md)."
-    yield "* `vcd` contrasts pictures and refuses prompts without one, as these are; where a pair sees, see"
+    yield "* `vcd` contrasts pictures and refuses prompts without one; see"
     yield "  [vision.md](vision.md#visual-contrastive-decoding).\n"
     for title, features in (("`--model aad`, on transformers", TRANSFORMERS), ("`--model aad-vllm`", VLLM)):
         yield f"## {title}\n"
@@ -125,7 +126,7 @@ def _lines() -> Iterator[str]:
         yield "\n| feature | asked for by |\n|---|---|"
         yield from (f"| {name} | {feature.asked} |" for name, feature in features.items())
         yield ""
-    yield "## Prompts with pictures: `--model aad-multimodal`, `aad generate --image`\n"
+    yield "## Prompts with pictures: `--model aad-multimodal`, option `--image`\n"
     yield from _table("strategy", list(STRATEGIES), list(PICTURES), lambda s, f: cell(PICTURES, s, f))
     yield "\nHeld for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters"
     yield "(`tests/vision/test_combinations.py`). Two features at once combine as below,"

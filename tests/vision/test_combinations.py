@@ -26,7 +26,7 @@ from tests.pair.test_combinations import OPTIONS
 from tests.pairs import KINDS
 from tests.toys import PAD, toy_model
 from tests.vision.families import FAMILIES, ROOM, with_adapters
-from tests.vision.oracle import PROMPTS, encode, seeing_logits
+from tests.vision.oracle import PROMPTS, encode, noisy, seeing_logits
 from tests.vision.test_equality import PeftSide
 
 TOKENS = 6
@@ -93,12 +93,14 @@ def _extrapolated(policy: Any, reference: Any) -> Callable[[float], Any]:
 def naive(name: str, kind: str, strategy: str, row: int, searched: bool) -> list[int]:
     """The naive loop's answer to a prompt with pictures, or the best of its two beams."""
     of, encoded = seeing(name, kind), encode(FAMILIES[name], [ASKED[row]])
+    settings = DecodingSettings(strategy=strategy, seed=3)
     sides = NaivePair(
         seeing_logits(of.policy, encoded),
         seeing_logits(of.reference, encoded),
         lambda scale: seeing_logits(of.expo(scale), encoded),
+        seeing_logits(of.policy, noisy(of.pair.sides.policy, encoded, settings)),
     )
-    settings, prompt = DecodingSettings(strategy=strategy, seed=3), encoded["input_ids"][0].tolist()
+    prompt = encoded["input_ids"][0].tolist()
     return sides.searched(settings, prompt, TOKENS, 2) if searched else sides.answer(settings, prompt, TOKENS)
 
 
