@@ -109,7 +109,7 @@ def document() -> str:
 def _lines() -> Iterator[str]:
     yield "# What combines with what\n"
     yield "This page is made by `python -m tests.combinations`. Tests hold its cells against toy models in float32."
-    yield "All cells on transformers were run. Those on vLLM are declared: their test,"
+    yield "All cells of text on transformers were run. Those on vLLM are declared: their test,"
     yield "`pytest -m engine tests/engine/test_combinations.py`, has not been run as a whole yet."
     yield "Each cell holds for two checkpoints, for a LoRA over its reference and for two LoRAs over one base.\n"
     yield "* **equal**: the tokens are those of a plain loop that reads the whole text again with both models at each step."
@@ -128,9 +128,10 @@ def _lines() -> Iterator[str]:
         yield ""
     yield "## Prompts with pictures: `--model aad-multimodal`, option `--image`\n"
     yield from _table("strategy", list(STRATEGIES), list(PICTURES), lambda s, f: cell(PICTURES, s, f))
-    yield "\nHeld for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters"
-    yield "(`tests/vision/test_combinations.py`). Two features at once combine as below,"
-    yield "but for those that refuse pictures. A trace of `best_of_n` reads one prompt at a time."
+    yield "\nDeclared for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters."
+    yield "The quick tests run a quarter of the cells on LLaVA. The whole has not been run yet:"
+    yield "`pytest -m grid tests/vision/test_combinations.py`. Two features at once combine as below, but for"
+    yield "those that refuse pictures. A trace of `best_of_n` reads one prompt at a time."
     yield "On vLLM pictures are refused; see [vision.md](vision.md).\n"
     yield "## Two features at once: AAD on transformers\n"
     names = [name for name in TRANSFORMERS if name != "batch"]
