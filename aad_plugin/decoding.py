@@ -223,13 +223,14 @@ def _block(candidates: Candidates, values: Tensor, rows: int, empty: float) -> T
     return block.index_put_((candidates.rows, candidates.columns), values)
 
 
-def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: float) -> Tensor:
+def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: Tensor | float) -> Tensor:
     """Score the next token by emulated fine-tuning: log π_reference + eft_scale · (log π_policy − log π_reference).
 
     Args:
         policy_logits: (..., V) raw, before temperature.
         reference_logits: (..., V), same shape, device and token ids.
-        eft_scale: strength of the tuning; no unit; 1 is the policy itself, above 1 extrapolates, 0 is the reference.
+        eft_scale: strength of the tuning, a number or a float32 scalar; no unit; 1 is the policy itself, above 1
+            extrapolates, 0 is the reference.
     Returns:
         (..., V) float32; up to a row constant the log-probabilities of the emulated model.
     Raises:

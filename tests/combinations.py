@@ -13,7 +13,7 @@ test. A new strategy is a row by itself: it is equal everywhere until a feature 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aad_plugin.settings import STRATEGIES
@@ -52,7 +52,17 @@ TRANSFORMERS = {
         single=True,
     ),
     "trace": Feature("model_arg `trace=…`", alone=("beams", "prompt lookup", "draft_model")),
-    "compile": Feature("`compile_config` of `generate`", refused=EVERY),
+    "compile": Feature(
+        "`compile_config` of `generate`, beside a static cache",
+        refused=("guided",),
+        alone=("no cache", "beams", "prompt lookup", "draft_model"),
+    ),
+}
+# The same of prompts with pictures, tests/vision/test_combinations.py: what guesses tokens would guess those of pictures,
+# and a compiled step reads none.
+PICTURES = {
+    name: replace(feature, refused=EVERY) if name in ("prompt lookup", "draft_model", "compile") else feature
+    for name, feature in TRANSFORMERS.items()
 }
 VLLM = {
     "batch": Feature("prompts of different length in one batch"),
@@ -70,8 +80,8 @@ VLLM = {
 
 def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     """ "equal", "drawn" or "refused", as declared."""
-    if strategy == "vcd":
-        return "refused"  # these pairs read text; tests/vision holds what it combines with where they see
+    if strategy == "vcd" and features is not PICTURES:
+        return "refused"  # these pairs read text, and it contrasts pictures
     if features is VLLM and strategy == "expo":
         return "refused"  # one model, which has an engine of its own
     if strategy in features[feature].refused:
@@ -79,9 +89,8 @@ def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     return "drawn" if features is VLLM and strategy in DRAWING else "equal"
 
 
-def couple(one: str, other: str) -> str:
+def couple(one: str, other: str, features: dict[str, Feature] = TRANSFORMERS) -> str:
     """ "equal" or "refused" for two features at once, AAD on transformers."""
-    features = TRANSFORMERS
     refuses = "aad" in features[one].refused + features[other].refused
     return "refused" if refuses or other in features[one].alone or one in features[other].alone else "equal"
 
@@ -109,7 +118,7 @@ def _lines() -> Iterator[str]:
     yield "* **refused**: an error of one line says what to leave out."
     yield "* `expo` is one model. On vLLM an engine of its own answers by it, and a pair's engine refuses it: see"
     yield "  [one_model.md](one_model.md)."
-    yield "* `vcd` contrasts pictures and refuses prompts without one, as these are; where a pair sees, see"
+    yield "* `vcd` contrasts pictures and refuses prompts without one; see"
     yield "  [vision.md](vision.md#visual-contrastive-decoding).\n"
     for title, features in (("`--model aad`, on transformers", TRANSFORMERS), ("`--model aad-vllm`", VLLM)):
         yield f"## {title}\n"
@@ -117,6 +126,12 @@ def _lines() -> Iterator[str]:
         yield "\n| feature | asked for by |\n|---|---|"
         yield from (f"| {name} | {feature.asked} |" for name, feature in features.items())
         yield ""
+    yield "## Prompts with pictures: `--model aad-multimodal`, option `--image`\n"
+    yield from _table("strategy", list(STRATEGIES), list(PICTURES), lambda s, f: cell(PICTURES, s, f))
+    yield "\nHeld for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters"
+    yield "(`tests/vision/test_combinations.py`). Two features at once combine as below,"
+    yield "but for those that refuse pictures. A trace of `best_of_n` reads one prompt at a time."
+    yield "On vLLM pictures are refused; see [vision.md](vision.md).\n"
     yield "## Two features at once: AAD on transformers\n"
     names = [name for name in TRANSFORMERS if name != "batch"]
     yield from _table("feature", names[:-1], names[1:], _couple_or_nothing)

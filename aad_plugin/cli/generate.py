@@ -59,6 +59,9 @@ def generate(
             help="Write the answer to one PROMPT as this picture; for pairs that write pictures, such as Emu3's."
         ),
     ] = None,
+    draw_area: Annotated[
+        int | None, typer.Option(help="About how many pixels --draw writes; default 518400, 720 × 720.")
+    ] = None,
     strategies: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,10 +85,12 @@ def generate(
     for name in names:
         named.check(**given, strategy=name)
     if draw:
-        _check_drawn(draw, questions, names, image)
+        _check_drawn(draw, questions, names)
+    elif draw_area is not None:
+        raise ConfigError("--draw-area is of the picture that --draw writes: name its file with --draw")
     loaded = named.load(**given)
     if draw:
-        return _draw(loaded, questions[0], names, draw)
+        return _draw(loaded, questions[0], names, draw, draw_area)
     from aad_plugin.pair.answering import answer
 
     names = names or [loaded.settings.strategy]
@@ -116,19 +121,22 @@ def _questions(asked: list[str], image: list[str], prompts: str | None, limit: i
     return questions
 
 
-def _check_drawn(path: Path, questions: list[Any], names: list[str], image: list[str] | None) -> None:
-    if len(questions) != 1 or len(names) > 1 or image:
-        raise ConfigError("--draw writes one picture: give one PROMPT, at most one strategy and no --image")
+def _check_drawn(path: Path, questions: list[Any], names: list[str]) -> None:
+    if len(questions) != 1 or len(names) > 1 or not isinstance(questions[0], str):
+        raise ConfigError("--draw writes one picture: give one PROMPT of text, at most one strategy and no --image")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--draw writes FILE.png, FILE.jpg or FILE.webp, got {path}")
     check_writable(path)
 
 
-def _draw(pair: Any, prompt: str, names: list[str], path: Path) -> None:
-    from aad_plugin.pair.drawing import draw
+def _draw(pair: Any, prompt: str, names: list[str], path: Path, area: int | None) -> None:
+    from aad_plugin.pair.drawing import AREA, draw
 
-    picture = draw(pair, prompt, strategy=names[0] if names else None)
-    picture.save(path)
+    picture = draw(pair, prompt, strategy=names[0] if names else None, area=AREA if area is None else area)
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
     typer.echo(f"written to {path} ({picture.width} × {picture.height} pixels)", err=True)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -18,6 +19,8 @@ from lm_eval.models.utils import replace_placeholders, resize_image
 from torch import Tensor
 
 from aad_plugin.errors import ConfigError, first_line
+from aad_plugin.explain.shown_pictures import write_shown
+from aad_plugin.harness import output_folder
 from aad_plugin.harness.model import AADLM
 from aad_plugin.pair.encoding import Prompt, Rendered, encode, image_token, may_share_a_batch, render, token_ids
 from aad_plugin.pair.model import AlignedPair
@@ -92,7 +95,24 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer requests; their third argument holds the pictures."""
-        return super().generate_until([self._with_digests(request) for request in requests], disable_tqdm)
+        labelled = [self._with_digests(request) for request in requests]
+        folder = output_folder.run_folder()
+        if folder is not None:
+            self._write_shown(folder, requests, labelled)
+        return super().generate_until(labelled, disable_tqdm)
+
+    def _write_shown(self, folder: Path, requests: list[Instance], labelled: list[Instance]) -> None:
+        """Keep small copies of the pictures for the report, each document's once: lm-eval's samples have none."""
+        shown: dict[str, dict[int, tuple[int, str, tuple[Picture, ...]]]] = {}
+        for request, own in zip(requests, labelled, strict=True):
+            pictures = self._pictures.get(own.args[0])
+            if pictures and request.task_name is not None and request.doc_id is not None:
+                number = int(request.doc_id)
+                shown.setdefault(request.task_name, {}).setdefault(number, (number, request.args[0], pictures))
+        write_shown(folder, self.rank, {task: list(documents.values()) for task, documents in shown.items()})
+
+    def _as_asked(self, context: str) -> str:
+        return context.partition(_SHOWN)[0]
 
     def _with_digests(self, request: Instance) -> Instance:
         if len(request.args) < 3:

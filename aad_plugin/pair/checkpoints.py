@@ -18,6 +18,7 @@ from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
+    Forward,
     Plausible,
     Role,
     Sparing,
@@ -38,7 +39,7 @@ class Checkpoints(Sides):
     """
 
     called = "two models"
-    can_wait = True
+    can_wait = can_compile = True
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, **others: PreTrainedModel) -> None:
         super().__init__(("policy", "reference", *others))
@@ -103,6 +104,13 @@ class Checkpoints(Sides):
                     step = _caught_up(step)
                 rows.append(self._read(role, step.alone(number)).to(step.input_ids.device))
         return rows
+
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        caches = cache.caches if isinstance(cache, PairCache) else (cache,)
+        return [Forward(self._model(role), own, 1) for role, own in zip(roles, caches, strict=True)]
+
+    def reading(self, roles: Sequence[Role], batch: int) -> contextlib.AbstractContextManager[None]:
+        return self._exact(roles)
 
     def logits_as_needed(self, is_open: Callable[[Tensor], bool], step: Step) -> list[Tensor]:
         with self._exact(("policy", "reference")):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.multimodal import MultimodalInputs, take_multimodal
-from aad_plugin.sources.images import Picture, check_number, picture_of_part, read_picture
+from aad_plugin.sources.images import Picture, check_number, odd_part, picture_of_part, read_picture
 from aad_plugin.texts.parts import text_of
 from aad_plugin.texts.rendering import render_chat
 
@@ -157,9 +157,7 @@ def _content(content: Any, pictures: list[Picture], place: str) -> Any:
             pictures.append(read_picture(picture_of_part(part, place), f"{place}, picture {len(pictures) + 1}"))
             parts.append({"type": "image"})
         else:
-            raise ConfigError(
-                f'{place}: a part is {{"type": "text", "text": …}} or {{"type": "image", "image": …}}, got {part!s:.80}'
-            )
+            raise odd_part(kind, place)
     return parts
 
 

@@ -25,6 +25,7 @@ from aad_plugin.decoding import logprobs_of
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
+from aad_plugin.pair.compiled import CompiledStep
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, shared_vocab
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import Draft
@@ -119,6 +120,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.guides = guides or Guides()
         self.generation_config = bare_generation_config(policy)
         self._calls: list[Call] = []
+        self._compiled: dict[str, CompiledStep] = {}
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
         self.is_cached = True
         self.draft: Draft | None = None
@@ -192,6 +194,37 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         spares = call is not None and call.spares(settings) and logits_to_keep > 0
         scorer = Scorer(self.sides, self.guides, self.vocab_size, settings, call)
         return cache_names.output(scorer.score(step, self.sparing(len(input_ids)) if spares else WHOLE), cache)
+
+    def get_compiled_call(self, compile_config: Any) -> Any:
+        """Return what reads the steps of a call that compiles them. The host's own would take what a pair counts at each
+        step into the graph, and compile it anew at the next."""
+        return self._compiled_forward
+
+    def _compiled_forward(self, input_ids: Tensor, **inputs: Any) -> CausalLMOutputWithPast:
+        """Return what :meth:`forward` returns for a step of the running ``generate`` call, by a compiled graph where one
+        serves: one token per row, over static caches.
+
+        Raises:
+            ProofFailed: the graph gives other logits. ConfigError: the call asked to compile what cannot be compiled.
+        """
+        call, cache = self._calls[-1], cache_names.take(inputs)
+        settings, roles = call.settings, call.settings.roles
+        found = None
+        if call.compiled is not None and cache is not None and call.compiled.fits(cache, input_ids):
+            if roles == (EXPO,):
+                self.sides.extrapolate(settings.expo_scale)
+            mask = inputs.get("attention_mask")
+            mask = torch.ones_like(input_ids) if mask is None else mask
+            places = inputs.get("position_ids")
+            found = call.compiled(settings, roles, self.vocab_size, self.shortcuts, cache, input_ids, mask, places)
+        if found is None:
+            return self(input_ids=input_ids, **inputs)
+        scores, rows = found
+        # A graph writes its next step over this one's rows, so nothing but the step's name is kept for an error.
+        call.watch.show({}, scores, call.step(cache, 1))
+        if call.recorder is not None:
+            call.recorder.show(dict(zip(roles, rows, strict=True)), scores, settings.strategy)
+        return cache_names.output(scores, cache)
 
     def sparing(self, rows: int) -> Sparing:
         """Return what a step of AAD for ``rows`` rows leaves out."""

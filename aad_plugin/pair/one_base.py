@@ -20,6 +20,7 @@ from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
+    Forward,
     Plausible,
     Role,
     Sparing,
@@ -99,6 +100,19 @@ class OneBase(AdapterSides):
             rows = self._read(roles, step)
             return list(rows.split(len(step.input_ids)))  # (S · B, K, V) -> S of (B, K, V)
 
+    @property
+    def can_compile(self) -> bool:  # type: ignore[override]
+        return self._rows.can_compile
+
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        self._rows.pin()
+        return [Forward(self.policy, cache.caches[0] if isinstance(cache, PairCache) else cache, len(roles))]
+
+    @contextlib.contextmanager
+    def reading(self, roles: Sequence[Role], batch: int) -> Iterator[None]:
+        with self._head.exact() if len(roles) > 1 else contextlib.nullcontext(), self._routed(tuple(roles), batch):
+            yield
+
     def plausible(self, find: FindCandidates, step: Step, lazy: bool, whole: bool = False) -> Plausible:
         """As in :class:`Sides`, except that both sides come out of one forward and nothing is put off."""
         batch = len(step.input_ids)
@@ -117,10 +131,9 @@ class OneBase(AdapterSides):
         """Return (B, K, V) logits of one side, or of S sides one after the other as (S · B, K, V)."""
         sides, batch = len(roles), len(step.input_ids)
         self.passes.update(dict.fromkeys(roles, batch))
-        if sides > 1:
-            step = step.alone(0)
-            if step.multimodal is None:  # else pictures are read once, and the rows multiply behind them
-                step = _repeated(step, sides)
+        step = step.alone(0)
+        if sides > 1 and step.multimodal is None:  # else pictures are read once, and the rows multiply behind them
+            step = _repeated(step, sides)
         # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
         with self._routed(tuple(roles), batch):
             logits = read_model(self.policy, step, sides)
@@ -154,10 +167,6 @@ class OneBase(AdapterSides):
         for path, layer in self.model.named_modules():
             if not isinstance(layer, LoraLayer):
                 continue
-            if layer.merged:
-                raise ConfigError(
-                    f"the adapters of {path} are merged into the base weights; unmerge them first or {advice}"
-                )
             variants = [name for name in names if name in getattr(layer, "lora_variant", {})]
             if variants:
                 raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")

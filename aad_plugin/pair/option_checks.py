@@ -54,10 +54,6 @@ def check_config(config: GenerationConfig, settings: DecodingSettings) -> None:
     """Raise ConfigError for options that have no meaning for a pair, or none for this strategy."""
     if config.cache_implementation == "paged":
         refuse_batching()
-    if config.compile_config is not None:
-        raise ConfigError(
-            "compile_config compiles the forward of one model, and a pair's steps differ in what they read: leave it out"
-        )
     for name, neutral in _LOGITS_ONLY.items() if settings.ranks_ratios else ():
         value = getattr(config, name, None)
         if value not in (None, neutral):

@@ -6,7 +6,7 @@ difference comes from two plain readings of one row in the pair's dtype. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,16 @@ def relative(logits: Tensor, wanted: Tensor) -> float:
     difference = _centred(logits.cpu()) - _centred(wanted)
     found = (difference.pow(2).mean(-1).sqrt() / wanted.double().std(-1).clamp(min=1e-30)).max().item()
     return found if found == found else float("inf")
+
+
+def compare(rows: Mapping[Role, Tensor], plain: Mapping[Role, Tensor], dtypes: Iterable[torch.dtype]) -> str | None:
+    """Say how (B, 1, V) float32 logits of a step differ from those of another reading of the same step, or None."""
+    bound = max(_ROUNDING.get(dtype, _COARSE)[1] for dtype in dtypes)
+    effects = [relative(one, other) for role, one in plain.items() for name, other in plain.items() if name != role]
+    differ = bool(effects) and min(effects) > _ROUNDING[torch.float32][1]
+    none = torch.zeros(0)
+    seen = Comparison(Text(none, none, dict(plain), bound, differ), "one step")
+    return next((said for role, row in rows.items() if (said := seen.strays(role, row))), None) or seen.mixes()
 
 
 def make_text(pair: ReadPair, seed: int) -> Text:

@@ -61,6 +61,19 @@ def side_by_side(caches: Sequence[Cache | None]) -> Cache | None:
 
 
 @dataclass(frozen=True)
+class Forward:
+    """One forward of a step in which each row reads one token.
+
+    Attributes:
+        model, cache: whose; the cache is the model's own. sides: whose rows stand one after the other in its batch.
+    """
+
+    model: PreTrainedModel
+    cache: Cache
+    sides: int
+
+
+@dataclass(frozen=True)
 class Sparing:
     """What a step of AAD leaves out.
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Plausible, Role, Sparing
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Forward, Plausible, Role, Sparing
 from aad_plugin.pair.step import Step
 from aad_plugin.settings import DecodingSettings
 
@@ -38,12 +38,13 @@ class Sides(nn.Module):
         gives_columns: whether heads' logits can be had one by one, in float32; False before the first step.
         gives_sums: whether whole rows keep their heads' float32 sums.
         can_merge: whether the policy alone reads weights of its own, merged; the base's are never written.
+        can_compile: whether :meth:`forwards` says all that a step does.
         can_wait: whether sides after the policy can put their reading off, see :meth:`logits_as_needed`.
     """
 
     called = ""
     products: PackedProducts
-    gives_columns = gives_sums = can_wait = False
+    gives_columns = gives_sums = can_wait = can_compile = False
     merging_is_proven = True
 
     def __init__(self, roles: Sequence[Role]) -> None:
@@ -111,6 +112,15 @@ class Sides(nn.Module):
             roles: which sides, the policy first where it is one of them.
             step: with a cache of :meth:`new_cache` for these roles, or none.
         """
+        raise NotImplementedError
+
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        """Return the forwards of a step of these roles, whose logits are theirs in this order, for a host that compiles
+        them inside :meth:`reading`. For sides that can be compiled."""
+        raise NotImplementedError
+
+    def reading(self, roles: Sequence[Role], batch: int) -> contextlib.AbstractContextManager[Any]:
+        """Inside the block :meth:`forwards` of ``batch`` rows give these roles' logits."""
         raise NotImplementedError
 
     def logits_as_needed(self, is_open: Callable[[Tensor], bool], step: Step) -> list[Tensor]:

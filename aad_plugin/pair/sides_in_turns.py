@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.packed_products import PackedProducts
 from aad_plugin.pair.reading import EXPO, BuildCache, Mix, Role, mixed, read_model, side_by_side, switched
@@ -27,12 +28,15 @@ class AdapterSides(Sides):
     Args:
         model: a PeftModel in eval mode; the policy's adapter becomes its active one.
         adapters: role -> name of its adapter, the policy's first; None = the base alone.
+    Raises:
+        ConfigError: adapters are merged; to unmerge them is a subtraction, which changes the base's weights in 16 bit.
     """
 
     model: Any  # a PeftModel; nn.Module's own annotation would make every attribute a tensor
 
     def __init__(self, model: Any, adapters: Mapping[Role, str | None]) -> None:
         super().__init__(tuple(adapters))
+        _refuse_merged(model)
         self.model = model
         self.adapters = dict(adapters)
         self._policy_adapter = str(self.adapters["policy"])
@@ -80,3 +84,17 @@ class OneBaseInTurns(AdapterSides):
             with self.role(role) as model:
                 rows.append(read_model(model, step.alone(number)))
         return rows
+
+
+def _refuse_merged(model: Any) -> None:
+    """Raise ConfigError before PEFT would unmerge adapters in order to switch them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    merged = next(
+        (path for path, part in model.named_modules() if isinstance(part, BaseTunerLayer) and part.merged), None
+    )
+    if merged is not None:
+        raise ConfigError(
+            f"the adapters of {merged} are merged into the base weights: load the adapter anew, unmerged, or make a full "
+            "checkpoint of it (merge_and_unload) and pass policy=…,reference=…"
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.explain.records import ShownPicture
 from aad_plugin.explain.trace_files import AnswerTrace, text_hash
 from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
 from aad_plugin.texts.parts import shown_columns
@@ -34,9 +35,12 @@ class AnswerText:
             else "\n\n".join(f"[turn {i}]\n{t}" for i, t in enumerate(self.texts, 1))
         )
 
-    def trace_among(self, traces: Mapping[str, Sequence[AnswerTrace]], task: str) -> AnswerTrace | None:
-        """The trace of the (first) reply: of the same text, after the same rendered prompt or for the same task."""
-        found = traces.get(text_hash(self.texts[0]), ())
+    def trace_among(
+        self, traces: Mapping[str, Sequence[AnswerTrace]], task: str, number: int | None
+    ) -> AnswerTrace | None:
+        """The trace of the (first) reply: of the same text, after the same rendered prompt or for the same task; of its own
+        document before others, since pictures may tell prompts of one text apart."""
+        found = sorted(traces.get(text_hash(self.texts[0]), ()), key=lambda one: one.doc_id != number)
         for trace in found:
             if self.rendered_hash in ("", trace.prompt_hash) and (self.rendered_hash or trace.task == task):
                 return trace
@@ -52,6 +56,7 @@ class Document:
         prompt: as the user put it. prompt_hash: of the user's turns, as verdicts carry it.
         rendered_hash: lm-eval's hash of the prompt as the model saw it; empty without samples.
         target: the gold answer, where there is one. values: metric (with its filter) -> number of this document.
+        number: lm-eval's, within the task. pictures: that the prompt showed, small.
     """
 
     key: str
@@ -62,6 +67,8 @@ class Document:
     target: str = ""
     answers: dict[str, AnswerText] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
+    number: int | None = None
+    pictures: tuple[ShownPicture, ...] = ()
 
     @property
     def prompt_text(self) -> str:
@@ -175,7 +182,7 @@ def _document(row: Mapping[str, Any], place: str) -> Document:
         if isinstance(value, int | float) and math.isfinite(value):
             values[f"{name},{chosen}"] = float(value)
     return Document(
-        key=str(row.get("doc_hash") or number),
+        key=str((None if _holds_addresses(doc) else row.get("doc_hash")) or number),
         id=str(doc.get("id", number)),
         prompt=prompt,
         prompt_hash=prompt_hash(prompt),
@@ -183,7 +190,14 @@ def _document(row: Mapping[str, Any], place: str) -> Document:
         target=str(row.get("target", "") or ""),
         answers=answers,
         values=values,
+        number=number if isinstance(number, int) else None,
     )
+
+
+def _holds_addresses(doc: Mapping[str, Any]) -> bool:
+    """Whether lm-eval wrote and hashed a picture as Python shows it, "<PIL… at 0x7f…>": another hash in every run."""
+    values = [one for value in doc.values() for one in (value if isinstance(value, list) else [value])]
+    return any(isinstance(value, str) and value.startswith("<PIL.") for value in values)
 
 
 def _answers(

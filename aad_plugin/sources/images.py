@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +95,9 @@ def read_picture(given: Any, place: str = "the picture") -> Picture:
     if text[:5].lower() == "data:":
         return _unpacked(_from_url(text, place), "data", place)
     if "://" in text:
-        raise ConfigError(f"{place}: {text[:60]!r} is an address, and nothing is fetched: save it and give its file")
+        raise ConfigError(
+            f"{place}: {shown_name(text)!r} is an address, and nothing is fetched: save it and give its file"
+        )
     path = Path(text).expanduser()
     return _unpacked(_bytes_of(path, place), path.name, place)
 
@@ -108,8 +111,18 @@ def with_pictures(prompt: str, files: Sequence[str | Path]) -> Any:
     if not files:
         return prompt
     check_number(len(files), "the prompt")
-    shown = [{"type": "image", "image": read_picture(file, f"--image {file}")} for file in files]
+    shown = [{"type": "image", "image": read_picture(file, f"--image {shown_name(str(file))}")} for file in files]
     return [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
+
+
+def shown_name(given: str) -> str:
+    """Return a file's name as it is; of an address scheme and host alone, which hold no secret, and of data nothing."""
+    if given[:5].lower() == "data:":
+        return "data:…"
+    if "://" not in given:
+        return given
+    scheme, _, rest = given.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0].rpartition('@')[2]}/…"
 
 
 def picture_of_part(part: Mapping[str, Any], place: str) -> Any:
@@ -132,6 +145,12 @@ def part_payload(part: Mapping[str, Any]) -> Any:
     return _as_url(part[name]) if name == "base64" else plain_payload(part[name])
 
 
+def odd_part(kind: Any, place: str) -> ConfigError:
+    """Return the complaint about a part that is neither text nor a picture."""
+    wanted = '{"type": "text", "text": …} or {"type": "image", "image": …}'
+    return ConfigError(f"{place}: a part is {wanted}, got one of type {kind!r:.40}")
+
+
 def plain_payload(value: Any) -> Any:
     """Return a picture out of OpenAI's {"url": …} or datasets' {"bytes": …, "path": …}, whose bytes are base64 in JSON."""
     if not isinstance(value, Mapping):
@@ -146,13 +165,17 @@ def _as_url(base64_text: Any) -> Any:
     return f"data:image/png;base64,{base64_text}" if isinstance(base64_text, str) else base64_text
 
 
-def data_url(image: Any, side: int) -> str:
-    """Return a copy of an image, no side longer than ``side`` pixels, as a ``data:`` URL."""
+def data_url(image: Any, side: int, kind: str = "PNG") -> str:
+    """Return a copy of an image, no side longer than ``side`` pixels, as a ``data:`` URL.
+
+    Args:
+        kind: PNG, or JPEG, which is smaller and not exact.
+    """
     small = image.copy()
     small.thumbnail((side, side))
     stream = io.BytesIO()
-    small.save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    small.save(stream, kind)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def check_number(number: int, place: str) -> None:
@@ -176,7 +199,7 @@ def _bytes_of(path: Path, place: str) -> bytes:
 def _from_url(text: str, place: str) -> bytes:
     head, comma, data = text.partition(",")
     if not comma or not head.endswith(";base64"):
-        raise ConfigError(f"{place}: expected data:image/png;base64,…, got {text[:40]!r}")
+        raise ConfigError(f"{place}: expected data:image/png;base64,…, got {head[:40]!r}")
     if len(data) > MAX_BYTES * 4 // 3 + 4:
         raise _too_many_bytes(len(data) * 3 // 4, place)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.sources.images import Picture, check_number, part_payload, plain_payload, read_picture
+from aad_plugin.sources.images import Picture, check_number, odd_part, part_payload, plain_payload, read_picture
 from aad_plugin.texts.messages import checked_turns
 from aad_plugin.texts.parts import picture_columns, text_of
 from aad_plugin.texts.prompts import (
@@ -88,9 +88,7 @@ def _parts(content: Any, place: str) -> list[dict[str, Any]]:
         elif kind in ("image", "image_url"):
             parts.append({"type": "image", "image": part_payload(part)})
         else:
-            raise ConfigError(
-                f'{place}: a part is {{"type": "text", "text": …}} or {{"type": "image", "image": …}}, got {part!s:.80}'
-            )
+            raise odd_part(kind, place)
     return parts
 
 

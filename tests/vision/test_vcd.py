@@ -13,29 +13,21 @@ from aad_plugin import AlignedPair, answer
 from aad_plugin.decoding import vcd_scores
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.checkpoints import Checkpoints
-from aad_plugin.pair.distortion import distorted
 from aad_plugin.pair.encoding import encode as encode_prompts
 from aad_plugin.pair.encoding import render
-from aad_plugin.pair.multimodal import take_multimodal
 from aad_plugin.pair.one_base import OneBase
+from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 from tests.toys import EOS, PAD, NaiveRun, log_softmax
 from tests.vision.families import FAMILIES, Family, picture, with_adapters
-from tests.vision.oracle import PROMPTS, encode, same, seeing_logits
+from tests.vision.oracle import PROMPTS, encode, noisy, same, seeing_logits
 from tests.vision.test_equality import PeftSide, family_marks
 
 SEEING = [prompt for prompt in PROMPTS if prompt[1]]  # two pictures, one, one
 SETTINGS = DecodingSettings(strategy="vcd", cd_alpha=1.5, cd_beta=0.05, noise_step=700)
 OPTIONS = {"strategy": "vcd", "cd_alpha": 1.5, "cd_beta": 0.05, "noise_step": 700}
 STEPS = 6
-
-
-def noisy(model, encoded: dict, settings: DecodingSettings = SETTINGS) -> dict:
-    """A processor's inputs with noise on the pixels."""
-    given = dict(encoded)
-    shown = take_multimodal(given, model, encoded["input_ids"])
-    return {**encoded, "pixel_values": distorted(model, shown, settings).shown["pixel_values"]}
 
 
 def naive(policy, model, family: Family, prompt, settings: DecodingSettings = SETTINGS, steps: int = STEPS) -> NaiveRun:
@@ -96,8 +88,8 @@ def test_no_weight_no_difference_and_beta_one_are_greedy() -> None:
 @pytest.mark.parametrize("family", family_marks())
 def test_a_picture_has_one_noise_alone_and_in_a_batch(family: Family) -> None:
     model = family.model(0)
-    together = noisy(model, encode(family, SEEING))
-    alone = [noisy(model, encode(family, [prompt]))["pixel_values"] for prompt in SEEING]
+    together = noisy(model, encode(family, SEEING), SETTINGS)
+    alone = [noisy(model, encode(family, [prompt]), SETTINGS)["pixel_values"] for prompt in SEEING]
     own = encode(family, SEEING)
     assert own["pixel_values"].shape == together["pixel_values"].shape
     assert not torch.equal(own["pixel_values"], together["pixel_values"])
@@ -128,7 +120,7 @@ def test_the_noise_is_a_diffusions() -> None:
 def test_frames_of_a_still_picture_share_their_noise() -> None:
     """Qwen2-VL reads each picture as two equal frames, whose independent noise would partly cancel."""
     family = FAMILIES["qwen2_vl"]
-    values = noisy(family.model(0), encode(family, SEEING))["pixel_values"]
+    values = noisy(family.model(0), encode(family, SEEING), SETTINGS)["pixel_values"]
     frames = values.view(len(values), 3, 2, 64)
     assert torch.equal(frames[:, :, 0], frames[:, :, 1])
 
@@ -153,10 +145,10 @@ def test_two_checkpoints(family: Family) -> None:
 
 @pytest.mark.parametrize("family", family_marks(("llava",)))
 def test_a_lora_policy(family: Family) -> None:
-    if family.name == "chameleon":
-        pytest.skip("its decoder reads pictures: no shared rows")
     model = with_adapters(family, ("policy",))
-    pair = AlignedPair(OneBase(model, "policy", None))
+    apart = family.name == "chameleon"  # its decoder reads the pictures
+    adapters = {"policy": "policy", "reference": None}
+    pair = AlignedPair(OneBaseInTurns(model, adapters) if apart else OneBase(model, "policy", None))
     together = decoded(pair, family, SEEING)
     for row, prompt in enumerate(SEEING):
         run = naive(PeftSide(model, "policy"), model.get_base_model(), family, prompt)
@@ -177,7 +169,7 @@ def test_beams_search_the_same_scores() -> None:
     pair = two_checkpoints(family)
     policy, prompt = pair.sides.policy, SEEING[1]
     encoded = encode(family, [prompt])
-    own, other = seeing_logits(policy, encoded), seeing_logits(policy, noisy(policy, encoded))
+    own, other = seeing_logits(policy, encoded), seeing_logits(policy, noisy(policy, encoded, SETTINGS))
     prefix = encoded["input_ids"][0].tolist()
     kept: list[tuple[float, list[int]]] = [(0.0, [])]
     for _ in range(4):
