@@ -67,7 +67,9 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
             only_filter = only_filter or entry.get("filter")
             if entry.get("filter") != only_filter:
                 continue  # the same answers once more, for another metric
-        prompt: str | Messages = prompt_of(entry["doc"] if sample else entry, place, prompt_field)
+        # Pictures of plain rows are read below.
+        own = entry["doc"] if sample else {name: value for name, value in entry.items() if name not in _PICTURES}
+        prompt: str | Messages = prompt_of(own, place, prompt_field)
         text = _chosen(sample_answers(entry, place) if sample else _plain_answers(entry, place), place, strategy)
         if sample:
             prompt, text = in_turns(entry["doc"], prompt, text)
