@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from aad_plugin import AlignedPair, answer
 from aad_plugin.judges.kinds.reward import RewardModel
-from aad_plugin.judges.statistics.intervals import mean_with_interval
+from aad_plugin.judges.statistics.intervals import mean_with_interval, shown
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import load_pair
 
@@ -48,10 +48,10 @@ def main(num: int = 160, tokens: int = 64, batch: int = 16) -> None:
         wins = 1 / (1 + np.exp(rewards["float32"] - rewards[name]))
         found = mean_with_interval(wins)
         equal = sum(a == b for a, b in zip(answers[name], answers["float32"], strict=True))
+        won = "" if name == "float32" else f"win rate against float32 {shown(found.value, found.low, found.high)}, "
         print(
             f"{name}: {changed[name]:.4f} of the choices changed, {equal} of {len(prompts)} answers equal, mean reward "
-            f"{rewards[name].mean():.3f}, win rate against float32 {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], "
-            f"{seconds[name]:.0f} s",
+            f"{rewards[name].mean():.3f}, {won}{seconds[name]:.0f} s",
             flush=True,
         )
 
