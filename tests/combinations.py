@@ -64,6 +64,8 @@ PICTURES = {
     name: replace(feature, refused=EVERY) if name in ("prompt lookup", "draft_model", "compile") else feature
     for name, feature in TRANSFORMERS.items()
 }
+# Copies of a prompt share one reading of its pictures, which a step without a cache would have to repeat for each.
+PICTURES["no cache"] = replace(PICTURES["no cache"], refused=("best_of_n",), alone=("beams",))
 VLLM = {
     "batch": Feature("prompts of different length in one batch"),
     "chunked prefill": Feature("model_arg `enable_chunked_prefill=true`", refused=DRAWING),
@@ -128,10 +130,10 @@ def _lines() -> Iterator[str]:
         yield ""
     yield "## Prompts with pictures: `--model aad-multimodal`, option `--image`\n"
     yield from _table("strategy", list(STRATEGIES), list(PICTURES), lambda s, f: cell(PICTURES, s, f))
-    yield "\nDeclared for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters."
-    yield "The quick tests run a quarter of the cells on LLaVA. The whole has not been run yet:"
-    yield "`pytest -m grid tests/vision/test_combinations.py`. Two features at once combine as below, but for"
-    yield "those that refuse pictures. A trace of `best_of_n` reads one prompt at a time."
+    yield "\nRun for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters, by"
+    yield "`pytest -m grid tests/vision/test_combinations.py`; the quick tests hold a quarter of the cells on LLaVA."
+    yield "Copies of a prompt, such as beams, share one reading of its pictures, so they need a cache. Two features at"
+    yield "once combine as below, but for those that refuse pictures. A trace of `best_of_n` reads one prompt at a time."
     yield "On vLLM pictures are refused; see [vision.md](vision.md).\n"
     yield "## Two features at once: AAD on transformers\n"
     names = [name for name in TRANSFORMERS if name != "batch"]

@@ -189,12 +189,18 @@ def read_multimodal(
     Returns:
         the model's own output, with S · B · copies rows.
     Raises:
+        ConfigError: copies without a cache, which differ after the prompt.
         NotImplementedError: this model reads pictures inside its decoder, so every row has to read its own.
     """
     copies = multimodal.copies(len(input_ids))
     given = {"attention_mask": attention_mask, "position_ids": position_ids}
     of_rows = {name: value for name, value in given.items() if value is not None}
     if copies > 1:
+        if not options.get("use_cache"):
+            raise ConfigError(
+                "pictures are read once for all beams or answers of a prompt, and without a cache each would have to read "
+                "them again: leave use_cache=False out"
+            )
         input_ids = input_ids[::copies]
         of_rows = {name: value[..., ::copies, :] for name, value in of_rows.items()}
     shown = multimodal.arguments(input_ids.shape[1], model.dtype)

@@ -29,7 +29,7 @@ from tests.vision.families import FAMILIES, ROOM, with_adapters
 from tests.vision.oracle import PROMPTS, encode, noisy, seeing_logits
 from tests.vision.test_equality import PeftSide
 
-TOKENS = 6
+TOKENS, EXPO_SCALE = 6, 0.25
 ASKED = (PROMPTS[0], PROMPTS[3])  # two pictures, and one
 GRID = [pytest.mark.grid, pytest.mark.slow]
 NAMES = ("llava", "smolvlm", "qwen2_vl", "gemma3")
@@ -93,7 +93,7 @@ def _extrapolated(policy: Any, reference: Any) -> Callable[[float], Any]:
 def naive(name: str, kind: str, strategy: str, row: int, searched: bool) -> list[int]:
     """The naive loop's answer to a prompt with pictures, or the best of its two beams."""
     of, encoded = seeing(name, kind), encode(FAMILIES[name], [ASKED[row]])
-    settings = DecodingSettings(strategy=strategy, seed=3)
+    settings = DecodingSettings(strategy=strategy, seed=3, expo_scale=EXPO_SCALE)
     sides = NaivePair(
         seeing_logits(of.policy, encoded),
         seeing_logits(of.reference, encoded),
@@ -106,7 +106,7 @@ def naive(name: str, kind: str, strategy: str, row: int, searched: bool) -> list
 
 def found(name: str, kind: str, strategy: str, *features: str) -> str:
     """What a cell is: "equal", "refused", or what went wrong."""
-    pair, settings = seeing(name, kind).pair, DecodingSettings(strategy=strategy, seed=3)
+    pair, settings = seeing(name, kind).pair, DecodingSettings(strategy=strategy, seed=3, expo_scale=EXPO_SCALE)
     alone = any(PICTURES[feature].single for feature in features) or (strategy == "best_of_n" and "trace" in features)
     rows = [1] if alone else [0, 1]
     options = {key: value for feature in features for key, value in OPTIONS.get(feature, {}).items()}
