@@ -112,7 +112,7 @@ def asked(scene: Scene, rng: random.Random, number: int) -> list[Question]:
     kinds = len(scene.tally())
     present = min(number // 4, kinds) if number >= 4 else rng.randint(0, 1)
     absent = present if number >= 4 else 1 - present
-    found = {}
+    found: dict[str, Question] = {}
     while len(found) < present + absent:
         about = "present" if len(found) < present else rng.choice(("random", "adversarial"))
         question = probe(scene, rng, about)
