@@ -1,6 +1,7 @@
 """The decoding rule: pure functions from two rows of logits to one row of scores.
 
-Owns the mathematics of alignment-aware decoding (AAD), emulated fine-tuning (EFT) and guides. Knows nothing of models,
+Owns the mathematics of alignment-aware decoding (AAD), emulated fine-tuning (EFT), guides and visual contrastive
+decoding (VCD). Knows nothing of models,
 caches, hosts or files; every host, the explainer and the tests call these functions.
 
     V_α  = { v : π_policy(v) >= α · max π_policy }         plausible set
@@ -201,23 +202,35 @@ def aad_scores_of_candidates(
     Returns:
         (R, V) float32 scores.
     """
-    at = candidates.rows, candidates.columns
-    best = policy_logits.amax(-1, keepdim=True).float()
-    scores = torch.sub(policy_logits, best - IMPLAUSIBLE, out=out)
+    scores = _implausible(policy_logits, out)
+    place = candidates.rows, candidates.tokens
     if policy_values is None or reference_values is None:
-        return scores.index_put_((candidates.rows, candidates.tokens), scores.new_zeros(()))
-    block = scores.new_full((len(scores), candidates.most), -torch.inf).index_put_(at, policy_values)
-    reference = torch.zeros_like(block).index_put_(at, reference_values)
-    return scores.index_put_((candidates.rows, candidates.tokens), aad_scores(block, reference, alpha)[at])
+        return scores.index_put_(place, scores.new_zeros(()))
+    block = _block(candidates, policy_values, len(scores), -torch.inf)
+    reference = _block(candidates, reference_values, len(scores), 0.0)
+    return scores.index_put_(place, aad_scores(block, reference, alpha)[candidates.rows, candidates.columns])
 
 
-def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: float) -> Tensor:
+def _implausible(policy_logits: Tensor, out: Tensor | None) -> Tensor:
+    """Return (R, V) float32, every token's score as if it were implausible."""
+    best = policy_logits.amax(-1, keepdim=True).float()
+    return torch.sub(policy_logits, best - IMPLAUSIBLE, out=out)
+
+
+def _block(candidates: Candidates, values: Tensor, rows: int, empty: float) -> Tensor:
+    """Return (rows, most), every row's candidates' (N,) values side by side, ``empty`` where a row has fewer."""
+    block = values.new_full((rows, candidates.most), empty)
+    return block.index_put_((candidates.rows, candidates.columns), values)
+
+
+def eft_scores(policy_logits: Tensor, reference_logits: Tensor, eft_scale: Tensor | float) -> Tensor:
     """Score the next token by emulated fine-tuning: log π_reference + eft_scale · (log π_policy − log π_reference).
 
     Args:
         policy_logits: (..., V) raw, before temperature.
         reference_logits: (..., V), same shape, device and token ids.
-        eft_scale: strength of the tuning; no unit; 1 is the policy itself, above 1 extrapolates, 0 is the reference.
+        eft_scale: strength of the tuning, a number or a float32 scalar; no unit; 1 is the policy itself, above 1
+            extrapolates, 0 is the reference.
     Returns:
         (..., V) float32; up to a row constant the log-probabilities of the emulated model.
     Raises:
@@ -281,6 +294,56 @@ def guided_scores(policy_logits: Tensor, reward: Tensor, alpha: float, plausible
     return scores.scatter(-1, favourite, torch.nextafter(best, best + 1))
 
 
+def guided_scores_of_candidates(
+    policy_logits: Tensor,
+    candidates: Candidates,
+    alpha: float,
+    policy_values: Tensor | None = None,
+    reward_values: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return what :func:`guided_scores` returns, up to a constant per row, from the candidates' logits and rewards alone.
+
+    Args:
+        policy_logits: (R, V) raw, before temperature.
+        candidates: of these rows, :func:`list_candidates`.
+        alpha: see :func:`plausible_set`.
+        policy_values, reward_values: (N,) float32, logits and rewards of the candidates; None where no row has a choice.
+        out: (R, V) float32, memory for the scores.
+    Returns:
+        (R, V) float32 scores.
+    """
+    scores = _implausible(policy_logits, out)
+    place = candidates.rows, candidates.tokens
+    if policy_values is None or reward_values is None:
+        return scores.index_put_(place, scores.new_zeros(()))
+    block = _block(candidates, policy_values, len(scores), -torch.inf)
+    reward = _block(candidates, reward_values, len(scores), 0.0)
+    found = guided_scores(block, reward, alpha)
+    return scores.index_put_(place, found[candidates.rows, candidates.columns])
+
+
+def vcd_scores(policy_logits: Tensor, distorted_logits: Tensor, cd_alpha: float, cd_beta: float) -> Tensor:
+    """Score the next token by visual contrastive decoding: (1 + cd_alpha) · l(v) − cd_alpha · l(v') on plausible tokens.
+
+    That is :func:`guided_scores` whose one guide is the policy itself, measured against what it says of the distorted
+    picture: a row's choice, its invariants and its finite floor are those.
+
+    Args:
+        policy_logits: (..., V) raw, of the policy that sees the pictures v.
+        distorted_logits: (..., V) raw, of the same policy and prompt with the distorted pictures v'.
+        cd_alpha: weight of the contrast, at least 0; no unit; 0 is greedy.
+        cd_beta: plausibility threshold relative to the policy's best token, 0 < cd_beta <= 1; 1 is greedy.
+    Returns:
+        (..., V) float32, or float64 of float64 logits; within the plausible set equal to the formula up to a constant.
+    Raises:
+        ConfigError: cd_beta is not in (0, 1]. VocabMismatch: the shapes differ.
+    Source: arXiv 2311.16922, equations 3 and 4; the set is compared on logits as in its code. Deviation: implausible tokens
+        keep a finite floor (there −inf), and the choice is the argmax (there a draw).
+    """
+    return guided_scores(policy_logits, weighted_reward(policy_logits, distorted_logits, cd_alpha), cd_beta)
+
+
 def likeliest_plausible(policy_logits: Tensor, alpha: float, most: int) -> tuple[Tensor, Tensor]:
     """Return the plausible tokens of each row, at most ``most``, the policy's likeliest first.
 
@@ -295,6 +358,12 @@ def likeliest_plausible(policy_logits: Tensor, alpha: float, most: int) -> tuple
     inside = values >= math.log(check_alpha(alpha))
     width = int(inside.sum(-1).max())
     return tokens[:, :width], inside[:, :width]
+
+
+def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return (…, N) float32 log-probabilities, nats, of (…, N) int64 token ids under (…, V) raw logits."""
+    logits = logits.float()
+    return logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)
 
 
 def _shifted(logits: Tensor) -> Tensor:

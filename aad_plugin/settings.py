@@ -1,5 +1,5 @@
-"""How to decode: one frozen record of strategy, alpha, n, picker, eft_scale, expo_scale, temperature, top_p and
-seed.
+"""How to decode: one frozen record of strategy, alpha, n, picker, eft_scale, expo_scale, cd_alpha, cd_beta, noise_step,
+temperature, top_p and seed.
 
 Owns names, defaults, ranges and the precedence request > model_args > pair folder > the paper's default. Knows nothing
 of models. Imports neither torch nor transformers.
@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +29,7 @@ STRATEGIES: dict[str, str] = {
     "eft": "emulated fine-tuning: argmax of log π_reference + eft_scale · (log π_policy − log π_reference)",
     "guided": "the largest log π_policy + guide_scale · (log g − log g_reference) within the policy's plausible set",
     "expo": "one model of extrapolated weights: argmax at θ_policy + expo_scale · (θ_policy − θ_reference)",
+    "vcd": "visual contrastive decoding: the policy's logits with the picture against those with a noisy copy of it",
 }
 
 # The only strategies that a setting can reach. Whatever is not listed here is taken to change every answer.
@@ -41,13 +41,17 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "guide_scale": ("guided",),
     "guide_top_k": ("guided",),
     "expo_scale": ("expo",),
+    "cd_alpha": ("vcd",),
+    "cd_beta": ("vcd",),
+    "noise_step": ("vcd",),
     "temperature": ("sample", "best_of_n"),
     "top_p": ("sample", "best_of_n"),
-    "seed": ("sample", "best_of_n"),
+    "seed": ("sample", "best_of_n", "vcd"),
 }
 
 # Above this, sums of logits in float32 keep nothing of the policy, and far above they overflow.
 _LARGEST_SCALE = 1e6
+NOISE_STEPS = 1000  # of the diffusion that vcd's noise is taken from
 _BEST_OF = re.compile(r"best_of_(\d+)$")
 
 
@@ -69,9 +73,15 @@ class DecodingSettings:
             arXiv 2402.01694).
         expo_scale: strength of ``expo``, finite, >= 0; 0 is plain greedy. Default 0.5, what ExPO's authors (arXiv
             2404.16792) settled on for Tülu-2-DPO.
+        cd_alpha: weight of ``vcd``'s contrast, 0 to a million; 0 is greedy. Default 1, as in VCD's own code (arXiv
+            2311.16922, github.com/DAMO-NLP-SG/VCD, experiments/eval).
+        cd_beta: plausibility threshold of ``vcd``, 0 < cd_beta <= 1; 1 is greedy. Default 0.1, likewise (its script for
+            POPE takes 0.2).
+        noise_step: steps of diffusion that ``vcd``'s noisy pictures have gone through, 0 to 999. Default 500, likewise.
         temperature: of ``sample`` and ``best_of_n``, > 0. Default 1.
         top_p: nucleus of ``sample`` and ``best_of_n``, in (0, 1]. Default 0.95.
-        seed: of the sampling noise, together with prompt, sample number and step.
+        seed: of the sampling noise, together with prompt, sample number and step, and of ``vcd``'s noise, together with
+            the picture.
     """
 
     strategy: str = "aad"
@@ -82,6 +92,9 @@ class DecodingSettings:
     guide_scale: float | tuple[float, ...] = 1.0
     guide_top_k: int = 10
     expo_scale: float = 0.5
+    cd_alpha: float = 1.0
+    cd_beta: float = 0.1
+    noise_step: int = 500
     temperature: float = 1.0
     top_p: float = 0.95
     seed: int = 1234
@@ -98,6 +111,9 @@ class DecodingSettings:
         object.__setattr__(self, "guide_scale", _scales(self.guide_scale))
         self._integer("guide_top_k", 1)
         self._number("expo_scale", lambda v: v >= 0, "at least 0")
+        self._number("cd_alpha", lambda v: 0 <= v <= _LARGEST_SCALE, f"from 0 to {_LARGEST_SCALE:g}")
+        self._number("cd_beta", lambda v: 0 < v <= 1, "in (0, 1]")
+        self._integer("noise_step", 0, NOISE_STEPS - 1)
         self._number("temperature", lambda v: v > 0, "above 0 (strategy=greedy is the limit 0)")
         self._number("top_p", lambda v: 0 < v <= 1, "in (0, 1]")
         self._integer("n", 1)
@@ -122,14 +138,19 @@ class DecodingSettings:
     @property
     def ranks_ratios(self) -> bool:
         """Whether tokens are ranked by what several models say, not by one model's logits."""
-        return self.needs_reference or self.strategy == "guided"
+        return self.needs_reference or self.strategy in ("guided", "vcd")
 
     @property
     def roles(self) -> tuple[str, ...]:
         """Whose logits a decoding step reads, the policy's first; what guides read besides, the pair knows."""
         if self.needs_reference:
             return ("policy", "reference")
-        return {"reference": ("reference",), "expo": ("expo",)}.get(self.strategy, ("policy",))
+        own = {"reference": ("reference",), "expo": ("expo",), "vcd": ("policy", "distorted")}
+        return own.get(self.strategy, ("policy",))
+
+    def guide_scales(self, number: int) -> tuple[float, ...]:
+        """Return the weight of each of so many guides."""
+        return self.guide_scale if isinstance(self.guide_scale, tuple) else (self.guide_scale,) * number
 
     def override(self, **changes: Any) -> DecodingSettings:
         """Return a copy in which every given value that is not None replaces the present one.
@@ -158,11 +179,6 @@ class DecodingSettings:
         payload = {"settings": dataclasses.asdict(self), "context": context}
         return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> DecodingSettings:
-        """Build settings from a pair folder's or a user's mapping; unknown names are errors."""
-        return cls().override(**values)
-
     def _expand_best_of(self) -> None:
         if match := _BEST_OF.fullmatch(str(self.strategy)):
             object.__setattr__(self, "strategy", "best_of_n")
@@ -178,11 +194,12 @@ class DecodingSettings:
             raise ConfigError(f"{name} must be a number {expected}, got {value!r}")
         object.__setattr__(self, name, number)
 
-    def _integer(self, name: str, least: int) -> None:
+    def _integer(self, name: str, least: int, most: int | None = None) -> None:
         value = getattr(self, name)
         number = int(str(value)) if re.fullmatch(r"-?[0-9]+", str(value).strip()) else None
-        if number is None or isinstance(value, bool) or number < least:
-            raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if number is None or isinstance(value, bool) or not least <= number <= (number if most is None else most):
+            expected = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise ConfigError(f"{name} must be a whole number {expected}, got {value!r}")
         object.__setattr__(self, name, number)
 
 
@@ -212,5 +229,7 @@ def _is_number(text: str) -> bool:
 
 SETTING_NAMES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(DecodingSettings))
 
-TOKEN_SETTINGS = ("alpha", "eft_scale", "expo_scale", "guide_scale", "guide_top_k")
+TOKEN_SETTINGS = (
+    "alpha", "eft_scale", "expo_scale", "guide_scale", "guide_top_k", "cd_alpha", "cd_beta", "noise_step", "seed",
+)  # fmt: skip
 """Settings that a step of token-by-token decoding reads."""

@@ -1,7 +1,7 @@
-"""How far torch.compile carries on a CPU: greedy decoding of one model and the naive two-model loop, compiled and not.
+"""How far torch.compile carries on this device: steps of one model and of a pair, over static caches and as they stand.
 
-Both read static caches; the prompt is read by the plain model, each step by the compiled one. The demo pair in bfloat16,
-batch 1, median of three rounds; compiling is not counted and printed beside.
+The demo pair (a LoRA over its reference) and greedy decoding of its merged policy, in bfloat16, batch 1, median of three
+rounds in turn. Prompts are read plainly; compiling is not counted and printed beside.
 
     python -m experiments.compiled [tokens]
 """
@@ -11,75 +11,67 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, StaticCache
+from torch import Tensor
+from transformers import AutoModelForCausalLM, CompileConfig
 
 from aad_plugin.cli.bench import read_prompts
-from aad_plugin.decoding import aad_scores
 from aad_plugin.pair.answering import encode_prompts
-from aad_plugin.pair.cache_names import named_cache
 from aad_plugin.pair.model import load_pair
 from aad_plugin.sources.merging import full_checkpoints
 from aad_plugin.sources.parts import resolve
 
-
-class Reader:
-    """One model and its static cache; ``step`` reads one token."""
-
-    def __init__(self, model: Any, compiled: bool) -> None:
-        self.model = model
-        self.step_model = torch.compile(model, dynamic=False) if compiled else model
-
-    def start(self, ids: torch.Tensor, length: int) -> torch.Tensor:
-        self.cache = StaticCache(config=self.model.config, max_cache_len=length)
-        self.place = ids.shape[1]
-        return self._read(self.model, ids, torch.arange(self.place))
-
-    def step(self, ids: torch.Tensor) -> torch.Tensor:
-        self.place += 1
-        return self._read(self.step_model, ids, torch.tensor([self.place - 1]))
-
-    def _read(self, model: Any, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        held = named_cache(self.model, self.cache)
-        out = model(input_ids=ids, position_ids=places[None], use_cache=True, logits_to_keep=1, **held)
-        return out.logits[:, -1]
+ROUNDS = 3
 
 
-@torch.no_grad()
-def decode(readers: list[Reader], ids: torch.Tensor, tokens: int) -> list[int]:
-    """Greedy tokens of one model, or AAD's of two."""
-    rows = [reader.start(ids, ids.shape[1] + tokens) for reader in readers]
-    found: list[int] = []
-    while True:
-        scores = rows[0] if len(rows) == 1 else aad_scores(rows[0], rows[1], 0.1)
-        chosen = scores.argmax(-1, keepdim=True)
-        found.append(int(chosen))
-        if len(found) == tokens:
-            return found
-        rows = [reader.step(chosen) for reader in readers]
+def options() -> dict[str, Any]:
+    """What compiles the steps of one model's ``generate`` and of a pair's alike."""
+    config = CompileConfig(fullgraph=True, dynamic=False, mode=None)  # type: ignore[arg-type]
+    config._compile_all_devices = True
+    return {"cache_implementation": "static", "compile_config": config}
 
 
 def main(tokens: int = 64) -> None:
     """Measure and print."""
-    models = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
-              for path in full_checkpoints(resolve("demo"), "bfloat16")]  # fmt: skip
-    ids, _ = encode_prompts(load_pair("demo", dtype="bfloat16"), read_prompts(None, 1)[:1])
-    plain, compiled = ([Reader(model, choice) for model in models] for choice in (False, True))
-    ways = {"greedy": plain[:1], "greedy, compiled": compiled[:1], "naive": plain, "naive, compiled": compiled}
-    for name, readers in ways.items():
+    pair = load_pair("demo", dtype="bfloat16")
+    policy = AutoModelForCausalLM.from_pretrained(
+        full_checkpoints(resolve("demo"), "bfloat16")[0], dtype=torch.bfloat16
+    ).eval()
+    ids, mask = encode_prompts(pair, read_prompts(None, 1)[:1])
+
+    def decode(model: Any, more: dict[str, Any]) -> Tensor:
+        return model.generate(
+            ids, attention_mask=mask, do_sample=False, max_new_tokens=tokens, eos_token_id=None, pad_token_id=0, **more
+        )[:, ids.shape[1] :]
+
+    ways: dict[str, Callable[[], Tensor]] = {
+        "greedy": partial(decode, policy, {}),
+        "aad": partial(decode, pair, {}),
+        "greedy, compiled": partial(decode, policy, options()),
+        "aad, compiled": partial(decode, pair, options()),
+    }
+    found: dict[str, Tensor] = {}
+    for name, call in ways.items():
         started = time.perf_counter()
-        decode(readers, ids, tokens)
+        found[name] = call()
         print(f"{name}: first time {time.perf_counter() - started:.1f} s", flush=True)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(3):
-        for name, readers in ways.items():
+    for _ in range(ROUNDS):
+        for name, call in ways.items():
             started = time.perf_counter()
-            decode(readers, ids, tokens)
+            call()
             seconds[name].append(time.perf_counter() - started)
+    greedy = min(statistics.median(seconds[name]) for name in ("greedy", "greedy, compiled"))
     for name, values in seconds.items():
-        print(f"{name}: {tokens / statistics.median(values):.1f} tok/s")
+        median = statistics.median(values)
+        print(f"{name}: {tokens / median:.1f} tok/s, {greedy / median:.2f} of the faster greedy")
+    for name in ("greedy", "aad"):
+        same = (found[name] == found[f"{name}, compiled"]).long().cumprod(-1).sum()
+        print(f"{name}: {int(same)} of {tokens} tokens before the first that compiling changes")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ one `Ruling`; the rulings of an item are joined into its `Verdict`.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aad_plugin.texts.messages import Messages, Reply
@@ -23,12 +23,15 @@ class Comparison:
         candidate: the answer whose win rate is wanted, thinking included or not (it is removed). Where each side held a
             conversation of its own, the prompt is the user's turns alone and the answer one reply per turn.
         baseline: the answer that it is compared with.
+        pictures: what the prompt shows besides, each a file, a ``data:`` URL or a Pillow image; only a judge that sees is
+            asked then.
     """
 
     id: str
     prompt: str | Messages
     candidate: Reply
     baseline: Reply
+    pictures: tuple[Any, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Answer:
     id: str
     prompt: str | Messages
     text: Reply
+    pictures: tuple[Any, ...] = field(default=(), kw_only=True)
 
 
 Item = Comparison | Answer
@@ -49,6 +53,7 @@ class Question:
 
     `key` identifies judge, parameters, template, prompt and both texts; the store and every transport use it.
     `second` is None for a pointwise question. Replies of a conversation come as a tuple of texts, see `conversation`.
+    `pictures`: of the prompt, as in `Comparison`.
     `challenged`: p(the text shown first is better) that the judge has said and is told to be wrong; None asks afresh.
     """
 
@@ -57,6 +62,7 @@ class Question:
     first: Reply
     second: Reply | None
     challenged: float | None = None
+    pictures: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

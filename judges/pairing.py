@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Answer, Comparison
 from aad_plugin.texts.answer_files import Row
-from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
+from aad_plugin.texts.messages import Messages, as_messages, shown_hash
 
 _SHOWN = 80
 
@@ -19,17 +19,17 @@ def pair_rows(candidates: Sequence[Row], baselines: Sequence[Row], allow_unmatch
     Raises:
         ConfigError: rows without a counterpart, unless allowed; no row with one.
     """
-    by_prompt = {prompt_hash(row.prompt): row for row in candidates}
+    by_prompt = {shown_hash(row.prompt, row.marks): row for row in candidates}
     comparisons = []
     without = []
     for row in baselines:
-        match = by_prompt.pop(prompt_hash(row.prompt), None)
+        match = by_prompt.pop(shown_hash(row.prompt, row.marks), None)
         if match is None:
             without.append(row)
         else:
             _check_system(match, row)
             prompt = row.prompt if _system(row.prompt) and not _system(match.prompt) else match.prompt
-            comparisons.append(Comparison(str(row.number), prompt, match.text, row.text))
+            comparisons.append(Comparison(str(row.number), prompt, match.text, row.text, pictures=row.pictures))
     left = list(by_prompt.values())
     if ((without or left) and not allow_unmatched) or not comparisons:
         shown = [(row.place, as_messages(row.prompt)[-1]["content"]) for row in [*left[:1], *without[:1]]]
@@ -59,4 +59,4 @@ def _check_system(candidate: Row, baseline: Row) -> None:
 
 def single_rows(rows: Sequence[Row]) -> list[Answer]:
     """Rows of one file for a pointwise judge; ids are row numbers."""
-    return [Answer(str(row.number), row.prompt, row.text) for row in rows]
+    return [Answer(str(row.number), row.prompt, row.text, pictures=row.pictures) for row in rows]

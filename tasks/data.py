@@ -88,6 +88,8 @@ def reachable(data: Mapping[str, Any], data_dir: str | None = None) -> str:
     if folder:
         found = local_file(data, "test", folder, needed=False)
         return f"local: {found}" if found else f"missing in {folder}"
+    if "hub" not in data:
+        return f"needs data_dir ({data['project']})"
     from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 
     where = {"repo_id": data["hub"], "filename": data["files"]["test"], "revision": data.get("revision")}

@@ -13,7 +13,7 @@ test. A new strategy is a row by itself: it is equal everywhere until a feature 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aad_plugin.settings import STRATEGIES
@@ -52,7 +52,17 @@ TRANSFORMERS = {
         single=True,
     ),
     "trace": Feature("model_arg `trace=…`", alone=("beams", "prompt lookup", "draft_model")),
-    "compile": Feature("`compile_config` of `generate`", refused=EVERY),
+    "compile": Feature(
+        "`compile_config` of `generate`, beside a static cache",
+        refused=("guided",),
+        alone=("no cache", "beams", "prompt lookup", "draft_model"),
+    ),
+}
+# The same of prompts with pictures, tests/vision/test_combinations.py: what guesses tokens would guess those of pictures,
+# and a compiled step reads none.
+PICTURES = {
+    name: replace(feature, refused=EVERY) if name in ("prompt lookup", "draft_model", "compile") else feature
+    for name, feature in TRANSFORMERS.items()
 }
 VLLM = {
     "batch": Feature("prompts of different length in one batch"),
@@ -70,16 +80,17 @@ VLLM = {
 
 def cell(features: dict[str, Feature], strategy: str, feature: str) -> str:
     """ "equal", "drawn" or "refused", as declared."""
-    if features is VLLM and strategy in ("guided", "expo"):
-        return "refused"  # its composite holds a policy and a reference
+    if strategy == "vcd" and features is not PICTURES:
+        return "refused"  # these pairs read text, and it contrasts pictures
+    if features is VLLM and strategy == "expo":
+        return "refused"  # one model, which has an engine of its own
     if strategy in features[feature].refused:
         return "refused"
     return "drawn" if features is VLLM and strategy in DRAWING else "equal"
 
 
-def couple(one: str, other: str) -> str:
+def couple(one: str, other: str, features: dict[str, Feature] = TRANSFORMERS) -> str:
     """ "equal" or "refused" for two features at once, AAD on transformers."""
-    features = TRANSFORMERS
     refuses = "aad" in features[one].refused + features[other].refused
     return "refused" if refuses or other in features[one].alone or one in features[other].alone else "equal"
 
@@ -98,7 +109,7 @@ def document() -> str:
 def _lines() -> Iterator[str]:
     yield "# What combines with what\n"
     yield "This page is made by `python -m tests.combinations`. Tests hold its cells against toy models in float32."
-    yield "All cells on transformers were run. Those on vLLM are declared: their test,"
+    yield "All cells of text on transformers were run. Those on vLLM are declared: their test,"
     yield "`pytest -m engine tests/engine/test_combinations.py`, has not been run as a whole yet."
     yield "Each cell holds for two checkpoints, for a LoRA over its reference and for two LoRAs over one base.\n"
     yield "* **equal**: the tokens are those of a plain loop that reads the whole text again with both models at each step."
@@ -106,13 +117,22 @@ def _lines() -> Iterator[str]:
     yield "* *guided* has the pair's own advantage as its guide; a sequence reward model refuses prompt lookup and drafts."
     yield "* **refused**: an error of one line says what to leave out."
     yield "* `expo` is one model. On vLLM an engine of its own answers by it, and a pair's engine refuses it: see"
-    yield "  [one_model.md](one_model.md).\n"
+    yield "  [one_model.md](one_model.md)."
+    yield "* `vcd` contrasts pictures and refuses prompts without one; see"
+    yield "  [vision.md](vision.md#visual-contrastive-decoding).\n"
     for title, features in (("`--model aad`, on transformers", TRANSFORMERS), ("`--model aad-vllm`", VLLM)):
         yield f"## {title}\n"
         yield from _table("strategy", list(STRATEGIES), list(features), lambda s, f, own=features: cell(own, s, f))
         yield "\n| feature | asked for by |\n|---|---|"
         yield from (f"| {name} | {feature.asked} |" for name, feature in features.items())
         yield ""
+    yield "## Prompts with pictures: `--model aad-multimodal`, option `--image`\n"
+    yield from _table("strategy", list(STRATEGIES), list(PICTURES), lambda s, f: cell(PICTURES, s, f))
+    yield "\nDeclared for LLaVA, SmolVLM, Qwen2-VL and Gemma 3, as two checkpoints and as adapters."
+    yield "The quick tests run a quarter of the cells on LLaVA. The whole has not been run yet:"
+    yield "`pytest -m grid tests/vision/test_combinations.py`. Two features at once combine as below, but for"
+    yield "those that refuse pictures. A trace of `best_of_n` reads one prompt at a time."
+    yield "On vLLM pictures are refused; see [vision.md](vision.md).\n"
     yield "## Two features at once: AAD on transformers\n"
     names = [name for name in TRANSFORMERS if name != "batch"]
     yield from _table("feature", names[:-1], names[1:], _couple_or_nothing)

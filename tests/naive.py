@@ -25,12 +25,14 @@ Choose = Callable[[list[int], list[int]], int]
 class NaivePair:
     """The two models of a pair as the loop reads them: a prefix in, its next token's (V) logits out.
 
-    ``expo`` gives the model of extrapolated weights by its scale; None where nobody asks for it.
+    ``expo`` gives the model of extrapolated weights by its scale, ``distorted`` is the policy that sees noisy pictures;
+    None where nobody asks for them.
     """
 
     policy: Logits
     reference: Logits
     expo: Callable[[float], Logits] | None = None
+    distorted: Logits | None = None
 
     def scores(self, settings: DecodingSettings, prefix: list[int]) -> np.ndarray:
         """(V) float64 scores of the next token by a strategy of token by token; a draw's are the policy's."""
@@ -40,6 +42,11 @@ class NaivePair:
             assert self.expo is not None
             return log_softmax(self.expo(settings.expo_scale)(prefix))
         policy = log_softmax(self.policy(prefix))
+        if settings.strategy == "vcd":
+            assert self.distorted is not None
+            inside = policy >= np.log(settings.cd_beta) + policy.max()
+            sums = policy + settings.cd_alpha * (policy - log_softmax(self.distorted(prefix)))
+            return np.where(inside, sums - sums[inside].min(), policy - policy.max() - _FLOOR)
         if settings.strategy == "eft":
             reference = log_softmax(self.reference(prefix))
             return reference + settings.eft_scale * (policy - reference)

@@ -18,6 +18,7 @@ from aad_plugin.decoding import (
     check_alpha,
     eft_scores,
     guided_scores,
+    guided_scores_of_candidates,
     likeliest_plausible,
     list_candidates,
     plausible_set,
@@ -259,3 +260,19 @@ def test_guides_of_another_vocabulary_are_refused():
         weighted_reward(torch.zeros(1, 3), torch.zeros(1, 4), 1.0)
     with pytest.raises(VocabMismatch, match="policy's and guides' logits"):
         guided_scores(torch.zeros(1, 3), torch.zeros(1, 4), 0.1)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1e-3, 1.0])
+def test_guided_scores_of_candidates_are_those_of_whole_rows(alpha):
+    generator = torch.Generator().manual_seed(9)
+    policy, reward = (4 * torch.randn(30, 200, generator=generator) for _ in range(2))
+    candidates = list_candidates(policy, alpha)
+    at = candidates.rows, candidates.tokens
+    values = (policy[at], reward[at]) if candidates.most > 1 else (None, None)
+    found = guided_scores_of_candidates(policy, candidates, alpha, *values)
+    whole = guided_scores(policy, reward, alpha)
+    inside = plausible_set(policy, alpha)
+    assert torch.equal(found.argmax(-1), whole.argmax(-1))
+    torch.testing.assert_close(found[~inside], whole[~inside], atol=1e-3, rtol=0)  # float32 at -1000
+    if candidates.most > 1:
+        torch.testing.assert_close(found[inside], whole[inside], atol=1e-4, rtol=0)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.texts.parts import refuse_shown
 from aad_plugin.texts.prompts import check_text
 from aad_plugin.texts.rows import json_rows
 
@@ -177,6 +178,7 @@ def _row(entry: Mapping[str, Any], place: str, default: str) -> Instruction:
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{place}: expected an object with an instruction, a text, got {json.dumps(text)[:_SHOWN]}")
     check_text(place, text)
+    refuse_shown(entry, None, place)
     dataset, output = entry.get("dataset", default), entry.get("output")
     if not isinstance(dataset, str) or not isinstance(output, str | None):
         raise ConfigError(f"{place}: dataset and output must be texts, got {json.dumps([dataset, output])[:_SHOWN]}")

@@ -55,12 +55,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured, of which pair, in which dtype, with which draft."""
+    """What was measured, of which pair, in which dtype, with which draft; a remark says what was left out."""
 
     rows: list[dict[str, Any]]
     account: dict[str, Any]
     dtype: str
     draft: dict[str, Any] | None = None
+    remark: str | None = None
 
 
 @names_a_pair
@@ -88,6 +89,8 @@ def bench(named: NamedPair, asked: Asked) -> None:
     title = f"{named.title}, {asked.engine}, {dtype}, {asked.max_new_tokens} tokens, median of {asked.rounds} rounds"
     # A file or a pipe has no width of its own: the table is not folded there.
     Console(width=None if sys.stdout.isatty() else 150).print(table(found.rows, title))
+    if found.remark:
+        typer.echo(found.remark)
     if asked.output:
         _write(asked.output, asked, found)
 
@@ -130,7 +133,7 @@ def _on_transformers(named: NamedPair, asked: Asked, names: list[str], sizes: li
 def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int], prompts: list[Any]) -> Found:
     from aad_plugin.cli.engine_options import asked_pair
 
-    pair = asked_pair(named, None)
+    pair = asked_pair(named)
     from aad_plugin.speed import vllm
     from aad_plugin.speed.measure import interleave
     from aad_plugin.speed.report import rows
@@ -149,7 +152,8 @@ def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int],
         pair.settings.expo_scale,
     )
     found = rows(interleave(contestants, asked.rounds, rest=vllm.REST), vllm.BASELINES, vllm.NAIVE)
-    return Found(found, {"parts": pair.source.parts(), "dtype": dtype}, told)
+    remark = None if asked.eager else vllm.UNCOUNTED
+    return Found(found, {"parts": pair.source.parts(), "dtype": dtype}, told, remark=remark)
 
 
 def _sizes(text: str) -> list[int]:

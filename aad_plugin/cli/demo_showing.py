@@ -66,7 +66,9 @@ def _win_rates(folders: Sequence[Path]) -> Any:
 
 
 def _cells(summary: _Row) -> list[str]:
-    matched = f"{_number(summary['lc_win_rate'])} {_interval(*summary['lc_ci95'])}"
+    from aad_plugin.judges.statistics.intervals import shown
+
+    matched = shown(summary["lc_win_rate"], *summary["lc_ci95"])
     lengths = f"{summary['candidate_length']:.0f} / {summary['baseline_length']:.0f}"
     return [_number(summary["win_rate"]), _interval(*summary["ci95"]), matched, str(summary["n"]), lengths]
 
@@ -75,7 +77,7 @@ def _labels(tasks: dict[str, list[_Row]]) -> Any:
     """Share of documents with exactly the right labels; an answer that breaks the asked form has none."""
     from rich.table import Table
 
-    from aad_plugin.judges.statistics.intervals import mean_with_interval, paired_difference
+    from aad_plugin.judges.statistics.intervals import mean_with_interval, paired_difference, shown
 
     table = Table("task", "answers", "right", "95 % interval", "unreadable", "aad - greedy", "n", title="Labels")
     for task, rows in tasks.items():
@@ -86,7 +88,7 @@ def _labels(tasks: dict[str, list[_Row]]) -> Any:
             difference = ""
             if name == "aad":
                 gap = paired_difference([a - b for a, b in zip(ours, theirs, strict=True)], limit=1)
-                difference = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+                difference = shown(gap.value, gap.low, gap.high, sign="+")
             shares = [f"{estimate.value:.3f}", _interval(estimate.low, estimate.high), f"{unreadable:.3f}"]
             table.add_row(task.removeprefix("aad_demo_"), name, *shares, difference, str(len(rows)))
     return table

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
-from aad_plugin.cli.trl_words import trl_words
+from aad_plugin.cli.training_options import TrainingPrompts, TrainingRun
+
+
+@dataclass(frozen=True)
+class _Prompts(TrainingPrompts):
+    prompts: Annotated[str, typer.Option(help="Prompts that the student answers in training: file or dataset.")]
+    held_out_prompts: Annotated[str, typer.Option(help="Prompts for the picker, which chooses the checkpoint.")]
 
 
 @names_a_pair
+@takes(asked=_Prompts, run=TrainingRun)
 def distill(
     named: NamedPair,
-    prompts: Annotated[str, typer.Option(help="Prompts that the student answers in training: file or dataset.")],
-    held_out_prompts: Annotated[str, typer.Option(help="Prompts for the picker, which chooses the checkpoint.")],
-    oracle_prompts: Annotated[str, typer.Option(help="Prompts for the oracle, which is only reported.")],
-    oracle: Annotated[str, typer.Option(help="reward:<model>; decides nothing.")],
+    asked: _Prompts,
     picker: Annotated[str, typer.Option(help="reward:<model> other than the oracle, or implicit.")],
     output: Annotated[Path, typer.Option(help="Folder for training, answers and the student.")],
     teacher: Annotated[str, typer.Option(help="aad or eft.")] = "aad",
@@ -31,11 +37,8 @@ def distill(
         str, typer.Option(help="policy (its LoRA goes on), weights (the policy's, merged) or a checkpoint.")
     ] = "policy",
     recipe: Annotated[str, typer.Option(help="distill, distill_demo, or a .yaml file of TRL's options.")] = "distill",
-    trl: Annotated[str, typer.Option("--trl", help='More of TRL\'s options: "--max_steps 40 --seed 1".')] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of --prompts.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts decoded together when evaluating.")] = 8,
-    prompt_field: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per evaluated answer in tokens.")] = 256,
+    *,
+    run: TrainingRun,
 ) -> None:
     """Train one model on its own answers with a pair as its teacher; a killed run goes on where it stopped."""
     named.check(alpha=alpha, eft_scale=scale)
@@ -43,19 +46,15 @@ def distill(
 
     check_trl()
     from aad_plugin.settings import DecodingSettings
-    from aad_plugin.texts.prompts import read_prompts
     from aad_plugin.training.distilling import Plan
-    from aad_plugin.training.distilling import distill as run
+    from aad_plugin.training.distilling import distill as train
     from aad_plugin.training.recipes import one_model_recipe
 
     plan = Plan(
-        prompts=read_prompts(prompts, prompt_field).first(limit),
-        held_out=read_prompts(held_out_prompts, prompt_field),
-        oracle_prompts=read_prompts(oracle_prompts, prompt_field),
-        training=one_model_recipe(recipe), oracle=oracle, picker=picker, teacher=teacher, scale=scale,
+        **run.plan(asked, "distill"), training=one_model_recipe(recipe), picker=picker, teacher=teacher, scale=scale,
         alpha=DecodingSettings().override(alpha=alpha).alpha, temperature=teacher_temperature, divergence=divergence,
-        student=student, trl_arguments=trl_words(trl, "distill"), batch_size=batch_size, max_new_tokens=max_new_tokens,
+        student=student,
     )  # fmt: skip
-    run(output, plan, named.arguments)
+    train(output, plan, named.arguments)
     typer.echo((output / "distill.md").read_text(encoding="utf-8"))
     typer.echo(f"the student: {output / 'student'}; its README.md says how any host loads it")

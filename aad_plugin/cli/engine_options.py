@@ -10,6 +10,7 @@ from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.arguments import take_settings, take_source
+from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.parts import PairSource
 
 
@@ -31,6 +32,11 @@ class AskedPair:
         """Return the engine's options with the dtype that model_args named."""
         return [*([] if "--dtype" in extra or self.dtype == "auto" else ["--dtype", self.dtype]), *extra]
 
+    def proving(self) -> dict[str, Any]:
+        """Return the pair's parts and the settings of requests that name none, for the self-test."""
+        own = ("alpha", "guide_scale") if self.source.guides else ("alpha",)
+        return {**self.source.arguments(), **{name: getattr(self.settings, name) for name in own}}
+
     def prepare(self, extra: Sequence[str]) -> Any:
         """Return the :class:`aad_plugin.engine.options.EnginePair`; merges adapters on first use where they must be."""
         from aad_plugin.engine.options import engine_pair
@@ -48,20 +54,23 @@ def _value(extra: Sequence[str], option: str) -> str | None:
     return extra[extra.index(option) + 1] if option in extra[:-1] else joined
 
 
-def asked_pair(named: NamedPair, alpha: float | None) -> AskedPair:
+def asked_pair(named: NamedPair, **settings: Any) -> AskedPair:
     """Read the pair's part of a command line.
 
+    Args:
+        settings: that the command has options for; None where one was not given.
     Raises:
-        ConfigError: an unknown name, or a setting out of range.
+        ConfigError: an unknown name, a setting out of range, or guides that are missing.
     """
     given = dict(named.arguments)
     source = take_source(given)
-    settings = take_settings(given, source.settings).override(alpha=alpha)
+    found = take_settings(given, source.settings).override(**settings)
+    check_guided(found, len(source.guides), source.is_alone)
     dtype, revision = str(given.pop("dtype", "auto")), given.pop("reference_revision", None)
-    asked = AskedPair(source, settings, dtype, revision, given.pop("merge_adapters", None))
-    if settings.strategy == "expo":
+    asked = AskedPair(source, found, dtype, revision, given.pop("merge_adapters", None))
+    if found.strategy == "expo":
         raise ConfigError(
-            f"expo is one model and needs no pair on vLLM: aad pairs save … --expo --expo-scale {settings.expo_scale:g} "
+            f"expo is one model and needs no pair on vLLM: aad pairs save … --expo --expo-scale {found.expo_scale:g} "
             "--whole FOLDER writes it, and vllm serve FOLDER serves it"
         )
     if given:

@@ -20,7 +20,7 @@ def explain(
     image: Annotated[list[str] | None, typer.Option(help="A picture shown before the prompt; may be repeated.")] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided; default the pair's."),
+        typer.Option(help="aad, greedy, reference, sample, best_of_<n>, eft, expo, guided, vcd; default the pair's."),
     ] = None,
     answer: Annotated[
         Path | None,
@@ -48,17 +48,11 @@ def explain(
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
     given = {"alpha": alpha, "eft_scale": eft_scale, "expo_scale": expo_scale, "guide_scale": guide_scale, "seed": seed}
     named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
-    from aad_plugin.files.whole import check_writable, write_text
+    from aad_plugin.files.whole import write_text
     from aad_plugin.sources.images import with_pictures
 
     asked = with_pictures(prompt, image or [])
-    pages = [path for path in (*(output or []), html) if path and (path.suffix == ".html" or path == html)]
-    figures = [path for path in (*(output or []), json_file) if path and path not in pages]
-    for path in figures:
-        if path.suffix != ".json" and path != json_file:
-            raise ConfigError(f"--output writes FILE.html (a page) or FILE.json (every figure), got {path}")
-    for path in (*pages, *figures):
-        check_writable(path)
+    pages, figures = _files(output or [], html, json_file)
     from rich.console import Console
 
     from aad_plugin.explain.explaining import explain as decode_and_read
@@ -79,6 +73,20 @@ def explain(
         write_explanation(found, path)
     for path in (*pages, *figures):
         typer.echo(f"written to {path}", err=True)
+
+
+def _files(output: list[Path], html: Path | None, json_file: Path | None) -> tuple[list[Path], list[Path]]:
+    """Return where pages and where figures go, each of which can be written."""
+    from aad_plugin.files.whole import check_writable
+
+    pages = [path for path in (*output, html) if path and (path.suffix == ".html" or path == html)]
+    figures = [path for path in (*output, json_file) if path and path not in pages]
+    for path in figures:
+        if path.suffix != ".json" and path != json_file:
+            raise ConfigError(f"--output writes FILE.html (a page) or FILE.json (every figure), got {path}")
+    for path in (*pages, *figures):
+        check_writable(path)
+    return pages, figures
 
 
 def _read(path: Path) -> str:

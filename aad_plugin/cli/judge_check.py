@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli import judge_quality as quality
 from aad_plugin.cli import judge_reasons
 from aad_plugin.cli.judge_options import JudgeOptions, takes_judge_options
+from aad_plugin.cli.judge_quality import QualityOptions, check_quality
+from aad_plugin.cli.option_group import takes
 from aad_plugin.errors import ConfigError, JudgeError
 
 Judge = Annotated[str | None, typer.Option("--judge", help="kind:name[,option=value…], preset:name or a YAML file.")]
@@ -29,15 +30,11 @@ CompareReasons = Annotated[
 
 
 @takes_judge_options()
+@takes(quality=QualityOptions)
 def judge_check(
     *,
     judge: Judge = None,
-    on: quality.On = None,
-    data: quality.Data = None,
-    replies: quality.Replies = None,
-    estimate: quality.EstimateOnly = False,
-    plan: quality.PlanFor = None,
-    verdicts: quality.Verdicts = None,
+    quality: QualityOptions,
     labels: Labels = None,
     min_kappa: LeastAgreement = 0.0,
     output: Output = None,
@@ -53,25 +50,12 @@ def judge_check(
     from aad_plugin.judges.checks.check import check_judge
     from aad_plugin.judges.checks.labels import agreement_with, read_labelled
 
-    if on is not None:
+    if quality.on is not None:
         if labels or compare_reasons:
             raise ConfigError("--on is a check of its own: leave --labels and --compare-reasons out")
-        quality.check_quality(
-            judge,
-            asked,
-            output,
-            on=on,
-            data=data,
-            replies=replies,
-            difference=plan,
-            study=verdicts,
-            estimate_only=estimate,
-        )
+        check_quality(judge, asked, output, quality, quality.on)
         return
-    if data or replies or estimate or plan is not None or verdicts:
-        raise ConfigError(
-            "--data, --replies, --estimate, --plan and --verdicts belong to --on: pass the set or file with it"
-        )
+    quality.refuse_without_set()
     if judge is None:
         raise ConfigError("pass --judge SPEC, e.g. openai:gpt-4.1-mini or preset:demo (`aad judges list`)")
     if compare_reasons:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,69 +19,71 @@ def _quality(text: str, *names: str, **bounds: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel="On comparisons that people judged", **bounds)
 
 
-On = Annotated[
-    str | None,
-    _quality(
-        "llmbar, mt-bench-human, pandalm, or a file with prompt, candidate, baseline and label or labels.", "--on"
-    ),
-]
-Data = Annotated[Path | None, _quality("Upstream's file or folder of that set; default AAD_DATA_DIR, then here.")]
-Replies = Annotated[
-    Path | None, _quality("Another judge's published replies on that set, in the place of --judge; asks nothing.")
-]
-EstimateOnly = Annotated[bool, _quality("Print what --on would cost; spend nothing.", "--estimate")]
-PlanFor = Annotated[
-    float | None,
-    _quality("Take --on as a pilot: how many labels or verdicts find a win rate this far from 0.5?", "--plan"),
-]
-Verdicts = Annotated[
-    Path | None, _quality("For --plan: verdicts.jsonl of the study; says which of its items to label first.")
-]
+@dataclass(frozen=True)
+class QualityOptions:
+    """What a command line says of comparisons that people judged."""
+
+    on: Annotated[
+        str | None,
+        _quality(
+            "llmbar, mt-bench-human, pandalm, or a file with prompt, candidate, baseline and label or labels.", "--on"
+        ),
+    ] = None
+    data: Annotated[
+        Path | None, _quality("Upstream's file or folder of that set; default AAD_DATA_DIR, then here.")
+    ] = None
+    replies: Annotated[
+        Path | None, _quality("Another judge's published replies on that set, in the place of --judge; asks nothing.")
+    ] = None
+    estimate: Annotated[bool, _quality("Print what --on would cost; spend nothing.", "--estimate")] = False
+    plan: Annotated[
+        float | None,
+        _quality("Take --on as a pilot: how many labels or verdicts find a win rate this far from 0.5?", "--plan"),
+    ] = None
+    verdicts: Annotated[
+        Path | None, _quality("For --plan: verdicts.jsonl of the study; says which of its items to label first.")
+    ] = None
+
+    def refuse_without_set(self) -> None:
+        """Raise ConfigError for any of them without --on."""
+        if self.data or self.replies or self.estimate or self.plan is not None or self.verdicts:
+            raise ConfigError(
+                "--data, --replies, --estimate, --plan and --verdicts belong to --on: pass the set or file with it"
+            )
 
 
-def check_quality(
-    judge: str | None,
-    how: JudgeOptions,
-    output: Path | None,
-    *,
-    on: str,
-    data: Path | None,
-    replies: Path | None,
-    difference: float | None,
-    study: Path | None,
-    estimate_only: bool = False,
-) -> None:
+def check_quality(judge: str | None, how: JudgeOptions, output: Path | None, given: QualityOptions, on: str) -> None:
     """Judge or read replies, print what was found and, with `output`, write ``quality.json`` and ``label_first.jsonl``."""
     from aad_plugin.judges.checks.human_sets import read_replies, read_set
     from aad_plugin.judges.checks.quality import quality_of
     from aad_plugin.judges.statistics.planning import plan
 
-    if (judge is None) == (replies is None):
+    if (judge is None) == (given.replies is None):
         raise ConfigError(
             "--on measures one judge: pass --judge SPEC to ask one, or --replies FILE to read published ones"
         )
-    if study is not None and difference is None:
+    if given.verdicts is not None and given.plan is None:
         raise ConfigError("--verdicts belongs to --plan: pass --plan with the difference to be found, e.g. --plan 0.05")
-    items = read_set(on, data)
-    others = _others(study) if study else {}
-    if replies is not None:
-        verdicts = read_replies(replies, items)
+    items = read_set(on, given.data)
+    others = _others(given.verdicts) if given.verdicts else {}
+    if given.replies is not None:
+        verdicts = read_replies(given.replies, items)
     else:
         (loaded,) = how.load([judge or ""])
         if loaded.kind != "pairwise":
             raise ConfigError(
                 f"--on compares two answers and {loaded.name} judges one by one: check it with --labels FILE"
             )
-        if estimate_only:
+        if given.estimate:
             _print_estimate(items, loaded, output)
             return
         verdicts = _judged(items, loaded, output)
     found = quality_of(items, verdicts)
     _print(found, on)
     planned = None
-    if difference is not None:
+    if given.plan is not None:
         pilot = _pilot(items, verdicts)
-        planned = plan(pilot, difference, len(others) or math.inf)
+        planned = plan(pilot, given.plan, len(others) or math.inf)
         _print_plan(pilot, planned)
     if output is not None:
         _write(output, on, found, planned, others, verdicts)
@@ -137,6 +140,8 @@ def _print(found: Any, on: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from aad_plugin.judges.statistics.intervals import shown
+
     table = Table("", "value [95 %]", "prompts", title=f"{found.judge} on {on}", title_justify="left")
     for name, one in [
         ("accuracy", found.accuracy),
@@ -151,11 +156,9 @@ def _print(found: Any, on: str) -> None:
         *((f"agreement with person {number}", one) for number, one in enumerate(found.with_each, start=1)),
     ]:
         if one.n:
-            table.add_row(name, f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]", str(one.n))
+            table.add_row(name, shown(one.value, one.low, one.high), str(one.n))
     if not math.isnan(found.kappa):
-        table.add_row(
-            "kappa with the majority", f"{found.kappa:.3f} [{found.kappa_low:.3f}, {found.kappa_high:.3f}]", ""
-        )
+        table.add_row("kappa with the majority", shown(found.kappa, found.kappa_low, found.kappa_high), "")
     for name, value in (
         ("agreement with a person", found.with_people),
         ("people: with each other", found.people),
@@ -164,11 +167,7 @@ def _print(found: Any, on: str) -> None:
         if not math.isnan(value):
             table.add_row(name, f"{value:.3f}", "")
     for rate, (value, low, high) in found.implied.items():
-        told = (
-            "nothing: not shown to be better than a coin"
-            if math.isnan(value)
-            else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        )
+        told = "nothing: not shown to be better than a coin" if math.isnan(value) else shown(value, low, high)
         table.add_row(f"a win rate of {rate:.2f} implies, by people", told, "")
     console = Console(markup=False)
     console.print(table)

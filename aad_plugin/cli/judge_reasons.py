@@ -32,11 +32,13 @@ def _print(name: str, found: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from aad_plugin.judges.statistics.intervals import shown
+
     table = Table("reasons", "right [95 %]", "change to none [95 %]", "consistency", "tokens per item", "unjudged")
     for one in found:
-        change = f"{one.change.value:+.3f} [{one.change.low:+.3f}, {one.change.high:+.3f}]" if one.change else ""
+        change = shown(one.change.value, one.change.low, one.change.high, sign="+") if one.change else ""
         table.add_row(
-            one.reasons, f"{one.right:.3f} [{one.low:.3f}, {one.high:.3f}]", change, f"{one.consistency:.3f}",
+            one.reasons, shown(one.right, one.low, one.high), change, f"{one.consistency:.3f}",
             f"{one.tokens:.0f}", f"{one.unjudged} of {one.n + one.unjudged}",
         )  # fmt: skip
     console = Console(markup=False)

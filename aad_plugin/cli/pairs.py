@@ -46,12 +46,18 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
+    from aad_plugin.judges.statistics.intervals import shown
     from aad_plugin.pair.check import ambiguity, memory, preference_accuracy
     from aad_plugin.pair.same_weights import SAME_WEIGHTS
     from aad_plugin.texts.preferences import read_preferences
 
     pairs = read_preferences(preferences) if preferences else []
     loaded = named.load()
+    if loaded.source.is_alone:
+        raise ConfigError(
+            "aad pairs check compares a policy with its reference, and this policy was given none: pass reference=… (its "
+            "guides were loaded and proven)"
+        )
     if loaded.sides.have_same_weights():
         raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
@@ -63,6 +69,9 @@ def check(
     table.add_row(
         "weights", f"policy {size.policy / 2**20:,.0f} MiB, the reference adds {size.reference_extra / 2**20:,.0f} MiB"
     )
+    if loaded.guides.members:
+        own = f"{size.guides / 2**20:,.0f} MiB of their own" if size.guides else "no weights of their own but adapters'"
+        table.add_row("guides", f"{len(loaded.guides.members)}, token ids equal, {own}")
     per_token = size.cache_per_token
     table.add_row(
         "cache per token",
@@ -74,16 +83,15 @@ def check(
         f"{choice.single:.0%} of {choice.steps} steps have one plausible token (alpha {loaded.settings.alpha}); "
         f"{choice.departures:.0%} differ from greedy",
     )
-    table.add_row("dtype", _other_dtype(loaded, named, size.policy + size.reference_extra))
+    table.add_row("dtype", _other_dtype(loaded, named, size.policy + size.reference_extra + size.guides))
     console = Console()
     warning = ""
     if pairs:
         found = preference_accuracy(loaded, pairs)
-        low, high = found.interval
         quartiles = ", ".join(f"{value:.2f}" for value in found.quartiles)
         table.add_row(
             "implicit reward",
-            f"accuracy {found.accuracy:.3f} [{low:.3f}, {high:.3f}] on {found.n} pairs; margin {found.mean_margin:.2f} "
+            f"accuracy {shown(found.accuracy, *found.interval)} on {found.n} pairs; margin {found.mean_margin:.2f} "
             f"nats in the mean, quartiles {quartiles}; the longer answer is the chosen one in {found.length_accuracy:.3f}",
         )
         if found.near_chance:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
-from aad_plugin.cli.trl_words import trl_words
+from aad_plugin.cli.training_options import TrainingPrompts, TrainingRun
+
+
+@dataclass(frozen=True)
+class _Prompts(TrainingPrompts):
+    prompts: Annotated[str, typer.Option(help="Prompts that are trained on: file or dataset.")]
+    held_out_prompts: Annotated[str, typer.Option(help="Prompts whose answers' implicit reward is told.")]
 
 
 @names_a_pair
+@takes(asked=_Prompts, run=TrainingRun)
 def rl(
     named: NamedPair,
     recipe: Annotated[str, typer.Option(help="grpo-implicit, rloo-implicit or grpo-rollouts.")],
-    prompts: Annotated[str, typer.Option(help="Prompts that are trained on: file or dataset.")],
-    held_out_prompts: Annotated[str, typer.Option(help="Prompts whose answers' implicit reward is told.")],
-    oracle_prompts: Annotated[str, typer.Option(help="Prompts for the oracle, which is only reported.")],
-    oracle: Annotated[str, typer.Option(help="reward:<model>; decides nothing.")],
+    asked: _Prompts,
     output: Annotated[Path, typer.Option(help="Folder for training, answers and the policy.")],
     training: Annotated[str, typer.Option(help="grpo, grpo_demo, or a .yaml file of TRL's options.")] = "grpo",
     reward: Annotated[str, typer.Option(help="implicit, or with grpo-rollouts reward:<model>.")] = "implicit",
@@ -32,11 +38,8 @@ def rl(
     teacher_temperature: Annotated[
         float, typer.Option(help="The pair draws from softmax(advantage / temperature).")
     ] = 0.25,
-    trl: Annotated[str, typer.Option("--trl", help='More of TRL\'s options: "--max_steps 40 --seed 1".')] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of --prompts.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts decoded together when evaluating.")] = 8,
-    prompt_field: Annotated[str | None, typer.Option(help="Column that holds the prompt.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Budget per evaluated answer in tokens.")] = 256,
+    *,
+    run: TrainingRun,
 ) -> None:
     """Optimise a policy with its pair's implicit reward or answers; a killed run goes on where it stopped."""
     named.check(alpha=alpha)
@@ -44,18 +47,13 @@ def rl(
 
     check_trl()
     from aad_plugin.settings import DecodingSettings
-    from aad_plugin.texts.prompts import read_prompts
     from aad_plugin.training.recipes import one_model_recipe
     from aad_plugin.training.reinforcing import Plan, reinforce
 
     plan = Plan(
-        prompts=read_prompts(prompts, prompt_field).first(limit),
-        held_out=read_prompts(held_out_prompts, prompt_field),
-        oracle_prompts=read_prompts(oracle_prompts, prompt_field),
-        oracle=oracle, recipe=recipe, training=one_model_recipe(training), reward=reward, per_token=per_token,
+        **run.plan(asked, "rl"), recipe=recipe, training=one_model_recipe(training), reward=reward, per_token=per_token,
         share=(0.25 if recipe == "grpo-rollouts" else 0.0) if share is None else share,
         alpha=DecodingSettings().override(alpha=alpha).alpha, temperature=teacher_temperature,
-        trl_arguments=trl_words(trl, "rl"), batch_size=batch_size, max_new_tokens=max_new_tokens,
     )  # fmt: skip
     reinforce(output, plan, named.arguments)
     typer.echo((output / "rl.md").read_text(encoding="utf-8"))

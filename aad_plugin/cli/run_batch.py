@@ -17,13 +17,18 @@ def run_batch(
     named: NamedPair,
     input_file: Annotated[Path, typer.Option("--input-file", "-i", help="Requests in the OpenAI batch schema, JSONL.")],
     output_file: Annotated[Path, typer.Option("--output", "--output-file", "-o", help="File for the answers, JSONL.")],
-    name: Annotated[str, typer.Option(help="Models are NAME, NAME-greedy, NAME-reference, NAME-eft.")] = "aad",
+    name: Annotated[
+        str, typer.Option(help="Models are NAME, NAME-greedy, NAME-reference, NAME-eft, NAME-guided.")
+    ] = "aad",
     alpha: Annotated[
         float | None, typer.Option(help="Plausibility threshold of requests that do not name one.")
     ] = None,
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Weight of guides, of requests that do not name one; 1+0.5 for several guides.")
+    ] = None,
 ) -> None:
     """Answer a file of requests; every further argument is one of `vllm run-batch` (--max-model-len 4096 …)."""
-    asked, extra = asked_pair(named, alpha), list(context.args)
+    asked, extra = asked_pair(named, alpha=alpha, guide_scale=guide_scale), list(context.args)
     prepared = asked.prepare(extra)
     from aad_plugin.engine.batch import run_batch as run
 

@@ -14,9 +14,14 @@ from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 def serve(
     context: typer.Context,
     named: NamedPair,
-    name: Annotated[str, typer.Option(help="Served as NAME, NAME-greedy, NAME-reference, NAME-eft.")] = "aad",
+    name: Annotated[
+        str, typer.Option(help="Served as NAME, NAME-greedy, NAME-reference, NAME-eft, NAME-guided.")
+    ] = "aad",
     alpha: Annotated[
         float | None, typer.Option(help="Plausibility threshold of requests that do not name one.")
+    ] = None,
+    guide_scale: Annotated[
+        str | None, typer.Option(help="Weight of guides, of requests that do not name one; 1+0.5 for several guides.")
     ] = None,
     self_test: Annotated[
         bool | None,
@@ -28,7 +33,7 @@ def serve(
         bool,
         typer.Option(
             "--ignore-temperature",
-            help="Ignore the temperature of requests to aad and eft; without it they are refused.",
+            help="Ignore the temperature of requests to aad, eft and guided; without it they are refused.",
         ),
     ] = False,
     plan: Annotated[
@@ -40,11 +45,12 @@ def serve(
 ) -> None:
     """Serve a pair; every further argument is one of `vllm serve` (--port 8000, --tensor-parallel-size 2 …).
 
-    A request's default is AAD's argmax. The strategy comes by model name, or by "vllm_xargs": {"aad_strategy": "eft",
-    "aad_eft_scale": 2}. Before it listens, a few prompts are decoded and compared with transformers.
+    A request's default is AAD's argmax; of a policy that has guides and no reference, guided. The strategy comes by model
+    name, or by "vllm_xargs": {"aad_strategy": "eft", "aad_eft_scale": 2}. Before it listens, a few prompts are decoded and
+    compared with transformers.
     """
     extra = list(context.args)
-    asked = asked_pair(named, alpha)
+    asked = asked_pair(named, alpha=alpha, guide_scale=guide_scale)
     dtype = asked.engine_dtype(extra)
     if plan is not None:
         return _plan(asked, dtype, extra, plan)
@@ -55,7 +61,7 @@ def serve(
 
     expected = None
     if self_test is not False:
-        expected = expected_tokens(asked.source.arguments(), dtype)
+        expected = expected_tokens(asked.proving(), dtype)
     run(
         server_arguments(prepared, name, asked.engine_options(extra)),
         expected,
@@ -68,9 +74,12 @@ def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> 
     from transformers import AutoConfig
 
     from aad_plugin.engine.plan import part, plan
+    from aad_plugin.pair.guide_loading import cast
     from aad_plugin.sources.merging import can_share_base
 
     source, revision = asked.source, asked.reference_revision
+    casting = cast(source)
+    guides = list(casting.checkpoints.values())
 
     def number(flag: str, default: int) -> int:
         return int(extra[extra.index(flag) + 1]) if flag in extra else default
@@ -80,6 +89,8 @@ def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> 
     devices, context = number("--tensor-parallel-size", 1), number("--max-model-len", 4096)
     found = plan(
         *(part(config, dtype) for config in configs), devices=devices, device_gib=device_gib, context=context,
-        shares_base=asked.merge_adapters is not True and can_share_base(source),
+        shares_base=asked.merge_adapters is not True and can_share_base(source), is_alone=source.is_alone,
+        guides=[part(AutoConfig.from_pretrained(one.base or one.path, revision=one.revision), dtype) for one in guides],
+        guide_sides=len(casting.adapters),
     )  # fmt: skip
     print("\n".join(found.lines()))

@@ -14,7 +14,10 @@ from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 def synthesize(
     named: NamedPair,
     prompts: Annotated[
-        str, typer.Option(help="File (.txt, .jsonl, .json, .csv, .parquet) or dataset (hub id or folder, #split).")
+        str,
+        typer.Option(
+            help="File (.txt, .jsonl, .json, .csv, .parquet) or dataset (hub id or folder, #split); rows may show images."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Folder for pairs, card and kept answers.")],
     rejected: Annotated[str, typer.Option(help="sample (nucleus, the paper's) or greedy, of the policy.")] = "sample",
@@ -42,13 +45,13 @@ def synthesize(
     """Make preference pairs for another round of DPO. After a kill, run it again: it continues."""
     settings = dict(alpha=alpha, temperature=temperature, top_p=top_p, seed=seed)
     named.check(**settings)
+    from aad_plugin.sources.picture_prompts import read_picture_prompts
     from aad_plugin.synthesis import synthesizing
     from aad_plugin.synthesis.filters import Limits
-    from aad_plugin.texts.prompts import read_prompts
 
     limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
     recipe = synthesizing.Recipe(rejected, settings, max_new_tokens, limits, margin_judge, skip_long)
-    asked = read_prompts(prompts, prompt_field).first(limit)
+    asked = read_picture_prompts(prompts, prompt_field).first(limit)
     done = synthesizing.synthesize(
         output, asked, recipe, model_args=named.arguments, engine=engine, batch_size=batch_size
     )

@@ -1,13 +1,13 @@
-"""LoRA inside vLLM's own linear layers, one adapter for each side of a pair whose tokens stand twice in a batch.
+"""LoRA inside vLLM's own linear layers, one adapter for each side of a pair whose tokens stand S times in a batch.
 
-Rows 2t and 2t + 1 are the policy's and the reference's row of token t. vLLM reads the adapters (its reader knows which
-kinds it understands) and its layers cut the matrices over ranks as they cut their own weights. What is added here is
+Rows S · t to S · t + S - 1 are the sides' rows of token t, the policy's first. vLLM reads the adapters (its reader knows
+which kinds it understands) and its layers cut the matrices over ranks as they cut their own weights. What is added here is
 
     y = W x;   y[rows of a side] += scaling · B A x[rows of that side]
 
 in one of two ways. Apart: A and B are products of their own. In one pass, where code is compiled for a GPU and every
-kernel between the weights' bytes is dear: A stands below W in one matrix, and B is added by an operator
-(`aad_plugin.engine.low_rank`), which is also the gated activation where that is what follows.
+kernel between the weights' bytes is dear, and for two sides only: A stands below W in one matrix, and B is added by an
+operator (`aad_plugin.engine.low_rank`), which is also the gated activation where that is what follows.
 
 Knows nothing of attention, caches or scores.
 """
@@ -44,7 +44,7 @@ from aad_plugin.errors import ConfigError
 
 _ALIGNED = 32  # ranks are filled up with zeros: small products of vLLM on CPU, and tensor cores, want whole tiles
 _WHOLE_LINES = 64  # rows of 16 bit then begin where a line of memory does
-_SIDES = ("policy", "reference")
+_SIDES = ("policy", "reference")  # that one pass is made for
 
 
 def fuses(vllm_config: VllmConfig) -> bool:
@@ -53,24 +53,27 @@ def fuses(vllm_config: VllmConfig) -> bool:
     return compiled and not vllm_config.model_config.enforce_eager and current_platform.is_cuda_alike()
 
 
-def adapt(model: nn.Module, adapters: Mapping[str, str], in_one_pass: bool) -> None:
+def adapt(model: nn.Module, adapters: Mapping[str, str | None], in_one_pass: bool) -> None:
     """Let the sides' rows go through adapters; called before vLLM loads the weights, followed by :func:`complete`.
 
     Args:
         model: a vLLM causal LM, changed in place.
-        adapters: folder or hub id of a LoRA for "policy", for "reference", or for both.
-        in_one_pass: see :func:`fuses`.
+        adapters: of every side, in the order of a token's rows, folder or hub id of its LoRA; None for the base alone.
+        in_one_pass: see :func:`fuses`; taken for a policy and a reference only.
     Raises:
         ConfigError: an adapter is of a kind that vLLM does not read, or adapts what is no linear layer.
     """
     found: dict[str, tuple[Any, dict[str, _LowRank]]] = {}
-    for side in _SIDES:
-        if side in adapters:
-            for name, (layer, shards) in _by_layer(model, adapters[side]).items():
+    for side, adapter in adapters.items():
+        if adapter is not None:
+            for name, (layer, shards) in _by_layer(model, adapter).items():
                 found.setdefault(name, (layer, {}))[1][side] = _low_rank(layer, shards)
+    in_one_pass = in_one_pass and tuple(adapters) == _SIDES
     for layer, sides in found.values():
-        kind = _InOnePass if in_one_pass and _InOnePass.takes(sides) else _Apart
-        layer.quant_method = kind(layer, sides)
+        if in_one_pass and _InOnePass.takes(sides):
+            layer.quant_method = _InOnePass(layer, sides)
+        else:
+            layer.quant_method = _Apart(layer, sides, tuple(adapters))
     for parent in model.modules():
         method = getattr(getattr(parent, "gate_up_proj", None), "quant_method", None)
         if isinstance(method, _InOnePass) and isinstance(getattr(parent, "act_fn", None), SiluAndMul):
@@ -116,8 +119,15 @@ class _Sides(LinearMethodBase):
 
 
 class _Apart(_Sides):
-    """A of both sides as one of vLLM's own linear layers and B as one for each, so that a platform multiplies as it
-    does best."""
+    """A of all sides as one of vLLM's own linear layers and B as one for each, so that a platform multiplies as it
+    does best.
+
+    Args: the layer; its adapters by side; all sides of a token, in the order of its rows.
+    """
+
+    def __init__(self, layer: Any, sides: Mapping[str, _LowRank], order: tuple[str, ...]) -> None:
+        super().__init__(layer, sides)
+        self.order = order
 
     def complete(self, layer: Any) -> None:
         """Add the layers."""
@@ -132,16 +142,17 @@ class _Apart(_Sides):
         self.sides.clear()
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return (2T, out) for (2T, in)."""
+        """Return (S · T, out) for (S · T, in)."""
+        number = len(self.order)
         # No width is inferred: it would be an expression in T, which grows with every layer.
-        out = self.own.apply(layer, x, bias).unflatten(0, (-1, 2))  # (T, 2, out)
-        lower = layer.aad_lower(x).unflatten(0, (-1, 2))  # (T, 2, ranks)
+        out = self.own.apply(layer, x, bias).unflatten(0, (-1, number))  # (T, S, out)
+        lower = layer.aad_lower(x).unflatten(0, (-1, number))  # (T, S, ranks)
         for side, (start, rank) in self.starts.items():
-            place = _SIDES.index(side)
+            place = self.order.index(side)
             update = getattr(layer, f"aad_{side}")(lower[:, place, start : start + rank].contiguous())
             if torch.compiler.is_compiling():
                 # Fused into what reads it; an assignment to rows would be read twice there.
-                out = out + pad(update.unsqueeze(1), (0, 0, place, 1 - place))
+                out = out + pad(update.unsqueeze(1), (0, 0, place, number - 1 - place))
             else:
                 out[:, place] += update
         return out.flatten(0, 1)

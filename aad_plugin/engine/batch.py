@@ -11,6 +11,7 @@ from typing import Any
 
 from aad_plugin.engine.middleware import check_path, check_request
 from aad_plugin.engine.options import EnginePair
+from aad_plugin.engine.requests import Held
 from aad_plugin.engine.server import attach, engine_arguments
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.whole import check_writable, write_text
@@ -20,12 +21,13 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
     """Answer a file of requests; blocks. Requests that a server would refuse get its 400 in the output file.
 
     Args:
-        name: models are NAME, NAME-greedy, NAME-reference and NAME-eft, as `aad serve` names them.
+        name: models are NAME, NAME-greedy, NAME-reference …, as `aad serve` names them.
         given: further arguments of `vllm run-batch`.
     Raises:
         ConfigError: a line that is no request; nothing is started.
     """
-    lines, refused = prepare_batch(requests, int(pair.arguments["hf_overrides"]["aad"]["shared_vocab_size"]))
+    own = pair.arguments["hf_overrides"]["aad"]
+    lines, refused = prepare_batch(requests, int(own["shared_vocab_size"]), Held.by(own))
     check_writable(output)  # before the engine starts
     answers = ""
     if lines:
@@ -39,11 +41,13 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
     write_text(output, answers + "".join(json.dumps(row) + "\n" for row in refused))
 
 
-def prepare_batch(requests: Path, shared_ids: int | None = None) -> tuple[list[str], list[dict[str, Any]]]:
+def prepare_batch(
+    requests: Path, shared_ids: int | None = None, held: Held | None = None
+) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the request lines with their strategies in ``vllm_xargs``, and an output row for each refused one.
 
     Args:
-        shared_ids: number of token ids that both models know.
+        shared_ids: number of token ids that all models know. held: what the engine can decode by.
     Raises:
         ConfigError: no such file, or a line that is not a request; names file and line.
     """
@@ -65,7 +69,7 @@ def prepare_batch(requests: Path, shared_ids: int | None = None) -> tuple[list[s
             ) from e
         try:
             check_path(str(row.get("url", "")))
-            lines.append(json.dumps({**row, "body": check_request(body, shared_ids)}))
+            lines.append(json.dumps({**row, "body": check_request(body, shared_ids, held=held)}))
         except AADError as e:
             refused.append(_refusal(custom_id, str(e)))
     return lines, refused

@@ -6,8 +6,10 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+from aad_plugin.engine.guided import check_roles
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, VocabMismatch, nearest
+from aad_plugin.settings import TOKEN_SETTINGS
 from aad_plugin.sources.merging import SHARED_TYPES
 from aad_plugin.sources.processors import sees
 from aad_plugin.texts.rendering import known_context
@@ -20,8 +22,8 @@ _LOSSLESS = ("standard", "block")
 _LOAD_FORMATS = ("auto", "hf", "safetensors", "pt", "dummy")
 
 _OWN = (
-    "reference", "reference_revision", "adapter", "reference_adapter", "strategy", "alpha", "eft_scale", "head_dtype",
-    "shared_vocab_size",
+    "reference", "reference_revision", "adapter", "reference_adapter", "guides", "guide_checkpoints", "guide_adapters",
+    "strategy", *TOKEN_SETTINGS, "head_dtype", "shared_vocab_size",
 )  # fmt: skip
 
 
@@ -30,11 +32,13 @@ def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
     for name in own:
         if name not in _OWN:
             raise ConfigError(f"unknown key {name!r} in hf_overrides['aad']{nearest(name, _OWN)}")
-    if bool(own.get("reference")) == bool(own.get("adapter")):
+    sides = bool(own.get("reference")) + bool(own.get("adapter"))
+    if sides > 1 or (not sides and not own.get("guides")):
         raise ConfigError(
             'hf_overrides needs {"aad": {"reference": "<the SFT checkpoint>"}} beside the policy as the model, or '
             '{"aad": {"adapter": "<the DPO LoRA>"}} beside its base: AAD compares a policy with its reference'
         )
+    check_roles(own)
     if own.get("strategy", "aad") not in STRATEGIES:
         raise ConfigError(
             f"strategy must be one of {', '.join(STRATEGIES)} on vLLM, got {own['strategy']!r}"
@@ -98,44 +102,49 @@ def _check_shared(vllm_config: Any, own: Mapping[str, Any]) -> None:
         raise ConfigError("reference_revision is for a second checkpoint; a shared base has the model's own revision")
 
 
-def check_context(reference: Any, length: int) -> None:
-    """Raise ConfigError if the engine admits texts longer than the reference's positions (its configuration)."""
-    text = reference.get_text_config()
-    known = known_context(reference)
+def check_context(role: str, config: Any, length: int) -> None:
+    """Raise ConfigError if the engine admits texts longer than the positions of the model in this role."""
+    text = config.get_text_config()
+    known = known_context(config)
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     if known and scaling.get("rope_type", "default") == "default" and length > known:
         raise ConfigError(
-            f"the reference reads at most {known} tokens, the engine admits {length}: pass max_model_len={known}"
+            f"the {role} reads at most {known} tokens, the engine admits {length}: pass max_model_len={known}"
         )
 
 
-def check_parts(policy: Any, reference: Any, own: Mapping[str, Any]) -> tuple[int, int]:
-    """Return (width of the policy's head, number of ids both know).
+def check_parts(configs: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (width of the policy's head, number of ids that all parts know).
 
     Args:
-        policy, reference: the parts' configurations. own: ``shared_vocab_size`` is the tokenizers' size, where known;
-            without it both heads must be equally wide.
+        configs: the parts' configurations by role. own: ``shared_vocab_size`` is the tokenizers' size, where known;
+            without it all heads must be equally wide.
     Raises:
         ConfigError, VocabMismatch: architectures unknown, quantised differently, or heads of unequal width.
     """
-    for role, config in (("policy", policy), ("reference", reference)):
+    policy, shared = configs["policy"], own.get("shared_vocab_size")
+    for role, config in configs.items():
         if not config.architectures:
             raise ConfigError(f"the {role}'s config.json names no architecture")
-    quantised = [getattr(config, "quantization_config", None) for config in (policy, reference)]
-    if bool(quantised[0]) != bool(quantised[1]) or (quantised[0] and _method(quantised[0]) != _method(quantised[1])):
-        methods = [_method(one) if one else "none" for one in quantised]
-        raise ConfigError(
-            f"policy and reference must be quantised alike, got {methods[0]} and {methods[1]}: vLLM has one quantisation "
-            "per engine"
-        )
-    shared = own.get("shared_vocab_size")
-    if shared is None and policy.vocab_size != reference.vocab_size:
-        raise VocabMismatch(
-            f"the heads have {policy.vocab_size} and {reference.vocab_size} rows; where the token→id maps are equal and "
-            "only the padding differs, pass their size as hf_overrides['aad']['shared_vocab_size'] (aad serve does)"
-        )
-    return policy.vocab_size, int(shared or policy.vocab_size)
+        methods = [_method(getattr(one, "quantization_config", None)) for one in (policy, config)]
+        if methods[0] != methods[1]:
+            raise ConfigError(
+                f"policy and {role} must be quantised alike, got {methods[0]} and {methods[1]}: vLLM has one quantisation "
+                "per engine"
+            )
+        sizes = [one.get_text_config().vocab_size for one in (policy, config)]
+        if shared is None and sizes[0] != sizes[1]:
+            raise VocabMismatch(
+                f"the heads of policy and {role} have {sizes[0]} and {sizes[1]} rows; where the token→id maps are equal "
+                "and only the padding differs, pass their size as hf_overrides['aad']['shared_vocab_size'] (aad serve does)"
+            )
+        if shared is not None and sizes[1] < int(shared):
+            raise VocabMismatch(f"the {role} has a head of {sizes[1]} rows, the tokenizer {shared} tokens")
+    width = policy.get_text_config().vocab_size
+    return width, int(shared or width)
 
 
 def _method(quantisation: Any) -> str:
+    if not quantisation:
+        return "none"
     return str(quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation.quant_method)

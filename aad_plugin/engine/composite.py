@@ -1,12 +1,13 @@
-"""A policy and its reference as one vLLM model whose logits are decoded scores.
+"""A policy, its reference and its guides as one vLLM model whose logits are decoded scores.
 
-Both are vLLM's own model classes with KV caches of their own under one block table, so paged attention, chunked
+All are vLLM's own model classes with KV caches of their own under one block table, so paged attention, chunked
 prefill, prefix caching and preemption keep them in step. Entered by
 
     hf_overrides = {"architectures": ["AADForCausalLM"], "aad": {"reference": PATH, "strategy": "aad", "alpha": 0.1}}
 
 with the policy as the model and the reference's checkpoint as secondary weights; or, where the base is the model, by
-{"adapter": PATH} or {"adapter": PATH, "reference_adapter": PATH}: both sides then share the base's weights.
+{"adapter": PATH} or {"adapter": PATH, "reference_adapter": PATH}: both sides then share the base's weights. Guides are
+further checkpoints, or further adapters of a base that is shared (`aad_plugin.engine.guided`).
 
 Knows nothing of requests: `rows`, set by what the runner allows, says which row wants which strategy.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -34,75 +35,89 @@ from vllm.model_executor.models.utils import (
 
 from aad_plugin.engine.adapters import adapt, complete, fuses
 from aad_plugin.engine.checks import check_context, check_engine, check_parts
-from aad_plugin.engine.heads import Head, read_both
-from aad_plugin.engine.one_base import BothSides, double_attention, twice_as_wide
-from aad_plugin.engine.row_scores import Room, reads_both, score_rows, warm
+from aad_plugin.engine.guided import further_checkpoints, guide_roles, shared_sides
+from aad_plugin.engine.heads import Head, read_sides
+from aad_plugin.engine.one_base import AllSides, as_wide, widen_attention
+from aad_plugin.engine.requests import Held
+from aad_plugin.engine.row_scores import Cast, Room, score_rows, warm
 from aad_plugin.engine.rows import Rows
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.marks import checkpoint_mark
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
 _OVERRIDE = "aad"
-_ADAPTERS = {"policy": "adapter", "reference": "reference_adapter"}
+_PAIR = ("policy", "reference")
 
 
 class AADForCausalLM(nn.Module):
     """The composite. Args as vLLM gives them; everything of ours stands in ``hf_config.aad``.
 
     Raises:
-        ConfigError, VocabMismatch: the two parts, or the engine's options, do not fit.
+        ConfigError, VocabMismatch: the parts, or the engine's options, do not fit.
+
+    Attributes:
+        policy: the model that vLLM loads first, whose base other sides may share; further checkpoints are attributes named
+            by their role: reference, guide1, guide1_reference …
     """
 
     policy: Any
-    reference: Any  # None where both sides share the policy's base
-    # Checkpoint names of the policy arrive as they are, those of the reference with the prefix of their source.
-    hf_to_vllm_mapper = WeightsMapper(orig_to_new_regex={re.compile(r"^(?!reference\.|policy\.)"): "policy."})
+    # Checkpoint names of the policy arrive as they are, those of others with the prefix of their source.
+    hf_to_vllm_mapper = WeightsMapper(
+        orig_to_new_regex={re.compile(r"^(?!policy\.|reference\.|guide\d+\.|guide\d+_reference\.)"): "policy."}
+    )
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         model_config = vllm_config.model_config
         own = dict(getattr(model_config.hf_config, _OVERRIDE, None) or {})
         check_engine(vllm_config, own)
-        self.default = DecodingSettings(
-            **{name: own[name] for name in ("strategy", "alpha", "eft_scale") if name in own}
-        )
+        self.held = Held.by(own)
+        self.default = self.held.default.override(**{name: own.get(name) for name in ("strategy", *TOKEN_SETTINGS)})
+        self.held.check(self.default)
         self.room = Room()
         self.rows = Rows(self)  # until a runner's own take their place
-        self.adapters = {side: own[name] for side, name in _ADAPTERS.items() if own.get(name)}
         self.loaded = self.warm = False
-        build = self._share if self.adapters else self._join
-        build(vllm_config, own, prefix)
-
-    def _join(self, vllm_config: VllmConfig, own: dict[str, Any], prefix: str) -> None:
-        """Two checkpoints, each read by a model of its own."""
-        configs = _configs(vllm_config.model_config, own)
-        self.vocab_size, self.shared = check_parts(configs["policy"], configs["reference"], own)
-        check_context(configs["reference"], vllm_config.model_config.max_model_len)
-        self.policy = _part(vllm_config, configs["policy"], maybe_prefix(prefix, "policy"))
-        with set_model_tag("aad_reference"):
-            self.reference = _part(vllm_config, configs["reference"], maybe_prefix(prefix, "reference"))
-        self.heads = Head(self.policy), Head(self.reference)
-        self.widths = [config.hidden_size for config in configs.values()]
+        self.sides = shared_sides(own)
+        further = further_checkpoints(own)
+        configs = _configs(vllm_config.model_config, further, own)
+        vocab_size, shared = check_parts(configs, own)
+        self.cast = Cast(guide_roles(own), shared, vocab_size)
+        build = self._share if self.sides else self._hold
+        build(vllm_config, configs["policy"], maybe_prefix(prefix, "policy"))
+        for role in further:
+            check_context(role, configs[role], vllm_config.model_config.max_model_len)
+            with set_model_tag(f"aad_{role}"):
+                self.add_module(role, _part(vllm_config, configs[role], maybe_prefix(prefix, role)))
+            self.heads[role] = Head(self.get_submodule(role))
+            self.widths.append(configs[role].get_text_config().hidden_size)
+        self.further = tuple(further)
         self.secondary_weights = [
-            DefaultModelLoader.Source(own["reference"], own.get("reference_revision"), prefix="reference.")
+            DefaultModelLoader.Source(path, revision, prefix=f"{role}.") for role, (path, revision) in further.items()
         ]
 
-    def _share(self, vllm_config: VllmConfig, own: dict[str, Any], prefix: str) -> None:
-        """One base, read once for both sides."""
-        config = _configs(vllm_config.model_config, own)["policy"]
+    def _hold(self, vllm_config: VllmConfig, config: Any, prefix: str) -> None:
+        """The policy as a model of its own."""
+        self.policy = _part(vllm_config, config, prefix)
+        self.heads = {"policy": Head(self.policy)}
+        self.widths = [config.get_text_config().hidden_size]
+
+    def _share(self, vllm_config: VllmConfig, config: Any, prefix: str) -> None:
+        """One base, read once for all sides."""
         # Part of the compile cache's key, which knows nothing of the adapters' shapes.
-        folders = [get_adapter_absolute_path(adapter) for adapter in self.adapters.values()]
-        config.aad_adapters = [checkpoint_mark(folder) for folder in folders]
-        self.vocab_size, self.shared = check_parts(config, config, own)
-        prefix = maybe_prefix(prefix, "policy")
-        self.policy, self.reference = _part(twice_as_wide(vllm_config), config, prefix), None
-        adapt(self.policy, self.adapters, fuses(vllm_config))
-        double_attention(self.policy, vllm_config.compilation_config.static_forward_context, prefix)
-        self.both_sides = BothSides(self.policy)
-        self.heads = Head(self.policy), Head(self.policy)
+        config.aad_adapters = [
+            [side, checkpoint_mark(get_adapter_absolute_path(path)) if path else None]
+            for side, path in self.sides.items()
+        ]
+        number = len(self.sides)
+        self.policy = _part(as_wide(vllm_config, number), config, prefix)
+        adapt(self.policy, self.sides, fuses(vllm_config))
+        widen_attention(self.policy, vllm_config.compilation_config.static_forward_context, prefix, number)
+        self.all_sides = AllSides(self.policy, number)
+        self.heads = {side: Head(self.policy) for side in self.sides}
+        self.widths = [number * config.get_text_config().hidden_size]
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
-        """Embeddings of the policy; the reference always reads token ids."""
+        """Embeddings of the policy; other models always read token ids."""
         return self.policy.embed_input_ids(input_ids)
 
     def forward(
@@ -113,34 +128,45 @@ class AADForCausalLM(nn.Module):
         inputs_embeds: Tensor | None = None,
         **unused: Any,
     ) -> Tensor:
-        """Return (T, H_policy + H_reference) hidden states: vLLM's runners carry one tensor."""
-        if self.adapters:
-            return self.both_sides(input_ids, positions)
-        # Piecewise CUDA graphs reuse the first module's output buffer while the second runs (vllm PR 22282).
-        policy = self.policy(input_ids, positions, None, inputs_embeds).clone()
-        return torch.cat([policy, self.reference(input_ids, positions, None, None)], dim=-1)
+        """Return (T, sum of all sides' widths) hidden states: vLLM's runners carry one tensor."""
+        if self.sides:
+            found = [self.all_sides(input_ids, positions)]
+        else:
+            found = [self.policy(input_ids, positions, None, inputs_embeds)]
+        for role in self.further:
+            # Piecewise CUDA graphs reuse one module's output buffer while the next one runs (vllm PR 22282).
+            found[-1] = found[-1].clone()
+            found.append(self.get_submodule(role)(input_ids, positions, None, None))
+        return torch.cat(found, dim=-1) if self.further else found[0]
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-        """Return (R, V) scores, each row by its request's strategy, float32 where any row is decoded by a pair.
+        """Return (R, V) scores, each row by its request's strategy, float32 where any row reads several models.
 
         None on ranks that gather no logits.
         """
         settings = self.rows(len(hidden_states)) or [self.default] * len(hidden_states)
-        if self.adapters:
-            read_both(self.heads, hidden_states, not self.heads[0].on_demand and reads_both(settings))
-        else:
-            for head, hidden in zip(self.heads, hidden_states.split(self.widths, dim=-1), strict=True):
-                head.read(hidden)
+        self._read(hidden_states, settings)
         if not self.warm and hidden_states.is_cuda:
             self.warm = True
-            both = [head.whole() for head in self.heads]
-            if both[0] is not None and both[1] is not None:
-                warm(both[0][:, : self.shared], both[1][:, : self.shared])
-        scores = score_rows(*self.heads, settings, self.shared, self.vocab_size, self.room)
+            both = [self.heads[role].whole() for role in _PAIR if role in self.heads]
+            if len(both) == 2 and both[0] is not None and both[1] is not None:
+                warm(both[0][:, : self.cast.shared], both[1][:, : self.cast.shared])
+        scores = score_rows(self.heads, settings, self.cast, self.room)
         if scores is None:
             return None
         self.rows.scored(scores, settings)
         return scores
+
+    def _read(self, hidden_states: Tensor, settings: list[DecodingSettings]) -> None:
+        """Give every head its rows of the step."""
+        own, *others = hidden_states.split(self.widths, dim=-1)
+        if self.sides:
+            heads = {role: self.heads[role] for role in self.sides}
+            read_sides(heads, own, () if self.heads["policy"].on_demand else self.cast.needed(settings))
+        else:
+            self.heads["policy"].read(own)
+        for role, hidden in zip(self.further, others, strict=True):
+            self.heads[role].read(hidden)
 
     def get_model_state_cls(self) -> type:
         """What vLLM's second model runner tells of requests and batches."""
@@ -154,27 +180,25 @@ class AADForCausalLM(nn.Module):
         Raises:
             ConfigError: adapters were loaded before, and compiled code holds them.
         """
-        if self.adapters and self.loaded:
+        if self.sides and self.loaded:
             raise ConfigError("weights under adapters cannot be loaded again: start the engine anew")
         self.loaded = True
         loaded = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
-        if self.adapters:
+        if self.sides:
             complete(self.policy)
         return loaded
 
 
-def _configs(model_config: Any, own: dict[str, Any]) -> dict[str, Any]:
+def _configs(
+    model_config: Any, further: Mapping[str, tuple[str, str | None]], own: Mapping[str, Any]
+) -> dict[str, Any]:
     """The parts' configurations; each says which part it is, or vLLM's compile cache takes one for the other."""
-    checkpoint = AutoConfig.from_pretrained(
-        model_config.model, revision=model_config.revision, trust_remote_code=model_config.trust_remote_code
-    )
-    policy = copy.deepcopy(model_config.hf_config)
-    policy.architectures = checkpoint.architectures
-    configs = {"policy": policy}
-    if own.get("reference"):
-        configs["reference"] = AutoConfig.from_pretrained(
-            own["reference"], revision=own.get("reference_revision"), trust_remote_code=model_config.trust_remote_code
-        )
+    trust = model_config.trust_remote_code
+    checkpoint = AutoConfig.from_pretrained(model_config.model, revision=model_config.revision, trust_remote_code=trust)
+    configs = {"policy": copy.deepcopy(model_config.hf_config)}
+    configs["policy"].architectures = checkpoint.architectures
+    for role, (path, revision) in further.items():
+        configs[role] = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust)
     for role, config in configs.items():
         config.aad_role = role
         if own.get("head_dtype"):

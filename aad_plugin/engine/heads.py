@@ -1,7 +1,8 @@
-"""The two sides of the composite at one step: their whole rows of logits, or single columns of them."""
+"""The sides of the composite at one step: their whole rows of logits, or single columns of them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -79,17 +80,23 @@ class Head:
             self._agrees = bool((wanted - found).abs().max() <= _TOLERANCE * size)
 
 
-def read_both(heads: tuple[Head, Head], hidden: Tensor, together: bool) -> None:
-    """Give both sides of one base their rows of a step.
+def read_sides(heads: Mapping[str, Head], hidden: Tensor, together: Collection[str]) -> None:
+    """Give the sides of one base their rows of a step.
 
     Args:
-        hidden: (R, 2H), a row's policy before its reference. together: both sides' whole rows will be asked for, so the
-            head is read once for them.
+        heads: of the S sides, in the order of a token's rows. hidden: (R, S · H). together: sides whose whole rows will be
+            asked for, so that the head is read once for them.
     """
-    rows = hidden.view(2 * len(hidden), -1)  # (2R, H)
-    for place, head in enumerate(heads):
-        head.read(rows[place::2])
-    if together:
-        logits = heads[0].part.compute_logits(rows)
-        for place, head in enumerate(heads):
-            head.know(None if logits is None else logits[place::2])
+    number = len(heads)
+    rows = hidden.reshape(number * len(hidden), -1)  # (S · R, H), a token's sides one after the other
+    for place, head in enumerate(heads.values()):
+        head.read(rows[place::number])
+    asked = [head for role, head in heads.items() if role in together]
+    if len(asked) < 2:
+        return
+    if len(asked) < number:
+        chosen = [rows[place::number] for place, role in enumerate(heads) if role in together]
+        rows = torch.stack(chosen, 1).flatten(0, 1)  # (R, S', H) -> (S' · R, H)
+    logits = asked[0].part.compute_logits(rows)
+    for place, head in enumerate(asked):
+        head.know(None if logits is None else logits[place :: len(asked)])

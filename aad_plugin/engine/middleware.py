@@ -11,12 +11,12 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from aad_plugin.engine.requests import settings_of
+from aad_plugin.engine.requests import Held, settings_of
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import AADError, ConfigError
-from aad_plugin.settings import DecodingSettings
 
-SHARED_IDS = "AAD_PLUGIN_SHARED_IDS"  # environment variable: number of token ids that both models of the server know
+SHARED_IDS = "AAD_PLUGIN_SHARED_IDS"  # environment variable: number of token ids that all models of the server know
+GUIDES = "AAD_PLUGIN_GUIDES"  # environment variable: number of guides, and "alone" behind it where no reference is held
 IGNORE_TEMPERATURE = (
     "AAD_PLUGIN_IGNORE_TEMPERATURE"  # environment variable: not empty, `aad serve --ignore-temperature`
 )
@@ -30,9 +30,24 @@ _PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty
 Message = MutableMapping[str, Any]
 
 
-def model_names(name: str) -> list[str]:
-    """Return the names under which a pair is served: NAME for AAD, NAME-<strategy> for the others."""
-    return [name, *(f"{name}-{strategy}" for strategy in STRATEGIES if strategy != "aad")]
+def model_names(name: str, held: Held) -> list[str]:
+    """Return the names under which a pair is served: NAME for AAD, or for guides of a policy alone, NAME-<strategy> for
+    the others."""
+    return [name, *(f"{name}-{strategy}" for strategy in held.strategies[1:])]
+
+
+def environment(shared_ids: int, held: Held, ignore_temperature: bool) -> dict[str, str]:
+    """Return what the middleware reads: vLLM makes it without arguments."""
+    return {
+        SHARED_IDS: str(shared_ids),
+        GUIDES: f"{held.num_guides}{' alone' if held.is_alone else ''}",
+        IGNORE_TEMPERATURE: "1" if ignore_temperature else "",
+    }
+
+
+def _held() -> Held:
+    number, _, alone = os.environ.get(GUIDES, "").partition(" ")
+    return Held(int(number or 0), bool(alone))
 
 
 def check_path(path: str) -> None:
@@ -45,15 +60,16 @@ def check_path(path: str) -> None:
 
 
 def check_request(
-    body: dict[str, Any], shared_ids: int | None = None, ignore_temperature: bool = False
+    body: dict[str, Any], shared_ids: int | None = None, ignore_temperature: bool = False, held: Held | None = None
 ) -> dict[str, Any]:
     """Return the request with its strategy in ``vllm_xargs``.
 
     Args:
-        body: of a chat or text completion. shared_ids: number of token ids that both models know; None: not checked.
+        body: of a chat or text completion. shared_ids: number of token ids that all models know; None: not checked.
         ignore_temperature: of strategies whose scores are no log-probabilities; chat clients send one unasked.
+        held: what the engine can decode by; None is a pair without guides.
     Raises:
-        ConfigError: an unknown strategy or setting, or something that means nothing on scores of two models.
+        ConfigError: an unknown strategy or setting, or something that means nothing on scores of several models.
     """
     given = body.get("vllm_xargs") or {}
     if not isinstance(given, dict):
@@ -63,15 +79,16 @@ def check_request(
         raise ConfigError(
             f"the model name asks for {named!r} and vllm_xargs for {given['aad_strategy']!r}: name one strategy"
         )
-    settings = settings_of({**({"aad_strategy": named} if named else {}), **given}, DecodingSettings())
-    if settings.needs_reference:
+    held = held or Held()
+    settings = settings_of({**({"aad_strategy": named} if named else {}), **given}, held.default, held)
+    if settings.ranks_ratios:
         if ignore_temperature:
             body = {name: value for name, value in body.items() if name != "temperature"}
         _check_scores(body, settings.strategy)
     elif body.get("prompt_logprobs") is not None or (body.get("echo") and _asks_logprobs(body)):
         raise ConfigError(
             "log-probabilities of a prompt (prompt_logprobs, or echo with logprobs) are read off the server's default "
-            "scores, which are two models': not served; --model aad-vllm scores choices"
+            "scores, which are several models': not served; --model aad-vllm scores choices"
         )
     _check_ids(body, shared_ids)
     own = {**given, "aad_strategy": settings.strategy} if named or given else given
@@ -79,7 +96,7 @@ def check_request(
 
 
 def _check_scores(body: dict[str, Any], strategy: str) -> None:
-    """Refuse what rescales or reports log-probabilities: scores are log-ratios of two models."""
+    """Refuse what rescales or reports log-probabilities: scores are of several models."""
     advice = "use the model name with -greedy, or leave it out"
     if (body.get("temperature") or 0) != 0:
         raise ConfigError(
@@ -88,7 +105,7 @@ def _check_scores(body: dict[str, Any], strategy: str) -> None:
         )
     for name, neutral in _PENALTIES.items():
         if body.get(name) not in (None, neutral):
-            raise ConfigError(f"{name} rescales logits and means nothing on scores of two models; {advice}")
+            raise ConfigError(f"{name} rescales logits and means nothing on scores of several models; {advice}")
     if _asks_logprobs(body) or body.get("prompt_logprobs"):
         raise ConfigError(f"logprobs of strategy {strategy!r} would be scores, not log-probabilities; {advice}")
 
@@ -99,7 +116,7 @@ def _asks_logprobs(body: dict[str, Any]) -> bool:
 
 
 def _check_ids(body: dict[str, Any], shared_ids: int | None) -> None:
-    """Refuse token ids that one of the two models does not know."""
+    """Refuse token ids that one of the models does not know."""
     if shared_ids is None:
         return
     prompt = body.get("prompt")
@@ -113,7 +130,7 @@ def _check_ids(body: dict[str, Any], shared_ids: int | None) -> None:
     for name, ids in named.items():
         wrong = [token for token in ids if isinstance(token, int) and not 0 <= token < shared_ids]
         if wrong:
-            raise ConfigError(f"{name} has token id {wrong[0]}; the two models share ids 0 to {shared_ids - 1}")
+            raise ConfigError(f"{name} has token id {wrong[0]}; the models share ids 0 to {shared_ids - 1}")
 
 
 class _Headers(dict[str, str]):
@@ -130,6 +147,7 @@ class AADMiddleware:
         self.app = app
         self.shared_ids = int(os.environ.get(SHARED_IDS) or 0) or None
         self.ignore_temperature = bool(os.environ.get(IGNORE_TEMPERATURE))
+        self.held = _held()
 
     async def _refuse(self, scope: Message, send: Any, reason: str) -> None:
         """Answer 400 with the reason, or 401 to whoever may not ask at all."""
@@ -178,9 +196,8 @@ class AADMiddleware:
                 break
         try:
             parsed = json.loads(body)
-            checked = (
-                check_request(parsed, self.shared_ids, self.ignore_temperature) if isinstance(parsed, dict) else None
-            )
+            known = self.shared_ids, self.ignore_temperature, self.held
+            checked = check_request(parsed, *known) if isinstance(parsed, dict) else None
             content = body if checked is None else json.dumps(checked).encode()
         except AADError as error:
             await self._refuse(scope, send, str(error))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
-from aad_plugin.engine.rows import Rows, constrained
+from aad_plugin.engine.rows import FILTERED, Rows, constrained
 from aad_plugin.settings import DecodingSettings
 
 
@@ -91,7 +91,9 @@ class _SecondRunnerRows(Rows):
         self._last = None
         if self.constrained and len(self.ids) == len(scores):  # with drafts, nothing is counted
             watched = [
-                row for row, name in enumerate(self.ids) if name in self.constrained and settings[row].strategy == "aad"
+                row
+                for row, name in enumerate(self.ids)
+                if name in self.constrained and settings[row].strategy in FILTERED
             ]
             self._last = (scores, watched) if watched else None
 

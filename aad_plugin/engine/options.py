@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 
 from aad_plugin.engine.checks import check_drafts
+from aad_plugin.engine.guide_options import check_guides, guides_of
 from aad_plugin.engine.plugin import ARCHITECTURE
+from aad_plugin.engine.requests import extra_args
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.settings import DecodingSettings
@@ -30,7 +33,7 @@ class EnginePair:
     """A pair as vLLM takes it.
 
     Attributes:
-        model: what vLLM loads first: the policy's full checkpoint, or the base that both sides share. tokenizer: the
+        model: what vLLM loads first: the policy's full checkpoint, or the base that its sides share. tokenizer: the
             policy's.
         checkpoints: every folder or id whose weights the pair is made of.
         arguments: keyword arguments of ``vllm.LLM`` beside ``model`` and ``tokenizer``.
@@ -65,21 +68,11 @@ def engine_pair(
         load_format: of the engine; pickles are read only where it asks for them.
         speculative_config: of the engine, a mapping or JSON: drafts, which the pair reads without loss.
     Raises:
-        ConfigError: drafts that a pair cannot have.
+        ConfigError: drafts or guides that a pair cannot have.
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
     """
     check_vllm()
-    if source.guides or settings.strategy == "guided":
-        raise ConfigError(
-            "guides steer a pair on transformers only, since vLLM's composite holds two models: leave guide=… and "
-            "strategy=guided out here, or use --model aad, aad generate or --engine hf"
-        )
-    if speculative_config is not None:
-        check_drafts(_mapping(speculative_config))
-    if load_format in (None, "auto"):
-        refuse_pickles(source)
-    if not isinstance(merge_adapters, bool | None):
-        raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
+    _refuse_unserved(source, settings, merge_adapters, load_format, speculative_config)
     if settings.strategy == "expo":
         path = str(expo_checkpoint(source, settings.expo_scale, dtype))
         return EnginePair(path, path, (path,), {"generation_config": "vllm"}, settings.expo_scale)
@@ -88,29 +81,51 @@ def engine_pair(
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     own: dict[str, Any] = {
         "strategy": settings.strategy if settings.strategy in STRATEGIES else "greedy",
-        "alpha": settings.alpha,
-        "eft_scale": settings.eft_scale,
+        **{name: getattr(settings, name) for name in ("alpha", "eft_scale")},
     }
-    if not merge_adapters and not reference_revision and can_share_base(source):
+    shares = not merge_adapters and not reference_revision and can_share_base(source)
+    if shares:
         checkpoints = [str(part) for part in (source.base, source.adapter, source.reference_adapter) if part]
         tokenizer, reference = with_template(source), checkpoints[0]
         own |= {"adapter": source.adapter, "reference_adapter": source.reference_adapter}
     else:
-        checkpoints = list(full_checkpoints(source, dtype))
-        tokenizer, reference = source.tokenizer if not source.shares_base else checkpoints[0], checkpoints[1]
-        own |= {"reference": reference, "reference_revision": reference_revision}
+        policy, reference = full_checkpoints(source, dtype)
+        checkpoints = [policy] if source.is_alone else [policy, reference]
+        tokenizer = source.tokenizer if not source.shares_base else policy
+        own |= {} if source.is_alone else {"reference": reference, "reference_revision": reference_revision}
     # One base has one vocabulary: its adapters' folders may have a tokenizer with more tokens.
     other = tokenizer if source.shares_base else reference
     own["shared_vocab_size"] = _shared_vocab_size(tokenizer, other, reference_revision)
+    contexts = [(checkpoints[0], None), (reference, reference_revision)]
+    if source.guides:
+        guided = guides_of(source, shares, dtype, tokenizer, own["shared_vocab_size"])
+        own |= {**guided.overrides, "guide_scale": settings.guide_scale}
+        checkpoints += guided.checkpoints
+        contexts += [(path, revision) for path, revision in guided.overrides["guide_checkpoints"].values()]
     arguments: dict[str, Any] = {
         "hf_overrides": {"architectures": [ARCHITECTURE], "aad": own},
         "worker_extension_cls": _WORKER,
         # No sampling defaults of a checkpoint leak into a request.
         "generation_config": "vllm",
     }
-    if (context := _shorter_context(checkpoints[0], reference, reference_revision)) is not None:
+    if (context := _shorter_context(contexts)) is not None:
         arguments["max_model_len"] = context
     return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), arguments)
+
+
+def _refuse_unserved(
+    source: PairSource, settings: DecodingSettings, merge_adapters: Any, load_format: str | None, drafts: Any
+) -> None:
+    """Raise ConfigError for what this engine cannot do for a pair."""
+    check_guides(source, settings)
+    if settings.strategy == "vcd":
+        extra_args(settings)  # refuses it
+    if drafts is not None:
+        check_drafts(_mapping(drafts))
+    if load_format in (None, "auto"):
+        refuse_pickles(source)
+    if not isinstance(merge_adapters, bool | None):
+        raise ConfigError(f"merge_adapters must be true or false, got {merge_adapters!r}")
 
 
 def _mapping(given: Any) -> dict[str, Any]:
@@ -137,16 +152,18 @@ def _shared_vocab_size(tokenizer: str, reference: str, revision: str | None) -> 
     return shared_vocab_size(*both)
 
 
-def _shorter_context(policy: str, reference: str, revision: str | None) -> int | None:
-    """Return the reference's context where it is shorter than the policy's, which vLLM would take for both."""
+def _shorter_context(models: Sequence[tuple[str, str | None]]) -> int | None:
+    """Return the shortest context of the models (path, revision), where it is shorter than the first one's, which vLLM
+    would take for all."""
     from transformers import AutoConfig
 
     try:
-        configs = AutoConfig.from_pretrained(policy), AutoConfig.from_pretrained(reference, revision=revision)
+        configs = [AutoConfig.from_pretrained(path, revision=revision) for path, revision in models]
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"cannot read the pair's configurations: {first_line(e)}") from e
-    own, other = map(known_context, configs)
-    return other if own and other and other < own else None
+    own, *others = map(known_context, configs)
+    shortest = min((other for other in others if other), default=None)
+    return shortest if own and shortest and shortest < own else None
 
 
 def with_users(own: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ bandwidth bounds it two checkpoints run at half a single model's speed, and a sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,8 @@ class Plan:
 
     Attributes:
         shares_base: whether the policy's weights are the reference's, too.
-        weight_gib, kv_mib_per_1k: of both models together. per_device_gib: weights on each device.
+        guides: further models; a guide that is an adapter of a shared base is none.
+        weight_gib, kv_mib_per_1k: of all models together. per_device_gib: weights on each device.
         tokens: context tokens whose cache fits beside the weights; None where no device memory was named.
         requests: how many requests of full length that is.
     """
@@ -43,22 +45,28 @@ class Plan:
     tokens: int | None
     requests: float | None
     shares_base: bool = False
+    is_alone: bool = False
+    guides: tuple[Part, ...] = ()
 
     def lines(self) -> list[str]:
         """The plan in words."""
         counted = f"policy {self.policy.parameters / 1e9:.2f}, reference {self.reference.parameters / 1e9:.2f}"
         price = "a step reads both models' weights: where bandwidth bounds it, half the policy's tokens per second"
+        if self.is_alone:
+            counted, price = f"policy {self.policy.parameters / 1e9:.2f}", "a step reads every model's weights"
         if self.shares_base:
             counted = f"one base for both, {self.policy.parameters / 1e9:.2f}"
             price = (
                 "a step reads the base's weights once: where bandwidth bounds it, nearly the policy's tokens per second"
             )
+        if self.guides:
+            counted += f", guides {' + '.join(f'{guide.parameters / 1e9:.2f}' for guide in self.guides)}"
         said = [
             f"weights {self.weight_gib:.1f} GiB ({counted} billion parameters), {self.per_device_gib:.1f} GiB on each of "
             f"{self.devices}",
             "KV cache: unknown, the configuration does not tell"
             if self.kv_mib_per_1k is None
-            else f"KV cache {self.kv_mib_per_1k:.1f} MiB per 1,000 tokens of context, both models",
+            else f"KV cache {self.kv_mib_per_1k:.1f} MiB per 1,000 tokens of context, all models",
             price,
         ]
         if self.tokens is not None:
@@ -93,18 +101,24 @@ def plan(
     utilisation: float = 0.9,
     context: int = 4096,
     shares_base: bool = False,
+    is_alone: bool = False,
+    guides: Sequence[Part] = (),
+    guide_sides: int = 0,
 ) -> Plan:
-    """Put two parts on devices.
+    """Put a pair on devices.
 
     Args:
         devices: tensor-parallel size. device_gib: memory of each, None leaves out what fits. utilisation: share vLLM may
             use (``--gpu-memory-utilization``). context: tokens of a request of full length.
-        shares_base: the weights are held once.
+        shares_base: the weights are held once. is_alone: there is no reference. guides: models of their own.
+        guide_sides: guides that are adapters of the pair's base.
     """
-    weights = policy.weight_bytes + (0 if shares_base else reference.weight_bytes)
-    kv = None
-    if policy.kv_bytes is not None and reference.kv_bytes is not None:
-        kv = policy.kv_bytes + reference.kv_bytes
+    own = [policy] if is_alone else [policy, reference]
+    held = [*(own[:1] if shares_base else own), *guides, *([] if shares_base else [policy] * guide_sides)]
+    weights = sum(one.weight_bytes for one in held)
+    sizes = [one.kv_bytes for one in (*own, *guides, *[policy] * guide_sides)]
+    known = [size for size in sizes if size is not None]
+    kv = sum(known) if len(known) == len(sizes) else None
     tokens = None
     if device_gib is not None and kv is not None:
         tokens = max(0, int((device_gib * GIB * utilisation * devices - weights) / kv))
@@ -118,4 +132,6 @@ def plan(
         tokens,
         None if tokens is None else tokens / context,
         shares_base,
+        is_alone,
+        tuple(guides),
     )

@@ -15,10 +15,12 @@ from torch import Tensor
 from aad_plugin.decoding import IMPLAUSIBLE
 from aad_plugin.engine.requests import settings_of
 from aad_plugin.errors import AADError
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.settings import READ_BY, DecodingSettings
 
 logger = logging.getLogger(__name__)
 
+FILTERED = READ_BY["alpha"]
+"""Strategies that choose among the policy's plausible tokens."""
 _CONSTRAINTS = ("structured_outputs", "min_tokens", "bad_words", "logit_bias", "allowed_token_ids")
 
 
@@ -40,7 +42,7 @@ class Rows:
 
     @property
     def emptied(self) -> int:
-        """At how many steps so far a later stage left AAD no plausible token. Waits for the device."""
+        """At how many steps so far a later stage left a filtered row no plausible token. Waits for the device."""
         return int(self._emptied)
 
     def __call__(self, number: int) -> list[DecodingSettings] | None:
@@ -53,7 +55,7 @@ class Rows:
     def settings(self, given: Any) -> DecodingSettings:
         """The server refuses a bad request before it gets here; an error here would end the engine for all."""
         try:
-            return settings_of(given, self.model.default)
+            return settings_of(given, self.model.default, self.model.held)
         except AADError as error:
             logger.error("a request is decoded by the default: %s", error)
             return self.model.default

@@ -10,6 +10,7 @@ The expectation is made in a process of its own, so that its weights are gone wh
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from aad_plugin.decoding import IMPLAUSIBLE
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.cache import proof_file, remember
 
-Decode = Callable[[Sequence[list[int]]], Sequence[list[int]]]
+Decode = Callable[[Sequence[Mapping[str, Any]]], Sequence[list[int]]]
 
 PROMPTS = (
     "How do I keep bread fresh?",
@@ -94,25 +95,28 @@ class EngineProof:
         """Let the engine answer, and remember that its tokens are those of transformers.
 
         Args:
-            decode: from prompts' token ids to at most ``TOKENS`` tokens of each, by AAD.
+            decode: from rows with "ids" and "strategy" to at most ``TOKENS`` tokens of each.
         Raises:
             Mismatch: they are not.
         """
         if self.status != "proven":
             return
         start = time.monotonic()
-        found = decode([one["ids"] for one in self._expected])
+        found = decode(self._expected)
         agreed = compare_tokens(self._expected, [list(tokens) for tokens in found], self._dtype)
         self.seconds += time.monotonic() - start
         remember(self._file, {"agreed": agreed.tokens, "seconds": round(self.seconds, 1)})
 
 
 def expected_tokens(parts: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
-    """Decode the prompts by AAD on transformers in a child process, in float32 where memory holds it.
+    """Decode the prompts on transformers in a child process, in float32 where memory holds it: by AAD, and by the guides
+    where there are any.
 
+    Args:
+        parts: of the pair, and its settings, as ``load_pair`` takes them.
     Returns:
-        for every place of every text where the engine goes on: prompt, the text's ids so far, the tokens that follow, their
-        margins, and the step of the first.
+        for every place of every text where the engine goes on: strategy, prompt, the text's ids so far, the tokens that
+        follow, their margins, and the step of the first.
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "expected.json"
@@ -164,26 +168,42 @@ def _main(given: str, target: str) -> None:
     from aad_plugin.pair.model import load_pair
 
     parts = json.loads(given)
-    pair = load_pair(**{**parts, "dtype": "float32"} if _holds_float32(parts) else parts, strategy="aad")
+    strategies = [name for name in ("aad", "guided") if _reads(parts, name)]
+    pair = load_pair(**{**parts, "dtype": "float32"} if _holds_float32(parts) else parts, strategy=strategies[0])
     found = []
-    for prompt in PROMPTS:
+    for strategy, prompt in itertools.product(strategies, PROMPTS):
         ids, mask = encode_prompts(pair, [prompt])
         with torch.no_grad():
             out = pair.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=STEPS, output_scores=True,
-                return_dict_in_generate=True,
+                return_dict_in_generate=True, strategy=strategy,
             )  # fmt: skip
         text = out.sequences[0].tolist()
-        margins = [_margin(scores[0], pair.settings.alpha) for scores in out.scores]
+        # Rounding grows with the weights of guides.
+        size = 1 + 2 * sum(pair.settings.guide_scales(len(pair.guides.members))) if strategy == "guided" else 1
+        margins = [_margin(scores[0], pair.settings.alpha) / size for scores in out.scores]
         for start in range(0, len(margins), TOKENS):
             at, end = ids.shape[1] + start, min(start + TOKENS, len(margins))
             found.append(
                 {
-                    "prompt": prompt, "start": start, "ids": text[:at], "tokens": text[at : ids.shape[1] + end],
-                    "margins": margins[start:end],
+                    "strategy": strategy, "prompt": prompt, "start": start, "ids": text[:at],
+                    "tokens": text[at : ids.shape[1] + end], "margins": margins[start:end],
                 }
             )  # fmt: skip
     Path(target).write_text(json.dumps(found))
+
+
+def _reads(parts: Mapping[str, Any], strategy: str) -> bool:
+    """Whether a pair has what a strategy reads."""
+    source = _source(parts)
+    return bool(source.guides) if strategy == "guided" else not source.is_alone
+
+
+def _source(parts: Mapping[str, Any]) -> Any:
+    from aad_plugin.sources.parts import GUIDE_NAMES, PART_NAMES, resolve
+
+    named = {name: parts[name] for name in (*PART_NAMES, *GUIDE_NAMES) if name in parts}
+    return resolve(parts.get("pair"), **named)
 
 
 def _holds_float32(parts: Mapping[str, Any]) -> bool:
@@ -192,11 +212,11 @@ def _holds_float32(parts: Mapping[str, Any]) -> bool:
     from transformers import AutoConfig
 
     from aad_plugin.engine.plan import part
-    from aad_plugin.sources.parts import PART_NAMES, resolve
+    from aad_plugin.pair.guide_loading import cast
 
-    named = {name: parts[name] for name in PART_NAMES if name in parts}
-    source = resolve(parts.get("pair"), **named)
-    models = [source.backbone] if source.shares_base else [source.backbone, source.reference]
+    source = _source(parts)
+    models = [source.backbone] if source.shares_base or source.is_alone else [source.backbone, source.reference]
+    models += [model.base or model.path for model in cast(source).checkpoints.values()]
     try:
         size = sum(part(AutoConfig.from_pretrained(model), "float32").weight_bytes for model in models if model)
     except (ImportError, OSError, ValueError):  # loading says why

@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from aad_plugin.engine.middleware import IGNORE_TEMPERATURE, SHARED_IDS, model_names
+from aad_plugin.engine.middleware import environment, model_names
 from aad_plugin.engine.options import EnginePair, with_users
+from aad_plugin.engine.requests import Held
 from aad_plugin.engine.self_test import TOKENS, compare_tokens
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.rounding import say_dtype
@@ -31,7 +32,8 @@ def engine_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[
         raise ConfigError(f"--hf-overrides must be a JSON object, got {overrides!r}") from e
     length = ["--max-model-len", str(own["max_model_len"])] if "max_model_len" in own else []
     return [
-        "--model", pair.model, "--tokenizer", pair.tokenizer, "--served-model-name", *model_names(name),
+        "--model", pair.model, "--tokenizer", pair.tokenizer, "--served-model-name",
+        *model_names(name, Held.by(own["hf_overrides"]["aad"])),
         "--hf-overrides", json.dumps(with_users(own["hf_overrides"], users)),
         "--worker-extension-cls", own["worker_extension_cls"],
         "--generation-config", own["generation_config"], "--override-generation-config", '{"temperature": 0}',
@@ -80,7 +82,7 @@ def serve(
 
     Args:
         arguments: of ``vllm serve``. expected: what the self-test compares with; None leaves it out.
-        only_test: end after the self-test. ignore_temperature: of requests whose strategy reads both models.
+        only_test: end after the self-test. ignore_temperature: of requests whose strategy reads several models.
     Raises:
         Mismatch: the engine chooses other tokens than transformers; nothing is served.
     """
@@ -96,8 +98,8 @@ def serve(
     args = parser.parse_args(list(arguments))
     validate_parsed_serve_args(args)
     overrides = json.loads(args.hf_overrides) if isinstance(args.hf_overrides, str) else args.hf_overrides
-    os.environ[IGNORE_TEMPERATURE] = "1" if ignore_temperature else ""
-    os.environ[SHARED_IDS] = str(overrides["aad"]["shared_vocab_size"])  # vLLM makes the middleware without arguments
+    own = overrides["aad"]
+    os.environ |= environment(own["shared_vocab_size"], Held.by(own), ignore_temperature)
     uvloop.run(_serve(args, expected, only_test))
 
 
@@ -137,13 +139,12 @@ async def _decode(engine: Any, expected: list[dict[str, Any]]) -> list[list[int]
 
     from vllm import SamplingParams, TokensPrompt
 
-    async def one(number: int, ids: list[int]) -> list[int]:
-        parameters = SamplingParams(
-            temperature=0, max_tokens=TOKENS, ignore_eos=False, extra_args={"aad_strategy": "aad"}
-        )
-        last = None
-        async for output in engine.generate(TokensPrompt(prompt_token_ids=ids), parameters, f"self-test-{number}"):
+    async def one(number: int, row: dict[str, Any]) -> list[int]:
+        asked = {"aad_strategy": row["strategy"]}
+        parameters = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=False, extra_args=asked)
+        prompt, last = TokensPrompt(prompt_token_ids=row["ids"]), None
+        async for output in engine.generate(prompt, parameters, f"self-test-{number}"):
             last = output
         return list(last.outputs[0].token_ids) if last else []
 
-    return list(await asyncio.gather(*(one(number, row["ids"]) for number, row in enumerate(expected))))
+    return list(await asyncio.gather(*(one(number, row) for number, row in enumerate(expected))))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aad_plugin.engine.rows import Rows, constrained
+from aad_plugin.engine.rows import FILTERED, Rows, constrained
 from aad_plugin.settings import DecodingSettings
 
 
@@ -35,7 +35,7 @@ class AADWorkerExtension:
         return True
 
     def aad_emptied(self) -> int:
-        """Return at how many steps later stages (a grammar, banned tokens) left AAD no plausible token."""
+        """Return at how many steps later stages (a grammar, banned tokens) left a row no plausible token."""
         return self.model_runner.get_model().rows.emptied
 
     def aad_set(self, settings: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class _FirstRunnerRows(Rows):
         watched = {
             name: (row, len(requests[name].output_token_ids))
             for row, name in enumerate(ids)
-            if settings[row].strategy == "aad" and constrained(requests[name].sampling_params)
+            if settings[row].strategy in FILTERED and constrained(requests[name].sampling_params)
         }
         self._last = (scores, watched) if watched else None
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.explain.records import Explanation, ShownPicture
+from aad_plugin.explain.records import Explanation
+from aad_plugin.explain.shown_pictures import preview
 from aad_plugin.explain.texts import steps_of
 from aad_plugin.pair.answering import answer, check_room, encode_batch, token_bar
 from aad_plugin.pair.encoding import Prompt, pictures_of, shown_text
@@ -22,7 +23,6 @@ from aad_plugin.pair.recorder import Reading, read_answer
 from aad_plugin.pair.rounding import coarsest_dtype
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sources.images import data_url
 
 _SHOWN_SIDE = 480  # pixels of a picture's copy on a page
 
@@ -76,7 +76,7 @@ def explain(
         greedy=greedy if beside_greedy else None,
         dtype=_dtype(pair),
         pair=_pair_name(pair),
-        pictures=_pictures(prompt),
+        pictures=tuple(preview(one, _SHOWN_SIDE, "PNG") for one in pictures_of(prompt)),
     )
 
 
@@ -110,16 +110,8 @@ def explain_answer(
         given=True,
         dtype=_dtype(pair),
         pair=_pair_name(pair),
-        pictures=_pictures(prompt),
+        pictures=tuple(preview(one, _SHOWN_SIDE, "PNG") for one in pictures_of(prompt)),
     )
-
-
-def _pictures(prompt: Prompt) -> tuple[ShownPicture, ...]:
-    found = []
-    for one in pictures_of(prompt):
-        width, height = one.image.size
-        found.append(ShownPicture(one.name, one.digest, width, height, data_url(one.image, _SHOWN_SIDE)))
-    return tuple(found)
 
 
 def _pair_name(pair: AlignedPair) -> str:

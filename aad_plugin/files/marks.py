@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 _READ = (".safetensors", ".bin", ".json", ".gguf", ".pt", ".model", ".jinja", ".py")
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 _IN_EVERY_SNAPSHOT = ("config.json", "adapter_config.json")
 
 
@@ -19,7 +21,7 @@ def checkpoint_mark(path: str, revision: str | None = None) -> list[Any]:
     local = Path(path).expanduser()
     if local.is_dir():
         return [_file_mark(file) for file in sorted(local.iterdir()) if file.suffix in _READ]
-    return [_file_mark(local)] if local.is_file() else [path, _commit(path, revision)]
+    return [_file_mark(local)] if local.is_file() else [path, checkpoint_commit(path, revision)]
 
 
 def _file_mark(file: Path) -> list[Any]:
@@ -27,8 +29,14 @@ def _file_mark(file: Path) -> list[Any]:
     return [file.name, status.st_size, status.st_mtime_ns]
 
 
-def _commit(name: str, revision: str | None) -> str | None:
-    """The commit whose files lie in the hub's cache, which a branch such as main may leave behind later."""
+def checkpoint_commit(name: str, revision: str | None = None) -> str | None:
+    """Return the commit whose files lie in the hub's cache, which a branch such as main may leave behind later."""
+    found = _snapshot(name, revision)
+    return None if found is None else found.name
+
+
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a hub id's files in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -38,8 +46,26 @@ def _commit(name: str, revision: str | None) -> str | None:
         except HFValidationError:
             return None
         if isinstance(found, str):
-            return Path(found).parent.name
+            return Path(found).parent
     return None
+
+
+def weight_files_mark(path: str, revision: str | None = None) -> str | None:
+    """Return 16 hex digits from names, sizes and the last MiB of a checkpoint's weight files, which differ from those of
+    a tuned sibling; None where the files are not on this disk.
+
+    Args:
+        path: a folder, a single file, or a hub id whose files lie in the hub's cache. revision: of the hub id.
+    """
+    given = Path(path).expanduser()
+    local = given if given.exists() else _snapshot(path, revision)
+    if local is None:
+        return None
+    files = [local] if local.is_file() else sorted(file for file in local.iterdir() if file.suffix in _WEIGHTS)
+    if not files:
+        return None
+    marks = [[file.name, file.stat().st_size, file_sha256(file, 2**20)] for file in files]
+    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
 
 
 def weights_mark(model: Any) -> str:

@@ -112,7 +112,8 @@ class PairAnswers:
             if key := self._key(context, gen_kwargs):
                 settings, sample, _ = self._split(gen_kwargs)
                 if self._tracer is not None:
-                    self._tracer.arrived(key, context, settings, sample, answer, self.tokenizer)
+                    about = (key, context, settings, sample, answer, self.tokenizer)
+                    self._tracer.arrived(*about, as_asked=self._as_asked(context))
                 store.add(key, Stored(answer, truncated))
             return Answer(answer, truncated)
 
@@ -122,6 +123,10 @@ class PairAnswers:
     def _arrived_answers(self) -> dict[tuple[str, str], bool | None]:
         """(request, text) of each answer of the present call that arrived -> whether it is truncated."""
         return self.__dict__.setdefault("_answers_arrived", {})
+
+    def _as_asked(self, context: str) -> str:
+        """Return the rendered prompt as lm-eval has it, which its samples are hashed by."""
+        return context
 
     def _identity(self, context: str, gen_kwargs: Mapping[str, Any]) -> str:
         settings, sample, options = self._split(gen_kwargs)

@@ -34,21 +34,37 @@ def check_engine(engine: str) -> str:
     return name
 
 
-def load_model(engine: str, arguments: Mapping[str, Any]) -> Any:
-    """Load a pair as :class:`AADLM` or :class:`AADVLLM`; minutes for large weights.
+def load_model(engine: str, arguments: Mapping[str, Any], *, sees: bool = False) -> Any:
+    """Load a pair as :class:`AADLM`, :class:`AADMultimodalLM` or :class:`AADVLLM`; minutes for large weights.
 
     Args:
         engine: from `check_engine`. arguments: as model_args of ``--model aad`` or ``--model aad-vllm``.
+        sees: whether prompts show pictures.
+    Raises:
+        ConfigError: pictures, and a pair or an engine that reads text alone.
     """
+    if sees and engine == "vllm":
+        raise ConfigError("the prompts show pictures, which pairs in vLLM do not read yet: use --engine hf")
     if engine == "vllm":
         from aad_plugin.harness.vllm_model import AADVLLM
 
         return AADVLLM(**arguments)
     import torch
 
+    chosen = {"device": "cuda" if torch.cuda.is_available() else "cpu", **arguments}
+    if sees:
+        from aad_plugin.harness.multimodal import AADMultimodalLM
+
+        return AADMultimodalLM(**chosen)
     from aad_plugin.harness.model import AADLM
 
-    return AADLM(**{"device": "cuda" if torch.cuda.is_available() else "cpu", **arguments})
+    return AADLM(**chosen)
+
+
+def has_template(model: Any) -> bool:
+    """Whether a loaded model renders chats: by its tokenizer's template or its processor's."""
+    own = getattr(getattr(model, "processor", None), "chat_template", None)
+    return bool(own or model.tokenizer.chat_template)
 
 
 def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,12 +72,16 @@ def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in _ELSEWHERE}
 
 
-def render(model: Any, prompt: str | Sequence[Mapping[str, str]]) -> str:
+def render(model: Any, prompt: str | Sequence[Mapping[str, Any]]) -> str:
     """The text the model reads: by its chat template; without one, the turns as paragraphs to be continued.
+
+    Of a model that sees, with a mark of the prompt's pictures at its end.
 
     Raises:
         ConfigError: the template takes no such conversation.
     """
+    if getattr(model, "sees", False):
+        return model.render_prompt(prompt)
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
     if not model.tokenizer.chat_template:
         return "".join(f"{turn['content']}\n\n" for turn in turns)
@@ -86,7 +106,7 @@ def check_room(model: Any, contexts: Sequence[str], budget: int, what: str = "pr
 def too_long(model: Any, contexts: Sequence[str], budget: int) -> Iterator[tuple[int, int]]:
     """Yield (row, length in tokens) of the prompts that leave no room for an answer; arguments as in `check_room`."""
     for row, context in enumerate(contexts):
-        length = len(model.tok_encode(context))
+        length = model.num_tokens(context) if getattr(model, "sees", False) else len(model.tok_encode(context))
         if length + budget > model.max_length:
             yield row, length
 

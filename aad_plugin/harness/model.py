@@ -29,6 +29,7 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
+from aad_plugin.pair.step import Step
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.known_options import safetensors_only
@@ -46,9 +47,9 @@ class AADLM(PairAnswers, HFLM):
     Args:
         **model_args: a pair (pair=… | policy=… reference=… | reference=… adapter=… | base=… reference_adapter=…
             adapter=…), guides (guide, guide_reference), decoding settings (strategy, alpha, n, picker, eft_scale,
-            guide_scale, guide_top_k, temperature, top_p, seed), ``loglikelihood`` (policy | reference |
-            implicit_reward), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code, ``answers_dir``,
-            ``trace`` (folder), and every argument of ``HFLM``.
+            guide_scale, guide_top_k, cd_alpha, cd_beta, noise_step, temperature, top_p, seed), ``loglikelihood`` (policy |
+            reference | implicit_reward), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code,
+            ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
     Raises:
         AADError: a mistake in the arguments; one line says what was expected.
     """
@@ -222,7 +223,7 @@ class AADLM(PairAnswers, HFLM):
         probed = self.model.guides.roles if self.settings.strategy == "guided" else ("policy", "reference")
         roles: tuple[Role, ...] = probed if self._probing else (self._scorer,)
         with torch.no_grad(), self._autocast():
-            return self.model.sides.logits(roles, inps, None, 0)[0]
+            return self.model.sides.logits(roles, Step(inps))[0]
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         """Score continuations by the chosen model; the implicit reward is the policy's score minus the reference's.

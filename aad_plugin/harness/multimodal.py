@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -18,8 +19,10 @@ from lm_eval.models.utils import replace_placeholders, resize_image
 from torch import Tensor
 
 from aad_plugin.errors import ConfigError, first_line
+from aad_plugin.explain.shown_pictures import write_shown
+from aad_plugin.harness import output_folder
 from aad_plugin.harness.model import AADLM
-from aad_plugin.pair.encoding import Rendered, encode, image_token, may_share_a_batch
+from aad_plugin.pair.encoding import Prompt, Rendered, encode, image_token, may_share_a_batch, render, token_ids
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.sources.images import Picture, check_number, read_picture
 from aad_plugin.sources.processors import check_same_processor, load_processor
@@ -38,9 +41,11 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     hosts = (HFLM, HFMultimodalLM)
     processor: Any = None
+    sees = True
 
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self._pictures: dict[str, tuple[Picture, ...]] = {}
+        self._by_digest: dict[str, Picture] = {}  # one copy of a picture that many requests show
         if str(model_args.get("batch_size", 1)).startswith("auto"):
             raise ConfigError(
                 "batch_size=auto is not known for pictures (nor to lm-eval's hf-multimodal): pass a number"
@@ -90,7 +95,24 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer requests; their third argument holds the pictures."""
-        return super().generate_until([self._with_digests(request) for request in requests], disable_tqdm)
+        labelled = [self._with_digests(request) for request in requests]
+        folder = output_folder.run_folder()
+        if folder is not None:
+            self._write_shown(folder, requests, labelled)
+        return super().generate_until(labelled, disable_tqdm)
+
+    def _write_shown(self, folder: Path, requests: list[Instance], labelled: list[Instance]) -> None:
+        """Keep small copies of the pictures for the report, each document's once: lm-eval's samples have none."""
+        shown: dict[str, dict[int, tuple[int, str, tuple[Picture, ...]]]] = {}
+        for request, own in zip(requests, labelled, strict=True):
+            pictures = self._pictures.get(own.args[0])
+            if pictures and request.task_name is not None and request.doc_id is not None:
+                number = int(request.doc_id)
+                shown.setdefault(request.task_name, {}).setdefault(number, (number, request.args[0], pictures))
+        write_shown(folder, self.rank, {task: list(documents.values()) for task, documents in shown.items()})
+
+    def _as_asked(self, context: str) -> str:
+        return context.partition(_SHOWN)[0]
 
     def _with_digests(self, request: Instance) -> Instance:
         if len(request.args) < 3:
@@ -106,13 +128,31 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         given = given[: self.max_images]
         check_number(len(given), place)
         pictures = tuple(self._picture(one, f"{place}, picture {number}") for number, one in enumerate(given, start=1))
+        request = copy.copy(request)
+        request.arguments = (self._labelled(context, pictures), gen_kwargs)
+        return request
+
+    def _labelled(self, context: str, pictures: tuple[Picture, ...]) -> str:
+        """Return a context with the digests of its pictures, which are remembered."""
         labelled = f"{context}{_SHOWN}{' '.join(picture.digest for picture in pictures)}"
         self._pictures[labelled] = pictures
         if context in self._chats:
             self._chats[labelled] = self._chats[context]
-        request = copy.copy(request)
-        request.arguments = (labelled, gen_kwargs)
-        return request
+        return labelled
+
+    def render_prompt(self, prompt: Prompt) -> str:
+        """Return a prompt, text or messages with pictures, as the context of a request that needs no third argument.
+
+        Raises:
+            ConfigError: as `aad_plugin.pair.encoding.render`.
+        """
+        rendered = render(self.model, prompt, True, 0)
+        self.chat_applied = True
+        return self._labelled(rendered.text, rendered.pictures) if rendered.pictures else rendered.text
+
+    def num_tokens(self, context: str) -> int:
+        """Return how many tokens a prompt has, with those that stand for its pictures."""
+        return len(token_ids(self.model, self._rendered(context)))
 
     def _place_of_picture(self) -> str:
         return self._token() if self.chat_applied else DEFAULT_IMAGE_PLACEHOLDER
@@ -122,11 +162,14 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         return str(named or image_token(self.processor) or self.image_token)
 
     def _picture(self, given: Any, place: str) -> Picture:
-        picture = read_picture(given, place)
+        picture = self._shared(read_picture(given, place))
         if not (self.image_width or self.image_height or self.image_max_side):
             return picture
         small = resize_image(picture.image, self.image_width, self.image_height, self.image_max_side)
-        return read_picture(small, place)
+        return self._shared(read_picture(small, place))
+
+    def _shared(self, picture: Picture) -> Picture:
+        return self._by_digest.setdefault(picture.digest, picture)
 
     def _next_context(self, context: str, reply: str, turn: str) -> str:
         text, _, digests = context.partition(_SHOWN)
@@ -187,5 +230,6 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 def _require(processor: Any) -> None:
     if processor is None:
         raise ConfigError(
-            "--model aad-multimodal answers with a pair that sees, and this one reads text alone: use --model aad"
+            "pictures need a pair that sees, and this one reads text alone: load checkpoints of image and text with their "
+            "processor, or use --model aad for prompts of text"
         )

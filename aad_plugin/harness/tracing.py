@@ -47,9 +47,17 @@ class RunTracer:
             self._readings[_label(context, settings, sample)] = reading
 
     def arrived(
-        self, key: str, context: str, settings: DecodingSettings, sample: int, answer: str, tokenizer: Any
+        self,
+        key: str,
+        context: str,
+        settings: DecodingSettings,
+        sample: int,
+        answer: str,
+        tokenizer: Any,
+        *,
+        as_asked: str,
     ) -> None:
-        """Keep the trace of an answer."""
+        """Keep the trace of an answer; ``as_asked`` is the context as lm-eval's samples have it."""
         reading = self._readings.pop(_label(context, settings, sample), None)
         request = self._asked_by.get(key)
         if reading is None or request is None:
@@ -61,7 +69,7 @@ class RunTracer:
             doc_id=-1 if request.doc_id is None else int(request.doc_id),
             strategy=settings.strategy,
             settings=json.dumps(relevant, sort_keys=True),
-            prompt_hash=text_hash(context),
+            prompt_hash=text_hash(as_asked),
             answer_hash=text_hash(answer),
         )
         self.writer.add(trace, steps_of(reading, tokenizer))

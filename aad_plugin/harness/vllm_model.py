@@ -22,7 +22,7 @@ from aad_plugin.engine.options import engine_pair, on_gpu, with_users
 from aad_plugin.engine.requests import extra_args
 from aad_plugin.engine.self_test import TOKENS, EngineProof
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
-from aad_plugin.files.marks import checkpoint_mark, tokenizer_mark
+from aad_plugin.files.marks import checkpoint_commit, checkpoint_mark, tokenizer_mark, weight_files_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored
 from aad_plugin.harness.answering import PairAnswers
@@ -35,6 +35,7 @@ from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.rounding import say_dtype
 from aad_plugin.pair.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.sources.guides import GuideModel, check_guided
 from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
@@ -108,7 +109,7 @@ class AADVLLM(PairAnswers, VLLM):
             raise ConfigError(
                 "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
             )
-        self.proof.hold(self._by_aad)
+        self.proof.hold(self._proving)
         logger.info("self-test against transformers: %s, %.0f s", self.proof.status, self.proof.seconds)
 
     def _engine_proof(self, options: Mapping[str, Any]) -> EngineProof:
@@ -116,17 +117,21 @@ class AADVLLM(PairAnswers, VLLM):
         source, given = self._arguments.source, self._arguments.telling
         assert source is not None
         revisions = {name: given[name] for name in ("revision", "reference_revision") if given.get(name)}
-        parts = {**source.arguments(), "alpha": self.settings.alpha, **revisions}
-        account = {**self._weights_account(), "alpha": self.settings.alpha, "versions": versions()}
+        settings = {
+            "alpha": self.settings.alpha,
+            **({"guide_scale": self.settings.guide_scale} if source.guides else {}),
+        }
+        parts = {**source.arguments(), **settings, **revisions}
+        account = {**self._weights_account(), **settings, "versions": versions()}
         return EngineProof(account, parts, str(options.get("dtype", "auto")))
 
-    def _by_aad(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+    def _proving(self, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         from vllm import SamplingParams
 
-        asked = extra_args(self.settings.override(strategy="aad"))
-        parameters = [SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=asked) for _ in prompts]
-        outputs = dict(self._stream(prompts, parameters))
-        return [list(outputs[number].outputs[0].token_ids) for number in range(len(prompts))]
+        asked = [extra_args(self.settings.override(strategy=row["strategy"])) for row in rows]
+        parameters = [SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=one) for one in asked]
+        outputs = dict(self._stream([row["ids"] for row in rows], parameters))
+        return [list(outputs[number].outputs[0].token_ids) for number in range(len(rows))]
 
     # ----------------------------------------------------------------- decoding
 
@@ -168,6 +173,9 @@ class AADVLLM(PairAnswers, VLLM):
 
     def _check_weights(self, settings: DecodingSettings) -> None:
         """Raise ConfigError for a request that needs other weights than the engine holds."""
+        source = self._arguments.source
+        assert source is not None
+        check_guided(settings, len(source.guides), source.is_alone)
         held, asked = self._pair.expo_scale, settings.strategy == "expo"
         if (held is not None) != asked:
             raise ConfigError(
@@ -292,7 +300,7 @@ class AADVLLM(PairAnswers, VLLM):
                 "model (aad pairs save --expo --whole) and score it by --model vllm"
             )
         strategy = "greedy" if role == "policy" else "reference"
-        before = self.settings.strategy if self.settings.needs_reference else "greedy"
+        before = self.settings.strategy if self.settings.ranks_ratios else "greedy"
         self._default(strategy)
         try:
             return super()._loglikelihood_tokens(requests, disable_tqdm=kwargs.get("disable_tqdm", True))
@@ -318,8 +326,10 @@ class AADVLLM(PairAnswers, VLLM):
 
     def model_account(self) -> dict[str, Any]:
         """Return what tells this model from another: parts, files, every option that can change an answer, versions."""
+        assert self._arguments.source is not None
         return {
             **self._weights_account(),
+            "guides": [guide.account(_marked_weights) for guide in self._arguments.source.guides],
             "tokenizer": tokenizer_mark(self.tokenizer),
             "dtype": str(self.model_args.get("dtype")),
             "quantization": self.model_args.get("quantization"),
@@ -355,6 +365,15 @@ class AADVLLM(PairAnswers, VLLM):
         account.pop("checkpoints")
         account["self_test"] = self.proof.status if self.proof is not None else "a plain model, nothing to test"
         return {**base, "aad": account}
+
+
+def _marked_weights(model: GuideModel) -> dict[str, Any]:
+    """What tells a guide's weights from others under its name."""
+    return {
+        "revision": model.revision or checkpoint_commit(model.path),
+        "weights": weight_files_mark(model.path, model.revision),
+        **({} if model.base is None else {"base_weights": weight_files_mark(model.base)}),
+    }
 
 
 @functools.cache

@@ -100,6 +100,16 @@ class AdapterRows:
         finally:
             self.alone = None
 
+    @property
+    def can_compile(self) -> bool:
+        """Whether every adapted layer is multiplied here, by products alone."""
+        return not self._others
+
+    def pin(self) -> None:
+        """Promise torch's compiler that weights laid out so far stay where they are, else it copies them at each step."""
+        for siblings in self._siblings:
+            siblings.pin()
+
     def _name_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if not self.spans:
             return None
@@ -135,9 +145,12 @@ class _Siblings:
         self._wide: Tensor | None = None
         self._left = 0
         self._merged: dict[tuple[Mix, int], tuple[int, Tensor]] = {}
+        self._pinned: set[int] = set()
 
     def output(self, place: int, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return (rows, T, out) of one layer; ``x`` is widened when the first sibling reads it."""
+        if torch.compiler.is_compiling():
+            return nn.functional.linear(self._traced(x, spans), self._weights[place], self.bases[place].bias)
         if x is not self._read:
             if self.bases[0].weight.data_ptr() != self._place:  # at first, and after the model was moved
                 self._weights = [self._lay_out(at, base) for at, base in enumerate(self.bases)]
@@ -157,6 +170,8 @@ class _Siblings:
         """Return (rows, T, out) of one layer whose weight is the base's with adapters merged into a copy."""
         base = self.bases[place]
         at, weight = self._merged.get((mix, place), (0, None))
+        if weight is not None and torch.compiler.is_compiling():
+            return nn.functional.linear(x, weight, base.bias)
         if weight is None or at != base.weight.data_ptr():  # at first, and after the model was moved
             self._let_go(place)
             weight = self._merge(place, mix)
@@ -196,6 +211,27 @@ class _Siblings:
             if kept and not torch.is_grad_enabled():
                 self._rooms[length] = room
         return room.fill(x)
+
+    def _traced(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
+        """:meth:`_widen` without rooms, for a compiler, which lays out its own and sees that siblings do the same."""
+        lows = []
+        for name, start, stop in spans:
+            rows = x[start:stop]
+            if name == BASE:
+                lows.append(rows.new_zeros(*rows.shape[:-1], self.width))
+                continue
+            down, place = self._stacks[name, x.device]
+            low = (rows.to(down.dtype) @ down).to(x.dtype)  # (rows, T, in) @ (in, r) -> (rows, T, r)
+            lows.append(nn.functional.pad(low, (place.start, self.width - place.stop)))
+        return torch.cat([x, torch.cat(lows)], dim=-1)
+
+    def pin(self) -> None:
+        """See :meth:`AdapterRows.pin`."""
+        made = [*self._weights, *(stack for stack, _ in self._stacks.values()), *(w for _, w in self._merged.values())]
+        for tensor in made:
+            if id(tensor) not in self._pinned:
+                torch._dynamo.mark_static_address(tensor, guard=False)
+        self._pinned = {id(tensor) for tensor in made}
 
     @torch.inference_mode(False)
     @torch.no_grad()

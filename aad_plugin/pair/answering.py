@@ -59,7 +59,8 @@ def answer(
     texts = [render(pair, prompt, chat, number) for number, prompt in enumerate(prompts)]
     encoded = [token_ids(pair, text) for text in texts]
     check_room(pair, encoded, max_new_tokens)
-    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+    # lm-eval's order, ties too: in 16 bit an answer depends a little on the prompts beside it.
+    order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i]), texts[i].text))
     picker = picker_for(chosen)
     answers = [""] * len(encoded)
     batch_size = batch_size if pair.draft is None and may_share_a_batch(pair, texts) else 1

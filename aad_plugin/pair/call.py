@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from torch import Tensor
 from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
+from aad_plugin.pair.compiled import CompiledStep
+from aad_plugin.pair.distortion import Contrast
 from aad_plugin.pair.finite_watch import FiniteWatch
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.settings import DecodingSettings
@@ -20,7 +23,9 @@ class Call:
         self.settings = settings
         self.recorder = recorder
         self.watch = FiniteWatch()
+        self.contrast = Contrast()
         self.is_cached = False
+        self.compiled: CompiledStep | None = None
         self._prompt: int | None = None
         self._forwards = 0
         self._asked = self._closed = 0
@@ -35,8 +40,8 @@ class Call:
 
     def spares(self, settings: DecodingSettings) -> bool:
         """Whether a step may leave out what only a recorder would see; with a recorder, too, so that what is explained is
-        what is generated."""
-        return settings.strategy == "aad"
+        what is generated. A compiled step reads the same at every token, so nothing may be left for it."""
+        return settings.strategy == "aad" and self.compiled is None
 
     def may_close(self) -> bool:
         """Whether enough of this call's steps had no choice for asking to pay: each spares a forward, asking costs a
@@ -54,6 +59,8 @@ class Call:
         if cache is not None and not cache_names.has_attention(cache):
             return f" at step {self._forwards}"
         length = cache.get_seq_length() if cache is not None else new
+        if isinstance(length, Tensor):  # a static cache's, which nobody crops; reading it would wait for the device
+            return f" at step {self._forwards}"
         if self._prompt is None:
             self._prompt = length
         return f" at step {length - self._prompt + 1}"

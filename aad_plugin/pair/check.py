@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from aad_plugin.decoding import plausible_set
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.step import whole_text
 from aad_plugin.pair.strategies import decode
 from aad_plugin.sources.memory import cache_bytes_per_token
 from aad_plugin.texts.preferences import Preference
@@ -31,11 +32,13 @@ _PROMPTS = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: weights of the policy, weights the reference adds, key/value cache per token of one text (None: unknown)."""
+    """Bytes: weights of the policy, weights the reference adds, key/value cache per token of one text (None: unknown),
+    weights of guides that are models of their own. The cache is the pair's, without guides."""
 
     policy: int
     reference_extra: int
     cache_per_token: int | None
+    guides: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def memory(pair: AlignedPair) -> Memory:
     policy, reference = models["policy"], models.get("reference")
     per_token = [_cache_bytes(model) for model in (policy, reference or policy)]
     known = [size for size in per_token if size is not None]
-    return Memory(size(policy), size(reference) if reference else 0, sum(known) if len(known) == 2 else None)
+    guides = sum(size(model) for role, model in models.items() if role not in ("policy", "reference"))
+    return Memory(size(policy), size(reference) if reference else 0, sum(known) if len(known) == 2 else None, guides)
 
 
 def ambiguity(pair: AlignedPair, prompts: Sequence[Any] = _PROMPTS, max_new_tokens: int = 32) -> Ambiguity:
@@ -86,10 +90,9 @@ def ambiguity(pair: AlignedPair, prompts: Sequence[Any] = _PROMPTS, max_new_toke
     ids, mask = encode_prompts(pair, prompts)
     tokens = decode(pair, ids, mask, settings, max_new_tokens=max_new_tokens)
     full_mask = torch.cat([mask, torch.ones_like(tokens[:, ids.shape[1] :])], dim=1)
-    positions = (full_mask.cumsum(-1) - 1).clamp(min=0)
     keep = tokens.shape[1] - ids.shape[1] + 1
     with torch.no_grad():
-        logits = pair.sides.logits(("policy",), tokens, None, keep, attention_mask=full_mask, position_ids=positions)[0]
+        logits = pair.sides.logits(("policy",), whole_text(tokens, full_mask, keep))[0]
     logits = logits[:, :-1, : pair.vocab_size].float()
     chosen = tokens[:, ids.shape[1] :]
     counted = _until_end(chosen, pair)

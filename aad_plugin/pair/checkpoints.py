@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
-    Input,
+    Forward,
     Plausible,
     Role,
     Sparing,
@@ -26,6 +27,7 @@ from aad_plugin.pair.reading import (
 )
 from aad_plugin.pair.same_weights import equal_models
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.step import Step
 from aad_plugin.sources.extrapolating import extrapolated
 
 
@@ -37,7 +39,7 @@ class Checkpoints(Sides):
     """
 
     called = "two models"
-    can_wait = True
+    can_wait = can_compile = True
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, **others: PreTrainedModel) -> None:
         super().__init__(("policy", "reference", *others))
@@ -87,71 +89,52 @@ class Checkpoints(Sides):
     def have_same_weights(self) -> bool:
         return equal_models(self._model("policy"), self._model("reference"))
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        return self._heads["policy"].exact()
+
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         return side_by_side([build(self._model(role)) for role in roles])
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
-        caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
-        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         rows = []
+        step = replace(step, keep=step.positions)  # so many are wanted of a side that catches up, too
         with self._exact(roles):
-            for number, (role, own_cache) in enumerate(zip(roles, caches, strict=True)):
+            for number, role in enumerate(roles):
                 if number == 1:  # this side and all after it read what was put off, too
-                    given = self._caught_up(given, cache)
-                logits = self._read(role, own_cache, logits_to_keep or input_ids.shape[1], given)
-                rows.append(logits.to(input_ids.device))
+                    step = _caught_up(step)
+                rows.append(self._read(role, step.alone(number)).to(step.input_ids.device))
         return rows
 
-    def logits_as_needed(
-        self,
-        is_open: Callable[[Tensor], bool],
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
-        caches = cache.caches if isinstance(cache, PairCache) else (None, None)
-        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
-        with self._exact(("policy", "reference")):
-            policy_logits = self._read("policy", caches[0], keep, given)
-            if self._may_wait(given) and not is_open(policy_logits):
-                _put_off(given, cache)
-                return [policy_logits]
-            given = self._caught_up(given, cache)
-            return [policy_logits, self._read("reference", caches[1], keep, given).to(policy_logits.device)]
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        caches = cache.caches if isinstance(cache, PairCache) else (cache,)
+        return [Forward(self._model(role), own, 1) for role, own in zip(roles, caches, strict=True)]
 
-    def plausible(
-        self,
-        find: FindCandidates,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        lazy: bool,
-        whole: bool = False,
-        **inputs: Input,
-    ) -> Plausible:
-        caches = cache.caches if isinstance(cache, PairCache) else (None, None)
-        given: dict[str, Input] = {"input_ids": input_ids, **inputs}
+    def reading(self, roles: Sequence[Role], batch: int) -> contextlib.AbstractContextManager[None]:
+        return self._exact(roles)
+
+    def logits_as_needed(self, is_open: Callable[[Tensor], bool], step: Step) -> list[Tensor]:
+        with self._exact(("policy", "reference")):
+            policy_logits = self._read("policy", step.alone(0))
+            if self._may_wait(step) and not is_open(policy_logits):
+                _put_off(step)
+                return [policy_logits]
+            reference_logits = self._read("reference", _caught_up(step).alone(1))
+            return [policy_logits, reference_logits.to(policy_logits.device)]
+
+    def plausible(self, find: FindCandidates, step: Step, lazy: bool, whole: bool = False) -> Plausible:
+        batch, keep = len(step.input_ids), step.keep
         policy_head, reference_head = self._heads["policy"], self._heads["reference"]
-        with policy_head.project(len(input_ids)):
-            policy_logits = self._read("policy", caches[0], keep, given).flatten(0, 1)  # (B, K, V) -> (B · K, V)
+        with policy_head.project(batch):
+            policy_logits = self._read("policy", step.alone(0)).flatten(0, 1)  # (B, K, V) -> (B · K, V)
         policy_hidden = policy_head.take(keep)
         candidates = find(policy_logits)
-        if lazy and candidates.most == 1 and self._may_wait(given):
-            _put_off(given, cache)
+        if lazy and candidates.most == 1 and self._may_wait(step):
+            _put_off(step)
             return Plausible(policy_logits, candidates)
-        given = self._caught_up(given, cache)
+        late = _caught_up(step).alone(1)
         # The reference's own head projects nothing where its columns can be had one by one.
-        spared = reference_head.gives_columns and not whole
-        with reference_head.project(0 if spared else len(input_ids)):
-            reference_logits = self._read("reference", caches[1], keep, given).flatten(0, 1)  # (0, V) where spared
+        with reference_head.project(0 if reference_head.gives_columns and not whole else batch):
+            reference_logits = self._read("reference", late).flatten(0, 1)  # (0, V) where spared
         reference_hidden = reference_head.take(keep)
         policy_values = policy_head.values(policy_hidden, policy_logits, candidates)
         reference_values = reference_head.values(reference_hidden, reference_logits, candidates)
@@ -159,16 +142,9 @@ class Checkpoints(Sides):
         shown = reference_logits.to(policy_logits.device) if whole else None
         return Plausible(policy_logits, candidates, *values, shown)
 
-    def _may_wait(self, given: dict[str, Input]) -> bool:
+    def _may_wait(self, step: Step) -> bool:
         """Whether the reference may read a step later; pictures are not kept for it."""
-        return not self._is_one_model and given.get("multimodal") is None
-
-    def _caught_up(self, given: dict[str, Input], cache: Cache | None) -> dict[str, Input]:
-        """What sides after the policy read: a step's inputs, behind those that were put off."""
-        if not isinstance(cache, PairCache):
-            return given
-        _put_off(given, cache)
-        return {**given, **cache.catch_up()}
+        return not self._is_one_model and step.multimodal is None
 
     @contextlib.contextmanager
     def _exact(self, roles: Sequence[Role]) -> Iterator[None]:
@@ -177,11 +153,10 @@ class Checkpoints(Sides):
                 stack.enter_context(self._heads[role].exact())
             yield
 
-    def _read(self, role: Role, cache: Cache | None, keep: int, inputs: dict[str, Input]) -> Tensor:
+    def _read(self, role: Role, step: Step) -> Tensor:
         model = self._model(role)
-        self.passes[role] += len(inputs["input_ids"])  # type: ignore[arg-type]
-        given = {name: value.to(model.device) for name, value in inputs.items() if value is not None}
-        logits = read_model(model, given.pop("input_ids"), cache, keep, **given)
+        self.passes[role] += len(step.input_ids)
+        logits = read_model(model, step.to(model.device))
         self._heads[role].compare(logits)
         return logits
 
@@ -192,9 +167,18 @@ class Checkpoints(Sides):
         return self.get_submodule(f"{role}_model")
 
 
-def _put_off(given: dict[str, Input], cache: Cache | None) -> None:
-    if isinstance(cache, PairCache):
-        cache.put_off(input_ids=given["input_ids"], position_ids=given.get("position_ids"))
+def _put_off(step: Step) -> None:
+    if isinstance(step.cache, PairCache):
+        step.cache.put_off(input_ids=step.input_ids, position_ids=step.position_ids)
+
+
+def _caught_up(step: Step) -> Step:
+    """What sides after the policy read: a step's inputs, behind those that were put off."""
+    if not isinstance(step.cache, PairCache):
+        return step
+    _put_off(step)
+    unread = step.cache.catch_up()
+    return replace(step, input_ids=unread["input_ids"], position_ids=unread.get("position_ids", step.position_ids))
 
 
 def _equal_weights(one: nn.Module, other: nn.Module) -> bool:

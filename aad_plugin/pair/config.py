@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair.sides import Sides
 from aad_plugin.texts.rendering import known_context
 
@@ -57,3 +57,22 @@ def bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:
         ends = given.eos_token_id
         pad = ends[0] if isinstance(ends, list) else ends
     return GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=pad)
+
+
+def shared_vocab(sides: Sides, vocab_size: int | None) -> int:
+    """Return the number of token ids that all sides share.
+
+    Args:
+        vocab_size: as it is known; None for heads of one size.
+    Raises:
+        VocabMismatch: the heads' sizes differ and nothing else is known, or one is smaller than the vocabulary.
+    """
+    heads = head_sizes(sides)
+    smallest = min(heads.values())
+    if vocab_size is None:
+        if len(set(heads.values())) > 1:
+            raise VocabMismatch(f"heads of different size ({heads}): pass vocab_size, the number of shared token ids")
+        return smallest
+    if vocab_size > smallest:
+        raise VocabMismatch(f"the shared vocabulary has {vocab_size} tokens, but the heads have {heads}")
+    return vocab_size

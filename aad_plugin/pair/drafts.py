@@ -10,7 +10,6 @@ nothing of scores or strategies. Loading is ``draft_loading.py``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,13 +19,11 @@ from transformers.cache_utils import Cache
 from transformers.generation.candidate_generator import CandidateGenerator
 
 from aad_plugin.pair.reading import read_model
+from aad_plugin.pair.step import Step
 
 # Guesses of one check, and the probability below which a guess is not worth reading: `python -m experiments.drafts`.
 TOKENS = 4
 CONFIDENCE = 0.4
-
-# Logits of the last position → token id and its probability.
-Guess = Callable[[Tensor], tuple[int, float]]
 
 
 class Draft:
@@ -62,7 +59,7 @@ class Draft:
 
     def guess(self, input_ids: Tensor, cache: Cache) -> tuple[int, float]:
         """Return the token after (1, T) ids that follow what the cache holds, and its probability; waits for the device."""
-        logits = read_model(self.model, input_ids, cache, 1)[0, -1]
+        logits = read_model(self.model, Step(input_ids, cache, keep=1))[0, -1]
         logits = logits[: self.vocab_size] if self.ids is None else logits
         confidence, token = logits.float().softmax(-1).max(-1)
         place = int(token)

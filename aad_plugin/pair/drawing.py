@@ -24,12 +24,15 @@ _WHY_NOT = {
 _END_OF_ROW = "<|extra_200|>"
 
 
+AREA = 518_400  # pixels, Emu3's own
+
+
 def draw(
     pair: AlignedPair,
     prompt: str,
     *,
     ratio: str = "1:1",
-    area: int = 518_400,
+    area: int = AREA,
     strategy: str | None = None,
     **settings: Any,
 ) -> Any:
@@ -44,6 +47,8 @@ def draw(
         ConfigError: a model without a decoder for pictures, an empty prompt, too little room.
     """
     check_draws(pair)
+    if area < 1:
+        raise ConfigError(f"the picture's area must be at least one pixel, got {area}")
     if not prompt.strip():
         raise ConfigError("the prompt is empty: expected what the picture is to show")
     inputs = pair.processor(
@@ -60,7 +65,8 @@ def draw(
     context = pair.config.max_position_embeddings
     if context and ids.shape[1] + new > context:
         raise ConfigError(
-            f"a picture of {height} × {width} codes takes {new} tokens; with the prompt it exceeds the context of {context}"
+            f"a picture of {height} × {width} codes takes {new} tokens; with the prompt it exceeds the context of "
+            f"{context}: ask for less than {area} pixels"
         )
     tokens = pair.generate(
         input_ids=ids, attention_mask=mask, strategy=strategy, max_new_tokens=new, do_sample=False,

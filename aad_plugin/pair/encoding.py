@@ -16,12 +16,11 @@ from torch import Tensor
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.multimodal import MultimodalInputs, take_multimodal
-from aad_plugin.sources.images import Picture, check_number, read_picture
+from aad_plugin.sources.images import Picture, check_number, odd_part, picture_of_part, read_picture
+from aad_plugin.texts.parts import text_of
 from aad_plugin.texts.rendering import render_chat
 
 Prompt = str | Sequence[Mapping[str, Any]]
-# Where a picture stands in a part, by the words of transformers, TRL and OpenAI.
-_PLACES = ("image", "path", "data", "base64", "url", "image_url")
 # Models whose processor pads pictures of a batch to one size and encodes the padding with them.
 _PADS_PICTURES = frozenset({"emu3"})
 
@@ -61,7 +60,7 @@ def render(pair: Any, prompt: Prompt, chat: bool | None, number: int) -> Rendere
     for turn in prompt if not isinstance(prompt, str) else ():
         messages.append({**turn, "content": _content(turn.get("content", ""), pictures, place)})
     check_number(len(pictures), place)
-    if not pictures and not any(_text_of(turn["content"]).strip() for turn in messages):
+    if not pictures and not any(text_of(turn["content"]).strip() for turn in messages):
         raise ConfigError(f"{place} is empty: expected text to answer")
     if pictures and pair.processor is None:
         raise ConfigError(f"{place} shows a picture, but this pair reads text alone: load one that sees")
@@ -103,7 +102,7 @@ def may_share_a_batch(pair: Any, prompts: Sequence[Rendered]) -> bool:
     """Whether a batch of prompts is read as each of them alone."""
     if pair.sides.policy.config.model_type not in _PADS_PICTURES:
         return True
-    return len({picture.image.size for prompt in prompts for picture in prompt.pictures}) <= 1
+    return len({picture.size for prompt in prompts for picture in prompt.pictures}) <= 1
 
 
 def left_pad(rows: list[list[int]], pair: Any) -> Encoded:
@@ -139,7 +138,7 @@ def pictures_of(prompt: Prompt) -> tuple[Picture, ...]:
 
 
 def _named(picture: Picture) -> str:
-    return f"[picture {picture.name}, {picture.image.width} × {picture.image.height}, {picture.digest}]"
+    return f"[picture {picture.name}, {picture.size[0]} × {picture.size[1]}, {picture.digest}]"
 
 
 def _content(content: Any, pictures: list[Picture], place: str) -> Any:
@@ -155,26 +154,11 @@ def _content(content: Any, pictures: list[Picture], place: str) -> Any:
             parts.append({"type": "text", "text": part["text"]})
         elif kind in ("image", "image_url"):
             check_number(len(pictures) + 1, place)
-            pictures.append(read_picture(_given(part, place), f"{place}, picture {len(pictures) + 1}"))
+            pictures.append(read_picture(picture_of_part(part, place), f"{place}, picture {len(pictures) + 1}"))
             parts.append({"type": "image"})
         else:
-            raise ConfigError(
-                f'{place}: a part is {{"type": "text", "text": …}} or {{"type": "image", "image": …}}, got {part!s:.80}'
-            )
+            raise odd_part(kind, place)
     return parts
-
-
-def _given(part: Mapping[str, Any], place: str) -> Any:
-    value = next((part[name] for name in _PLACES if part.get(name) is not None), None)
-    if isinstance(value, Mapping):  # OpenAI's {"url": …}, datasets' {"bytes": …, "path": …}
-        value = next((value[name] for name in ("url", "bytes", "path") if value.get(name) is not None), None)
-    if value is None:
-        raise ConfigError(f'{place}: an image part names its picture, such as {{"type": "image", "image": "cat.jpg"}}')
-    return value
-
-
-def _text_of(content: Any) -> str:
-    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
 def _template(pair: Any) -> Any:
@@ -185,7 +169,7 @@ def _template(pair: Any) -> Any:
 def _rendered(pair: Any, messages: list[dict[str, Any]], template: Any, place: str) -> str:
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
     if pair.processor is None:
-        flat = [{**turn, "content": _text_of(turn["content"])} for turn in messages]
+        flat = [{**turn, "content": text_of(turn["content"])} for turn in messages]
         return render_chat(functools.partial(pair.tokenizer.apply_chat_template, **options), flat, place)
     chosen = template if isinstance(template, str) else None
     probe = functools.partial(pair.tokenizer.apply_chat_template, chat_template=chosen, **options)

@@ -124,8 +124,8 @@ def load_cast(source: PairSource, policy: PreTrainedModel, tokenizer: Any, vocab
     casting = cast(source)
     models = {role: _load(model, policy, tokenizer, vocab_size, pickles) for role, model in casting.checkpoints.items()}
     for path in filter(None, casting.adapters.values()):
-        _check_kind(GuideModel(path, source.base))
-        _check_tokenizer(path, path, None, tokenizer, vocab_size)
+        check_kind(GuideModel(path, source.base))
+        check_tokenizer(path, path, None, tokenizer, vocab_size)
     pairs = zip(source.guides, casting.members, strict=True)
     readers = {
         role: _load_reader(one, role, policy, tokenizer, vocab_size) for one, (role, _) in pairs if one.is_reward
@@ -159,9 +159,9 @@ def _load(
     guide: GuideModel, policy: PreTrainedModel, tokenizer: Any, vocab_size: int, pickles: bool
 ) -> PreTrainedModel:
     """Return one language model in the policy's dtype and on its device; an adapter is merged into a base of its own."""
-    _check_kind(guide)
+    check_kind(guide)
     home = guide.base or guide.path
-    _check_tokenizer(guide.path, home, guide.revision, tokenizer, vocab_size)
+    check_tokenizer(guide.path, home, guide.revision, tokenizer, vocab_size)
     named: dict[str, Any] = {"dtype": policy.dtype, **({"revision": guide.revision} if guide.revision else {})}
     try:
         options = named if pickles else safetensors_only(home, named)
@@ -192,7 +192,7 @@ def _merged(base: PreTrainedModel, path: str, pickles: bool) -> PreTrainedModel:
     return model.merge_and_unload()
 
 
-def _check_kind(guide: GuideModel) -> None:
+def check_kind(guide: GuideModel) -> None:
     """Refuse a sequence classifier where a token model is wanted."""
     if guide.base is not None:
         task = _json(Path(guide.path).expanduser() / "adapter_config.json").get("task_type")
@@ -225,7 +225,7 @@ def _load_reader(guide: Guide, role: Role, policy: PreTrainedModel, tokenizer: A
     return reader
 
 
-def _check_tokenizer(name: str, home: str, revision: str | None, own: Any, vocab_size: int) -> None:
+def check_tokenizer(name: str, home: str, revision: str | None, own: Any, vocab_size: int) -> None:
     """Refuse a guide with another token→id map; an adapter without a tokenizer of its own has its base's."""
     if home == name and (Path(name).expanduser() / "adapter_config.json").is_file():
         if not (Path(name).expanduser() / "tokenizer_config.json").is_file():

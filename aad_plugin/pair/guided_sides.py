@@ -18,9 +18,10 @@ from transformers.cache_utils import Cache
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Input, Plausible, Role, Sparing, read_model
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Plausible, Role, Sparing, read_model
 from aad_plugin.pair.reward_guide import RewardReader
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.step import Step
 
 
 class GuidedCache(PairCache):
@@ -99,28 +100,20 @@ class WithGuides(Sides):
     def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
         return self.inner.spare(choice)
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        return self.inner.exact()
+
     def extrapolate(self, scale: float) -> None:
         self.inner.extrapolate(scale)
 
     def have_same_weights(self) -> bool:
         return self.inner.have_same_weights()
 
-    def logits_as_needed(
-        self, is_open: Callable[[Tensor], bool], input_ids: Tensor, cache: Cache | None, keep: int, **inputs: Input
-    ) -> list[Tensor]:
-        return self.inner.logits_as_needed(is_open, input_ids, cache, keep, **inputs)
+    def logits_as_needed(self, is_open: Callable[[Tensor], bool], step: Step) -> list[Tensor]:
+        return self.inner.logits_as_needed(is_open, step)
 
-    def plausible(
-        self,
-        find: FindCandidates,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        lazy: bool,
-        whole: bool = False,
-        **inputs: Input,
-    ) -> Plausible:
-        return self.inner.plausible(find, input_ids, cache, keep, lazy, whole, **inputs)
+    def plausible(self, find: FindCandidates, step: Step, lazy: bool, whole: bool = False) -> Plausible:
+        return self.inner.plausible(find, step, lazy, whole)
 
     # What the guides take part in.
 
@@ -151,31 +144,19 @@ class WithGuides(Sides):
         known = [one for one in (cache, *others) if one is not None]
         return GuidedCache(*known, sides=len(roles)) if len(known) == 1 + len(others) else None
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
-        caches: list[Cache | None] = list(cache.caches) if isinstance(cache, GuidedCache) else [cache]
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         own = self._own(roles)
-        found = dict(
-            zip(own, self.inner.logits(own, input_ids, caches[0], logits_to_keep, **inputs) if own else [], strict=True)
-        )
-        guests = [role for role in roles if role in self._guests]
-        for number, role in enumerate(guests):
-            model = self._guest(role)
-            held = caches[1 + number] if len(caches) > 1 else None
-            given: dict[str, Input] = {
-                name: value.to(model.device) for name, value in inputs.items() if value is not None
-            }
-            self.passes[role] += len(input_ids)
-            with self._heads[role].exact():
-                row = read_model(model, input_ids.to(model.device), held, logits_to_keep, **given)
-            self._heads[role].compare(row)
-            found[role] = row.to(input_ids.device)
+        found: dict[Role, Tensor] = {}
+        if own:
+            inner = step.alone(0) if isinstance(step.cache, GuidedCache) else step
+            found.update(zip(own, self.inner.logits(own, inner), strict=True))
+        for number, role in enumerate((role for role in roles if role in self._guests), start=1):
+            model, head = self._guest(role), self._heads[role]
+            self.passes[role] += len(step.input_ids)
+            with head.exact():
+                row = read_model(model, step.alone(number).to(model.device))
+            head.compare(row)
+            found[role] = row.to(step.input_ids.device)
         return [found[role] for role in roles]
 
     def _guest(self, role: Role) -> PreTrainedModel:

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from aad_plugin.decoding import guided_scores, likeliest_plausible, weighted_reward
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.reward_guide import RewardReader
+from aad_plugin.pair.step import Step
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.guides import check_guided
 
@@ -28,17 +29,6 @@ class TokenGuide:
 
     role: Role
     reference: Role | None = None
-
-
-@dataclass(frozen=True)
-class Unread:
-    """What sequence reward models have not read yet: (B, T) ids, the (B, cached + T) mask and (B, T) positions, and the
-    cache that all sides share."""
-
-    input_ids: Tensor
-    attention_mask: Tensor | None
-    position_ids: Tensor | None
-    cache: Cache | None
 
 
 class Guides:
@@ -89,12 +79,12 @@ class Guides:
             )
 
     def score(
-        self, settings: DecodingSettings, rows: Mapping[Role, Tensor], unread: Unread, traced: bool
+        self, settings: DecodingSettings, rows: Mapping[Role, Tensor], step: Step, traced: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Return (B, K, V) scores of the next token, and where it is traced what the guides say of each token.
 
         Args:
-            rows: role -> (B, K, V) logits of :attr:`roles`.
+            rows: role -> (B, K, V) logits of :attr:`roles`. step: what sequence reward models have not read yet.
         Raises:
             ConfigError: sequence reward models and K > 1.
         """
@@ -105,7 +95,7 @@ class Guides:
         said = torch.zeros_like(policy, dtype=wide) if traced else None
         plausible: Tensor | None = None
         candidates: tuple[Tensor, Tensor] | None = None
-        for guide, scale in zip(self.members, self._scales(settings), strict=True):
+        for guide, scale in zip(self.members, settings.guide_scales(len(self.members)), strict=True):
             if isinstance(guide, TokenGuide):
                 measured = None if guide.reference is None else rows[guide.reference]
                 own = weighted_reward(rows[guide.role], measured, scale)
@@ -119,7 +109,7 @@ class Guides:
             if candidates is None:
                 candidates = likeliest_plausible(policy[:, 0], settings.alpha, settings.guide_top_k)
                 plausible = torch.zeros_like(policy, dtype=torch.bool)[:, 0].scatter(-1, *candidates)[:, None]
-            values = scale * self._asked(guide, candidates[0], unread).to(wide)  # (B, N)
+            values = scale * self._asked(guide, candidates[0], step).to(wide)  # (B, N)
             values = values.masked_fill(~candidates[1], 0.0)
             own = torch.zeros_like(policy, dtype=wide).scatter(-1, candidates[0][:, None], values[:, None])
             reward = own if reward is None else reward + own
@@ -127,13 +117,7 @@ class Guides:
         assert reward is not None, "checked above"
         return guided_scores(policy, reward, settings.alpha, plausible), said
 
-    def _asked(self, reader: RewardReader, tokens: Tensor, unread: Unread) -> Tensor:
-        cache = None
-        if unread.cache is not None:
-            caches = unread.cache.caches  # type: ignore[attr-defined]
-            cache = caches[-len(self.readers) :][self.readers.index(reader)]
-        return reader.rewards(unread.input_ids, tokens, cache, unread.attention_mask, unread.position_ids)
-
-    def _scales(self, settings: DecodingSettings) -> tuple[float, ...]:
-        scale = settings.guide_scale
-        return scale if isinstance(scale, tuple) else (scale,) * len(self.members)
+    def _asked(self, reader: RewardReader, tokens: Tensor, step: Step) -> Tensor:
+        if isinstance(step.cache, PairCache):  # theirs are the last
+            step = step.alone(self.readers.index(reader) - len(self.readers))
+        return reader.rewards(step, tokens)

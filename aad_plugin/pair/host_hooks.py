@@ -13,13 +13,15 @@ from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
 
 from aad_plugin.pair import cache_names
+from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.call import Call
+from aad_plugin.pair.compiled import CompiledStep, cache_length, compiles
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
 from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.multimodal import positions, refuse_beside_pictures
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
-from aad_plugin.pair.reading import Role
+from aad_plugin.pair.reading import BuildCache
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 
@@ -33,6 +35,7 @@ class HostHooks(GenerationMixin):
     guides: Guides
     is_cached: bool
     _calls: list[Call]
+    _compiled: dict[str, CompiledStep]
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Continuous batching drives one model's paged cache by itself and cannot hold a pair."""
@@ -40,8 +43,8 @@ class HostHooks(GenerationMixin):
 
     init_continuous_batching = continuous_batching_context_manager = generate_batch
 
-    def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
-        """Who keeps a cache while such settings decode."""
+    def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
+        """Return one cache for all that is read while such settings decode."""
         raise NotImplementedError
 
     def refuse_drafts(self, option: str) -> None:
@@ -84,6 +87,11 @@ class HostHooks(GenerationMixin):
             if self._calls[-1].settings.strategy == "guided":
                 self.guides.refuse_several(option)
         held = cache_names.take(model_kwargs)
+        call = self._calls[-1]
+        is_own = held is None and not guesses and self.is_cached
+        if compiles(self.sides, generation_config, call.settings, is_own):
+            call.compiled = self._compiled_step(generation_config.compile_config)
+            max_cache_length = cache_length(max_cache_length)
         if held is not None or generation_config.use_cache is False:
             self._calls[-1].is_cached = held is not None
             return super()._prepare_cache_for_generation(
@@ -103,7 +111,10 @@ class HostHooks(GenerationMixin):
             model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
             return cache_names.take(own)
 
-        cache = self.sides.new_cache(self._cache_roles(self._calls[-1].settings), build)
+        cache = self._build_cache(self._calls[-1].settings, build)
+        if cache is not None and cache.is_compileable:
+            # Else the host makes a mask from the pair's configuration, which knows no windows.
+            cache = PairCache(cache)
         if cache is not None and not cache_names.host_takes(cache):
             cache = None
         self._calls[-1].is_cached = cache is not None
@@ -114,9 +125,15 @@ class HostHooks(GenerationMixin):
         return None
 
     def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
-        """Never: on a GPU the host compiles what reads a static cache, and a pair's forward would be compiled anew at each
-        step, since it keeps an account of them."""
-        return False
+        """Whether steps are read by what ``get_compiled_call`` gives; known since the cache was built."""
+        return bool(self._calls) and self._calls[-1].compiled is not None
+
+    def _compiled_step(self, config: Any) -> CompiledStep:
+        """The steps compiled as a configuration says, kept for later calls."""
+        key = f"{config!r} on {self.sides.policy.device}"
+        if key not in self._compiled or self._compiled[key].sides is not self.sides:
+            self._compiled[key] = CompiledStep(self.sides, config)
+        return self._compiled[key]
 
     def _get_candidate_generator(self, generation_config: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Let a pair's own draft guess where there is one."""

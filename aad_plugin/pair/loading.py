@@ -125,39 +125,56 @@ def load_parts(
         refuse_unknown(options, _NAMES, sides[role].config(path))
         return sides[role].load(path, auto_class, **options)
 
-    def load_tokenizer(path: str, role: Role) -> Any:
-        named = {} if path == source.adapter else sides[role].named()
-        try:
-            return AutoTokenizer.from_pretrained(path, trust_remote_code=sides[role].trust_remote_code, **named)
-        except (ImportError, OSError, ValueError) as e:
-            raise ConfigError(f"no tokenizer at {path!r}: {first_line(e)}") from e
-
-    def find_processor(path: str, role: Role) -> Any:
-        own = sides[role]
-        return load_processor(path, own.config(path), trust_remote_code=own.trust_remote_code, **own.named())
-
-    processor = find_processor(source.backbone, "policy")
-    reference_processor = processor if source.shares_base else find_processor(source.reference or "", "reference")
-    check_same_processor(processor, reference_processor)
+    processor = _processor(source, sides)
     auto_class = AutoModelForCausalLM if processor is None else AutoModelForImageTextToText
-    if tokenizer is None or isinstance(tokenizer, str):
-        own = processor.tokenizer if processor is not None and source.tokenizer == source.backbone else None
-        tokenizer = load_tokenizer(tokenizer or source.tokenizer, "policy") if tokenizer or own is None else own
-    if processor is not None:
-        processor.tokenizer = tokenizer
-    reference_tokenizer = tokenizer if source.shares_base else load_tokenizer(source.reference or "", "reference")
+    own, other = _tokenizers(source, sides, tokenizer, processor)
     return assemble(
         source,
         load_model,
         settings=settings,
-        tokenizer=tokenizer,
-        reference_tokenizer=reference_tokenizer,
+        tokenizer=own,
+        reference_tokenizer=other,
         adapter_revision=sides["policy"].revision,
         shortcuts=shortcuts,
         pickles=options.get("use_safetensors") is False,
         draft_model=draft_model,
         processor=processor,
     )
+
+
+def _processor(source: PairSource, sides: dict[Role, _Placement]) -> Any:
+    """Return the processor of models that see, one for both; None for models that read text alone."""
+
+    def find(path: str, role: Role) -> Any:
+        own = sides[role]
+        return load_processor(path, own.config(path), trust_remote_code=own.trust_remote_code, **own.named())
+
+    processor = find(source.backbone, "policy")
+    check_same_processor(processor, processor if source.shares_base else find(source.reference or "", "reference"))
+    return processor
+
+
+def _tokenizers(source: PairSource, sides: dict[Role, _Placement], given: Any, processor: Any) -> tuple[Any, Any]:
+    """Return the policy's tokenizer and the reference's, which is the same over a shared base.
+
+    Args:
+        given: a tokenizer, or where to load it from; None for the policy's. processor: gets the policy's.
+    """
+
+    def load(path: str, role: Role) -> Any:
+        named = {} if path == source.adapter else sides[role].named()
+        try:
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=sides[role].trust_remote_code, **named)
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(f"no tokenizer at {path!r}: {first_line(e)}") from e
+
+    own = given
+    if given is None or isinstance(given, str):
+        held = processor.tokenizer if processor is not None and source.tokenizer == source.backbone else None
+        own = load(given or source.tokenizer, "policy") if given or held is None else held
+    if processor is not None:
+        processor.tokenizer = own
+    return own, own if source.shares_base else load(source.reference or "", "reference")
 
 
 def assemble(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +21,43 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from aad_plugin.decoding import (
-    Candidates,
-    aad_scores,
-    aad_scores_of_candidates,
-    eft_scores,
-    list_candidates,
-    plausible_set,
-    require_finite,
-)
-from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.decoding import logprobs_of
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.call import Call
-from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, head_sizes
+from aad_plugin.pair.compiled import CompiledStep
+from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, shared_vocab
 from aad_plugin.pair.draft_loading import load_draft
 from aad_plugin.pair.drafts import Draft
-from aad_plugin.pair.guides import Guides, Unread
+from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.host_hooks import HostHooks
 from aad_plugin.pair.loading import Parts, load_parts
 from aad_plugin.pair.multimodal import (
     MultimodalInputs,
-    is_multimodal,
     is_prompt,
     positions_of,
     take_multimodal,
 )
-from aad_plugin.pair.option_checks import refuse_ignored
+from aad_plugin.pair.option_checks import (
+    check_beside_own_draft,
+    check_beside_pictures,
+    check_cache,
+    gives_ids_alone,
+    refuse_ignored,
+)
 from aad_plugin.pair.proof import Proof, prove, prove_use
-from aad_plugin.pair.reading import EXPO, Plausible, Role, Sparing
+from aad_plugin.pair.reading import EXPO, BuildCache, Role, Sparing, side_by_side
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
+from aad_plugin.pair.scoring import WHOLE, Scorer
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.step import Step
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
 
 logger = logging.getLogger(__name__)
-
-_NOTHING = Sparing(candidates=False, lazy=False)
 
 
 class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
@@ -114,7 +111,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         config._attn_implementation = policy.config._attn_implementation
         super().__init__(config)
         self.sides = sides
-        self.vocab_size = config.vocab_size = self._shared_vocab(vocab_size)
+        self.vocab_size = config.vocab_size = shared_vocab(sides, vocab_size)
         self.settings = settings or DecodingSettings()
         self.tokenizer = tokenizer if processor is None else processor.tokenizer
         self.processor = processor
@@ -123,6 +120,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.guides = guides or Guides()
         self.generation_config = bare_generation_config(policy)
         self._calls: list[Call] = []
+        self._compiled: dict[str, CompiledStep] = {}
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())
         self.is_cached = True
         self.draft: Draft | None = None
@@ -186,44 +184,46 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
-        roles = self._roles(settings)
-        self._check_cache(cache, self._cache_roles(settings))
-        if roles == (EXPO,):
+        check_cache(cache, self._cache_roles(settings))
+        if settings.roles == (EXPO,):
             self.sides.extrapolate(settings.expo_scale)
         if call is not None:
             call.check(cache)
-        inputs: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
-        if multimodal is not None and is_prompt(cache):
-            inputs["multimodal"] = multimodal
-        sparing = (
-            self.sparing(len(input_ids)) if call is not None and call.spares(settings) and logits_to_keep else _NOTHING
-        )
-        if call is not None and sparing.candidates:
-            scores = self._candidate_scores(
-                call, settings.alpha, input_ids, cache, logits_to_keep, inputs, sparing.lazy
-            )
-            return cache_names.output(scores, cache)
-        if call is not None and sparing.lazy and self.sides.can_wait and call.may_close():
-            is_open = partial(self._is_open, call, settings.alpha)
-            rows = self.sides.logits_as_needed(is_open, input_ids, cache, logits_to_keep, **inputs)
-        else:
-            rows = self.sides.logits(roles, input_ids, cache, logits_to_keep, **inputs)
-        rows = [row[..., : self.vocab_size] for row in rows]
-        traced = {}
-        if settings.strategy == "guided":
-            unread = Unread(input_ids, attention_mask, position_ids, cache)
-            traces = call is not None and call.recorder is not None
-            scores, said = self.guides.score(settings, dict(zip(roles, rows, strict=True)), unread, traces)
-            traced = {} if said is None else {"guide": said}
-            self.sides.passes.update({reader.role: len(input_ids) for reader in self.guides.readers})
-        else:
-            # Where no row has a choice the reference decides nothing, and any logits will do for it.
-            scores = _score(settings, rows if len(rows) == len(roles) else [*rows, *rows])
-        if call is not None:
-            seen: dict[str, Tensor] = {role: row.flatten(0, 1) for role, row in zip(roles, rows, strict=False)}
-            call.watch.show(seen, scores, call.step(cache, input_ids.shape[1]))
-            if call.recorder is not None:
-                call.recorder.show({**dict(zip(roles, rows, strict=False)), **traced}, scores, settings.strategy)
+        shown = multimodal if multimodal is not None and is_prompt(cache) else None
+        step = Step(input_ids, cache, logits_to_keep, attention_mask, position_ids, shown)
+        spares = call is not None and call.spares(settings) and logits_to_keep > 0
+        scorer = Scorer(self.sides, self.guides, self.vocab_size, settings, call)
+        return cache_names.output(scorer.score(step, self.sparing(len(input_ids)) if spares else WHOLE), cache)
+
+    def get_compiled_call(self, compile_config: Any) -> Any:
+        """Return what reads the steps of a call that compiles them. The host's own would take what a pair counts at each
+        step into the graph, and compile it anew at the next."""
+        return self._compiled_forward
+
+    def _compiled_forward(self, input_ids: Tensor, **inputs: Any) -> CausalLMOutputWithPast:
+        """Return what :meth:`forward` returns for a step of the running ``generate`` call, by a compiled graph where one
+        serves: one token per row, over static caches.
+
+        Raises:
+            ProofFailed: the graph gives other logits. ConfigError: the call asked to compile what cannot be compiled.
+        """
+        call, cache = self._calls[-1], cache_names.take(inputs)
+        settings, roles = call.settings, call.settings.roles
+        found = None
+        if call.compiled is not None and cache is not None and call.compiled.fits(cache, input_ids):
+            if roles == (EXPO,):
+                self.sides.extrapolate(settings.expo_scale)
+            mask = inputs.get("attention_mask")
+            mask = torch.ones_like(input_ids) if mask is None else mask
+            places = inputs.get("position_ids")
+            found = call.compiled(settings, roles, self.vocab_size, self.shortcuts, cache, input_ids, mask, places)
+        if found is None:
+            return self(input_ids=input_ids, **inputs)
+        scores, rows = found
+        # A graph writes its next step over this one's rows, so nothing but the step's name is kept for an error.
+        call.watch.show({}, scores, call.step(cache, 1))
+        if call.recorder is not None:
+            call.recorder.show(dict(zip(roles, rows, strict=True)), scores, settings.strategy)
         return cache_names.output(scores, cache)
 
     def sparing(self, rows: int) -> Sparing:
@@ -231,56 +231,6 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         if self.shortcuts == "auto":
             return self.sides.auto(rows)
         return Sparing(candidates=self.shortcuts != "none", lazy=self.shortcuts not in ("none", "candidates"))
-
-    def _is_open(self, call: Call, alpha: float, policy_logits: Tensor) -> bool:
-        """Whether any of (B, K, V) rows has more than one plausible token; waits for the device."""
-        rows = policy_logits[..., : self.vocab_size]
-        found = int(plausible_set(rows, alpha).sum()) > rows.shape[:-1].numel()
-        call.note_open(found)
-        return found
-
-    def _candidate_scores(
-        self,
-        call: Call,
-        alpha: float,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        inputs: dict[str, Any],
-        lazy: bool,
-    ) -> Tensor:
-        """Return (B, K, V) scores, equal to the whole rows' up to a constant per row, from the plausible tokens alone."""
-
-        def find(logits: Tensor) -> Candidates:
-            require_finite(logits, "policy", call.step(cache, input_ids.shape[1]))
-            return list_candidates(logits[:, : self.vocab_size], alpha)
-
-        found = self.sides.plausible(find, input_ids, cache, keep, lazy, call.recorder is not None, **inputs)
-        if found.reference_values is not None:
-            require_finite(found.reference_values[None], "reference", call.step(cache, input_ids.shape[1]))
-        scores = aad_scores_of_candidates(
-            found.policy_logits[:, : self.vocab_size],
-            found.candidates,
-            alpha,
-            found.policy_values,
-            found.reference_values,
-        )
-        scores = scores.view(len(input_ids), -1, self.vocab_size)
-        if call.recorder is not None:
-            favourites = found.policy_logits[:, : self.vocab_size].argmax(-1).view(len(input_ids), -1)
-            call.recorder.show(self._whole_rows(found, len(input_ids)), scores, "aad", favourites)
-        return scores
-
-    def _whole_rows(self, found: Plausible, batch: int) -> dict[str, Tensor]:
-        """Return role -> (B, K, V) float32 logits as the choice saw them; without the reference where it was not asked."""
-        place = found.candidates.rows, found.candidates.tokens
-        rows = {"policy": found.policy_logits[:, : self.vocab_size].float()}
-        if found.policy_values is not None and found.reference_values is not None:
-            assert found.reference_logits is not None
-            rows["policy"] = rows["policy"].index_put(place, found.policy_values)
-            reference = found.reference_logits[:, : self.vocab_size].float()
-            rows["reference"] = reference.index_put(place, found.reference_values)
-        return {role: row.view(batch, -1, self.vocab_size) for role, row in rows.items()}
 
     @torch.no_grad()
     def answer_logprobs(
@@ -302,11 +252,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """
         places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
-        rows = self.sides.logits(
-            roles, input_ids, None, keep, attention_mask=attention_mask, position_ids=places, multimodal=multimodal
-        )
+        rows = self.sides.logits(roles, Step(input_ids, None, keep, attention_mask, places, multimodal))
         targets = input_ids[:, prompt_length:, None]
-        return [_gather_logprobs(row[:, :-1, : self.vocab_size], targets) for row in rows]
+        return [logprobs_of(row[:, :-1, : self.vocab_size], targets).squeeze(-1) for row in rows]
 
     @torch.no_grad()
     def choices(
@@ -344,8 +292,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
         Args:
-            strategy: aad, greedy, reference, eft, expo or guided. ``sample`` and ``best_of_n`` draw with noise keyed by
-                prompt: use :func:`aad_plugin.answer` for them.
+            strategy: aad, greedy, reference, eft, expo, guided or vcd. ``sample`` and ``best_of_n`` draw with noise keyed
+                by prompt: use :func:`aad_plugin.answer` for them.
             recorder: receives every step's rows and scores; it must also be one of the ``stopping_criteria``.
             **kwargs: the strategy's settings (:data:`TOKEN_SETTINGS`), and what ``GenerationMixin.generate`` takes.
         Raises:
@@ -355,7 +303,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         settings = self.settings.override(strategy=strategy, **changes)
         self.guides.check(settings)
         if self.draft is not None:
-            self._check_drafted(settings, kwargs.get("assistant_model"), recorder)
+            check_beside_own_draft(kwargs.get("assistant_model"), recorder)
         if settings.samples:
             raise ConfigError(
                 f"generate() decodes token by token; strategy={settings.strategy!r} is answered by "
@@ -371,9 +319,11 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             kwargs, args = {"input_ids": args[0], **kwargs}, (None, *args[1:])
         multimodal = kwargs.pop("multimodal", None) or self._take_multimodal(kwargs)
         if multimodal is not None:
-            self._check_multimodal(kwargs)
+            check_beside_pictures(self.sides.policy, self.draft or kwargs.get("assistant_model"))
             kwargs["multimodal"] = multimodal
-        ids_alone = self._gives_ids_alone(args, kwargs)
+        ids_alone = gives_ids_alone(
+            kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config, kwargs
+        )
         with self._call(settings, recorder) as call:
             # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
             with torch.inference_mode() if ids_alone else contextlib.nullcontext():
@@ -386,31 +336,6 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """Take what only a multimodal model reads out of keyword arguments."""
         rows = given.get("input_ids") if input_ids is None else input_ids
         return take_multimodal(given, self.sides.policy, rows)
-
-    def _check_multimodal(self, given: dict[str, Any]) -> None:
-        if not is_multimodal(self.sides.policy):
-            raise ConfigError(
-                f"this pair reads text alone ({type(self.sides.policy).__name__}): leave the pictures out"
-            )
-        if self.draft is not None or given.get("assistant_model") is not None:
-            raise ConfigError("a draft guesses from text alone: leave draft_model out, or the pictures")
-
-    def _gives_ids_alone(self, args: tuple, kwargs: dict[str, Any]) -> bool:
-        """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not
-        be written outside it."""
-        config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config
-        kept = ("return_dict_in_generate", "cache_implementation")
-        asked = [kwargs.get(name, getattr(config, name, None)) for name in kept]
-        return not any(asked) and cache_names.take(kwargs) is None
-
-    def _check_drafted(self, settings: DecodingSettings, assistant: Any, recorder: TokenRecorder | None) -> None:
-        if recorder is not None:
-            raise ConfigError(
-                "a trace shows one token at a time, draft_model reads several at once: leave one of them out (in float32 "
-                "the tokens are the same)"
-            )
-        if assistant is not None:
-            raise ConfigError("draft_model and assistant_model both guess the next tokens: leave one of them out")
 
     def refuse_drafts(self, option: str) -> None:
         """Raise ConfigError where ``option`` asks a cache to take back tokens that it cannot take back."""
@@ -427,8 +352,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 
         if not self.is_cached:
             return None
-        roles = self._cache_roles(settings or self.settings)
-        return self.sides.new_cache(roles, lambda model: DynamicCache(config=model.config, **cache_options))
+        build = lambda model: DynamicCache(config=model.config, **cache_options)  # noqa: E731
+        return self._build_cache(settings or self.settings, build)
 
     @contextlib.contextmanager
     def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[Call]:
@@ -441,35 +366,16 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         finally:
             self._calls.pop()
 
-    def _roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
-        """The sides whose logits a step of these settings reads, the policy's first."""
-        return self.guides.roles if settings.strategy == "guided" else settings.roles
-
     def _cache_roles(self, settings: DecodingSettings) -> tuple[Role, ...]:
         """Those that keep a cache: reward models besides."""
         return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
 
-    def _check_cache(self, cache: Cache | None, roles: tuple[Role, ...]) -> None:
-        if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
-            raise ConfigError(
-                f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
-                f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
-            )
+    def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
+        if settings.strategy == "vcd":  # the policy twice: it reads the pictures, and noisy copies of them
+            return side_by_side([self.sides.new_cache(("policy",), build) for _ in settings.roles])
+        return self.sides.new_cache(self._cache_roles(settings), build)
 
     # ------------------------------------------------------------------ plumbing
-
-    def _shared_vocab(self, vocab_size: int | None) -> int:
-        heads = {role: head for role, head in head_sizes(self.sides).items()}
-        smallest = min(heads.values())
-        if vocab_size is None:
-            if len(set(heads.values())) > 1:
-                raise VocabMismatch(
-                    f"heads of different size ({heads}): pass vocab_size, the number of shared token ids"
-                )
-            return smallest
-        if vocab_size > smallest:
-            raise VocabMismatch(f"the shared vocabulary has {vocab_size} tokens, but the heads have {heads}")
-        return vocab_size
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.sides.policy.get_input_embeddings()
@@ -537,16 +443,3 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 def load_pair(pair: str | None = None, **model_args: Any) -> AlignedPair:
     """Load a pair; arguments, result and errors are those of :meth:`AlignedPair.from_pretrained`."""
     return AlignedPair.from_pretrained(pair, **model_args)
-
-
-def _score(settings: DecodingSettings, rows: list[Tensor]) -> Tensor:
-    if settings.strategy == "aad":
-        return aad_scores(rows[0], rows[1], settings.alpha)
-    if settings.strategy == "eft":
-        return eft_scores(rows[0], rows[1], settings.eft_scale)
-    return rows[0]
-
-
-def _gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    logits = logits.float()
-    return logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(-1)

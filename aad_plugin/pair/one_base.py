@@ -5,37 +5,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.adapter_rows import BASE, AdapterRows
 from aad_plugin.pair.cache import PairCache
-from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.multimodal import batch_axis
 from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
     FindCandidates,
-    Input,
-    Mix,
+    Forward,
     Plausible,
     Role,
     Sparing,
     mixed,
     read_model,
-    switched,
 )
 from aad_plugin.pair.same_weights import equal_adapters
 from aad_plugin.pair.sides import Sides
-from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.pair.sides_in_turns import AdapterSides, OneBaseInTurns
+from aad_plugin.pair.step import Step
 
 
-class OneBase(Sides):
+class OneBase(AdapterSides):
     """One base model whose adapters make the sides. ``passes`` counts a forward of several sides once for each.
 
     Args:
@@ -48,27 +46,17 @@ class OneBase(Sides):
     """
 
     called = "shared rows"
-    model: Any  # a PeftModel; nn.Module's own annotation would make every attribute a tensor
 
     def __init__(
         self, model: Any, policy_adapter: str, reference_adapter: str | None = None, **others: str | None
     ) -> None:
-        super().__init__(("policy", "reference", *others))
-        self.model = model
-        self.adapters: dict[Role, str | None] = {"policy": policy_adapter, "reference": reference_adapter, **others}
+        super().__init__(model, {"policy": policy_adapter, "reference": reference_adapter, **others})
         named = list(dict.fromkeys(name for name in self.adapters.values() if name))
         self._check_mixable(named)
-        model.set_adapter(policy_adapter)
         self._head = HeadInput(self.policy)
         self._rows = AdapterRows(model, named)
         self.products = self._rows.products
         self._merges = False
-        self._expo: Mix = ()
-
-    @property
-    def policy(self) -> PreTrainedModel:
-        """The base model with the policy's adapter active."""
-        return self.model.get_base_model()
 
     @property
     def gives_columns(self) -> bool:  # type: ignore[override]
@@ -80,29 +68,16 @@ class OneBase(Sides):
 
     @property
     def can_merge(self) -> bool:
-        return self.merging_is_proven and self._rows.can_merge(str(self.adapters["policy"]))
+        return self.merging_is_proven and self._rows.can_merge(self._policy_adapter)
 
     def auto(self, rows: int) -> Sparing:
         return Sparing(candidates=self._head.is_costly, lazy=False)
-
-    def models(self) -> dict[Role, PreTrainedModel]:
-        """The one model whose weights are held."""
-        return {"policy": self.policy}
-
-    def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
-        """Inside the block the yielded model, read by itself, is this side, by PEFT's own switching."""
-        if role == EXPO:
-            return mixed(self.model, str(self.adapters["policy"]), self._expo)
-        return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
-
-    def extrapolate(self, scale: float) -> None:
-        self._expo = adapter_mix(self.model, str(self.adapters["policy"]), self.adapters["reference"], scale)
 
     def apart(self) -> Sides:
         return OneBaseInTurns(self.model, self.adapters)
 
     def have_same_weights(self) -> bool:
-        return equal_adapters(self.model, str(self.adapters["policy"]), self.adapters["reference"])
+        return equal_adapters(self.model, self._policy_adapter, self.adapters["reference"])
 
     @contextlib.contextmanager
     def spare(self, choice: str) -> Iterator[None]:
@@ -113,38 +88,38 @@ class OneBase(Sides):
         finally:
             self._merges = before
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        return self._head.exact()
+
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         cache = build(self.policy)
         return PairCache(cache, sides=len(roles)) if cache is not None and len(roles) > 1 else cache
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         with self._head.exact() if len(roles) > 1 else contextlib.nullcontext():
-            rows = self._read(roles, input_ids, cache, logits_to_keep, inputs)
-            return list(rows.split(len(input_ids)))  # (S · B, K, V) -> S of (B, K, V)
+            rows = self._read(roles, step)
+            return list(rows.split(len(step.input_ids)))  # (S · B, K, V) -> S of (B, K, V)
 
-    def plausible(
-        self,
-        find: FindCandidates,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        lazy: bool,
-        whole: bool = False,
-        **inputs: Input,
-    ) -> Plausible:
+    @property
+    def can_compile(self) -> bool:  # type: ignore[override]
+        return self._rows.can_compile
+
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        self._rows.pin()
+        return [Forward(self.policy, cache.caches[0] if isinstance(cache, PairCache) else cache, len(roles))]
+
+    @contextlib.contextmanager
+    def reading(self, roles: Sequence[Role], batch: int) -> Iterator[None]:
+        with self._head.exact() if len(roles) > 1 else contextlib.nullcontext(), self._routed(tuple(roles), batch):
+            yield
+
+    def plausible(self, find: FindCandidates, step: Step, lazy: bool, whole: bool = False) -> Plausible:
         """As in :class:`Sides`, except that both sides come out of one forward and nothing is put off."""
-        batch = len(input_ids)
+        batch = len(step.input_ids)
         projected = batch if self._head.gives_columns and not whole else 2 * batch
         with self._head.project(projected):
-            logits = self._read(("policy", "reference"), input_ids, cache, keep, inputs)  # (B or 2B, K, V)
-        hidden = self._head.take(keep)  # (2B, K, H)
+            logits = self._read(("policy", "reference"), step)  # (B or 2B, K, V)
+        hidden = self._head.take(step.keep)  # (2B, K, H)
         policy_logits = logits[:batch].flatten(0, 1)  # (B, K, V) -> (B · K, V)
         candidates = find(policy_logits)
         policy_values = self._head.values(hidden[:batch], policy_logits, candidates)
@@ -152,23 +127,16 @@ class OneBase(Sides):
         reference_values = self._head.values(hidden[batch:], reference_logits, candidates)
         return Plausible(policy_logits, candidates, policy_values, reference_values, reference_logits)
 
-    def _read(
-        self, roles: Sequence[Role], input_ids: Tensor, cache: Cache | None, keep: int, inputs: dict[str, Input]
-    ) -> Tensor:
+    def _read(self, roles: Sequence[Role], step: Step) -> Tensor:
         """Return (B, K, V) logits of one side, or of S sides one after the other as (S · B, K, V)."""
-        given: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None}
-        batch = len(input_ids)
+        sides, batch = len(roles), len(step.input_ids)
         self.passes.update(dict.fromkeys(roles, batch))
-        if len(roles) > 1:  # (B, …) -> (S · B, …), the policy's rows first
-            cache = cache.caches[0] if isinstance(cache, PairCache) else cache
-            if given.get("multimodal") is not None:  # pictures are read once, so the rows multiply behind them
-                given["sides"] = len(roles)
-            else:
-                input_ids = _repeated(input_ids, len(roles))
-                given = {name: _repeated(value, len(roles)) for name, value in given.items()}
+        step = step.alone(0)
+        if sides > 1 and step.multimodal is None:  # else pictures are read once, and the rows multiply behind them
+            step = _repeated(step, sides)
         # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
         with self._routed(tuple(roles), batch):
-            logits = read_model(self.policy, input_ids, cache, keep, **given)
+            logits = read_model(self.policy, step, sides)
         self._head.compare(logits)
         return logits
 
@@ -176,11 +144,10 @@ class OneBase(Sides):
         """Inside the block the base's rows are these sides'."""
         if roles not in (("policy",), (EXPO,)):
             return self._rows.use([self.adapters[role] or BASE for role in roles], batch)
-        policy = str(self.adapters["policy"])
-        mix = self._expo if roles == (EXPO,) else ((policy, 1.0),)
+        mix = self._expo if roles == (EXPO,) else ((self._policy_adapter, 1.0),)
         if self._merges:
             return self._rows.merged(mix)
-        return mixed(self.model, policy, mix) if roles == (EXPO,) else contextlib.nullcontext()
+        return mixed(self.model, self._policy_adapter, mix) if roles == (EXPO,) else contextlib.nullcontext()
 
     def _check_mixable(self, names: list[str]) -> None:
         from peft import LoraConfig
@@ -200,16 +167,23 @@ class OneBase(Sides):
         for path, layer in self.model.named_modules():
             if not isinstance(layer, LoraLayer):
                 continue
-            if layer.merged:
-                raise ConfigError(
-                    f"the adapters of {path} are merged into the base weights; unmerge them first or {advice}"
-                )
             variants = [name for name in names if name in getattr(layer, "lora_variant", {})]
             if variants:
                 raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")
 
 
-def _repeated(rows: Tensor, times: int) -> Tensor:
+def _repeated(step: Step, sides: int) -> Step:
+    """Return the step whose rows are a step's again and again: (B, …) -> (S · B, …), the policy's rows first."""
+    mask, places = step.attention_mask, step.position_ids
+    return replace(
+        step,
+        input_ids=_rows_again(step.input_ids, sides),
+        attention_mask=None if mask is None else _rows_again(mask, sides),
+        position_ids=None if places is None else _rows_again(places, sides),
+    )
+
+
+def _rows_again(rows: Tensor, times: int) -> Tensor:
     """Return (times · B, T), or of (A, B, T) positions (A, times · B, T): the rows again and again; one costs no copy."""
     shape = [1] * rows.ndim
     shape[batch_axis(rows)] = times

@@ -5,14 +5,18 @@ docs/combinations.md is the table of what is refused and what is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
+from aad_plugin.pair.multimodal import is_multimodal
+from aad_plugin.pair.reading import Role
+from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.settings import DecodingSettings
 
 STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
@@ -50,10 +54,6 @@ def check_config(config: GenerationConfig, settings: DecodingSettings) -> None:
     """Raise ConfigError for options that have no meaning for a pair, or none for this strategy."""
     if config.cache_implementation == "paged":
         refuse_batching()
-    if config.compile_config is not None:
-        raise ConfigError(
-            "compile_config compiles the forward of one model, and a pair's steps differ in what they read: leave it out"
-        )
     for name, neutral in _LOGITS_ONLY.items() if settings.ranks_ratios else ():
         value = getattr(config, name, None)
         if value not in (None, neutral):
@@ -94,3 +94,43 @@ def check_guessing(config: GenerationConfig, option: str, batch_size: int) -> No
             raise ConfigError(
                 f"{option} needs a cache that takes back tokens, not {name}={getattr(config, name)!r}: leave one out"
             )
+
+
+def check_beside_own_draft(assistant: Any, recorder: TokenRecorder | None) -> None:
+    """Raise ConfigError for what a call of ``generate`` cannot have beside the pair's own draft."""
+    if recorder is not None:
+        raise ConfigError(
+            "a trace shows one token at a time, draft_model reads several at once: leave one of them out (in float32 "
+            "the tokens are the same)"
+        )
+    if assistant is not None:
+        raise ConfigError("draft_model and assistant_model both guess the next tokens: leave one of them out")
+
+
+def check_beside_pictures(policy: PreTrainedModel, draft: Any) -> None:
+    """Raise ConfigError for pictures that the models cannot see, or that a draft (None: there is none) would not."""
+    if not is_multimodal(policy):
+        raise ConfigError(f"this pair reads text alone ({type(policy).__name__}): leave the pictures out")
+    if draft is not None:
+        raise ConfigError("a draft guesses from text alone: leave draft_model out, or the pictures")
+
+
+def gives_ids_alone(config: Any, arguments: dict[str, Any]) -> bool:
+    """Whether nothing of a ``generate`` call outlives it but token ids; scores and caches of inference mode could not be
+    written outside it.
+
+    Args:
+        config: the call's or the model's generation config. arguments: of the call, which go before it.
+    """
+    kept = ("return_dict_in_generate", "cache_implementation")
+    asked = [arguments.get(name, getattr(config, name, None)) for name in kept]
+    return not any(asked) and cache_names.take(arguments) is None
+
+
+def check_cache(cache: Cache | None, roles: Sequence[Role]) -> None:
+    """Raise ConfigError for a cache of other sides than these, which a step reads."""
+    if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
+        raise ConfigError(
+            f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
+            f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
+        )

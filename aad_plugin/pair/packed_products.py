@@ -75,6 +75,8 @@ class PackedProducts:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return (..., out), ``x`` (..., in) times ``weight`` (out, in), plus ``bias``."""
+        if torch.compiler.is_compiling():
+            return F.linear(x, weight, bias)  # what torch compiles it may pack by itself
         if not (self._on and x.numel() and x.dtype == weight.dtype and _can_pack(weight)) or torch.is_grad_enabled():
             return F.linear(x, weight, bias)
         # The plain weight is held beside its copy, so that its address is nobody else's.

@@ -14,8 +14,9 @@ from torch import Tensor
 from aad_plugin.errors import ConfigError, NonFiniteLogits
 from aad_plugin.pair.encoding import Rendered, encode, image_token, render
 from aad_plugin.pair.multimodal import MultimodalInputs, positions_of, without_bans
-from aad_plugin.pair.proof_checks import STEPS, Text, relative, tolerance
-from aad_plugin.pair.reading import ReadPair, Role
+from aad_plugin.pair.plain_readings import STEPS, Text, relative, tolerance
+from aad_plugin.pair.reading import Role
+from aad_plugin.pair.sides import ReadPair
 from aad_plugin.sources.images import read_picture
 
 _SIDE = 48  # pixels

@@ -25,8 +25,9 @@ from aad_plugin.files.cache import proof_file, remember
 from aad_plugin.files.marks import weights_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.pair.picture_checks import make_picture_text
-from aad_plugin.pair.proof_checks import CHECKS, USES, Check, Text, make_text
-from aad_plugin.pair.reading import ReadPair
+from aad_plugin.pair.plain_readings import Text, make_text
+from aad_plugin.pair.proof_checks import CHECKS, USES, Check
+from aad_plugin.pair.sides import ReadPair
 from aad_plugin.pair.sides_by_row import SidesByRow
 from aad_plugin.sources.processors import processor_mark
 

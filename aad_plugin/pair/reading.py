@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -15,14 +14,12 @@ from transformers.cache_utils import Cache
 from aad_plugin.decoding import Candidates
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.cache_names import has_attention, named_cache
-from aad_plugin.pair.multimodal import MultimodalInputs, read_multimodal, without_bans
+from aad_plugin.pair.multimodal import read_multimodal, without_bans
+from aad_plugin.pair.step import Step
 from aad_plugin.pair.step_mask import step_mask
-from aad_plugin.settings import DecodingSettings
 
 Role = str  # "policy", "reference", and whatever else a strategy reads
 EXPO: Role = "expo"  # one model of extrapolated weights, made of the two; see `Sides.extrapolate`
-
-Input = Any  # what models read besides token ids: a tensor with B rows, `multimodal` inputs, or None
 
 BuildCache = Callable[[PreTrainedModel], Cache | None]
 
@@ -30,36 +27,30 @@ BuildCache = Callable[[PreTrainedModel], Cache | None]
 FindCandidates = Callable[[Tensor], Candidates]
 
 
-def read_model(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    cache: Cache | None,
-    logits_to_keep: int,
-    multimodal: MultimodalInputs | None = None,
-    sides: int = 1,
-    **inputs: Tensor,
-) -> Tensor:
-    """Return (B, K, V) logits of one model's last ``logits_to_keep`` positions, all of them for 0.
+def read_model(model: PreTrainedModel, step: Step, sides: int = 1) -> Tensor:
+    """Return (B, K, V) logits of one model's last ``step.keep`` positions, all of them for 0.
 
     Args:
-        multimodal: what prompts show, where they are read; ``sides``, with it alone: (S · B, K, V) are returned, for a
+        step: on the model's device, with its own cache. sides: S, with pictures alone: (S · B, K, V) are returned, for a
             cache of as many rows.
     """
-    keep = {"logits_to_keep": logits_to_keep} if model._supports_logits_to_keep() else {}
-    held = named_cache(model, cache)
-    mask = inputs.get("attention_mask")
+    cache, mask, input_ids = step.cache, step.attention_mask, step.input_ids
+    inputs = {"attention_mask": mask, "position_ids": step.position_ids}
     if mask is not None and cache is not None and not has_attention(cache):
         # A purely recurrent model multiplies what it reads by the mask, which is of those tokens alone.
         inputs["attention_mask"] = mask[:, -input_ids.shape[1] :]
-    elif mask is not None and multimodal is None:
+    elif mask is not None and step.multimodal is None:
         inputs["attention_mask"] = step_mask(model, mask, input_ids, cache)
-    options = {"use_cache": cache is not None, **held, **keep}
-    if multimodal is None:
-        logits = model(input_ids=input_ids, **inputs, **options).logits
+    options: dict[str, Any] = {name: value for name, value in inputs.items() if value is not None}
+    options |= {"use_cache": cache is not None, **named_cache(model, cache)}
+    if model._supports_logits_to_keep():
+        options["logits_to_keep"] = step.keep
+    if step.multimodal is None:
+        logits = model(input_ids=input_ids, **options).logits
     else:
-        logits = read_multimodal(model, input_ids, multimodal, sides, **inputs, **options).logits
+        logits = read_multimodal(model, input_ids, step.multimodal, sides, **options).logits
     logits = without_bans(model, logits)
-    return logits[:, -logits_to_keep:] if logits_to_keep else logits
+    return logits[:, -step.keep :] if step.keep else logits
 
 
 def side_by_side(caches: Sequence[Cache | None]) -> Cache | None:
@@ -67,6 +58,19 @@ def side_by_side(caches: Sequence[Cache | None]) -> Cache | None:
     if any(cache is None for cache in caches):
         return None
     return caches[0] if len(caches) == 1 else PairCache(*(cache for cache in caches if cache is not None))
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward of a step in which each row reads one token.
+
+    Attributes:
+        model, cache: whose; the cache is the model's own. sides: whose rows stand one after the other in its batch.
+    """
+
+    model: PreTrainedModel
+    cache: Cache
+    sides: int
 
 
 @dataclass(frozen=True)
@@ -140,21 +144,3 @@ def mixed(model: Any, policy_adapter: str, mix: Mix) -> Iterator[PreTrainedModel
         for layer, own in zip(layers, before, strict=True):
             layer.scaling.update(own)
         model.set_adapter(policy_adapter)
-
-
-class ReadPair(Protocol):
-    """What proofs and recorders see of a pair (:class:`aad_plugin.pair.model.AlignedPair`, which calls them)."""
-
-    sides: Any
-    vocab_size: int
-    settings: DecodingSettings
-    tokenizer: Any
-    processor: Any
-    picture_text: Any
-    shortcuts: str
-    is_cached: bool
-    proof_file: Path | None
-    proven_uses: set[str]
-
-    def new_cache(self) -> Cache | None:
-        """An empty cache for both models; None for a pair without."""

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StoppingCriteria
 
-from aad_plugin.decoding import IMPLAUSIBLE, plausible_set
+from aad_plugin.decoding import IMPLAUSIBLE, logprobs_of, plausible_set
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
-from aad_plugin.pair.reading import ReadPair, Role
+from aad_plugin.pair.reading import Role
 from aad_plugin.pair.rounding import coarsest_dtype, rounding_step
+from aad_plugin.pair.sides import ReadPair
+from aad_plugin.pair.step import Step
 
 _ROLES: tuple[Role, ...] = ("policy", "reference")
 # Logits held at once while an answer is read again: 256 MiB in float32.
@@ -34,8 +36,8 @@ class Reading:
         ids: (2 + K) ids each: the chosen token, the policy's favourite, then the plausible ones by falling π_policy.
         counts: plausible tokens. log_policy, log_reference: nats, in the places of `ids`.
         rounding: nats, the distance between neighbours of the policy's largest logit in the pair's dtype.
-        guide: in the places of `ids`, the weighted sum of what guides say (scale · (log g − log g_reference), or a reward);
-            None where nothing guides.
+        guide: in the places of `ids`, the weighted sum of what guides say (scale · (log g − log g_reference), or a reward),
+            of vcd the contrast of the pictures; None where nothing guides.
     """
 
     ids: list[list[int]]
@@ -90,7 +92,7 @@ class TokenRecorder(StoppingCriteria):
         own = {role: row[:, -1] for role, row in rows.items()}
         self._shown = (
             own,
-            scores[:, -1] if strategy in ("aad", "guided") else None,
+            scores[:, -1] if strategy in ("aad", "guided", "vcd") else None,
             None if favourites is None else favourites[:, -1],
         )
 
@@ -128,7 +130,7 @@ class TokenRecorder(StoppingCriteria):
             rest = _rows(pair, ("reference",), tokens, attention_mask, longest, multimodal)
             for step, logits in zip(seen, rest, strict=True):
                 if step.log_reference is None:
-                    step.log_reference = _logprobs(logits["reference"], step.ids)
+                    step.log_reference = logprobs_of(logits["reference"], step.ids)
         return _by_row(seen, lengths, coarsest_dtype(pair.sides.models().values()))
 
 
@@ -171,14 +173,9 @@ def _read(
     favourites = policy.argmax(-1) if favourites is None else favourites
     ids = torch.cat([chosen[:, None], favourites[:, None], members], dim=-1)
     reference = rows.get("reference")
-    log_reference = None if reference is None else _logprobs(reference, ids)
+    log_reference = None if reference is None else logprobs_of(reference, ids)
     guide = rows["guide"].float().gather(-1, ids) if "guide" in rows else None
-    return _Step(ids, counts, _logprobs(policy, ids), log_reference, policy.abs().amax(-1), guide)
-
-
-def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
-    logits = logits.float()
-    return logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
+    return _Step(ids, counts, logprobs_of(policy, ids), log_reference, policy.abs().amax(-1), guide)
 
 
 def _forced(
@@ -220,15 +217,9 @@ def _rows(
     for first in range(0, start + length - 1, size):
         last = min(first + size, start + length - 1)
         keep = max(1, last - max(first, start - 1))  # the head is spared the prompt
-        logits = pair.sides.logits(
-            roles,
-            tokens[:, first:last],
-            cache,
-            keep,
-            attention_mask=mask[:, :last],
-            position_ids=positions[..., first:last],
-            multimodal=multimodal if first == 0 else None,
-        )
+        shown = multimodal if first == 0 else None
+        step = Step(tokens[:, first:last], cache, keep, mask[:, :last], positions[..., first:last], shown)
+        logits = pair.sides.logits(roles, step)
         for position in range(max(first, start - 1), last):
             at = position - (last - keep)
             yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError, ProofFailed
 from aad_plugin.pair.cache_names import named_cache
+from aad_plugin.pair.step import Step
 
 _BOUND = 1e-3  # of float32 scores, against the model's own forward, in units of their spread; 16 bit: 0.2
 _COARSE = 0.2
@@ -58,29 +58,22 @@ class RewardReader(nn.Module):
         return DynamicCache(config=self._core[0].config)
 
     @torch.no_grad()
-    def rewards(
-        self,
-        input_ids: Tensor,
-        tokens: Tensor,
-        cache: Cache | None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-    ) -> Tensor:
+    def rewards(self, step: Step, tokens: Tensor) -> Tensor:
         """Return (B, N) float32, the reward of the text continued by each token.
 
         Args:
-            input_ids: (B, T) int64, what follows the cache's text, T >= 1. tokens: (B, N) int64 candidates.
-            cache: takes in ``input_ids`` and not the candidates; None: ``input_ids`` are the whole text.
-            attention_mask: (B, cached + T), 0 for padding; None for none. position_ids: (B, T), with padding.
+            step: what follows the text of the reader's own cache, T >= 1, which that takes in; without a cache the whole
+                text. tokens: (B, N) int64 candidates, which it does not take in.
         """
         core = self._core[0]
         device = core.device
+        input_ids, cache, position_ids = step.input_ids, step.cache, step.position_ids
         batch, new = input_ids.shape
         held = cache.get_seq_length() if cache is not None else 0
         if position_ids is None:
             position_ids = torch.arange(held, held + new, device=input_ids.device).expand(batch, -1)
         after = (position_ids[:, -1:] + 1).expand(-1, tokens.shape[1])
-        mask = _tree_mask(batch, held, new, tokens.shape[1], attention_mask, core.dtype, device)
+        mask = _tree_mask(batch, held, new, tokens.shape[1], step.attention_mask, core.dtype, device)
         hidden = getattr(core, core.base_model_prefix)(
             input_ids=torch.cat([input_ids, tokens], dim=1).to(device),
             attention_mask=mask,
@@ -107,8 +100,8 @@ class RewardReader(nn.Module):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         tokens = torch.randint(vocab_size, (2, 3), generator=generator).to(core.device)
         cache = self.new_cache()
-        self.rewards(ids[:, :7], tokens, cache, mask[:, :7], positions[:, :7])
-        found = self.rewards(ids[:, 7:], tokens, cache, mask, positions[:, 7:]).cpu()
+        self.rewards(Step(ids[:, :7], cache, 1, mask[:, :7], positions[:, :7]), tokens)
+        found = self.rewards(Step(ids[:, 7:], cache, 1, mask, positions[:, 7:]), tokens).cpu()
         plain = torch.zeros_like(found)
         for row in range(2):
             text = ids[row, mask[row].bool()]

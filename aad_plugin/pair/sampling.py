@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from aad_plugin.decoding import logprobs_of
+
 _FIRST_NUCLEUS = 256
 
 
@@ -66,7 +68,7 @@ class KeyedSampler(LogitsProcessor):
         draws = torch.tensor([uniform(self.seed, key, sample, step) for key, sample in self.keys], dtype=torch.float64)
         logits = scores.float()
         chosen = _invert(*_nucleus((logits / self.temperature).softmax(-1), self.top_p), draws.to(scores.device))
-        self.logprobs[step] = logits.gather(-1, chosen[:, None]).squeeze(-1) - logits.logsumexp(-1)
+        self.logprobs[step] = logprobs_of(logits, chosen[:, None]).squeeze(-1)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0.0)
 
 

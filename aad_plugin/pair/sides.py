@@ -14,13 +14,17 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import BuildCache, FindCandidates, Input, Plausible, Role, Sparing
+from aad_plugin.pair.reading import BuildCache, FindCandidates, Forward, Plausible, Role, Sparing
+from aad_plugin.pair.step import Step
+from aad_plugin.settings import DecodingSettings
 
 
 class Sides(nn.Module):
@@ -34,12 +38,13 @@ class Sides(nn.Module):
         gives_columns: whether heads' logits can be had one by one, in float32; False before the first step.
         gives_sums: whether whole rows keep their heads' float32 sums.
         can_merge: whether the policy alone reads weights of its own, merged; the base's are never written.
+        can_compile: whether :meth:`forwards` says all that a step does.
         can_wait: whether sides after the policy can put their reading off, see :meth:`logits_as_needed`.
     """
 
     called = ""
     products: PackedProducts
-    gives_columns = gives_sums = can_wait = False
+    gives_columns = gives_sums = can_wait = can_compile = False
     merging_is_proven = True
 
     def __init__(self, roles: Sequence[Role]) -> None:
@@ -92,61 +97,67 @@ class Sides(nn.Module):
         """Inside the block work is spared as ``choice`` of shortcuts says; see ``AlignedPair``."""
         return self.products.use(choice)
 
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the policy's head keeps its sums in float32 where it can, for a difference of two readings."""
+        return contextlib.nullcontext()
+
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
         raise NotImplementedError
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         """Return per role (B, K, V) logits on the policy's device.
 
         Args:
             roles: which sides, the policy first where it is one of them.
-            input_ids: (B, T) int64. cache: of :meth:`new_cache` for these roles. logits_to_keep: K, 0 for all T.
-            **inputs: what every model reads besides, each with B rows; ``multimodal`` only with the prompt.
+            step: with a cache of :meth:`new_cache` for these roles, or none.
         """
         raise NotImplementedError
 
-    def logits_as_needed(
-        self,
-        is_open: Callable[[Tensor], bool],
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
+    def forwards(self, roles: Sequence[Role], cache: Cache) -> list[Forward]:
+        """Return the forwards of a step of these roles, whose logits are theirs in this order, for a host that compiles
+        them inside :meth:`reading`. For sides that can be compiled."""
+        raise NotImplementedError
+
+    def reading(self, roles: Sequence[Role], batch: int) -> contextlib.AbstractContextManager[Any]:
+        """Inside the block :meth:`forwards` of ``batch`` rows give these roles' logits."""
+        raise NotImplementedError
+
+    def logits_as_needed(self, is_open: Callable[[Tensor], bool], step: Step) -> list[Tensor]:
         """Return the policy's (B, K, V) logits, and the reference's only where ``is_open`` of the policy's is true.
 
         A reference that is not asked puts its reading off and catches up in one forward. For sides that can wait.
         """
         raise NotImplementedError
 
-    def plausible(
-        self,
-        find: FindCandidates,
-        input_ids: Tensor,
-        cache: Cache | None,
-        keep: int,
-        lazy: bool,
-        whole: bool = False,
-        **inputs: Input,
-    ) -> Plausible:
+    def plausible(self, find: FindCandidates, step: Step, lazy: bool, whole: bool = False) -> Plausible:
         """Run one step of policy and reference in which only plausible tokens matter.
 
         Args:
             find: lists the plausible sets of (B · K, V) policy logits.
-            keep: positions to score, counted from the end.
             lazy: put the reference's reading off while no row has a choice, and catch up in one forward.
             whole: whether somebody wants to see the reference's whole rows; no choice depends on it.
         """
-        rows = self.logits(("policy", "reference"), input_ids, cache, keep, **inputs)
+        rows = self.logits(("policy", "reference"), step)
         policy, reference = (row.flatten(0, 1) for row in rows)  # (B, K, V) -> (B · K, V)
         found = find(policy)
         place = found.rows.to(policy.device), found.tokens.to(policy.device)
         return Plausible(policy, found, policy[place].float(), reference[place].float(), reference)
+
+
+class ReadPair(Protocol):
+    """What proofs and recorders see of a pair (:class:`aad_plugin.pair.model.AlignedPair`, which calls them)."""
+
+    sides: Sides
+    vocab_size: int
+    settings: DecodingSettings
+    tokenizer: Any
+    processor: Any
+    picture_text: Any
+    shortcuts: str
+    is_cached: bool
+    proof_file: Path | None
+    proven_uses: set[str]
+
+    def new_cache(self) -> Cache | None:
+        """An empty cache for both models; None for a pair without."""

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from aad_plugin.pair.reading import BuildCache, Input, Role, read_model
+from aad_plugin.pair.reading import BuildCache, Role, read_model
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.step import Step
 
 
 class SidesByRow(Sides):
@@ -55,27 +56,19 @@ class SidesByRow(Sides):
         """Return None: whole rows are read at every step."""
         return None
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         """Return per role (B, K, V) logits; those of padding on the left are zeros."""
-        if inputs.get("multimodal") is not None:
+        if step.multimodal is not None:
             raise NotImplementedError("pictures belong to a whole batch, which is not read row by row")
-        mask = inputs.get("attention_mask")
-        padded = [0] * len(input_ids) if mask is None else mask.argmax(-1).tolist()
-        keep = logits_to_keep or input_ids.shape[1]
+        ids, mask, keep = step.input_ids, step.attention_mask, step.positions
+        padded = [0] * len(ids) if mask is None else mask.argmax(-1).tolist()
         found = []
         for role in roles:
-            self.passes[role] += len(input_ids)
+            self.passes[role] += len(ids)
             with self.role(role) as model:
                 rows = []
-                for ids, start in zip(input_ids, padded, strict=True):
-                    own = read_model(model, ids[None, start:].to(model.device), None, min(keep, len(ids) - start))
-                    rows.append(F.pad(own, (0, 0, keep - own.shape[1], 0)))
-                found.append(torch.cat(rows).to(input_ids.device))
+                for row, start in zip(ids, padded, strict=True):
+                    own = Step(row[None, start:].to(model.device), keep=min(keep, len(row) - start))
+                    rows.append(F.pad(read_model(model, own), (0, 0, keep - own.keep, 0)))
+                found.append(torch.cat(rows).to(ids.device))
         return found

@@ -1,6 +1,7 @@
-"""One base model whose sides are read one after the other, by PEFT's own switching of adapters.
+"""Sides that are one base model under adapters, and the plain road to read them: one side after the other, by PEFT's own
+switching of adapters.
 
-The plain road for a base whose rows cannot share a forward: two forwards per step, each exactly what PEFT computes.
+The plain road is for a base whose rows cannot share a forward: two forwards per step, each exactly what PEFT computes.
 """
 
 from __future__ import annotations
@@ -13,30 +14,33 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from aad_plugin.pair.cache import PairCache
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair.extrapolation import adapter_mix
 from aad_plugin.pair.packed_products import PackedProducts
-from aad_plugin.pair.reading import EXPO, BuildCache, Input, Mix, Role, mixed, read_model, side_by_side, switched
+from aad_plugin.pair.reading import EXPO, BuildCache, Mix, Role, mixed, read_model, side_by_side, switched
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.step import Step
 
 
-class OneBaseInTurns(Sides):
-    """As :class:`aad_plugin.pair.one_base.OneBase`, with a forward and a cache for each side.
+class AdapterSides(Sides):
+    """One base model, held once, whose adapters make the sides.
 
     Args:
-        model: a PeftModel in eval mode; any adapter that PEFT can switch on and off.
+        model: a PeftModel in eval mode; the policy's adapter becomes its active one.
         adapters: role -> name of its adapter, the policy's first; None = the base alone.
+    Raises:
+        ConfigError: adapters are merged; to unmerge them is a subtraction, which changes the base's weights in 16 bit.
     """
 
-    called = "one side after the other"
-    model: Any
+    model: Any  # a PeftModel; nn.Module's own annotation would make every attribute a tensor
 
     def __init__(self, model: Any, adapters: Mapping[Role, str | None]) -> None:
         super().__init__(tuple(adapters))
+        _refuse_merged(model)
         self.model = model
         self.adapters = dict(adapters)
-        model.set_adapter(self.adapters["policy"])
-        self.products = PackedProducts([model])
+        self._policy_adapter = str(self.adapters["policy"])
+        model.set_adapter(self._policy_adapter)
         self._expo: Mix = ()
 
     @property
@@ -45,36 +49,52 @@ class OneBaseInTurns(Sides):
         return self.model.get_base_model()
 
     def models(self) -> dict[Role, PreTrainedModel]:
-        """The one model, under the role it plays outside :meth:`role`."""
+        """The one model whose weights are held, under the role it plays outside :meth:`role`."""
         return {"policy": self.policy}
 
     def role(self, role: Role) -> contextlib.AbstractContextManager[PreTrainedModel]:
-        """Inside the block the base model is this side."""
+        """Inside the block the yielded model, read by itself, is this side, by PEFT's own switching."""
         if role == EXPO:
-            return mixed(self.model, str(self.adapters["policy"]), self._expo)
-        return switched(self.model, str(self.adapters["policy"]), self.adapters[role])
+            return mixed(self.model, self._policy_adapter, self._expo)
+        return switched(self.model, self._policy_adapter, self.adapters[role])
 
     def extrapolate(self, scale: float) -> None:
-        self._expo = adapter_mix(self.model, str(self.adapters["policy"]), self.adapters["reference"], scale)
+        self._expo = adapter_mix(self.model, self._policy_adapter, self.adapters["reference"], scale)
+
+
+class OneBaseInTurns(AdapterSides):
+    """As :class:`aad_plugin.pair.one_base.OneBase`, with a forward and a cache for each side; any adapter that PEFT can
+    switch on and off."""
+
+    called = "one side after the other"
+
+    def __init__(self, model: Any, adapters: Mapping[Role, str | None]) -> None:
+        super().__init__(model, adapters)
+        self.products = PackedProducts([model])
 
     def new_cache(self, roles: Sequence[Role], build: BuildCache) -> Cache | None:
         """Return a cache for the roles of one decoding, or None where the host wants none."""
         return side_by_side([build(self.policy) for _ in roles])
 
-    def logits(
-        self,
-        roles: Sequence[Role],
-        input_ids: Tensor,
-        cache: Cache | None,
-        logits_to_keep: int,
-        **inputs: Input,
-    ) -> list[Tensor]:
+    def logits(self, roles: Sequence[Role], step: Step) -> list[Tensor]:
         """Return per role (B, K, V) logits."""
-        caches = cache.caches if isinstance(cache, PairCache) else [cache] * len(roles)
-        given = {name: value for name, value in inputs.items() if value is not None}
         rows = []
-        for role, own_cache in zip(roles, caches, strict=True):
-            self.passes[role] += len(input_ids)
+        for number, role in enumerate(roles):
+            self.passes[role] += len(step.input_ids)
             with self.role(role) as model:
-                rows.append(read_model(model, input_ids, own_cache, logits_to_keep, **given))
+                rows.append(read_model(model, step.alone(number)))
         return rows
+
+
+def _refuse_merged(model: Any) -> None:
+    """Raise ConfigError before PEFT would unmerge adapters in order to switch them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    merged = next(
+        (path for path, part in model.named_modules() if isinstance(part, BaseTunerLayer) and part.merged), None
+    )
+    if merged is not None:
+        raise ConfigError(
+            f"the adapters of {merged} are merged into the base weights: load the adapter anew, unmerged, or make a full "
+            "checkpoint of it (merge_and_unload) and pass policy=…,reference=…"
+        )

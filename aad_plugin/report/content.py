@@ -25,6 +25,7 @@ from aad_plugin.texts.thinking import answer_after_thinking
 TRUNCATED, REFUSES, DEGENERATE = 1, 2, 4
 _MAX_WORDS = 4000  # characters of a judge's reply that are shown
 _MAX_PLAUSIBLE = 8
+_MAX_PICTURES = 16_000_000  # characters of all pictures: about a thousand small ones, and the page stays below 30 MB
 _AGGREGATES = ("length_", "truncated_", "degenerate_", "judged,", "win_rate")
 
 
@@ -37,7 +38,8 @@ def page_content(runs: Sequence[Run], *, title: str, max_traces: int, progress: 
     """
     comparisons = [(run, task, one) for run in runs for task in run.tasks.values() for one in task.comparisons]
     traces = _Traces(runs, max_traces)
-    documents = _documents(runs, comparisons, traces, progress)
+    pictures = _Pictures()
+    documents = _documents(runs, comparisons, traces, pictures, progress)
     return {
         "title": title,
         "about": "; ".join(filter(None, (_made_by(run, len(runs) > 1) for run in runs))),
@@ -52,6 +54,8 @@ def page_content(runs: Sequence[Run], *, title: str, max_traces: int, progress: 
         ],
         "docs": documents,
         "traces": traces.texts,
+        "pictures": pictures.shown,
+        "unshown": pictures.left_out,
         "traced": sum(len(run.traced) for run in runs),
     }
 
@@ -83,6 +87,30 @@ def _about(run: Run) -> dict[str, Any]:
         "facts": {name: str(value) for name, value in facts.items() if value},
         "problems": run.problems,
     }
+
+
+class _Pictures:
+    """The pictures in the page, each once: [data: URL, name], and how many did not fit."""
+
+    def __init__(self) -> None:
+        self.shown: list[list[str]] = []
+        self.left_out = 0
+        self._places: dict[str, int] = {}
+        self._size = 0
+
+    def places(self, document: Document) -> list[int]:
+        """Return the numbers of a document's pictures in the page, taking them in; −1 where there is no room."""
+        for one in document.pictures:
+            if one.digest in self._places:
+                continue
+            if self._size + len(one.data) > _MAX_PICTURES:
+                self._places[one.digest] = -1
+                self.left_out += 1
+                continue
+            self._size += len(one.data)
+            self._places[one.digest] = len(self.shown)
+            self.shown.append([one.data, f"{one.name}, {one.width} × {one.height} pixels, {one.digest}"])
+        return [self._places[one.digest] for one in document.pictures]
 
 
 class _Traces:
@@ -135,7 +163,11 @@ def _lost(run: Run) -> set[tuple[str, str, str]]:
 
 
 def _documents(
-    runs: Sequence[Run], comparisons: Sequence[tuple[Run, Any, Comparison]], traces: _Traces, progress: bool
+    runs: Sequence[Run],
+    comparisons: Sequence[tuple[Run, Any, Comparison]],
+    traces: _Traces,
+    pictures: _Pictures,
+    progress: bool,
 ) -> list[dict[str, Any]]:
     """Documents of all runs; what several runs answered is one."""
     judged = [one.by_document(task.documents) for _, task, one in comparisons]
@@ -148,6 +180,8 @@ def _documents(
                     entry = found.setdefault(
                         (task.task, document.id, document.prompt_hash), _entry(task.task, document)
                     )
+                    if document.pictures and "s" not in entry:
+                        entry["s"] = pictures.places(document)
                     for name, answer in document.answers.items():
                         place = traces.place(run, (task.task, key, name))
                         entry["a"].append([number, name, answer.text, _flags(document, name, answer), place])

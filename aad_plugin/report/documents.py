@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.explain.records import ShownPicture
 from aad_plugin.explain.trace_files import AnswerTrace, text_hash
 from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
+from aad_plugin.texts.parts import shown_columns
 from aad_plugin.texts.prompts import prompt_of
 from aad_plugin.texts.samples import in_turns, sample_answers
 
@@ -33,9 +35,12 @@ class AnswerText:
             else "\n\n".join(f"[turn {i}]\n{t}" for i, t in enumerate(self.texts, 1))
         )
 
-    def trace_among(self, traces: Mapping[str, Sequence[AnswerTrace]], task: str) -> AnswerTrace | None:
-        """The trace of the (first) reply: of the same text, after the same rendered prompt or for the same task."""
-        found = traces.get(text_hash(self.texts[0]), ())
+    def trace_among(
+        self, traces: Mapping[str, Sequence[AnswerTrace]], task: str, number: int | None
+    ) -> AnswerTrace | None:
+        """The trace of the (first) reply: of the same text, after the same rendered prompt or for the same task; of its own
+        document before others, since pictures may tell prompts of one text apart."""
+        found = sorted(traces.get(text_hash(self.texts[0]), ()), key=lambda one: one.doc_id != number)
         for trace in found:
             if self.rendered_hash in ("", trace.prompt_hash) and (self.rendered_hash or trace.task == task):
                 return trace
@@ -51,6 +56,7 @@ class Document:
         prompt: as the user put it. prompt_hash: of the user's turns, as verdicts carry it.
         rendered_hash: lm-eval's hash of the prompt as the model saw it; empty without samples.
         target: the gold answer, where there is one. values: metric (with its filter) -> number of this document.
+        number: lm-eval's, within the task. pictures: that the prompt showed, small.
     """
 
     key: str
@@ -61,6 +67,8 @@ class Document:
     target: str = ""
     answers: dict[str, AnswerText] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
+    number: int | None = None
+    pictures: tuple[ShownPicture, ...] = ()
 
     @property
     def prompt_text(self) -> str:
@@ -174,7 +182,7 @@ def _document(row: Mapping[str, Any], place: str) -> Document:
         if isinstance(value, int | float) and math.isfinite(value):
             values[f"{name},{chosen}"] = float(value)
     return Document(
-        key=str(row.get("doc_hash") or number),
+        key=str((None if _holds_addresses(doc) else row.get("doc_hash")) or number),
         id=str(doc.get("id", number)),
         prompt=prompt,
         prompt_hash=prompt_hash(prompt),
@@ -182,7 +190,14 @@ def _document(row: Mapping[str, Any], place: str) -> Document:
         target=str(row.get("target", "") or ""),
         answers=answers,
         values=values,
+        number=number if isinstance(number, int) else None,
     )
+
+
+def _holds_addresses(doc: Mapping[str, Any]) -> bool:
+    """Whether lm-eval wrote and hashed a picture as Python shows it, "<PIL… at 0x7f…>": another hash in every run."""
+    values = [one for value in doc.values() for one in (value if isinstance(value, list) else [value])]
+    return any(isinstance(value, str) and value.startswith("<PIL.") for value in values)
 
 
 def _answers(
@@ -224,7 +239,8 @@ def _rendered(row: Mapping[str, Any]) -> str:
 def _prompt(doc: Mapping[str, Any], rendered: str, place: str) -> str | Messages:
     """The user's words where the document has them under a usual name, else what the model saw."""
     try:
-        return prompt_of(doc, place)
+        hidden = shown_columns(doc)
+        return prompt_of({name: value for name, value in doc.items() if name not in hidden}, place)
     except ConfigError:
         return rendered or json.dumps(doc, ensure_ascii=False)
 

@@ -7,6 +7,7 @@ Owns finding and joining. A run is a folder (or several joined by commas), in wh
                                                 the folder, so it is found wherever it is
     verdicts.jsonl with summary.json            `aad judge --output`
     league.json                                 `aad judge --systems`, `aad league`
+    pictures_<task>_rank<n>.jsonl               what the documents of a pair that sees showed, small
     *.parquet                                   traces; lm-eval's results name the newest run's folder
 
 Of several results for one task the newest counts. What cannot be read is said in one line and left out.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.explain.shown_pictures import is_shown, read_shown, task_of
 from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder
 from aad_plugin.report.documents import Document, read_answers_file, read_samples, read_scores
 from aad_plugin.report.leagues import is_league, read_leagues
@@ -97,6 +99,7 @@ def read_run(spec: str) -> Run:
     for path in files:
         if path.name.startswith("samples_") and ".jsonl" in path.suffixes:
             _read_samples(run, path)
+    _read_shown(run, [path for path in files if is_shown(path)])
     _read_judged(run, files)
     run.leagues = read_leagues(files, run.problems)
     if not run.tasks and not run.leagues:
@@ -198,6 +201,19 @@ def _read_samples(run: Run, path: Path) -> None:
     held.documents = read_samples(path, run.problems)
 
 
+def _read_shown(run: Run, files: Iterable[Path]) -> None:
+    """Give documents the pictures that their prompts showed."""
+    for path in files:
+        task = run.tasks.get(task_of(path))
+        by_number = {(one.number, one.rendered_hash): one for one in task.documents.values()} if task else {}
+        try:
+            for shown in read_shown(path):
+                if (document := by_number.get((shown.number, shown.prompt_hash))) is not None:
+                    document.pictures = shown.pictures
+        except ConfigError as error:
+            run.problems.append(f"{error}: left out")
+
+
 def _read_judged(run: Run, files: Iterable[Path]) -> None:
     folders = {path.parent for path in files if path.name == "answers.jsonl"}
     by_task: dict[str, list[Path]] = {}
@@ -271,7 +287,7 @@ def _join_traces(run: Run, folders: Iterable[Path]) -> None:
         for task in run.tasks.values():
             for key, document in task.documents.items():
                 for name, answer in document.answers.items():
-                    if (own := answer.trace_among(by_answer, task.task)) is not None:
+                    if (own := answer.trace_among(by_answer, task.task, document.number)) is not None:
                         run.traced[task.task, key, name] = (folder, own)
         if len(run.traced) == before:
             run.problems.append(f"{path} holds traces of another run: none is about an answer of this one; left out")

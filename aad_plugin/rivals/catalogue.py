@@ -59,5 +59,5 @@ def _entry(config: dict[str, Any]) -> Entry:
         documents=str(metadata["documents"]),
         budget=config["generation_kwargs"]["max_gen_toks"],
         rivals=metadata["rivals"],
-        data=data if data and "hub" in data else None,
+        data=data if data and ("hub" in data or "project" in data) else None,
     )

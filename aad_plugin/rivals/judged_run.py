@@ -28,11 +28,13 @@ from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.judges.items import Answer, Comparison, Verdict
 from aad_plugin.judges.kinds.specs import accepted_options, parse_spec
 from aad_plugin.rivals.arena_score import arena_score
+from aad_plugin.sources.images import read_picture
 from aad_plugin.texts.messages import Reply
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 ANSWERS_FILE = "answers.jsonl"
+PICTURES_FOLDER = "pictures"
 SCORES_FILE = "scores.jsonl"
 """Rewards and grades of each document, by the metric's name: what a gate needs beside the means in lm-eval's table."""
 CANDIDATE = "aad"
@@ -285,9 +287,28 @@ def write_answers(folder: Path, rows: Sequence[Row]) -> Path:
     for row in rows:
         outputs = {name: _reply(replies) for name, replies in row["answers"].items()}
         line = {"id": row["id"], "prompt": row["prompt"], "outputs": outputs, "truncated": row["truncated"]}
+        line |= _save_pictures(folder, row)
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
     return path
+
+
+def _pictures(row: Row) -> tuple[Any, ...]:
+    """What a document's prompt showed, which a judge is shown, too, or is not asked."""
+    return tuple(row.get("pictures") or ())
+
+
+def _save_pictures(folder: Path, row: Row) -> dict[str, list[str]]:
+    """Write a document's pictures beside the answers, each once, for whoever judges them later; return their entry."""
+    names = []
+    for number, given in enumerate(_pictures(row), start=1):
+        picture = read_picture(given, f"document {row['id']}, picture {number}")
+        name = f"{PICTURES_FOLDER}/{picture.digest}.png"
+        (folder / PICTURES_FOLDER).mkdir(parents=True, exist_ok=True)
+        if not (folder / name).exists():
+            picture.image.save(folder / name)
+        names.append(name)
+    return {"pictures": names} if names else {}
 
 
 def _reply(replies: Sequence[str]) -> Reply:
@@ -299,13 +320,19 @@ def _comparisons(row: Row, candidate: str, opponent: str) -> Iterator[tuple[int,
     ours, theirs = row["answers"][candidate], row["answers"].get(opponent)
     for turn in range(1, len(ours) + 1 if theirs else 1):
         number = f"{row['id']}-turn{turn}" if len(ours) > 1 else row["id"]
-        yield turn, Comparison(number, _until(row, turn), _reply(ours[:turn]), _reply(theirs[:turn]))
+        yield (
+            turn,
+            Comparison(number, _until(row, turn), _reply(ours[:turn]), _reply(theirs[:turn]), pictures=_pictures(row)),
+        )
 
 
 def _graded(row: Row, name: str) -> Iterator[tuple[int, Answer]]:
     replies = row["answers"][name]
     for turn in range(1, len(replies) + 1):
-        yield turn, Answer(f"{row['id']}-turn{turn}", _until(row, turn), _reply(replies[:turn]))
+        yield (
+            turn,
+            Answer(f"{row['id']}-turn{turn}", _until(row, turn), _reply(replies[:turn]), pictures=_pictures(row)),
+        )
 
 
 def _until(row: Row, turn: int) -> Any:

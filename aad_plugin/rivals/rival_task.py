@@ -149,6 +149,8 @@ class RivalTask(GenerateTask):
             "answers": {**replies, **self._opponents_answers(doc, turns)},
             "truncated": truncated,
         }
+        if self.run.judged and self.config.doc_to_image:
+            item["pictures"] = self.doc_to_image(doc)
         if is_predict_only(self):  # --predict_only: answers are kept, nothing is judged
             return {"bypass": item}
         # Each judged figure is given the answers, so that it does not matter which lm-eval asks for first. What it is of

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,15 @@ class Guide:
         """Whether a sequence reward model guides."""
         return self.model is None
 
-    def account(self) -> dict[str, Any]:
-        """What a result says of the guide."""
-        model, reference = (None if one is None else dataclasses.asdict(one) for one in (self.model, self.reference))
-        return {"guide": self.name, "model": model, "reference": reference}
+    def account(self, marks: Callable[[GuideModel], Mapping[str, Any]] = lambda model: {}) -> dict[str, Any]:
+        """What a result says of the guide.
+
+        Args:
+            marks: what tells a model's weights from others under its name.
+        """
+        parts = {"model": self.model, "reference": self.reference}
+        said = {part: None if one is None else {**dataclasses.asdict(one), **marks(one)} for part, one in parts.items()}
+        return {"guide": self.name, **said}
 
 
 # A pair's name → its policy and its reference, or None where the name is no pair's.

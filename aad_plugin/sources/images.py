@@ -13,9 +13,10 @@ import binascii
 import hashlib
 import io
 import logging
+import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,43 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
-@dataclass(frozen=True)
+# Where a picture stands in a part, by the words of transformers, TRL and OpenAI.
+_PLACES = ("image", "path", "data", "base64", "url", "image_url")
+
+
+@dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as models are shown it.
+    """A picture as models are shown it: RGB, upright.
 
     Attributes:
-        image: RGB, upright. name: its file's, or "data". digest: 16 hex digits of size and pixels.
+        name: its file's, or "data". digest: 16 hex digits of size and pixels. size: (width, height) in pixels.
+        kept: the bytes of its file, or an image in memory.
     """
 
-    image: Any
     name: str
     digest: str
+    size: tuple[int, int]
+    kept: Any = field(repr=False)
+
+    @property
+    def image(self) -> Any:
+        """The image; what was read from bytes is unpacked anew each time, so that many pictures fit into memory."""
+        return _upright(_opened(self.kept)) if isinstance(self.kept, bytes) else self.kept
+
+    def encoded(self) -> tuple[bytes, str]:
+        """Return the picture as bytes of a file with its ending: its own where they hold nothing else, or a PNG."""
+        if isinstance(self.kept, bytes):
+            own = _opened(self.kept)
+            if (
+                own.mode == "RGB"
+                and own.format in ("PNG", "JPEG")
+                and not own.getexif()
+                and not own.info.get("transparency")
+            ):
+                return self.kept, own.format.lower()
+        stream = io.BytesIO()
+        self.image.save(stream, "PNG")
+        return stream.getvalue(), "png"
 
 
 def read_picture(given: Any, place: str = "the picture") -> Picture:
@@ -68,7 +95,9 @@ def read_picture(given: Any, place: str = "the picture") -> Picture:
     if text[:5].lower() == "data:":
         return _unpacked(_from_url(text, place), "data", place)
     if "://" in text:
-        raise ConfigError(f"{place}: {text[:60]!r} is an address, and nothing is fetched: save it and give its file")
+        raise ConfigError(
+            f"{place}: {shown_name(text)!r} is an address, and nothing is fetched: save it and give its file"
+        )
     path = Path(text).expanduser()
     return _unpacked(_bytes_of(path, place), path.name, place)
 
@@ -82,17 +111,71 @@ def with_pictures(prompt: str, files: Sequence[str | Path]) -> Any:
     if not files:
         return prompt
     check_number(len(files), "the prompt")
-    shown = [{"type": "image", "image": read_picture(file, f"--image {file}")} for file in files]
+    shown = [{"type": "image", "image": read_picture(file, f"--image {shown_name(str(file))}")} for file in files]
     return [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
 
 
-def data_url(image: Any, side: int) -> str:
-    """Return a copy of an image, no side longer than ``side`` pixels, as a ``data:`` URL."""
+def shown_name(given: str) -> str:
+    """Return a file's name as it is; of an address scheme and host alone, which hold no secret, and of data nothing."""
+    if given[:5].lower() == "data:":
+        return "data:…"
+    if "://" not in given:
+        return given
+    scheme, _, rest = given.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0].rpartition('@')[2]}/…"
+
+
+def picture_of_part(part: Mapping[str, Any], place: str) -> Any:
+    """Return what a part of a message gives as its picture, as `read_picture` takes it.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    found = part_payload(part)
+    if found is None:
+        raise ConfigError(f'{place}: an image part names its picture, such as {{"type": "image", "image": "cat.jpg"}}')
+    return found
+
+
+def part_payload(part: Mapping[str, Any]) -> Any:
+    """Return as above, or None for a part that only says where a picture stands."""
+    name = next((name for name in _PLACES if part.get(name) is not None), None)
+    if name is None:
+        return None
+    return _as_url(part[name]) if name == "base64" else plain_payload(part[name])
+
+
+def odd_part(kind: Any, place: str) -> ConfigError:
+    """Return the complaint about a part that is neither text nor a picture."""
+    wanted = '{"type": "text", "text": …} or {"type": "image", "image": …}'
+    return ConfigError(f"{place}: a part is {wanted}, got one of type {kind!r:.40}")
+
+
+def plain_payload(value: Any) -> Any:
+    """Return a picture out of OpenAI's {"url": …} or datasets' {"bytes": …, "path": …}, whose bytes are base64 in JSON."""
+    if not isinstance(value, Mapping):
+        return value
+    name = next((name for name in ("url", "bytes", "path") if value.get(name) is not None), None)
+    if name is None:
+        return None
+    return _as_url(value[name]) if name == "bytes" and isinstance(value[name], str) else value[name]
+
+
+def _as_url(base64_text: Any) -> Any:
+    return f"data:image/png;base64,{base64_text}" if isinstance(base64_text, str) else base64_text
+
+
+def data_url(image: Any, side: int, kind: str = "PNG") -> str:
+    """Return a copy of an image, no side longer than ``side`` pixels, as a ``data:`` URL.
+
+    Args:
+        kind: PNG, or JPEG, which is smaller and not exact.
+    """
     small = image.copy()
     small.thumbnail((side, side))
     stream = io.BytesIO()
-    small.save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    small.save(stream, kind)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def check_number(number: int, place: str) -> None:
@@ -116,7 +199,7 @@ def _bytes_of(path: Path, place: str) -> bytes:
 def _from_url(text: str, place: str) -> bytes:
     head, comma, data = text.partition(",")
     if not comma or not head.endswith(";base64"):
-        raise ConfigError(f"{place}: expected data:image/png;base64,…, got {text[:40]!r}")
+        raise ConfigError(f"{place}: expected data:image/png;base64,…, got {head[:40]!r}")
     if len(data) > MAX_BYTES * 4 // 3 + 4:
         raise _too_many_bytes(len(data) * 3 // 4, place)
     try:
@@ -135,9 +218,7 @@ def _unpacked(data: bytes, name: str, place: str) -> Picture:
     if len(data) > MAX_BYTES:
         raise _too_many_bytes(len(data), place)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own warnings of size; ours is smaller
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = _opened(data)
     except Image.DecompressionBombError as error:
         raise ConfigError(
             f"{place}: {name!r} has too many pixels, expected at most {MAX_PIXELS:,}: scale it down"
@@ -146,10 +227,19 @@ def _unpacked(data: bytes, name: str, place: str) -> Picture:
         raise ConfigError(
             f"{place}: {name!r} is no picture that can be read ({', '.join(_FORMATS).lower()})"
         ) from error
-    return _picture(image, name, place)
+    return _picture(image, name, place, data)
 
 
-def _picture(image: Any, name: str, place: str) -> Picture:
+def _opened(data: bytes) -> Any:
+    """Return Pillow's image of bytes, its header read and its pixels not."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own warnings of size; ours is smaller
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+
+
+def _picture(image: Any, name: str, place: str, data: bytes | None = None) -> Picture:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ConfigError(
@@ -160,18 +250,19 @@ def _picture(image: Any, name: str, place: str) -> Picture:
     try:
         if getattr(image, "n_frames", 1) > 1:
             logger.warning("%s: %r has several frames; the first is shown", place, name)
-            image.seek(0)
         upright = _upright(image)
     except Exception as error:  # as above, of broken pixels
         raise ConfigError(f"{place}: {name!r} is broken: {' '.join(str(error).split())[:100]}") from error
     digest = hashlib.sha256(f"{upright.size}".encode() + upright.tobytes()).hexdigest()[:16]
-    return Picture(upright, name, digest)
+    return Picture(name, digest, upright.size, upright if data is None else data)
 
 
 def _upright(image: Any) -> Any:
     """Return a picture as RGB: turned as its EXIF says, over white where it is transparent."""
     from PIL import Image, ImageOps
 
+    if getattr(image, "n_frames", 1) > 1:
+        image.seek(0)
     image.load()
     turned = ImageOps.exif_transpose(image)
     if turned.mode in _WIDE:  # 16 bits and more, which Pillow would cut off at 255

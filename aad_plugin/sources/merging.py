@@ -35,10 +35,14 @@ _PLAIN = (".lora_A.weight", ".lora_B.weight")
 
 def refuse_pickles(source: PairSource) -> None:
     """Raise ConfigError for a part of a pair whose weights are pickles alone: vLLM would read them."""
-    for part in (source.policy, source.reference, source.base):
+    guides = [model for guide in source.guides for model in (guide.model, guide.reference) if model is not None]
+    for part in (source.policy, source.reference, source.base, *(one.base for one in guides)):
         if part:
             safetensors_only(part, {}, "load_format=pt")
-    for adapter in (source.adapter, source.reference_adapter):
+    for guide in guides:
+        if guide.base is None:
+            safetensors_only(guide.path, {"revision": guide.revision} if guide.revision else {}, "load_format=pt")
+    for adapter in (source.adapter, source.reference_adapter, *(one.path for one in guides if one.base)):
         if adapter:
             refuse_pickled_adapter(Path(adapter).expanduser(), "load_format=pt")
 
@@ -119,12 +123,19 @@ def full_checkpoints(source: PairSource, dtype: str = "auto") -> tuple[str, str]
     if not source.shares_base:
         return str(source.policy), str(source.reference)
     base = str(source.base or source.reference)
-    policy = _merged(base, str(source.adapter), dtype)
-    reference = _merged(base, source.reference_adapter, dtype) if source.reference_adapter else base
+    policy = merged_checkpoint(base, str(source.adapter), dtype)
+    reference = merged_checkpoint(base, source.reference_adapter, dtype) if source.reference_adapter else base
     return str(policy), str(reference)
 
 
-def _merged(base: str, adapter: str, dtype: str) -> Path:
+def merged_checkpoint(base: str, adapter: str, dtype: str) -> Path:
+    """Return the folder of base + adapter as one checkpoint in the cache on disk; merges on first use.
+
+    Args:
+        dtype: of the merged weights; "auto" is the base's own. Merging is done in float32.
+    Raises:
+        ConfigError: the adapter does not fit the base.
+    """
     mark = [checkpoint_mark(base), checkpoint_mark(adapter), base, adapter, dtype]
     name = hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
     target = cache_dir() / "merged" / name

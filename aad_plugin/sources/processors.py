@@ -8,7 +8,9 @@ Knows nothing of models' weights.
 from __future__ import annotations
 
 import functools
+import inspect
 import json
+from types import FunctionType
 from typing import Any
 
 from aad_plugin.errors import ConfigError, VocabMismatch, first_line
@@ -41,8 +43,13 @@ def load_processor(path: str, config: Any, **options: Any) -> Any:
         raise ConfigError(f"{path!r} sees, and pictures are read by Pillow, which is not installed: {_EXTRA}")
     try:
         found = AutoProcessor.from_pretrained(path, **options)
-    except OSError:  # the checkpoint was saved without one: it is read as text alone
-        return None
+    except OSError:  # the checkpoint was saved without one, or without its part for videos
+        try:
+            found = _without_videos(path, config, options)
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None  # it is read as text alone
+        except ImportError as error:
+            raise _unreadable(path, error) from error
     except (ImportError, ValueError, TypeError, AttributeError) as error:
         if is_torchvision_available():
             raise _unreadable(path, error) from error
@@ -58,7 +65,16 @@ def load_processor(path: str, config: Any, **options: Any) -> Any:
 def image_only(processor_class: Any) -> Any:
     """Return a processor's class without its part for videos, which needs torchvision; pictures need Pillow alone."""
     attributes = [name for name in processor_class.get_attributes() if name != "video_processor"]
-    own = {"get_attributes": classmethod(lambda cls: attributes), "video_processor": None}
+    own: dict[str, Any] = {"get_attributes": classmethod(lambda cls: attributes), "video_processor": None}
+    init = processor_class.__init__
+    names = list(inspect.signature(init).parameters)
+    asked = inspect.signature(init).parameters.get("video_processor")
+    if asked is not None and asked.default is inspect.Parameter.empty:
+        # SmolVLM's must be given one. Its own code with a default: loading and saving go by its names.
+        given = init.__defaults__ or ()
+        positional = init.__code__.co_argcount - names.index("video_processor")
+        defaults = (*(None,) * (positional - len(given)), *given)
+        own["__init__"] = FunctionType(init.__code__, init.__globals__, "__init__", defaults, init.__closure__)
     return type(processor_class.__name__, (processor_class,), {**own, "__module__": processor_class.__module__})
 
 

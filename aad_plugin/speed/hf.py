@@ -18,6 +18,7 @@ from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.strategies import decode
 from aad_plugin.speed.loops import greedy_loop, naive_loop
 from aad_plugin.speed.measure import Contestant
+from aad_plugin.speed.operations import per_step
 
 GENERATE, LOOP, NAIVE = "greedy, merged: generate", "greedy, merged: bare loop", "aad: naive two-model loop"
 # What a user would run instead of the pair; the faster of the two is the yardstick.
@@ -74,7 +75,7 @@ def contestants(
             )
         for name, call in {**calls, **whole}.items():
             # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
-            counted = call if name in calls and batch == batches[0] else None
+            counted = partial(per_step, call) if name in calls and batch == batches[0] else None
             found.append(Contestant(name, batch, batch * tokens, partial(call, tokens), counted))
     return found
 

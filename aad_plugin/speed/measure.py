@@ -13,7 +13,7 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
-from aad_plugin.speed.operations import Counts, per_step
+from aad_plugin.speed.operations import Counts
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Contestant:
     Attributes:
         name: as the table shows it. batch: prompts decoded together. tokens: new tokens of one call, all rows.
         call: decodes the batch and returns (B, new) token ids.
-        steps: decodes so many tokens, to count what one more dispatches; None where that is not asked.
+        counted: counts what one more token dispatches; None where that is not asked.
         per_check: gives the tokens that came of one reading of a draft's guesses; None where nothing guesses.
     """
 
@@ -31,7 +31,7 @@ class Contestant:
     batch: int
     tokens: int
     call: Callable[[], Any]
-    steps: Callable[[int], Any] | None = None
+    counted: Callable[[], Counts] | None = None
     per_check: Callable[[], float] | None = None
 
 
@@ -80,8 +80,8 @@ def interleave(contestants: Sequence[Contestant], rounds: int, progress: bool = 
                     timing.peak_mib = max(timing.peak_mib, peak)
                 bar.update()
     for timing in timings:
-        if timing.contestant.steps is not None:
-            timing.counts = per_step(timing.contestant.steps)
+        if timing.contestant.counted is not None:
+            timing.counts = timing.contestant.counted()
     return timings
 
 

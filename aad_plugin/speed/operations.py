@@ -43,11 +43,18 @@ class Counts:
     names: Counter[str] = field(default_factory=Counter, compare=False)
 
 
-class _Counter(TorchDispatchMode):
-    def __enter__(self) -> Any:
+class Counting(TorchDispatchMode):
+    """Counts what is dispatched inside its blocks, all of them together."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.names: Counter[str] = Counter()
         self.waits = 0
-        return super().__enter__()
+
+    @property
+    def counts(self) -> Counts:
+        """What was seen so far."""
+        return Counts(sum(self.names.values()), self.waits, self.names)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,9 +78,9 @@ def _waits(name: str, args: Any, kwargs: Any) -> bool:
 
 def count(call: Callable[[], Any]) -> Counts:
     """Return what one call dispatches."""
-    with _Counter() as counter:
+    with Counting() as counting:
         call()
-    return Counts(sum(counter.names.values()), counter.waits, counter.names)
+    return counting.counts
 
 
 def per_step(decode: Callable[[int], Any]) -> Counts:
@@ -83,7 +90,12 @@ def per_step(decode: Callable[[int], Any]) -> Counts:
         decode: decodes so many new tokens, no fewer; called with two numbers, so that a prompt's reading cancels out.
     """
     decode(_SHORT)  # what happens once happens here
-    short, long = (count(lambda steps=steps: decode(steps)) for steps in (_SHORT, _LONG))  # type: ignore[misc]
+    return per_token(lambda steps: count(lambda: decode(steps)))
+
+
+def per_token(counted: Callable[[int], Counts]) -> Counts:
+    """Return what one more token costs, given the counts of so many; called with two numbers."""
+    short, long = counted(_SHORT), counted(_LONG)
     steps = _LONG - _SHORT
     names = Counter({name: number / steps for name, number in (long.names - short.names).items()})  # type: ignore[misc]
     return Counts((long.operations - short.operations) / steps, (long.waits - short.waits) / steps, names)

@@ -5,7 +5,7 @@ Both engines stay alive and answer in turn, so that whatever else the machine do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,15 @@ from aad_plugin.engine.options import EnginePair
 from aad_plugin.sources.extrapolating import expo_checkpoint
 from aad_plugin.sources.merging import full_checkpoints
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.speed.counting import worker_counts
 from aad_plugin.speed.loops import naive_loop
 from aad_plugin.speed.measure import Contestant
 
 PLAIN, NAIVE = "greedy, merged: plain engine", "aad: naive loop, transformers"
 BASELINES = (PLAIN,)
 REST = 2.0  # seconds: a worker of vLLM polls for a second after its last step before it sleeps
+COUNTING = "aad_plugin.speed.counting.CountingExtension"
+UNCOUNTED = "operations and waits: not counted, since compiled steps dispatch nothing one by one (--eager counts them)"
 _CONTEXT = 1024
 
 
@@ -35,14 +38,16 @@ def contestants(
     eager: bool = False,
     expo_scale: float = 0.5,
 ) -> list[Contestant]:
-    """Start both engines and return every contestant at every number of requests; the naive loop at the largest.
+    """Start both engines and return every contestant at every number of requests; the naive loop, of a pair that has a
+    reference, at the largest.
 
     Args:
         pair: what the pair's engine loads. source: its parts, merged for the plain engine and the naive loop.
         prompts: at least as many as the largest batch; each a user turn.
-        strategies: aad, greedy, reference, eft, or expo (a third engine, of the plain extrapolated model).
+        strategies: aad, greedy, reference, eft, guided, or expo (a third engine, of the plain extrapolated model).
         tokens: new tokens per answer, no more and no fewer.
-        dtype: of both engines and the naive loop. eager: both engines without compilation and CUDA graphs.
+        dtype: of both engines and the naive loop. eager: both engines without compilation and CUDA graphs; what their
+            steps dispatch is then counted.
     """
     from vllm import LLM
 
@@ -53,7 +58,11 @@ def contestants(
     }  # fmt: skip
     if torch.cuda.is_available():
         common["gpu_memory_utilization"] = 0.3 if "expo" in strategies else 0.4
-    plain, composite = LLM(policy, **common), LLM(pair.model, **common, **pair.arguments)
+    own = pair.arguments
+    if eager:
+        common["worker_extension_cls"] = COUNTING
+        own = {name: value for name, value in own.items() if name != "worker_extension_cls"}
+    plain, composite = LLM(policy, **common), LLM(pair.model, **common, **own)
     assert all(composite.collective_rpc("aad_attach"))
     engines = dict.fromkeys(strategies, composite)
     if "expo" in engines:
@@ -61,24 +70,23 @@ def contestants(
     found = []
     for batch in batches:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts[:batch]]
-        found.append(Contestant(PLAIN, batch, batch * tokens, _asking(plain, chats, tokens, None)))
-        for name in strategies:
-            asked = None if name == "expo" else name
-            found.append(Contestant(name, batch, batch * tokens, _asking(engines[name], chats, tokens, asked)))
+        for name, llm in {PLAIN: plain, **engines}.items():
+            ask = partial(_ask, llm, chats, None if name in (PLAIN, "expo") else name)
+            # Other numbers of requests dispatch as much.
+            counted = partial(worker_counts, llm, ask) if eager and batch == batches[0] else None
+            found.append(Contestant(name, batch, batch * tokens, partial(ask, tokens), counted))
+    if source.is_alone:
+        return found
     return [*found, _naive(policy, reference, prompts[: max(batches)], tokens, dtype)]
 
 
-def _asking(llm: Any, chats: list[Any], tokens: int, strategy: str | None) -> Callable[[], torch.Tensor]:
+def _ask(llm: Any, chats: list[Any], strategy: str | None, tokens: int) -> torch.Tensor:
     from vllm import SamplingParams
 
     extra = {"aad_strategy": strategy} if strategy else None
     parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=extra)
-
-    def ask() -> torch.Tensor:
-        outputs = llm.chat(chats, parameters, use_tqdm=False)
-        return torch.tensor([output.outputs[0].token_ids for output in outputs])
-
-    return ask
+    outputs = llm.chat(chats, parameters, use_tqdm=False)
+    return torch.tensor([output.outputs[0].token_ids for output in outputs])
 
 
 def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dtype: str) -> Contestant:

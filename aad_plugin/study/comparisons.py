@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
+from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval, shown
 from aad_plugin.study.arms import AAD, BEST_OF_2, EFT, GREEDY, REFERENCE, Arm
 from aad_plugin.study.intervals import Interval, difference_of
 
@@ -86,7 +86,7 @@ def conclusion(arms: Sequence[Arm], unit: str = "oracle reward") -> str:
     verdict = "is better than" if low > 0 else "is worse than" if high < 0 else "cannot be told apart from"
     return (
         f"AAD {verdict} greedy decoding of the policy on these {found.n} prompts: difference in {unit} "
-        f"{found.difference.value:+.3f} [{low:+.3f}, {high:+.3f}] (95 % over prompts)."
+        f"{shown(found.difference.value, low, high, sign='+')} (95 % over prompts)."
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import write_text
-from aad_plugin.judges.statistics.intervals import mean_with_interval
+from aad_plugin.judges.statistics.intervals import mean_with_interval, shown
 from aad_plugin.judges.statistics.length_control import length_controlled
 from aad_plugin.study.cells import Cell, Decoding, sweep_cells, table_cells, tuned_cells
 from aad_plugin.study.plan import StudyPlan, read_plan
@@ -150,9 +150,7 @@ def _cells(figures: dict[str, Any] | None) -> tuple[str, ...]:
     if figures is None:
         return ("–",) * 7
     held, alpha = figures["held_out"], figures["dev_alpha"]
-    accuracy = (
-        "–" if held is None else f"{held['accuracy']:.3f} [{held['low']:.3f}, {held['high']:.3f}] (n {held['n']})"
-    )
+    accuracy = "–" if held is None else f"{shown(held['accuracy'], held['low'], held['high'])} (n {held['n']})"
     won = figures["win"] if alpha == figures["alpha"] else figures["dev_win"]
     return (
         accuracy, f"{figures['greedy']:.3f}", f"{figures['aad']:.3f}", _rate(figures["win"]["raw"]),
@@ -175,4 +173,4 @@ def _plain(figures: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _rate(values: Sequence[float] | None) -> str:
-    return "–" if values is None else f"{values[0]:.3f} [{values[1]:.3f}, {values[2]:.3f}]"
+    return "–" if values is None else shown(*values)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tabulate import tabulate
 
+from aad_plugin.judges.statistics.intervals import shown
 from aad_plugin.study.arms import BEST_OF_2, GREEDY, Arm
 from aad_plugin.study.comparisons import Comparison
 from aad_plugin.study.results import Results
@@ -187,9 +187,7 @@ def _won(one: Comparison | None) -> tuple[str, str]:
 
 
 def _interval(estimate: Any, sign: str = "") -> str:
-    if math.isnan(estimate.low):  # of one prompt there is no interval
-        return f"{estimate.value:{sign}.3f}"
-    return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+    return shown(estimate.value, estimate.low, estimate.high, sign=sign)
 
 
 def _p(value: float) -> str:

@@ -1,6 +1,7 @@
 """Synthetic pairs on disk: TRL's conversational preference format as JSON lines, and as a dataset folder with its card.
 
 OUTPUT/preferences.jsonl          one pair per line
+OUTPUT/images/                    of prompts that show pictures; the lines name its files
 OUTPUT/dataset/README.md          the card; data/train-00000-of-00001.parquet beside it
                                   what ``load_dataset`` and ``trl dpo --dataset_name`` read, ready to be published
 """
@@ -16,21 +17,28 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import replacing, write_text
 from aad_plugin.synthesis.filters import REASONS, Candidate
+from aad_plugin.synthesis.pictures import FOLDER, in_parts, picture_table, pictures_in, write_pictures
 
 JSONL = "preferences.jsonl"
 DATASET = "dataset"
 _PARQUET = Path("data") / "train-00000-of-00001.parquet"
 
 
-def row_of(candidate: Candidate) -> dict[str, Any]:
-    """One pair in TRL's conversational preference format, with lengths in tokens and, where asked for, rewards."""
-    row: dict[str, Any] = {
+def row_of(candidate: Candidate, pictures: list[str] | None = None) -> dict[str, Any]:
+    """One pair in TRL's conversational preference format, with lengths in tokens and, where asked for, rewards.
+
+    Args:
+        pictures: files of a prompt in a set that shows pictures, whose turns are parts; None: a set of text.
+    """
+    turns = {
         "prompt": candidate.prompt,
         "chosen": [{"role": "assistant", "content": candidate.chosen}],
         "rejected": [{"role": "assistant", "content": candidate.rejected}],
-        "chosen_tokens": candidate.tokens[0],
-        "rejected_tokens": candidate.tokens[1],
     }
+    row: dict[str, Any] = turns
+    if pictures is not None:
+        row = {FOLDER: pictures, **{name: in_parts(value) for name, value in turns.items()}}
+    row |= {"chosen_tokens": candidate.tokens[0], "rejected_tokens": candidate.tokens[1]}
     if candidate.scores is not None:
         row |= {"score_chosen": candidate.scores[0], "score_rejected": candidate.scores[1]}
     return row
@@ -44,19 +52,25 @@ def write_dataset(folder: Path, kept: Sequence[Candidate], account: Mapping[str,
     Raises:
         ConfigError: the disk does not take it.
     """
-    rows = [row_of(candidate) for candidate in kept]
+    import pyarrow
+
+    if account["pictures"]:
+        rows = [row_of(candidate, write_pictures(folder, pictures_in(candidate.prompt))) for candidate in kept]
+        table = picture_table(folder, rows)
+    else:
+        rows = [row_of(candidate) for candidate in kept]
+        table = pyarrow.Table.from_pylist(rows)
     write_text(folder / JSONL, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    _write_parquet(folder / DATASET / _PARQUET, rows)
+    _write_parquet(folder / DATASET / _PARQUET, table)
     write_text(folder / DATASET / "README.md", _card(account))
 
 
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    import pyarrow
+def _write_parquet(path: Path, table: Any) -> None:
     from pyarrow import parquet
 
     try:
         with replacing(path) as part:
-            parquet.write_table(pyarrow.Table.from_pylist(rows), part)
+            parquet.write_table(table, part)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 

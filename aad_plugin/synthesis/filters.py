@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from aad_plugin.errors import ConfigError
 
@@ -25,7 +26,7 @@ class Candidate:
         scores: of chosen and rejected by a reward model; None where none was asked.
     """
 
-    prompt: list[dict[str, str]] = field(repr=False)
+    prompt: list[dict[str, Any]] = field(repr=False)
     chosen: str
     rejected: str
     tokens: tuple[int, int]

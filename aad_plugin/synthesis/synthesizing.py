@@ -21,6 +21,7 @@ from aad_plugin.harness.answer_store import Stored
 from aad_plugin.harness.asking import (
     check_engine,
     check_room,
+    has_template,
     identity,
     load_model,
     render,
@@ -112,6 +113,10 @@ def synthesize(
     if batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {batch_size}")
     engine = check_engine(engine)
+    if prompts.shows_pictures and recipe.margin_judge is not None:
+        raise ConfigError(
+            "the prompts show pictures, which a reward model of text does not see: leave out --margin-judge"
+        )
     asked = _asked(prompts, recipe, model_args, engine)
     path = folder / ACCOUNT
     there = read_account(path)
@@ -137,7 +142,8 @@ def synthesize(
             "--max-new-tokens in another --output"
         )
     account = {"asked": asked, "complete": True, "prompts": len(prompts), "repeated": prompts.repeated,
-               "kept": len(kept), "dropped": dropped, "lengths": _lengths(kept), **described}  # fmt: skip
+               "kept": len(kept), "dropped": dropped, "lengths": _lengths(kept),
+               "pictures": prompts.shows_pictures, **described}  # fmt: skip
     write_dataset(folder, kept, account)
     write_text(path, json.dumps(account, indent=2, default=str, ensure_ascii=False) + "\n")
     return _read(folder, account)
@@ -175,8 +181,8 @@ def _candidates(
 ) -> tuple[list[Candidate], dict[str, Any]]:
     """Both answers to every prompt, and the account of what answered."""
     arguments = {**model_args, "answers_dir": "none", **({"batch_size": batch_size} if engine == "hf" else {})}
-    model = load_model(engine, arguments)
-    if not model.tokenizer.chat_template:
+    model = load_model(engine, arguments, sees=prompts.shows_pictures)
+    if not has_template(model):
         raise ConfigError(
             "this pair's tokenizer has no chat template, which the conversational preference format needs: save one with "
             "the policy's tokenizer"
@@ -212,14 +218,14 @@ def _candidates(
     return candidates, {"decoding": decoding, "model": account, "skipped_long": len(skipped)}
 
 
-def _rendered(model: Any, prompt: list[dict[str, str]], number: int) -> str:
+def _rendered(model: Any, prompt: list[dict[str, Any]], number: int) -> str:
     try:
         return render(model, prompt)
     except ConfigError as error:
         raise ConfigError(f"prompt {number}: {error}") from error
 
 
-def _candidate(model: Any, prompt: list[dict[str, str]], chosen: Stored, rejected: Stored) -> Candidate:
+def _candidate(model: Any, prompt: list[dict[str, Any]], chosen: Stored, rejected: Stored) -> Candidate:
     tokens = [len(model.tok_encode(answer.answer, add_special_tokens=False)) for answer in (chosen, rejected)]
     return Candidate(
         prompt,

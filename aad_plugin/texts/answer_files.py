@@ -3,13 +3,14 @@
     lm-eval   samples_*.jsonl; FILE#strategy where a row holds several answers
     AlpacaEval   model_outputs.json, a list of {"instruction", "output", …}
     plain     JSON lines {"instruction" | "prompt", "output"}, or {"prompt", "outputs": {strategy: text}}; a prompt is a
-              string or chat messages
+              string or chat messages; "pictures": files (beside this one) or data: URLs that it shows
 
 Every complaint names file and line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,25 +19,31 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
-from aad_plugin.texts.messages import Messages, Reply, as_messages, prompt_hash
+from aad_plugin.texts.messages import Messages, Reply, as_messages, digest, shown_hash
 from aad_plugin.texts.prompts import check_text, field_of, prompt_of
 from aad_plugin.texts.rows import json_rows
-from aad_plugin.texts.samples import in_turns, repeats_of, sample_answers
+from aad_plugin.texts.samples import in_turns, repeats_of, sample_answers, shows_pictures
 
 logger = logging.getLogger(__name__)
 
 OUTPUT_FIELDS = ("output", "completion", "response")
+_PICTURES = ("pictures", "images", "image")
 _SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer with its prompt and where it stood ("file, line n"); `number` counts rows of the file from 0."""
+    """One answer with its prompt and where it stood ("file, line n"); `number` counts rows of the file from 0.
+
+    `pictures` are the files or ``data:`` URLs that the prompt shows, `marks` tell them apart by their bytes.
+    """
 
     prompt: str | Messages
     text: Reply
     place: str
     number: int
+    pictures: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = True) -> list[Row]:
@@ -60,7 +67,9 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
             only_filter = only_filter or entry.get("filter")
             if entry.get("filter") != only_filter:
                 continue  # the same answers once more, for another metric
-        prompt: str | Messages = prompt_of(entry["doc"] if sample else entry, place, prompt_field)
+        # Pictures of plain rows are read below.
+        own = entry["doc"] if sample else {name: value for name, value in entry.items() if name not in _PICTURES}
+        prompt: str | Messages = prompt_of(own, place, prompt_field)
         text = _chosen(sample_answers(entry, place) if sample else _plain_answers(entry, place), place, strategy)
         if sample:
             prompt, text = in_turns(entry["doc"], prompt, text)
@@ -68,11 +77,13 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
         check_text(
             place, *(turn["content"] for turn in as_messages(prompt)), *([text] if isinstance(text, str) else text)
         )
-        key = prompt_hash(prompt)
+        pictures = _no_pictures(entry, place) if sample else _pictures(entry, place, path.parent)
+        marks = tuple(_mark(picture, place) for picture in pictures)
+        key = shown_hash(prompt, marks)
         if joined and key in seen:
             raise ConfigError(f"{place}: the same prompt stands at {seen[key]} already; rows are joined on it")
         seen[key] = place
-        rows.append(Row(prompt, text, place, len(rows)))
+        rows.append(Row(prompt, text, place, len(rows), pictures, marks))
         repeats = max(repeats, repeats_of(entry) if sample else 1)
     if not rows:
         raise ConfigError(f"{path} holds no answers")
@@ -81,6 +92,34 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
             "%s holds %d answers to each request (the task's repeats): only the first of each is judged", path, repeats
         )
     return rows
+
+
+def _pictures(entry: Mapping[str, Any], place: str, folder: Path) -> tuple[str, ...]:
+    """The pictures of a plain row, files by their full path."""
+    found: Any = next((entry[name] for name in _PICTURES if entry.get(name)), ())
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) and one for one in found):
+        raise ConfigError(f"{place}: pictures are a list of files or data: URLs, got {found!r:.80}")
+    return tuple(one if one.startswith("data:") else str(folder / one) for one in found)
+
+
+def _no_pictures(entry: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    if shows_pictures(entry):
+        raise ConfigError(
+            f"{place}: the prompt shows a picture, which lm-eval's samples do not hold; judge the answers.jsonl in the "
+            "folder that the task's run names (judged_folder), whose rows have pictures"
+        )
+    return ()
+
+
+def _mark(picture: str, place: str) -> str:
+    """A digest of a picture's bytes."""
+    if picture.startswith("data:"):
+        return digest(picture)[:16]
+    try:
+        return hashlib.sha256(Path(picture).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot read the picture {picture!r}: {error.strerror or error}") from error
 
 
 def has_field(spec: str, field: str) -> bool:

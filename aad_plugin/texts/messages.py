@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
@@ -24,12 +25,21 @@ def as_messages(prompt: str | Messages) -> list[dict[str, str]]:
     """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
-    messages = [dict(message) for message in prompt]
+    return checked_turns(prompt, str, "string 'role' and 'content'")
+
+
+def checked_turns(turns: Iterable[Mapping[str, Any]], content: type | UnionType, wanted: str) -> list[dict[str, Any]]:
+    """Return turns with "role" and "content" alone.
+
+    Args:
+        content: of what type a content is. wanted: what is expected of a turn, for messages.
+    Raises:
+        ConfigError: a turn without them, of another role, or no turns.
+    """
+    messages = [dict(message) for message in turns]
     for message in messages:
-        if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
-            raise ConfigError(
-                f"a prompt is a string or a list of messages with string 'role' and 'content', got {message!r:.200}"
-            )
+        if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), content)):
+            raise ConfigError(f"a prompt is a string or a list of messages with {wanted}, got {message!r:.200}")
         if message["role"] not in ROLES:
             # It will stand in a marker line of the judge's prompt, outside of what is marked as somebody's text.
             raise ConfigError(
@@ -70,6 +80,12 @@ def conversation(prompt: str | Messages, reply: Reply) -> list[dict[str, str]]:
 def prompt_hash(prompt: str | Messages) -> str:
     """Hash of the user's turns: what two answers must share to be compared."""
     return digest([turn["content"].strip() for turn in as_messages(prompt) if turn["role"] == "user"])[:16]
+
+
+def shown_hash(prompt: str | Messages, pictures: Sequence[str] = ()) -> str:
+    """`prompt_hash` of a prompt with pictures, told by their marks: one question about two pictures is two prompts."""
+    own = prompt_hash(prompt)
+    return digest([own, *pictures])[:16] if pictures else own
 
 
 def digest(value: Any) -> str:

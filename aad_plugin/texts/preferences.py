@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.texts.parts import refuse_shown
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def _preference(line: str, where: str) -> Preference:
     except (ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"{where}: expected a JSON object with chosen and rejected, got {line[:80]!r}") from e
     prompt = row.get("prompt")
+    refuse_shown(row, chosen if prompt is None else prompt, where)
     if prompt is None and isinstance(chosen, list):
         prompt = chosen[:-1]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

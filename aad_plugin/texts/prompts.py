@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.texts.messages import as_messages
+from aad_plugin.texts.parts import refuse_shown, text_of
 from aad_plugin.texts.rows import json_rows
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]  # a content is a string; or parts, where pictures are read
 _ENDINGS = ("txt", "md", "json", "jsonl", "csv", "tsv", "parquet", "xlsx", "gz")
+_AT_ONCE = 16  # rows of a dataset
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class PromptSet:
         """16 hex digits that differ where a prompt or the order differs."""
         return hashlib.sha256("\n".join(map(prompt_key, self.prompts)).encode()).hexdigest()[:16]
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether any prompt shows a picture."""
+        return any(not isinstance(turn["content"], str) for prompt in self.prompts for turn in prompt)
+
     def first(self, number: int | None) -> PromptSet:
         """The first so many; all for None."""
         return self if number is None else PromptSet(self.prompts[:number], self.place, self.repeated)
@@ -54,26 +61,43 @@ def read_prompts(source: str, field: str | None = None) -> PromptSet:
     Raises:
         ConfigError: nothing there, a row without text (file and line), a download that broke off.
     """
+    return distinct_prompts(prompt_rows(source, field), source)
+
+
+def distinct_prompts(rows: Iterable[tuple[str, str | Messages]], source: str) -> PromptSet:
+    """Return the prompts of rows, each once.
+
+    Args:
+        rows: ("file, line n", prompt). source: what they were read from.
+    Raises:
+        ConfigError: a prompt without text, or none at all.
+    """
     seen: dict[str, Messages] = {}
-    rows = 0
-    for place, prompt in prompt_rows(source, field):
+    number = 0
+    for place, prompt in rows:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
-        if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
+        if not messages or messages[-1]["role"] != "user" or not text_of(messages[-1]["content"]).strip():
             raise ConfigError(
-                f"{place}: expected a prompt with text, got {json.dumps(prompt, ensure_ascii=False)[:60]}"
+                f"{place}: expected a prompt with text, got {json.dumps(prompt, ensure_ascii=False, default=str)[:60]}"
             )
-        check_text(place, *(turn["content"] for turn in messages))
+        check_text(place, *(text_of(turn["content"]) for turn in messages))
         seen.setdefault(prompt_key(messages), messages)
-        rows += 1
-    if not rows:
+        number += 1
+    if not number:
         raise ConfigError(f"{source} holds no prompts")
-    return PromptSet(tuple(seen.values()), str(source), rows - len(seen))
+    return PromptSet(tuple(seen.values()), str(source), number - len(seen))
 
 
-def prompt_key(prompt: Sequence[Mapping[str, str]]) -> str:
-    """A digest of a prompt's turns; white space at the ends and letter case do not count."""
-    turns = [[turn["role"], " ".join(turn["content"].split()).lower()] for turn in prompt]
+def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
+    """A digest of a prompt's turns and pictures; white space at the ends and letter case do not count."""
+    turns = [[turn["role"], _folded(turn["content"])] for turn in prompt]
     return hashlib.sha256(json.dumps(turns).encode()).hexdigest()[:16]
+
+
+def _folded(content: Any) -> Any:
+    if isinstance(content, str):
+        return " ".join(content.split()).lower()
+    return [{"picture": part["image"].digest} if part["type"] == "image" else _folded(part["text"]) for part in content]
 
 
 def refuse_overlap(**sets: PromptSet) -> None:
@@ -84,7 +108,7 @@ def refuse_overlap(**sets: PromptSet) -> None:
             theirs = {prompt_key(prompt) for prompt in other.prompts}
             shared = [prompt for prompt in one.prompts if prompt_key(prompt) in theirs]
             if shared:
-                shown = json.dumps(shared[0][-1]["content"], ensure_ascii=False)[:60]
+                shown = json.dumps(text_of(shared[0][-1]["content"]), ensure_ascii=False)[:60]
                 raise ConfigError(
                     f"--{name.replace('_', '-')} and --{other_name.replace('_', '-')} share {len(shared)} "
                     f"prompts, first: {shown}; what is measured on prompts that were trained on says nothing: take them "
@@ -93,16 +117,27 @@ def refuse_overlap(**sets: PromptSet) -> None:
 
 
 def prompt_rows(source: str, field: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield ("file, line n", prompt) of every row, unchecked and as often as it stands there; arguments as above."""
-    for place, row in _rows(source):
-        chosen = row.get("chosen")
-        if field is None and isinstance(chosen, list) and not any(name in row for name in PROMPT_FIELDS):
-            yield place, [turn for turn in chosen[:-1] if isinstance(turn, dict)]
+    """Yield ("file, line n", prompt) of every row, unchecked and as often as it stands there; arguments as above.
+
+    Raises:
+        ConfigError: as above, and of a row that shows more than text.
+    """
+    for place, row in source_rows(source):
+        if is_preference(row, field):
+            refuse_shown(row, row["chosen"], place)
+            yield place, [turn for turn in row["chosen"][:-1] if isinstance(turn, dict)]
         else:
             yield place, prompt_of(row, place, field or ("prompt" if "prompt" in row else None))
 
 
-def _rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def is_preference(row: Mapping[str, Any], field: str | None) -> bool:
+    """Whether a row's prompt is what comes before its chosen answer."""
+    unnamed = field is None and not any(name in row for name in PROMPT_FIELDS)
+    return unnamed and isinstance(row.get("chosen"), list)
+
+
+def source_rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Return ("file, line n", row) of a file or a dataset, as `read_prompts` takes them; pictures as they stand there."""
     path = Path(source).expanduser()
     if not path.is_file():
         return _dataset_rows(source)
@@ -153,7 +188,9 @@ def _dataset_rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
             f"cannot read the prompts {source!r}: {reason}; expected a file, or a dataset by hub id or folder with #split. "
             "After a broken download run the same command again: it goes on where it stopped"
         ) from error
-    return ((f"{source}, row {number}", row) for number, row in enumerate(rows, start=1))
+    # Arrow's own values: `datasets` would unpack every picture, whatever its size.
+    plain = (row for table in rows.with_format("arrow").iter(_AT_ONCE) for row in table.to_pylist())
+    return ((f"{source}, row {number}", row) for number, row in enumerate(plain, start=1))
 
 
 PROMPT_FIELDS = ("messages", "prompt", "instruction", "question", "query")
@@ -183,7 +220,16 @@ def prompt_of(entry: Any, place: str, field: str | None = None) -> str | Message
 
     Args:
         entry: the row. place: "file, line n", for messages. field: where the prompt stands; None looks for usual names.
+    Raises:
+        ConfigError: no prompt, one that is neither text nor messages, or a row that shows more than text.
     """
+    prompt = raw_prompt(entry, place, field)
+    refuse_shown(entry, prompt, place)
+    return prompt if isinstance(prompt, str) else asked_turns(prompt, place, as_messages)
+
+
+def raw_prompt(entry: Any, place: str, field: str | None = None) -> Any:
+    """The prompt of a row as it stands there: a string or a list; arguments as of `prompt_of`."""
     if not isinstance(entry, dict):
         raise ConfigError(f"{place}: expected an object with the prompt, got {type(entry).__name__}")
     if field and field not in entry:
@@ -194,12 +240,15 @@ def prompt_of(entry: Any, place: str, field: str | None = None) -> str | Message
             f"(there are {', '.join(entry)})"
         )
     prompt = entry[field] if field else field_of(entry, PROMPT_FIELDS, place)
-    if isinstance(prompt, str):
-        return prompt
-    if not isinstance(prompt, list):
+    if not isinstance(prompt, str | list):
         raise ConfigError(f"{place}: a prompt is a string or a list of messages, got {type(prompt).__name__}")
+    return prompt
+
+
+def asked_turns(turns: Any, place: str, check: Callable[[Any], Messages]) -> Messages:
+    """Return messages up to the user's last turn, checked; a complaint names their place."""
     try:
-        messages = as_messages(prompt)
+        messages = check(turns)
     except (ConfigError, TypeError, ValueError) as error:
         raise ConfigError(f"{place}: {error}") from error
     while len(messages) > 1 and messages[-1]["role"] == "assistant":

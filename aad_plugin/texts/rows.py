@@ -27,11 +27,24 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if path.name.removesuffix(".gz").endswith(".json"):
                 yield from _list_rows(path, file.read())
                 return
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _row(path, number, line)
+            yield from _line_rows(path, file)
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:  # the last two: a torn or damaged .gz
         raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As :func:`json_rows`, of a file of lines whatever its name says."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from _line_rows(path, file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def _line_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _row(path, number, line)
 
 
 def _list_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

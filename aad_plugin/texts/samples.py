@@ -27,6 +27,16 @@ def repeats_of(entry: Mapping[str, Any]) -> int:
     return max((len(answer) for answer in entry["resps"] if isinstance(answer, list)), default=1)
 
 
+def shows_pictures(entry: Mapping[str, Any]) -> bool:
+    """Whether the request of an lm-eval row showed pictures or sound besides its text."""
+    arguments = entry.get("arguments")
+    requests = arguments.values() if isinstance(arguments, dict) else arguments if isinstance(arguments, list) else ()
+    return any(
+        bool(one.get("arg_2")) if isinstance(one, dict) else isinstance(one, list) and len(one) > 2 and bool(one[2])
+        for one in requests
+    )
+
+
 def _settings(arguments: Any, number: int) -> Any:
     """The generation settings of a row's request; older versions of lm-eval wrote a list of [context, settings]."""
     if isinstance(arguments, list):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.files.whole import write_text
+from aad_plugin.judges.statistics.intervals import shown
 from aad_plugin.training.evaluation import Evaluation
 from aad_plugin.training.rounds_table import Round, row_of
 
@@ -52,14 +53,8 @@ def _markdown(name: str, figures: Mapping[str, Any]) -> str:
         ("win_rate_over_start", "win rate by the oracle"),
         ("win_rate_over_start_at_matched_length", "at matched length"),
     ):
-        value = trained.get(what)
-        low, high = trained.get(f"{what}_low"), trained.get(f"{what}_high")
-        shown = (
-            "–"
-            if value is None or value != value
-            else f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
-        )
-        lines.append(f"| {label} | – | {shown} |")
+        rate = shown(*(trained.get(f"{what}{end}") for end in ("", "_low", "_high")))
+        lines.append(f"| {label} | – | {rate} |")
     if log:
         columns = [key for key in ("step", *_LOGGED) if any(key in one for one in log)]
         lines += ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]

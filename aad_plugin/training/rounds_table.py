@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.files.whole import write_text
-from aad_plugin.judges.statistics.intervals import INTERVAL_METHOD
+from aad_plugin.judges.statistics.intervals import INTERVAL_METHOD, shown
 from aad_plugin.judges.statistics.length_control import length_controlled
 from aad_plugin.training.evaluation import Answers, Evaluation, better, win_rate
 
@@ -87,7 +88,8 @@ def _at_matched_length(name: str, new: Answers, old: Answers, number: int) -> di
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     new_lengths, old_lengths = (list(map(len, answers.texts)) for answers in (new, old))
     found = length_controlled(better(new, old), new_lengths, old_lengths)
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    values = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return {key: None if math.isnan(value) else value for key, value in values.items()}  # too few prompts
 
 
 def _share(new: Answers, old: Answers) -> float:
@@ -122,6 +124,8 @@ def _markdown(rows: list[dict[str, Any]], picker: str, oracle: str, best: Round,
             f"{row['characters']:.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    if any(row["win_rate_over_start_at_matched_length"] is None for row in rows[1:]):
+        lines += ["", "– at matched length: too few prompts to fit the effect of length."]
     if last.stopped:
         lines += [
             "",
@@ -138,4 +142,4 @@ def _training(row: dict[str, Any]) -> str:
 
 
 def _interval(row: dict[str, Any], name: str) -> str:
-    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+    return shown(row[name], row[f"{name}_low"], row[f"{name}_high"])

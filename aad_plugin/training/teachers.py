@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from aad_plugin.decoding import IMPLAUSIBLE, aad_scores, eft_scores
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.step import whole_text
 
 _BEYOND = -1e4  # logit of ids that only the student's head has
 _CLOSE = 1e-3  # of the spread of a row of scores, in float32; 16-bit heads round coarser
@@ -109,8 +110,7 @@ def positions_of(mask: Tensor) -> Tensor:
 
 
 def _rows(pair: AlignedPair, ids: Tensor, mask: Tensor, keep: int = 0) -> list[Tensor]:
-    inputs = {"attention_mask": mask, "position_ids": positions_of(mask)}
-    rows = pair.sides.logits(("policy", "reference"), ids, None, keep, **inputs)
+    rows = pair.sides.logits(("policy", "reference"), whole_text(ids, mask, keep))
     return [row[..., : pair.vocab_size] for row in rows]
 
 

@@ -50,10 +50,11 @@ def check_trl(oldest: tuple[int, int] | None = None) -> None:
 
 
 def _quiet() -> str:
-    """The user's PYTHONWARNINGS and two more: of how trl is started, and of an option's old name in our recipes."""
+    """The user's PYTHONWARNINGS and three more: how trl is started, old names in our recipes and in what PEFT asks."""
     own = (
         "ignore:'trl.cli.main' found in sys.modules:RuntimeWarning",
         "ignore:`gradient_checkpointing` is deprecated:FutureWarning",
+        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     )
     return ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), *own)))
 

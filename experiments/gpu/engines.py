@@ -43,10 +43,10 @@ def main(folder: Path, counts: str, new: str, names: list[str], seconds: float) 
         done = folder / f"turn.{name}.done"
         while time.monotonic() < end and not done.exists() and engines[name].poll() is None:
             time.sleep(0.1)
-        _print(name, logs / f"log.{name}.txt", done.exists())
+        _print(name, logs / f"log.{name}.txt", done.exists(), engines[name].poll() is None)
     for name, engine in engines.items():
         if not ready(name):
-            _print(name, logs / f"log.{name}.txt", False)
+            _print(name, logs / f"log.{name}.txt", False, engine.poll() is None)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(engine.pid, signal.SIGKILL)
         engine.wait()
@@ -67,13 +67,15 @@ def _start(name: str, tree: str, folder: Path, rest: list[str], log: Path) -> su
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True)
 
 
-def _print(name: str, log: Path, whole: bool) -> None:
+def _print(name: str, log: Path, is_whole: bool, is_alive: bool) -> None:
+    """Print an engine's own lines, and why they are not all: it ended, or the time did."""
     text = log.read_text(errors="replace")
     for line in text.splitlines():
         if line.startswith('{"engine"'):
             print(line, flush=True)
-    if not whole:
+    if not is_whole:
         errors = [line for line in text.splitlines() if "Error" in line or "error:" in line][-6:]
+        errors = ["still at work when the time was over"] if is_alive else errors
         _say("failed", engine=name, errors=errors, end=text[-1500:])
 
 

@@ -16,6 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from aad_plugin.decoding import aad_scores
 from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.step import Step
 from experiments.gpu.random_pairs import SHAPES, build
 from experiments.gpu.records import Records
 
@@ -69,7 +70,7 @@ class _Exact:
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, eos_token_id=None, pad_token_id=0
         )[:, ids.shape[1] :]
         whole = torch.cat([ids, self.text], dim=1)
-        rows = pair.sides.logits(("policy", "reference"), whole, None, tokens + 1)
+        rows = pair.sides.logits(("policy", "reference"), Step(whole, keep=tokens + 1))
         policy, reference = (row[:, :-1].float() for row in rows)
         scores = {"aad": aad_scores(policy, reference, 0.1), "greedy": policy, "reference": reference}
         self.choices = {name: found.argmax(-1) for name, found in scores.items()}

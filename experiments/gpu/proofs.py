@@ -12,7 +12,8 @@ from torch import Tensor
 
 from aad_plugin.pair import proof
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.proof_checks import CHECKS, USES, make_text
+from aad_plugin.pair.plain_readings import make_text
+from aad_plugin.pair.proof_checks import CHECKS, USES
 from aad_plugin.pair.strategies import decode
 from experiments.gpu.random_pairs import ARCHITECTURES, SHAPES, build
 from experiments.gpu.records import Records

@@ -22,7 +22,13 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         self.file, self.part, self.deadline = folder / f"{part}.jsonl", part, deadline
         lines = self.file.read_text("utf-8").splitlines() if self.file.is_file() else []
-        self.known = {json.loads(line)["what"] for line in lines if '"error"' not in line}
+        found = [json.loads(line) for line in lines if '"error"' not in line]
+        self.lines: dict[str, dict[str, Any]] = {line["what"]: line for line in found}
+
+    @property
+    def known(self) -> set[str]:
+        """What was measured, errors left out."""
+        return set(self.lines)
 
     @property
     def left(self) -> float:
@@ -32,6 +38,8 @@ class Records:
     def add(self, what: str, **found: Any) -> None:
         """Write one line."""
         line = json.dumps({"part": self.part, "what": what, **found}, default=str)
+        if "error" not in found:
+            self.lines[what] = json.loads(line)
         print(line, flush=True)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

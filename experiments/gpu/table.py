@@ -42,9 +42,9 @@ def run(records: Records, device: str, shape: str, batches: list[int], tokens: i
     for number, batch in enumerate(batches):
         generator = torch.Generator().manual_seed(3)
         ids = torch.randint(4, SHAPES[shape].vocab, (batch, PROMPT), generator=generator).to(device)
-        by_batch[batch] = _calls(built, ids, torch.ones_like(ids))
+        by_batch[batch] = calls_of(built, ids, torch.ones_like(ids))
         share = (records.left - COUNTING * records.left) / (len(batches) - number)
-        _time(records, f"{shape} batch {batch}", by_batch[batch], batch, tokens, time.monotonic() + share)
+        time_calls(records, f"{shape} batch {batch}", by_batch[batch], batch, tokens, time.monotonic() + share)
     calls = by_batch[batches[0]]
     for name in COUNTED:
         if device == "cuda":
@@ -56,7 +56,9 @@ def _path(pair: Any) -> dict[str, Any]:
     return {"path": pair.prove().path}
 
 
-def _calls(built: Built, ids: Tensor, mask: Tensor) -> Calls:
+def calls_of(built: Built, ids: Tensor, mask: Tensor) -> Calls:
+    """Every way to decode these prompts, by name; each takes a number of new tokens."""
+
     def ask(pair: AlignedPair, strategy: str, shortcuts: str, steps: int) -> Tensor:
         pair.shortcuts = shortcuts
         settings = pair.settings.override(strategy=strategy)
@@ -81,7 +83,8 @@ def _calls(built: Built, ids: Tensor, mask: Tensor) -> Calls:
     return calls
 
 
-def _time(records: Records, title: str, calls: Calls, batch: int, tokens: int, until: float) -> None:
+def time_calls(records: Records, title: str, calls: Calls, batch: int, tokens: int, until: float) -> None:
+    """Warm all up, let them take turns until the time is over, and write a line for each."""
     if f"{title} {GREEDY[0]}" in records.known:
         return
     seconds: dict[str, list[float]] = {name: [] for name in calls}

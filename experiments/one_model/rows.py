@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.model import AlignedPair, load_pair
+from aad_plugin.pair.step import whole_text
 from aad_plugin.pair.strategies import decode
 from aad_plugin.rivals.rival_task import is_degenerate
 from aad_plugin.synthesis.filters import Limits
@@ -170,9 +171,7 @@ def _tokens(pair: AlignedPair, prompt: Any, text: str) -> tuple[Tensor, Tensor, 
 @torch.no_grad()
 def _logits(pair: AlignedPair, role: str, ids: Tensor, mask: Tensor, start: int) -> Tensor:
     keep = ids.shape[1] - start + 1
-    (rows,) = pair.sides.logits(
-        (role,), ids, None, keep, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
-    )
+    (rows,) = pair.sides.logits((role,), whole_text(ids, mask, keep))
     return rows[0, :-1, : pair.vocab_size].float()
 
 

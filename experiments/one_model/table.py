@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.files.whole import write_text
+from aad_plugin.judges.statistics.intervals import shown
 from aad_plugin.training.evaluation import Answers, Evaluation
 from aad_plugin.training.rounds_table import Round, row_of
 
@@ -61,7 +62,4 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
 
 
 def _rate(one: Mapping[str, Any], name: str) -> str:
-    value, low, high = (one.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if value is None or value != value:  # too few prompts to match lengths
-        return "–"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return shown(*(one.get(f"{name}{end}") for end in ("", "_low", "_high")))

@@ -12,6 +12,7 @@ from typing import Any
 
 from aad_plugin.judges.asking.server_errors import error_in_body, sort_error
 from aad_plugin.judges.sitting.judge import Price
+from aad_plugin.judges.sitting.pictures import TOKENS, size_of
 
 URL = "/v1/chat/completions"
 _BYTES_PER_TOKEN = 4.0
@@ -102,10 +103,12 @@ def _count(tokens: Any) -> int:
 
 
 def prompt_tokens_of(body: Mapping[str, Any]) -> float:
-    """Estimated prompt tokens: UTF-8 bytes / 4 plus 4 per message; within about a quarter for English."""
+    """Estimated prompt tokens: UTF-8 bytes / 4 plus 4 per message, within about a quarter for English, and `TOKENS` per
+    picture, which is much for most models."""
     messages = body["messages"]
-    size = sum(len(message["content"].encode(errors="replace")) for message in messages)
-    return size / _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(messages)
+    sizes = [size_of(message["content"]) for message in messages]
+    told = sum(size for size, _ in sizes) / _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(messages)
+    return told + TOKENS * sum(pictures for _, pictures in sizes)
 
 
 def batch_line(request: Request) -> bytes:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.judges.asking.requests import Reply, Request
 from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.judges.kinds.chat import Channel, ChatJudge
 from aad_plugin.judges.kinds.local_models import check_model_options, made_ready, model_mark, weight_options
 from aad_plugin.judges.kinds.spelling import Speller
 from aad_plugin.judges.sitting.sitting import Sitting
+from aad_plugin.sources.images import read_picture
+from aad_plugin.sources.processors import load_processor, processor_mark
 
 _TOP = 20
 
@@ -30,19 +32,25 @@ def hf_judge(
     batch_size: int = 4,
     max_tokens: int | None = None,
     use_safetensors: bool | None = None,
+    sees: bool = False,
 ) -> ChatJudge:
     """A judge made of a causal language model with a chat template; a folder or a hub id.
 
     Pairwise templates are judged by the log-probabilities of the reply's first token, pointwise ones by greedy
-    generation of a tag, `max_tokens` (1024) at most; so are those with reasons or a rubric (see `chat.openai_judge` for
-    these and `language`). Pickled weights are read where `use_safetensors` is False.
+    generation of a tag, `max_tokens` (1024) at most; so are those with reasons or a rubric (see `openai.openai_judge` for
+    these and `language`). Pickled weights are read where `use_safetensors` is False. With `sees` it is a model of image
+    and text with a processor, is shown the pictures of prompts, and reads one request at a time.
+
+    Raises:
+        ConfigError: `sees` and no such model.
     """
     check_model_options(device, dtype, batch_size)
-    channel = _Local(name, device, dtype, batch_size, use_safetensors)
+    local = _Seeing if sees else _Local
+    channel = local(name, device, dtype, batch_size, use_safetensors)
     by_letter = not rubric and reasons == "none" and load_template(template or "dialogue").kind == "pairwise"
     return ChatJudge(
         "hf", name, channel, template=template, forms=["logprobs" if by_letter else "tag"], parameters={},
-        max_tokens=max_tokens, mark=model_mark(dtype, name), rubric=rubric, reasons=reasons, language=language,
+        max_tokens=max_tokens, mark=channel.mark, rubric=rubric, reasons=reasons, language=language, sees=sees,
     )  # fmt: skip
 
 
@@ -53,20 +61,24 @@ class _Local(Channel):
     in_process = True
 
     def __init__(self, name: str, device: str | None, dtype: str, batch_size: int, use_safetensors: bool | None):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        options = weight_options(name, use_safetensors)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+            model = self._load(name, dtype, weight_options(name, use_safetensors))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot load the judge model {name!r}: {error}") from error
+            raise ConfigError(f"cannot load the judge model {name!r}: {first_line(error)}") from error
         if not self.tokenizer.chat_template:
             raise ConfigError(f"the judge model {name!r} has no chat template; choose an instruction-tuned model")
         self.model = made_ready(model, self.tokenizer, device)
         self.speller = Speller(self.tokenizer)
+        self.mark = model_mark(dtype, name)
         self.name = name
         self.batch_size = batch_size
+
+    def _load(self, name: str, dtype: str, options: dict[str, Any]) -> Any:
+        """Return the model; sets `tokenizer`."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
 
     def can_probe(self, sitting: Sitting) -> bool:
         """There is one form only, so there is nothing to find out."""
@@ -88,13 +100,16 @@ class _Local(Channel):
         ]
         return self.speller.padded(rows).to(self.model.device)
 
+    def _positions(self, inputs: Any) -> dict[str, Any]:
+        """Where a padded row's tokens stand."""
+        return {"position_ids": inputs["attention_mask"].cumsum(-1).sub(1).clamp(min=0)}
+
     def _first_tokens(self, batch: list[Request]) -> list[dict[str, Any]]:
         import torch
 
         inputs = self._inputs(batch)
-        positions = inputs["attention_mask"].cumsum(-1).sub(1).clamp(min=0)
         with torch.inference_mode():
-            logits = self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1].float()
+            logits = self.model(**inputs, **self._positions(inputs), logits_to_keep=1).logits[:, -1].float()
         top = logits.log_softmax(-1).topk(_TOP)
         bodies = []
         for row in range(len(batch)):
@@ -134,6 +149,63 @@ class _Local(Channel):
             "model": self.name,
             "usage": {"prompt_tokens": int(mask.sum()), "completion_tokens": num_tokens},
         }
+
+
+class _Seeing(_Local):
+    """A model of image and text: its processor reads the image parts of a request, one request at a time.
+
+    The processor encodes whole texts, so judged text cannot be spelt out token by token: a mark in it gets a zero-width
+    space behind its first character instead, and is no mark any more.
+    """
+
+    def _load(self, name: str, dtype: str, options: dict[str, Any]) -> Any:
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        self.processor: Any = load_processor(name, AutoConfig.from_pretrained(name))
+        if self.processor is None:
+            raise ConfigError(
+                f"the judge model {name!r} reads text alone (no processor of pictures): leave sees=true out, or name a "
+                "model of image and text"
+            )
+        self.tokenizer = self.processor.tokenizer
+        if not self.tokenizer.chat_template:
+            self.tokenizer.chat_template = getattr(self.processor, "chat_template", None)
+        return AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
+
+    def __init__(self, name: str, device: str | None, dtype: str, batch_size: int, use_safetensors: bool | None):
+        # Pictures of several requests would be one tensor, and padding would move them.
+        super().__init__(name, device, dtype, 1, use_safetensors)
+        self.mark |= {"processor": processor_mark(self.processor)}
+
+    def _inputs(self, batch: list[Request]) -> Any:
+        (request,) = batch
+        images: list[Any] = []
+        messages = [self._in_parts(message, images) for message in request.body["messages"]]
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        shown = {"images": [images]} if images else {}
+        try:
+            found = self.processor(text=[text], **shown, return_tensors="pt", add_special_tokens=False)
+        except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"the judge model {self.name!r} does not take these pictures: {first_line(error)}"
+            ) from error
+        return found.to(self.model.device, self.model.dtype)
+
+    def _positions(self, inputs: Any) -> dict[str, Any]:
+        return {}  # nothing is padded, and where a picture's tokens stand is the model's own rule
+
+    def _in_parts(self, message: dict[str, Any], images: list[Any]) -> dict[str, Any]:
+        """A message with its texts made harmless and its pictures handed to `images`."""
+        content = message["content"]
+        given = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: list[dict[str, Any]] = []
+        for part in cast(list[dict[str, Any]], given):
+            if part["type"] == "text":
+                parts.append({"type": "text", "text": self.speller.defused(part["text"])})
+            else:
+                images.append(read_picture(part["image_url"]["url"]).image)
+                parts.append({"type": "image"})
+        return {**message, "content": parts}
 
 
 def _completion(parts: dict[str, Any]) -> dict[str, Any]:

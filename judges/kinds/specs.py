@@ -26,7 +26,7 @@ from aad_plugin.judges.statistics.limits import LIMIT_NAMES, Limits
 
 GROUP = "aad_plugin.judges"
 _OWN = {
-    "openai": "aad_plugin.judges.kinds.chat:openai_judge",
+    "openai": "aad_plugin.judges.kinds.openai:openai_judge",
     "hf": "aad_plugin.judges.kinds.local_chat:hf_judge",
     "reward": "aad_plugin.judges.kinds.reward:RewardJudge",
     "classifier": "aad_plugin.judges.kinds.classifier:ClassifierJudge",

@@ -62,6 +62,12 @@ class Speller:
         """A text that is no conversation, as a piece."""
         return ((text, self._mark is not None and self._mark.search(text) is not None),)
 
+    def defused(self, text: str) -> str:
+        """A text without marks, for an encoder that takes whole texts: each has a zero-width space in it."""
+        while self._mark is not None and self._mark.search(text):
+            text = self._mark.sub(lambda mark: f"{mark[0][0]}\u200b{mark[0][1:]}", text)
+        return text
+
     def ids(self, pieces: Sequence[Piece], limit: int | None = None, *, own_marks: bool = False) -> list[int]:
         """Token ids of pieces; beyond `limit` the beginning is lost. `own_marks`: the tokenizer adds its first and last."""
         ids = [number for text, text_only in pieces for number in self._encode(text, text_only)]

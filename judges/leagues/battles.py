@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.leagues.style import Style
 from aad_plugin.judges.statistics.results import share_of
 from aad_plugin.texts.messages import prompt_hash
@@ -71,14 +70,6 @@ def shares_of(p: float | None, orders: Sequence[float | None] = (), *, sides: bo
     ties = sum(one == 0.5 for one in told) / len(told)
     wins = sum(one for one in told if one != 0.5) / len(told)
     return wins, ties, max(0.0, 1 - ties - wins)
-
-
-def battle_of(
-    verdict: Verdict, a: str, b: str, styles: tuple[Style, Style] | None = None, *, sides: bool = False
-) -> Battle:
-    """The battle of a verdict on `a`'s answer (its candidate) and `b`'s (its baseline)."""
-    shares = shares_of(verdict.p, verdict.orders, sides=sides) if verdict.judged else None
-    return Battle(verdict.prompt, a, b, shares, *(styles or (None, None)))
 
 
 def read_battles(paths: Iterable[str | Path], *, sides: bool = False) -> list[Battle]:

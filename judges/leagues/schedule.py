@@ -75,8 +75,9 @@ def meetings_of(
             a, b = b, a
         for comparison in pair_rows(rows[a], rows[b], allow_unmatched):
             named = Comparison(
-                f"{a} | {b} | {comparison.id}", comparison.prompt, comparison.candidate, comparison.baseline
-            )
+                f"{a} | {b} | {comparison.id}", comparison.prompt, comparison.candidate, comparison.baseline,
+                pictures=comparison.pictures,
+            )  # fmt: skip
             found.append(
                 Meeting(a, b, named, (style_of_reply(comparison.candidate), style_of_reply(comparison.baseline)))
             )

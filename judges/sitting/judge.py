@@ -57,6 +57,7 @@ class Judge(Protocol):
         grades: whether a pointwise judge gives numbers.
         is_seeded: whether it asks each comparison once, in an order of its own.
         can_be_challenged: whether it can be told that a verdict is wrong, and asked again.
+        sees: whether it is shown the pictures of a prompt; one that is not refuses items with pictures.
         form_known: whether it is settled how it will be asked to reply.
     """
 
@@ -72,6 +73,7 @@ class Judge(Protocol):
     grades: bool = False
     is_seeded: bool = False
     can_be_challenged: bool = False
+    sees: bool = False
     form_known: bool = True
 
     @property
@@ -102,8 +104,8 @@ class Judge(Protocol):
 
 
 _DEFAULTS = (
-    "transports", "in_process", "limits", "sides", "choices", "grades", "is_seeded", "can_be_challenged", "form_known",
-    "size", "language_of", "clean",
+    "transports", "in_process", "limits", "sides", "choices", "grades", "is_seeded", "can_be_challenged", "sees",
+    "form_known", "size", "language_of", "clean",
 )  # fmt: skip
 
 

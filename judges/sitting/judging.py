@@ -16,7 +16,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Answer, Comparison, Item, Verdict
 from aad_plugin.judges.sitting.judge import Judge, completed
-from aad_plugin.judges.sitting.plan import Plan
+from aad_plugin.judges.sitting.plan import Plan, check_sees
 from aad_plugin.judges.sitting.progress import Progress
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.judges.sitting.store import Store
@@ -88,6 +88,7 @@ def _judge(
     judge = completed(judge)
     if judge.kind != kind:
         raise ConfigError(f"the judge {judge.name} is {judge.kind}, this call needs a {kind} one; choose its template")
+    check_sees(items, judge)
     with Store(output_dir) as store:
         sitting = Sitting(store, **sitting_options)
         check_terms(judge, sitting.transport, sitting.max_cost)

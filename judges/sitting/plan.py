@@ -10,8 +10,9 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Comparison, Item, Question, Ruling, Verdict
 from aad_plugin.judges.sitting.judge import Judge
+from aad_plugin.judges.sitting.pictures import marks_of
 from aad_plugin.judges.sitting.store import Store
-from aad_plugin.texts.messages import Reply, as_messages, digest, prompt_hash
+from aad_plugin.texts.messages import Reply, as_messages, digest, shown_hash
 from aad_plugin.texts.thinking import answer_after_thinking
 
 _CHALLENGED = "-c"
@@ -19,12 +20,14 @@ _CHALLENGED = "-c"
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """An item as the judge will see it: texts without thinking, and the keys of its questions, round by round."""
+    """An item as the judge will see it: texts without thinking, marks of its pictures, and the keys of its questions, round
+    by round."""
 
     item: Item
     texts: tuple[Reply | None, Reply | None]
     keys: tuple[tuple[str, ...], ...]
     reason: str | None
+    pictures: tuple[str, ...] = ()
 
 
 class Plan:
@@ -36,13 +39,14 @@ class Plan:
         repeats: further rounds over a random fifth of the items, at least 50.
         challenge: tell the judge that it is wrong about a random fifth of the items, at least 50.
     Raises:
-        ConfigError: an id comes twice.
+        ConfigError: an id comes twice, or an item shows pictures and the judge does not see.
     """
 
     def __init__(
         self, items: Sequence[Item], judge: Judge, seed: int = 0, repeats: int = 0, *, challenge: bool = False
     ):
         _check_ids(items)
+        check_sees(items, judge)
         self.judge = judge
         self.seed = seed
         self.challenged = _subset(len(items), f"challenge {seed}") if challenge else set()
@@ -66,7 +70,8 @@ class Plan:
                     if key in open_keys:
                         open_keys.discard(key)
                         first, second = case.texts if turn == 0 else case.texts[::-1]
-                        yield Question(key, as_messages(case.item.prompt), first or "", second)
+                        shown = case.item.pictures
+                        yield Question(key, as_messages(case.item.prompt), first or "", second, pictures=shown)
 
     def challenges(self, store: Store) -> Iterator[Question]:
         """Questions that tell the judge it is wrong, where it has ruled and was not told yet."""
@@ -76,11 +81,23 @@ class Plan:
                 ruling, told = store.find(key), store.find(key + _CHALLENGED)
                 if ruling and ruling.p is not None and not (told and told.judged):
                     first, second = case.texts if turn == 0 else case.texts[::-1]
-                    yield Question(key + _CHALLENGED, as_messages(case.item.prompt), first or "", second, ruling.p)
+                    asked, shown = as_messages(case.item.prompt), case.item.pictures
+                    yield Question(key + _CHALLENGED, asked, first or "", second, ruling.p, shown)
 
     def verdicts(self, store: Store) -> list[Verdict]:
         """One verdict per item, in the order of items, from what the store holds."""
         return [_verdict(case, self.judge, store, row in self.challenged) for row, case in enumerate(self.cases)]
+
+
+def check_sees(items: Sequence[Item], judge: Judge) -> None:
+    """Raise ConfigError where items show pictures and the judge reads text alone: it would judge what it has not seen."""
+    shown = next((item for item in items if item.pictures), None)
+    if shown is not None and not judge.sees:
+        raise ConfigError(
+            f"item {shown.id!r} shows {len(shown.pictures)} picture{'s' if len(shown.pictures) > 1 else ''}, and the judge "
+            f"{judge.name} reads text alone: name one that sees (openai:<model>,sees=true or hf:<model>,sees=true for a "
+            "model with image input)"
+        )
 
 
 def _check_ids(items: Sequence[Item]) -> None:
@@ -106,11 +123,14 @@ def _subset(num: int, seed: str) -> set[int]:
 def _case(item: Item, judge: Judge, rounds: int) -> _Case:
     first, second = (item.candidate, item.baseline) if isinstance(item, Comparison) else (item.text, None)
     texts = (_visible(first), None if second is None else _visible(second))
+    marks = marks_of(item.pictures, f"item {item.id!r}")
+    keys: tuple[tuple[str, ...], ...] = ()
+    reason = None
     if texts[0] is None or (second is not None and texts[1] is None):
-        return _Case(item, texts, (), "answer_truncated")
-    if second is not None and texts[0] == texts[1]:
-        return _Case(item, texts, (), None)
-    return _Case(item, texts, tuple(_keys(item, texts, judge, number) for number in range(1 + rounds)), None)
+        reason = "answer_truncated"
+    elif second is None or texts[0] != texts[1]:
+        keys = tuple(_keys(item, texts, judge, number, marks) for number in range(1 + rounds))
+    return _Case(item, texts, keys, reason, tuple(marks))
 
 
 def _visible(reply: Reply) -> Reply | None:
@@ -126,18 +146,21 @@ def _length(reply: Reply | None) -> int:
     return len(reply or "") if isinstance(reply, str | None) else sum(map(len, reply))
 
 
-def _keys(item: Item, texts: tuple[Reply | None, Reply | None], judge: Judge, number: int) -> tuple[str, ...]:
+def _keys(
+    item: Item, texts: tuple[Reply | None, Reply | None], judge: Judge, number: int, marks: list[str]
+) -> tuple[str, ...]:
     prompt = as_messages(item.prompt)
     orders = [texts, texts[::-1]] if judge.both_orders and texts[1] is not None else [texts]
     again = f"-r{number}" if number else ""
-    return tuple(digest([judge.fingerprint, prompt, *order])[:32] + again for order in orders)
+    shown = [{"pictures": marks}] if marks else []
+    return tuple(digest([judge.fingerprint, prompt, *order, *shown])[:32] + again for order in orders)
 
 
 def _verdict(case: _Case, judge: Judge, store: Store, is_challenged: bool) -> Verdict:
     item, (first, second) = case.item, case.texts
     known: dict[str, Any] = {
         "id": item.id,
-        "prompt": prompt_hash(item.prompt),
+        "prompt": shown_hash(item.prompt, case.pictures),
         "judge": judge.name,
         "judge_fingerprint": judge.fingerprint,
         "template": judge.template_hash,

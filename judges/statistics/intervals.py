@@ -34,6 +34,22 @@ class Estimate:
     n: int = 0
 
 
+def shown(value: float | None, low: float | None = None, high: float | None = None, *, sign: str = "") -> str:
+    """A figure as people read it, three digits and its interval: "0.512 [0.480, 0.544]".
+
+    Args:
+        value, low, high: None and NaN are "not known"; a value without an interval is shown alone.
+        sign: "+" for differences.
+    Returns:
+        the text; a dash where there is no value.
+    """
+    if value is None or np.isnan(value):
+        return "–"
+    if low is None or high is None or np.isnan(low) or np.isnan(high):
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
 def mean_with_interval(
     values: Sequence[float] | np.ndarray,
     clusters: Sequence[Hashable] | None = None,

@@ -166,7 +166,7 @@ def test_ctrl_c_says_in_one_line_what_is_kept(aad, monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aad_plugin.texts.prompts.read_prompts", interrupted)
+    monkeypatch.setattr("aad_plugin.sources.picture_prompts.read_picture_prompts", interrupted)
     done = aad("synthesize", "--prompts", "x.txt", "--output", tmp_path, "--pair", "demo")
     assert done.exit_code == 130
     (line,) = filter(None, done.stderr.splitlines())

@@ -105,9 +105,8 @@ def _model_args(given: Any, vllm: bool = False) -> None:
 
     args = dict(parse_model_args(given) if isinstance(given, str) else given)
     if vllm:
-        args = {
-            name: args[name] for name in ("pair", "policy", "reference", "adapter", "alpha", "dtype") if name in args
-        }
+        known = ("pair", "policy", "reference", "adapter", "guide", "guide_reference", "guide_scale", "alpha", "dtype")
+        args = {name: args[name] for name in known if name in args}
     try:
         parsed = PairArguments.parse(None, None, {"pair": "demo", **args} if not _names_a_pair(args) else args)
         names = HFLM.__init__.__code__.co_varnames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ _SHAPE = dict(
     num_key_value_heads=2, head_dim=32, max_position_embeddings=1024, eos_token_id=EOS, pad_token_id=PAD,
     bos_token_id=None,
 )  # fmt: skip
+_SMALL = {**_SHAPE, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
 _BUILDERS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SHAPE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SHAPE)),
+    # Fewer layers and heads, which are as wide as a policy's: what a small guide is.
+    "small llama": lambda: LlamaForCausalLM(LlamaConfig(**_SMALL)),
+    "small qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SMALL)),
 }
 
 
@@ -34,6 +38,7 @@ class DiskPair:
     rest: dict[str, str]
     policy_logits: Logits
     reference_logits: Logits
+    logits: dict[str, Logits] = field(default_factory=dict)  # of further adapters
 
     def engine_arguments(self, **own: Any) -> dict[str, Any]:
         """Arguments of vLLM's LLM for this pair in float32; on a GPU a cache of 1 GiB, not most of the device."""
@@ -63,6 +68,16 @@ def disk_pair(folder: Path, arch: str) -> DiskPair:
     return DiskPair(folder / "policy", rest, model_logits(policy), model_logits(reference))
 
 
+def disk_model(folder: Path, arch: str, seed: int) -> Logits:
+    """A random model with the toy tokenizer; how the naive loop reads it."""
+    torch.manual_seed(seed)
+    model = _BUILDERS[arch]().eval()
+    spread(model)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return model_logits(model)
+
+
 def lora_pair(folder: Path, arch: str, names: Sequence[str] = ("adapter",)) -> DiskPair:
     """A random base and LoRAs on every linear layer, their ranks filled up by no tile; "adapter" is the policy's,
     "reference_adapter" the reference's."""
@@ -77,6 +92,7 @@ def lora_pair(folder: Path, arch: str, names: Sequence[str] = ("adapter",)) -> D
             r=4 + number, lora_alpha=8, task_type="CAUSAL_LM", target_modules="all-linear", rank_pattern={"k_proj": 3}
         )
         model = get_peft_model(copy.deepcopy(base), config)
+        model.peft_config["default"].base_model_name_or_path = str(folder / "base")
         torch.manual_seed(100 + number)
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
@@ -84,4 +100,5 @@ def lora_pair(folder: Path, arch: str, names: Sequence[str] = ("adapter",)) -> D
                     parameter.normal_(std=0.2)
         model.save_pretrained(folder / name)
         logits[name], rest[name] = model_logits(model.eval()), str(folder / name)
-    return DiskPair(folder / "base", rest, logits["adapter"], logits.get("reference_adapter", model_logits(base)))
+    reference = logits.get("reference_adapter", model_logits(base))
+    return DiskPair(folder / "base", rest, logits["adapter"], reference, logits)

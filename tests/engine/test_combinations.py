@@ -51,6 +51,10 @@ class Loaded:
         if more.get("speculative_config", {}).get("method") == "draft_model":
             more["speculative_config"] = {**more["speculative_config"], "model": str(disk.model)}
         options = dict(dtype="float32", enforce_eager=True, max_model_len=512, max_num_seqs=8, answers_dir="none")
+        # The pair's own advantage, as in `tests.naive`.
+        guide = disk.rest.get("adapter", str(disk.model))
+        measured = disk.rest.get("reference") or disk.rest.get("reference_adapter") or str(disk.model)
+        options |= {"guide": guide, "guide_reference": measured}
         # What numba, for ngram drafts, leaves in a process lets no second engine start there.
         alone = {"VLLM_ENABLE_V1_MULTIPROCESSING": str(int(more.get("speculative_config") is NGRAM))}
         with mock.patch.dict(os.environ, alone):

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from aad_plugin.decoding import aad_scores
+from aad_plugin.engine.requests import Held
 from aad_plugin.engine.rows import Rows, constrained
 from aad_plugin.settings import DecodingSettings
 
 
 @pytest.fixture
 def rows():
-    return Rows(SimpleNamespace(default=DecodingSettings(alpha=0.3)))
+    return Rows(SimpleNamespace(default=DecodingSettings(alpha=0.3), held=Held()))
 
 
 def test_counts_only_chosen_tokens_outside_the_plausible_set(rows):

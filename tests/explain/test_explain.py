@@ -15,6 +15,7 @@ from aad_plugin.explain.explaining import explain, explain_answer
 from aad_plugin.explain.texts import answer_pieces
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.recorder import MAX_PLAUSIBLE
+from aad_plugin.pair.step import Step
 from tests.pairs import KINDS, toy_pair
 from tests.toys import byte_tokenizer, log_softmax
 
@@ -54,7 +55,7 @@ def test_figures_are_those_of_the_decoding_rule():
     found = explain(pair, PROMPT, max_new_tokens=4)
     ids, mask = encode_prompts(pair, [PROMPT])
     with torch.no_grad():
-        policy, reference = pair.sides.logits(("policy", "reference"), ids, None, 1, attention_mask=mask)
+        policy, reference = pair.sides.logits(("policy", "reference"), Step(ids, keep=1, attention_mask=mask))
     advantage = token_advantage(policy[0, -1, : pair.vocab_size], reference[0, -1, : pair.vocab_size])
     first = found.steps[0]
     for token in first.plausible:

@@ -21,7 +21,8 @@ from aad_plugin.sources.known_options import FROM_PRETRAINED
 from tests.toys import byte_tokenizer
 
 OTHER = {"strategy": "greedy", "alpha": 0.3, "n": 5, "picker": "reward:x", "eft_scale": 2.5, "expo_scale": 1.5,
-         "guide_scale": 2.5, "guide_top_k": 3, "temperature": 0.4, "top_p": 0.3, "seed": 99}  # fmt: skip
+         "guide_scale": 2.5, "guide_top_k": 3, "cd_alpha": 0.5, "cd_beta": 0.3, "noise_step": 300,
+         "temperature": 0.4, "top_p": 0.3, "seed": 99}  # fmt: skip
 # Names that lm-eval's VLLM and vLLM's engine take; tests/engine walks all of theirs.
 ENGINE = ("hf_overrides", "kv_cache_dtype", "quantization", "tokenizer_revision", "merge_adapters", "max_model_len",
           "enforce_eager", "speculative_config", "a_name_of_next_year")  # fmt: skip

@@ -112,6 +112,31 @@ def test_repeats_of_a_sampled_request_differ(evaluate, checkpoints, task_folder)
     assert request.args[1] == {"until": [], "max_gen_toks": 12}, "the request itself is left as it was"
 
 
+def test_the_python_api_makes_the_harness_batches(checkpoints, monkeypatch):
+    """In 16 bit the prompts beside a prompt can change its tokens: the two ways must not differ in them."""
+    from aad_plugin.harness.model import AADLM
+    from aad_plugin.harness.task_host import generate_request
+    from aad_plugin.pair.answering import answer
+    from aad_plugin.pair.model import AlignedPair
+
+    seen: list[list[list[int]]] = []
+    generate = AlignedPair.generate
+
+    def noting(pair, *args, **options):
+        seen.append((args[0] if args else options["input_ids"]).tolist())
+        return generate(pair, *args, **options)
+
+    monkeypatch.setattr(AlignedPair, "generate", noting)
+    prompts = ["dcb", "abc", "cab", "a longer one", "b", "bca", "another one", "acb"]
+    lm = AADLM(**checkpoints.model_args("two_models"), device="cpu", batch_size=3)
+    asked = [generate_request(prompt, {"until": [], "max_gen_toks": 2}) for prompt in prompts]
+    theirs = lm.generate_until(asked)
+    batches = list(seen)
+    seen.clear()
+    assert answer(lm.model, prompts, chat=False, batch_size=3, max_new_tokens=2) == theirs
+    assert seen == batches and len(batches) == 3
+
+
 def test_a_pair_in_memory_can_be_evaluated(evaluate, checkpoints):
     pair = load_pair(**checkpoints.model_args("two_adapters"))
     ours = evaluate("aad", {"pretrained": pair, "alpha": 0.3})

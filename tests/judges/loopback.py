@@ -27,6 +27,11 @@ TRANSIENT = ("429", "429-after", "500", "503", "timeout", "drop", "torn-http")
 CONTENT = ("torn-json", "empty", "refusal", "wrong-label", "overlong")
 
 
+def _text(content: str | list) -> str:
+    """A message's text; its parts of other kinds are the test's own affair (`Loopback.pictures`)."""
+    return content if isinstance(content, str) else "\n".join(p["text"] for p in content if p["type"] == "text")
+
+
 @dataclass
 class Loopback:
     """Settings and memory of one server."""
@@ -49,10 +54,14 @@ class Loopback:
     most_in_flight: int = 0
     headers: list = field(default_factory=list)
     batches: Any = None
+    pictures: list = field(default_factory=list)  # urls of image parts, one list per request that has any
 
     def completion(self, body: dict, fault: str | None = None) -> dict:
         """The chat completion of a request body, spoiled by `fault` if one of CONTENT."""
-        asked = [one["content"] for one in body["messages"] if one["role"] == "user"]
+        asked = [_text(one["content"]) for one in body["messages"] if one["role"] == "user"]
+        parts = [p for one in body["messages"] if not isinstance(one["content"], str) for p in one["content"]]
+        if shown := [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]:
+            self.pictures.append(shown)
         message, is_challenged = asked[0], len(asked) > 1
         choice: dict = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ""}}
         if fault in CONTENT:
@@ -61,7 +70,7 @@ class Loopback:
             choice["message"]["content"] = self.text
         else:
             self._answer(choice, message, body, is_challenged)
-        size = sum(len(one["content"]) for one in body["messages"]) // 4
+        size = sum(len(_text(one["content"])) for one in body["messages"]) // 4
         said = 1 + len(choice["message"]["content"] or "") // 4
         return {
             "id": "x", "object": "chat.completion", "created": 1, "model": f"{self.model}-2026", "choices": [choice],

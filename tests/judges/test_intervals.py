@@ -16,6 +16,7 @@ from aad_plugin.judges.statistics.intervals import (
     mean_of_unbounded,
     mean_with_interval,
     paired_difference,
+    shown,
 )
 from aad_plugin.judges.statistics.results import read_verdicts, share_of
 from aad_plugin.judges.statistics.sign_flips import chance_of_so_low
@@ -233,3 +234,11 @@ def test_every_cell_is_covered_and_narrow():
     for cell in simulated:
         if cell["num"] >= 50:
             assert cell["width"][OURS] <= 1.3 * min(cell["width"][name] for name in covering), cell
+
+
+def test_a_figure_as_people_read_it() -> None:
+    nan = float("nan")
+    assert shown(0.5, 0.25, 0.75) == "0.500 [0.250, 0.750]"
+    assert shown(-0.5, -0.75, 0.25, sign="+") == "-0.500 [-0.750, +0.250]"
+    assert shown(0.5, nan, nan) == shown(0.5) == "0.500"
+    assert shown(nan, nan, nan) == shown(None) == "–"

@@ -37,7 +37,11 @@ SCALES = (1.5, 0.5)
 
 
 def naive_guided(
-    policy: Logits, guides: Sequence[tuple[Logits, Logits | None, float]], prefix: list[int], alpha: float
+    policy: Logits,
+    guides: Sequence[tuple[Logits, Logits | None, float]],
+    prefix: list[int],
+    alpha: float,
+    steps: int = STEPS,
 ) -> NaiveRun:
     """The rule written down as it stands: no cache, no batch, float64; margins as in ``naive_aad``."""
 
@@ -46,7 +50,7 @@ def naive_guided(
         return shifted - np.log(np.exp(shifted).sum())
 
     run, prefix = NaiveRun(), list(prefix)
-    for _ in range(STEPS):
+    for _ in range(steps):
         own = log_softmax(policy(prefix))
         score = own.copy()
         for guide, reference, scale in guides:

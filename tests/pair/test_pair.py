@@ -11,6 +11,7 @@ from aad_plugin.errors import ConfigError, NonFiniteLogits, VocabMismatch
 from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.one_base import OneBase
+from aad_plugin.pair.step import Step
 from tests.pairs import KINDS, toy_pair
 from tests.toys import EOS, PAD, byte_tokenizer, left_pad, random_prompts, toy_model, with_adapters
 
@@ -77,7 +78,7 @@ def test_sampling_stays_within_the_plausible_set(pair):
     torch.manual_seed(0)
     prompt = torch.tensor([random_prompts([10])[0]])
     ids = pair.generate(input_ids=prompt, do_sample=True, top_k=0, num_return_sequences=6, **OPTIONS)
-    logits = pair.sides.logits(("policy",), ids, None, 0)[0][:, prompt.shape[1] - 1 : -1, : pair.vocab_size]
+    logits = pair.sides.logits(("policy",), Step(ids))[0][:, prompt.shape[1] - 1 : -1, : pair.vocab_size]
     answer = ids[:, prompt.shape[1] :]
     chosen = logits.gather(-1, answer.clamp(max=pair.vocab_size - 1)[..., None]).squeeze(-1)
     plausible = chosen >= logits.amax(-1) + torch.tensor(0.1).log() - 1e-4
@@ -199,7 +200,7 @@ def test_padded_heads_are_cut_and_never_chosen():
 
 def test_scores_are_the_decoding_rules(pair):
     ids = torch.tensor([random_prompts([10])[0]])
-    rows = [row[..., : pair.vocab_size] for row in pair.sides.logits(("policy", "reference"), ids, None, 1)]
+    rows = [row[..., : pair.vocab_size] for row in pair.sides.logits(("policy", "reference"), Step(ids, keep=1))]
     assert torch.equal(pair(ids, logits_to_keep=1).logits, aad_scores(*rows, 0.1))
 
 

@@ -27,6 +27,7 @@ from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.proof_checks import CHECKS, USES
+from aad_plugin.pair.step import Step
 from tests.pairs import KINDS, toy_pair
 from tests.toys import BUILDERS, EOS, PAD, VOCAB, left_pad, random_prompts
 
@@ -94,7 +95,9 @@ def a_mask_lost(patch):
     """Padding is read as text."""
     read = reading.read_model
     for module in (checkpoints, one_base, sides_in_turns):
-        patch.setattr(module, "read_model", lambda model, ids, cache, keep, **inputs: read(model, ids, cache, keep))
+        patch.setattr(
+            module, "read_model", lambda model, step, sides=1: read(model, Step(step.input_ids, step.cache, step.keep))
+        )
     yield
 
 

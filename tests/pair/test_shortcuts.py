@@ -10,6 +10,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.step import Step
 from aad_plugin.sources.known_options import SHORTCUTS
 from tests.pairs import KINDS, toy_pair
 from tests.toys import EOS, PAD, VOCAB, left_pad, random_prompts, spread, toy_model
@@ -92,7 +93,7 @@ def test_a_moved_base_is_laid_out_anew_and_held_once(kind, dtype):
     ids = torch.tensor([random_prompts([12])[0]])
     toy.pair(ids)
     toy.pair.to(dtype)
-    found = toy.pair.sides.logits(("policy", "reference"), ids, None, 0)
+    found = toy.pair.sides.logits(("policy", "reference"), Step(ids))
     wanted = [toy.policy(ids[0].tolist()), toy.reference(ids[0].tolist())]
     for got, want in zip(found, wanted, strict=True):
         # bfloat16 keeps 8 bits of logits of about 10.

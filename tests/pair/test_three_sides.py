@@ -12,6 +12,7 @@ from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.sides_by_row import SidesByRow
+from aad_plugin.pair.step import Step, whole_text
 from tests.toys import PAD, VOCAB, left_pad, random_prompts, toy_model, with_adapters
 
 ROLES = ("policy", "reference", "guide")
@@ -33,9 +34,10 @@ KINDS = {
 }
 
 
-def given(mask: torch.Tensor, start: int, stop: int) -> dict[str, torch.Tensor]:
+def next_step(ids: torch.Tensor, mask: torch.Tensor, cache: PairCache) -> Step:
+    """The last (B, T) ids of a text behind what the cache holds."""
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    return {"attention_mask": mask[:, :stop], "position_ids": positions[:, start:stop]}
+    return Step(ids, cache, 1, mask, positions[:, -ids.shape[1] :])
 
 
 @torch.no_grad()
@@ -59,7 +61,7 @@ def test_all_sides_say_what_they_say_alone(kind):
     assert not torch.allclose(truth["guide"], truth["policy"]) and not torch.allclose(
         truth["guide"], truth["reference"]
     )
-    rows = sides.logits(ROLES, ids, None, 1, **given(mask, 0, ids.shape[1]))
+    rows = sides.logits(ROLES, whole_text(ids, mask, keep=1))
     for role, row in zip(ROLES, rows, strict=True):
         torch.testing.assert_close(row[:, -1], truth[role], atol=1e-4, rtol=1e-4)
 
@@ -71,15 +73,15 @@ def test_caches_of_three_sides_are_reordered_cropped_and_selected_together(kind)
     ids, mask = left_pad(random_prompts([5, 9]))
     cache = sides.new_cache(ROLES, lambda model: DynamicCache(config=model.config))
     assert isinstance(cache, PairCache) and cache.num_sides == 3
-    sides.logits(ROLES, ids, cache, 1, **given(mask, 0, ids.shape[1]))
+    sides.logits(ROLES, next_step(ids, mask, cache))
     wrong, next_ids = torch.tensor([[7], [8]]), torch.tensor([[9], [10]])
     longer = torch.cat([mask, mask.new_ones(2, 1)], dim=1)
-    sides.logits(ROLES, wrong, cache, 1, **given(longer, ids.shape[1], ids.shape[1] + 1))
+    sides.logits(ROLES, next_step(wrong, longer, cache))
     cache.crop(-1)  # a rejected draft
     cache.reorder_cache(torch.tensor([1, 0]))  # beams
     cache.batch_select_indices(torch.tensor([0]))
     ids, longer = torch.cat([ids[[1]], next_ids[:1]], dim=1), longer[[1]]
-    rows = sides.logits(ROLES, next_ids[:1], cache, 1, **given(longer, ids.shape[1] - 1, ids.shape[1]))
+    rows = sides.logits(ROLES, next_step(next_ids[:1], longer, cache))
     for role, row in zip(ROLES, rows, strict=True):
         torch.testing.assert_close(row[:, -1], alone(sides, ids, longer)[role], atol=1e-4, rtol=1e-4)
 
@@ -107,8 +109,8 @@ def test_a_fault_of_the_third_side_is_found_by_the_proof(kind, monkeypatch, tmp_
     pair = AlignedPair(KINDS[kind](), vocab_size=VOCAB)
     logits = type(pair.sides).logits
 
-    def swapped(self, roles, *args, **kwargs):
-        return logits(self, tuple("reference" if role == "guide" else role for role in roles), *args, **kwargs)
+    def swapped(self, roles, step):
+        return logits(self, tuple("reference" if role == "guide" else role for role in roles), step)
 
     monkeypatch.setattr(type(pair.sides), "logits", swapped)
     assert any("guide" in said for said in pair.prove().avoided)

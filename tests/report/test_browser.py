@@ -13,9 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from aad_plugin.explain.shown_pictures import write_shown
+from aad_plugin.report import content
 from aad_plugin.report.building import build_report, read_runs
+from aad_plugin.sources.images import read_picture
 from tests.report.planted import NASTY, texts, write_run
 from tests.report.test_report import drawn, samples_of, trace_for
 
@@ -59,6 +64,30 @@ def pages(tmp_path_factory) -> Path:
     large = write_run(root / "large", texts(5000, 1000), p_of=drawn)
     build_report(read_runs([str(large)]), root / "large.html")
     return root
+
+
+@pytest.fixture(scope="module")
+def pages_with_pictures(tmp_path_factory) -> Path:
+    """A report of 200 documents with pictures, and one that has room for none."""
+    root = tmp_path_factory.mktemp("seen")
+    seen = write_run(root / "seen", texts(200, 500))
+    write_shown(seen / "out" / "model", 0, {"planted": photographs(200)})
+    build_report(read_runs([str(seen)]), root / "pictures.html")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(content, "_MAX_PICTURES", 1000)
+        build_report(read_runs([str(seen)]), root / "crowded.html")
+    return root
+
+
+def photographs(number: int) -> list:
+    """Pictures of a photograph's entropy: (document, rendered prompt, its one or two pictures)."""
+    noise = np.random.default_rng(0)
+    found = []
+    for document in range(number):
+        coarse = noise.integers(0, 256, (1 + (document % 2 == 0), 45, 60, 3), dtype=np.uint8)
+        pictures = [read_picture(Image.fromarray(one).resize((480, 360), Image.Resampling.BICUBIC)) for one in coarse]
+        found.append((document, f"<user>Question {document}: what is {document} plus {document}?<assistant>", pictures))
+    return found
 
 
 class Opened:
@@ -290,6 +319,35 @@ def test_ten_thousand_answers_are_usable_within_three_seconds(opened, pages):
     assert re.match(r"\d{3} of 5,000", one.page.locator("#count").inner_text())
     one.page.click("#browser .tabulator-row")
     one.page.wait_for_selector("#detail[open] mark")
+
+
+def test_two_hundred_documents_with_pictures(browser, pages_with_pictures):
+    path = pages_with_pictures / "pictures.html"
+    one = Opened(browser, path)
+    page = one.page
+    print(f"{path.stat().st_size / 1e6:.1f} MB, usable after {one.seconds:.2f} s")
+    assert path.stat().st_size < 30_000_000 and one.seconds < 3
+    assert page.locator("img").count() == 0  # nothing is unpacked before it is looked at
+    page.click("#browser .tabulator-row")
+    shown = page.locator("#detail img.shown")
+    assert shown.count() == 2 and "480 × 360 pixels" in shown.first.get_attribute("alt")
+    shown.first.evaluate("node => node.decode()")
+    assert shown.first.evaluate("node => [node.naturalWidth, node.naturalHeight]") == [320, 240]
+    page.keyboard.press("j")
+    assert shown.count() == 1
+    page.set_viewport_size({"width": 380, "height": 800})
+    assert one.wide() == 0
+    assert page.evaluate("(n => n.scrollWidth <= n.clientWidth)(document.getElementById('detail'))")
+    assert one.complaints == [] and {url.partition(":")[0] for url in one.requests} <= {"file", "data"}
+    page.close()
+
+
+def test_pictures_without_room_are_counted(browser, pages_with_pictures):
+    page = Opened(browser, pages_with_pictures / "crowded.html").page
+    page.click("#browser .tabulator-row")
+    assert page.locator("#detail img.shown").count() == 0
+    assert "2 more pictures: the page has no room for all (300 are left out)" in page.locator("#detail").inner_text()
+    page.close()
 
 
 def test_it_prints(opened):

@@ -86,10 +86,10 @@ def test_the_shorter_context_holds_for_a_pair(tied, tmp_path):
     config = LlamaConfig.from_pretrained(tied)
     config.max_position_embeddings = 64
     config.save_pretrained(tmp_path / "short")
-    assert _shorter_context(str(tied), str(tmp_path / "short"), None) == 64
-    assert _shorter_context(str(tmp_path / "short"), str(tied), None) is None
+    assert _shorter_context([(str(tied), None), (str(tmp_path / "short"), None)]) == 64
+    assert _shorter_context([(str(tmp_path / "short"), None), (str(tied), None)]) is None
     with pytest.raises(
         ConfigError, match="the reference reads at most 64 tokens, the engine admits 512: pass max_model"
     ):
-        check_context(config, 512)
-    check_context(config, 64)
+        check_context("reference", config, 512)
+    check_context("reference", config, 64)

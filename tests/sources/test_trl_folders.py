@@ -9,6 +9,7 @@ import torch
 
 from aad_plugin.errors import ReferenceUnknown
 from aad_plugin.pair.model import load_pair
+from aad_plugin.pair.step import Step
 from aad_plugin.sources.parts import resolve
 from tests.toys import byte_tokenizer
 
@@ -45,7 +46,7 @@ def test_a_fresh_adapter_shows_its_base(checkpoints, tmp_path):
     assert (source.base, source.reference_adapter) == (str(checkpoints.base), None)
     ids = torch.tensor([[1, 2, 3]])
     pair = load_pair(str(folder))
-    policy, reference = pair.sides.logits(("policy", "reference"), ids, None, 1)
+    policy, reference = pair.sides.logits(("policy", "reference"), Step(ids, keep=1))
     assert not torch.allclose(policy, reference)
 
 
@@ -61,7 +62,7 @@ def test_an_adapter_on_an_sft_adapter_has_that_as_its_reference(checkpoints, tmp
     folder = train(started_from, tmp_path / "dpo")
     source = resolve(str(folder))
     assert source.reference_adapter == str(folder / "ref")
-    policy, reference = load_pair(str(folder)).sides.logits(("policy", "reference"), ids, None, 1)
+    policy, reference = load_pair(str(folder)).sides.logits(("policy", "reference"), Step(ids, keep=1))
     assert torch.allclose(reference[:, -1], before, atol=1e-4), "the reference is base + SFT adapter, not the base"
     assert not torch.allclose(policy, reference, atol=1e-2)
 

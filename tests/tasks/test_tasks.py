@@ -64,7 +64,15 @@ def test_the_groups_hold_every_task():
     logging.disable(logging.WARNING)
     manager = TaskManager(include_path=str(tasks_path()), include_defaults=False)
     logging.disable(logging.NOTSET)
-    for group in ("aad_bench", "aad_demo", "aad_categorization", "aad_moderation", "aad_dialogue", "aad_preference"):
+    for group in (
+        "aad_bench",
+        "aad_demo",
+        "aad_pope",
+        "aad_categorization",
+        "aad_moderation",
+        "aad_dialogue",
+        "aad_preference",
+    ):
         assert group in manager.all_groups
     own = {name for name in manager.all_subtasks}
     assert own == {*NAMES, "aad_mt_bench_turn2"}

@@ -12,7 +12,35 @@ HH = "\n\nHuman: How do I boil an egg?\n\nAssistant: For how long?\n\nHuman: Sof
 CHAT = [{"role": "user", "content": "Name a tree."}, {"role": "assistant", "content": "Oak."}]
 FLAGS = {"S": 0, "H": 1, "V": 0, "HR": 0, "SH": 0, "S3": 0, "H2": None, "V2": 0}
 
+AMBER = {"dog": ["puppy"], "tree": ["forest"], "sky": [], "bird": []}
 ROWS: dict[str, list[dict[str, Any]]] = {
+    **{
+        f"coco_pope_{setting}.jsonl": [
+            {"question_id": 1, "image": "one.png", "text": "Is there a dog in the image?", "label": "yes"},
+            {"question_id": 2, "image": "one.png", "text": "Is there a cat in the image?", "label": "no"},
+        ]
+        for setting in ("random", "popular", "adversarial")
+    },
+    "query_all.json": [
+        {"id": 1, "image": "one.png", "query": "Describe this image."},
+        *({"id": number, "image": "one.png", "query": f"Question {number}?"} for number in range(2, 12)),
+    ],
+    "annotations.json": [
+        {"id": 1, "type": "generative", "truth": ["dog", "tree"], "hallu": ["bird"]},
+        *(
+            {"id": 2 + 2 * row + number, "type": kind, "truth": truth}
+            for row, kind in enumerate(
+                (
+                    "discriminative-hallucination",
+                    "discriminative-attribute-state",
+                    "discriminative-attribute-number",
+                    "discriminative-attribute-action",
+                    "relation",
+                )
+            )
+            for number, truth in enumerate(("yes", "no"))
+        ),
+    ],
     "banking77_test.csv": [
         {"text": "Where is my new card?", "category": "card_arrival"},
         {"text": "My top up failed.", "category": "top_up_failed"},
@@ -72,6 +100,8 @@ def write_upstream(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_bytes(name, rows))
     (folder / "data_full.json").write_text(json.dumps(CLINC))
+    (folder / "relation.json").write_text(json.dumps(AMBER))
+    (folder / "safe_words.txt").write_text("light\nsign\n")
     return folder
 
 

@@ -16,6 +16,7 @@ import torch
 
 from aad_plugin.decoding import eft_scores
 from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.pair.step import whole_text
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.training import trl_command
 from aad_plugin.training.teachers import WideTeacher, aad_log_probs, divergence, positions_of, teacher_scores
@@ -35,9 +36,7 @@ def test_the_eft_teacher_says_in_training_what_eft_decodes(kind):
     pair = toy_pair(kind).pair
     teacher = WideTeacher(pair, 1.5, 258)
     with torch.no_grad():
-        rows = pair.sides.logits(
-            ("policy", "reference"), IDS, None, 0, attention_mask=MASK, position_ids=positions_of(MASK)
-        )
+        rows = pair.sides.logits(("policy", "reference"), whole_text(IDS, MASK))
         wanted = eft_scores(rows[0], rows[1], 1.5).log_softmax(-1)
         found = teacher(IDS, MASK).log_softmax(-1)
     assert torch.allclose(found[MASK.bool()], wanted[MASK.bool()], atol=1e-4)

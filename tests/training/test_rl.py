@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.step import Step
 from aad_plugin.training import implicit_reward as rewards
 from aad_plugin.training.implicit_reward import answer_rewards
 from aad_plugin.training.teachers import aad_log_probs, teacher_scores
@@ -34,7 +35,7 @@ def naive(pair, prompt: str, answer: list[int]) -> float:
     )
     ids, total = pair.tokenizer(text, add_special_tokens=False)["input_ids"], 0.0
     for token in answer:
-        rows = pair.sides.logits(("policy", "reference"), torch.tensor([ids]), None, 1)
+        rows = pair.sides.logits(("policy", "reference"), Step(torch.tensor([ids]), keep=1))
         total += sum(sign * float(row[0, -1].log_softmax(-1)[token]) for sign, row in zip((1, -1), rows, strict=True))
         ids = [*ids, token]
     return total

@@ -137,21 +137,36 @@ def _idefics(kind: str, seed: int) -> PreTrainedModel:
     )
     config = config_class(
         vision_config=vision, text_config=LlamaConfig(**_TEXT), scale_factor=2, pad_token_id=PAD,
-        image_token_id=_idefics_processor().tokenizer.image_token_id, tie_word_embeddings=False,
+        image_token_id=_idefics_tokenizer().image_token_id, tie_word_embeddings=False,
     )  # fmt: skip
     return _seeing(lambda: model_class(config), seed)
 
 
 def _idefics_processor() -> ProcessorMixin:
-    images = _class("idefics3.image_processing_pil_idefics3", "Idefics3ImageProcessorPil")(
-        size={"longest_edge": SIDE}, max_image_size={"longest_edge": SIDE}, do_image_splitting=False
+    images = _class("idefics3.image_processing_pil_idefics3", "Idefics3ImageProcessorPil")(**_IDEFICS_IMAGES)
+    processor = _class("idefics3.processing_idefics3", "Idefics3Processor")(
+        images, _idefics_tokenizer(), image_seq_len=4
     )
-    own = tokenizer(
+    return _with_template(processor, "<image>")
+
+
+def _smolvlm_processor() -> ProcessorMixin:
+    """SmolVLM's own, which wants num2words, without its part for videos."""
+    images = _class("smolvlm.image_processing_pil_smolvlm", "SmolVLMImageProcessorPil")(**_IDEFICS_IMAGES)
+    own = image_only(_class("smolvlm.processing_smolvlm", "SmolVLMProcessor"))
+    return _with_template(own(images, _idefics_tokenizer(), image_seq_len=4), "<image>")
+
+
+_IDEFICS_IMAGES: dict[str, Any] = dict(
+    size={"longest_edge": SIDE}, max_image_size={"longest_edge": SIDE}, do_image_splitting=False
+)
+
+
+def _idefics_tokenizer() -> PreTrainedTokenizerFast:
+    return tokenizer(
         image_token="<image>", fake_image_token="<fake_token_around_image>", global_image_token="<global-img>",
         end_of_utterance_token="<end_of_utterance>",
     )  # fmt: skip
-    processor = _class("idefics3.processing_idefics3", "Idefics3Processor")(images, own, image_seq_len=4)
-    return _with_template(processor, "<image>")
 
 
 # ------------------------------------------------------------------------------------------- Qwen2-VL
@@ -307,7 +322,7 @@ FAMILIES = {
     family.name: family
     for family in (
         Family("llava", _llava, _llava_processor, "<image>"),
-        Family("smolvlm", lambda seed: _idefics("smolvlm", seed), _idefics_processor, "<image>"),
+        Family("smolvlm", lambda seed: _idefics("smolvlm", seed), _smolvlm_processor, "<image>"),
         Family("idefics3", lambda seed: _idefics("idefics3", seed), _idefics_processor, "<image>"),
         Family("qwen2_vl", _qwen, _qwen_processor, "<|vision_start|><|image_pad|><|vision_end|>"),
         Family("gemma3", _gemma, _gemma_processor, "<start_of_image>"),

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from aad_plugin.pair.distortion import distorted
+from aad_plugin.pair.multimodal import take_multimodal
+from aad_plugin.settings import DecodingSettings
 from tests.toys import EOS, Logits, NaiveRun, naive_aad
 from tests.vision.families import Family, picture
 
@@ -48,6 +51,13 @@ def seeing_logits(model: Any, encoded: dict[str, Any], ids: int | None = None) -
         return logits[0, -1, :ids].double().numpy()
 
     return read
+
+
+def noisy(model: Any, encoded: dict[str, Any], settings: DecodingSettings) -> dict[str, Any]:
+    """A processor's inputs with vcd's noise on the pixels."""
+    shown = take_multimodal(dict(encoded), model, encoded["input_ids"])
+    assert shown is not None
+    return {**encoded, "pixel_values": distorted(model, shown, settings).shown["pixel_values"]}
 
 
 def naive(

@@ -31,6 +31,19 @@ def write_chartqa(folder: Path, rows: int = 3) -> None:
     Dataset.from_list(data, features=features).to_parquet(target / "test-00000-of-00001.parquet")
 
 
+def mmmu_subjects() -> tuple[str, ...]:
+    """Every subject of the stock task, as its data set calls it."""
+    import lm_eval.tasks
+
+    folder = Path(lm_eval.tasks.__path__[0]) / "mmmu"
+    return tuple(
+        line.partition(":")[2].strip()
+        for path in sorted(folder.glob("mmmu_*.yaml"))
+        for line in path.read_text().splitlines()
+        if line.startswith("dataset_name:")
+    )
+
+
 def write_mmmu(folder: Path, subjects: tuple[str, ...] = ("Accounting", "Art")) -> None:
     """Write ``MMMU/MMMU`` with a validation split of each subject: choices with two pictures, and an open question."""
     images = {f"image_{number}": Image() for number in range(1, 8)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from aad_plugin import AlignedPair, answer
 from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.encoding import encode, render, token_ids
 from tests.toys import EOS, naive_aad
 from tests.vision.conftest import save
@@ -147,6 +149,31 @@ def test_a_checkpoint_without_a_processor_reads_text(llava, tmp_path: Path) -> N
         AlignedPair.from_pretrained(policy=str(tmp_path / "policy"), reference=str(tmp_path / "reference"))
 
 
+@pytest.mark.parametrize("torchvision", [False, True])
+def test_smolvlms_own_processor_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torchvision: bool) -> None:
+    """It must be given a part for videos, which was left out of ours: such checkpoints were read as text alone."""
+    import transformers.utils
+
+    monkeypatch.setattr(transformers.utils, "is_torchvision_available", lambda: torchvision)
+    policy, reference = (save(FAMILIES["smolvlm"], seed, tmp_path / str(seed)) for seed in (0, 1))
+    pair = AlignedPair.from_pretrained(policy=policy, reference=reference, dtype="float32")
+    assert type(pair.processor).__name__ == "SmolVLMProcessor" and pair.processor.image_seq_len == 4
+    prompts = [show("which?", picture(1), picture(2)), show("what?", picture(3))]
+    whole = answer(pair, prompts, max_new_tokens=4, batch_size=2)
+    made = AlignedPair(Checkpoints(*(FAMILIES["smolvlm"].model(seed) for seed in (0, 1))),
+                       processor=FAMILIES["smolvlm"].processor(), vocab_size=pair.vocab_size)  # fmt: skip
+    assert whole == answer(made, prompts, max_new_tokens=4, batch_size=1)
+
+
+def test_smolvlms_processor_names_the_package_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.smolvlm import processing_smolvlm
+
+    policy, reference = (save(FAMILIES["smolvlm"], seed, tmp_path / str(seed)) for seed in (0, 1))
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    with pytest.raises(ConfigError, match=r"num2words.*; pip install 'aad_plugin\[vision\]' brings what pictures need"):
+        AlignedPair.from_pretrained(policy=policy, reference=reference, dtype="float32")
+
+
 def test_more_pictures_than_the_template_takes(pair: AlignedPair) -> None:
     whole = pair.processor.chat_template
     try:
@@ -160,3 +187,18 @@ def test_more_pictures_than_the_template_takes(pair: AlignedPair) -> None:
         pair.processor.chat_template = whole
     with pytest.raises(ConfigError, match="prompt 1 has 1 pictures, and its text 2 places for one"):
         answer(pair, [show("which <image>?", picture(1))], max_new_tokens=2)
+
+
+def test_the_command_line_contrasts(aad, llava, pair: AlignedPair, tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "one.png")
+    parts = ["--policy", llava[0], "--reference", llava[1], "--max-new-tokens", "6", "--model-args", "dtype=float32"]
+    shown = ["--image", str(tmp_path / "one.png"), "--output", str(tmp_path / "out.jsonl")]
+    ways = ["--strategies", "greedy,vcd", "--cd-alpha", "4", "--noise-step", "999"]
+    done = aad("generate", "what is it?", *parts, *shown, *ways)
+    assert done.exit_code == 0, done.output
+    (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    asked = {"max_new_tokens": 6, "strategy": "vcd", "cd_alpha": 4, "noise_step": 999}
+    assert [row["outputs"]["vcd"]] == answer(pair, [show("what is it?", picture(1))], **asked)
+    assert set(row["outputs"]) == {"greedy", "vcd"}
+    bare = aad("generate", "what is it?", *parts, "--strategies", "vcd")
+    assert "these prompts show none: add a picture" in str(bare.exception)

@@ -21,6 +21,13 @@ aad.marked = (text, search) => {
 
 aad.textBox = (text, search) => aad.el("div", { class: "text", dir: "auto", tabindex: "0" }, aad.marked(text, search));
 
+// A document's pictures; −1 is one that the page had no room for.
+aad.shownBox = (data, places) => {
+  const missing = places.filter((place) => place < 0).length;
+  return aad.el("div", { class: "pictures" }, aad.pictures(places.filter((place) => place >= 0).map((place) => data.pictures[place])),
+    missing ? aad.el("p", { class: "quiet" }, `${missing} more picture${missing > 1 ? "s" : ""}: the page has no room for all (${data.unshown} are left out)`) : null);
+};
+
 aad.answerCard = (data, answer, search) => {
   const [run, name, text, flags, trace] = answer;
   const body = aad.el("div", {}, aad.textBox(text, search));
@@ -62,7 +69,7 @@ aad.detail = (data, doc, names, search) => {
   const order = (answer) => { const at = names.indexOf(answer[1]); return at < 0 ? names.length : at; };
   const answers = [...doc.a].sort((a, b) => order(a) - order(b) || a[0] - b[0]);
   return [
-    aad.el("h3", {}, "Prompt"), aad.textBox(doc.p, search),
+    aad.el("h3", {}, "Prompt"), doc.s ? aad.shownBox(data, doc.s) : null, aad.textBox(doc.p, search),
     doc.g ? aad.el("p", { class: "quiet", dir: "auto" }, "target: " + aad.visible(doc.g)) : null,
     aad.el("div", { class: "sides" }, answers.map((answer) => aad.answerCard(data, answer, search))),
     doc.v.length ? aad.el("h3", {}, "Verdicts") : null, ...doc.v.map((verdict) => aad.verdictBlock(data, verdict)),

@@ -9,7 +9,7 @@
   text("page-title", about);
   text("made", data.made);
   text("settings", data.about);
-  put("pictures", ...data.pictures.map(([src, name]) => aad.el("img", { src: src, alt: name, title: name, class: "shown" })));
+  put("pictures", ...aad.pictures(data.pictures));
   text("prompt", data.prompt);
   text("answer-title", data.title);
   const tokens = aad.tokens(data.steps);

@@ -16,6 +16,9 @@ aad.el = (tag, attributes, ...children) => {
   return node;
 };
 
+// Pictures of a prompt as [data: URL, name]; the browser unpacks one when it comes into view.
+aad.pictures = (shown) => shown.map(([src, name]) => aad.el("img", { src: src, alt: name, title: name, class: "shown", loading: "lazy", decoding: "async" }));
+
 // A phone's keyboard and its address bar change the height only, which nothing is drawn anew for.
 aad.onNewWidth = (draw) => {
   let [width, pending] = [innerWidth, 0];
