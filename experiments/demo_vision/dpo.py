@@ -14,7 +14,7 @@ from experiments.demo_vision.questions import Question, asked, description
 from experiments.demo_vision.sft import TARGETS
 
 SEEDS = range(500_000, 600_000)
-RANK, RATE, BATCH, BETA = 4, 3e-4, 8, 0.1
+RANK, RATE, BATCH, BETA = 4, 2e-4, 4, 0.1
 
 
 def preference(seed: int) -> tuple[Any, Question]:

@@ -150,11 +150,11 @@ def scored(task, answers) -> dict[str, float]:
 
 
 def test_the_task_scores_by_what_was_drawn(task):
-    """aad is always right; greedy says no to everything, and describes nothing; best_of_2 says yes and invents a thing."""
+    """aad is always right; greedy says no to everything, and describes nothing; best_of_2 says yes and invents things."""
     invented = "one red circle, one red square, one red star, one red ring, one red cross, one red triangle"
     found = scored(
         task,
-        lambda doc: [doc["label"], "no", invented if doc["kind"] == "description" else "yes"],
+        lambda doc: [doc["label"], "no", invented if doc["kind"] == "description" else "yes", doc["label"]],
     )
     assert [found[f"{name}_aad"] for name in ("question_accuracy", "probe_accuracy", "recall", "f1")] == [1, 1, 1, 1]
     assert found["hallucination_aad"] == found["invented_aad"] == 0 and found["yes_share_aad"] == 0.5
@@ -162,7 +162,8 @@ def test_the_task_scores_by_what_was_drawn(task):
     assert found["hallucination_best_of_2"] == 1 and 0 < found["f1_best_of_2"] < 0.5
     assert found["score_win_rate_vs_greedy"] == 1 and 0.9 < found["score_win_rate_low_vs_greedy"] < 1
     assert found["description_score_win_rate_vs_best_of_2"] == 1
-    same = scored(task, lambda doc: ["red"] * 3)
+    assert found["score_win_rate_vs_vcd"] == 0.5
+    same = scored(task, lambda doc: ["red"] * 4)
     assert same["score_win_rate_vs_greedy"] == 0.5
     assert same["score_win_rate_low_vs_greedy"] <= 0.5 <= same["score_win_rate_high_vs_greedy"]
 
@@ -180,7 +181,7 @@ def test_requests_of_every_strategy_show_the_picture(task):
     doc = task.eval_docs[0]
     options = {"metadata": (task.config.task, 0, 1)}
     requests = task.construct_requests(doc, "<image>What?\n", **options)
-    assert [request.args[1]["strategy"] for request in requests] == ["aad", "greedy", "best_of_2"]
+    assert [request.args[1]["strategy"] for request in requests] == ["aad", "greedy", "best_of_2", "vcd"]
     assert all(request.args[2]["visual"][0].size == (96, 96) for request in requests)
 
 
