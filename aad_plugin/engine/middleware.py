@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from aad_plugin.engine.requests import Held, settings_of
+from aad_plugin.engine.requests import DRAFTS_DRAW, Held, settings_of
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import AADError, ConfigError
 
@@ -20,6 +20,7 @@ GUIDES = "AAD_PLUGIN_GUIDES"  # environment variable: number of guides, and "alo
 IGNORE_TEMPERATURE = (
     "AAD_PLUGIN_IGNORE_TEMPERATURE"  # environment variable: not empty, `aad serve --ignore-temperature`
 )
+DRAFTS = "AAD_PLUGIN_DRAFTS"  # environment variable: not empty where the server has a speculative_config
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 # Requests that decode nothing.
 _HARMLESS = (
@@ -36,12 +37,13 @@ def model_names(name: str, held: Held) -> list[str]:
     return [name, *(f"{name}-{strategy}" for strategy in held.strategies[1:])]
 
 
-def environment(shared_ids: int, held: Held, ignore_temperature: bool) -> dict[str, str]:
+def environment(shared_ids: int, held: Held, ignore_temperature: bool, drafts: bool = False) -> dict[str, str]:
     """Return what the middleware reads: vLLM makes it without arguments."""
     return {
         SHARED_IDS: str(shared_ids),
         GUIDES: f"{held.num_guides}{' alone' if held.is_alone else ''}",
         IGNORE_TEMPERATURE: "1" if ignore_temperature else "",
+        DRAFTS: "1" if drafts else "",
     }
 
 
@@ -60,14 +62,18 @@ def check_path(path: str) -> None:
 
 
 def check_request(
-    body: dict[str, Any], shared_ids: int | None = None, ignore_temperature: bool = False, held: Held | None = None
+    body: dict[str, Any],
+    shared_ids: int | None = None,
+    ignore_temperature: bool = False,
+    held: Held | None = None,
+    drafts: bool = False,
 ) -> dict[str, Any]:
     """Return the request with its strategy in ``vllm_xargs``.
 
     Args:
         body: of a chat or text completion. shared_ids: number of token ids that all models know; None: not checked.
         ignore_temperature: of strategies whose scores are no log-probabilities; chat clients send one unasked.
-        held: what the engine can decode by; None is a pair without guides.
+        held: what the engine can decode by; None is a pair without guides. drafts: whether it has a speculative_config.
     Raises:
         ConfigError: an unknown strategy or setting, or something that means nothing on scores of several models.
     """
@@ -85,6 +91,11 @@ def check_request(
         if ignore_temperature:
             body = {name: value for name, value in body.items() if name != "temperature"}
         _check_scores(body, settings.strategy)
+    elif drafts and (body.get("temperature") or 0) != 0:
+        raise ConfigError(
+            f"temperature must be 0 on this server, got {body['temperature']}: answers are {DRAFTS_DRAW}; start it "
+            "without --speculative-config to sample"
+        )
     elif body.get("prompt_logprobs") is not None or (body.get("echo") and _asks_logprobs(body)):
         raise ConfigError(
             "log-probabilities of a prompt (prompt_logprobs, or echo with logprobs) are read off the server's default "
@@ -148,6 +159,7 @@ class AADMiddleware:
         self.shared_ids = int(os.environ.get(SHARED_IDS) or 0) or None
         self.ignore_temperature = bool(os.environ.get(IGNORE_TEMPERATURE))
         self.held = _held()
+        self.drafts = bool(os.environ.get(DRAFTS))
 
     async def _refuse(self, scope: Message, send: Any, reason: str) -> None:
         """Answer 400 with the reason, or 401 to whoever may not ask at all."""
@@ -196,7 +208,7 @@ class AADMiddleware:
                 break
         try:
             parsed = json.loads(body)
-            known = self.shared_ids, self.ignore_temperature, self.held
+            known = self.shared_ids, self.ignore_temperature, self.held, self.drafts
             checked = check_request(parsed, *known) if isinstance(parsed, dict) else None
             content = body if checked is None else json.dumps(checked).encode()
         except AADError as error:

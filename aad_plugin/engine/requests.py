@@ -17,6 +17,10 @@ _PREFIX = "aad_"
 _NAMES = ("strategy", "alpha", "eft_scale", "guide_scale")
 
 
+DRAFTS_DRAW = "not drawn beside vLLM's drafts, whose draws left the nucleus in tests"
+"""Why sampled answers and drafts are refused together (vLLM 0.32 on a CPU; argmax strategies are equal)."""
+
+
 @dataclass(frozen=True)
 class Held:
     """What an engine can decode by.

@@ -19,7 +19,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
 
 from aad_plugin.engine.options import engine_pair, on_gpu, with_users
-from aad_plugin.engine.requests import extra_args
+from aad_plugin.engine.requests import DRAFTS_DRAW, extra_args
 from aad_plugin.engine.self_test import TOKENS, EngineProof
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.files.marks import checkpoint_commit, checkpoint_mark, tokenizer_mark, weight_files_mark
@@ -90,6 +90,7 @@ class AADVLLM(PairAnswers, VLLM):
         if not on_gpu():
             # vLLM takes back the noise of a prompt read in parts, which torch's generators on a CPU cannot do.
             options.setdefault("enable_chunked_prefill", False)
+        self._has_drafts = options.get("speculative_config") is not None
         self._takes_seeds = on_gpu() or not options["enable_chunked_prefill"]
         # One plain model of extrapolated weights decodes as vLLM decodes any model: there is nothing to prove.
         self.proof = self._engine_proof(options) if self._pair.expo_scale is None else None
@@ -153,6 +154,8 @@ class AADVLLM(PairAnswers, VLLM):
                     f"strategy={settings.strategy} draws with a seed, which vLLM cannot do on a CPU while it reads prompts "
                     "in parts: leave enable_chunked_prefill out"
                 )
+            if settings.samples and self._has_drafts:
+                raise ConfigError(f"strategy={settings.strategy} is {DRAFTS_DRAW}: leave speculative_config out")
             many = settings.n if settings.strategy == "best_of_n" else 1
             spans.append(range(len(drawn), len(drawn) + many))
             for number in range(many):

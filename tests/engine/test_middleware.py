@@ -133,3 +133,11 @@ def test_a_users_overrides_stand_beside_ours():
     assert with_users(own, None) == own
     with pytest.raises(ConfigError, match="may not name architectures"):
         with_users(own, {"architectures": ["LlamaForCausalLM"]})
+
+
+def test_drafts_and_sampled_answers_are_refused_together():
+    body = {"model": "aad-greedy", "messages": [], "temperature": 0.7}
+    assert check_request(body)["temperature"] == 0.7
+    with pytest.raises(ConfigError, match="without --speculative-config"):
+        check_request(body, drafts=True)
+    assert check_request({**body, "temperature": 0}, drafts=True)["vllm_xargs"] == {"aad_strategy": "greedy"}

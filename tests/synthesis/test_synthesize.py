@@ -157,8 +157,10 @@ def test_a_margin_by_a_reward_model(command, checkpoints, tmp_path):
 
 
 def reward_model(checkpoints, folder):
+    import torch
     from transformers import AutoModelForSequenceClassification
 
+    torch.manual_seed(0)  # its score has no weights to load
     model = AutoModelForSequenceClassification.from_pretrained(checkpoints.base, num_labels=1)
     model.save_pretrained(folder)
     for path in checkpoints.base.glob("*token*"):

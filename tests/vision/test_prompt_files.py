@@ -157,7 +157,6 @@ READERS = {
     "iterate": ["iterate", *PAIR, "--output", "out", "--picker", "reward:demo", "--oracle", "reward:demo",
                 "--held-out-prompts", "t.txt", "--oracle-prompts", "t.txt", "--prompts"],
     "pairs": ["pairs", "check", "demo", "--preferences"],
-    "judge": ["judge", "--judge", "reward:demo", "--output", "out", "--baseline", "t.txt", "--candidate"],
     "alpaca": ["alpaca-eval", "generate", *PAIR, "--name", "n", "--output", "out", "--partial", "--instructions"],
 }  # fmt: skip
 
