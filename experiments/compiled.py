@@ -1,6 +1,7 @@
 """How far torch.compile carries on this device: steps of one model and of a pair, over static caches and as they stand.
 
-The demo pair (a LoRA over its reference) and greedy decoding of its merged policy, batch 1, median of three rounds in turn. Prompts are read plainly; compiling is not counted and printed beside.
+The demo pair (a LoRA over its reference) and greedy decoding of its merged policy, batch 1, median of three rounds in turn.
+Prompts are read plainly; compiling is not counted and printed beside.
 
     python -m experiments.compiled [tokens] [dtype]
 """
@@ -75,4 +76,4 @@ def main(tokens: int = 64, dtype: str = "bfloat16") -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    main(*(int(word) for word in sys.argv[1:2]), *sys.argv[2:3])
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 64, *sys.argv[2:3])
