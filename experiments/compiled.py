@@ -1,9 +1,9 @@
 """How far torch.compile carries on this device: steps of one model and of a pair, over static caches and as they stand.
 
-The demo pair (a LoRA over its reference) and greedy decoding of its merged policy, in bfloat16, batch 1, median of three
-rounds in turn. Prompts are read plainly; compiling is not counted and printed beside.
+The demo pair (a LoRA over its reference) and greedy decoding of its merged policy, batch 1, median of three rounds in turn.
+Prompts are read plainly; compiling is not counted and printed beside.
 
-    python -m experiments.compiled [tokens]
+    python -m experiments.compiled [tokens] [dtype]
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def options() -> dict[str, Any]:
     return {"cache_implementation": "static", "compile_config": config}
 
 
-def main(tokens: int = 64) -> None:
+def main(tokens: int = 64, dtype: str = "bfloat16") -> None:
     """Measure and print."""
-    pair = load_pair("demo", dtype="bfloat16")
+    pair = load_pair("demo", dtype=dtype)
     policy = AutoModelForCausalLM.from_pretrained(
-        full_checkpoints(resolve("demo"), "bfloat16")[0], dtype=torch.bfloat16
+        full_checkpoints(resolve("demo"), dtype)[0], dtype=getattr(torch, dtype)
     ).eval()
     ids, mask = encode_prompts(pair, read_prompts(None, 1)[:1])
 
@@ -76,4 +76,4 @@ def main(tokens: int = 64) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    main(*(int(word) for word in sys.argv[1:2]))
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 64, *sys.argv[2:3])

@@ -89,12 +89,12 @@ def per_step(decode: Callable[[int], Any]) -> Counts:
     Args:
         decode: decodes so many new tokens, no fewer; called with two numbers, so that a prompt's reading cancels out.
     """
-    decode(_SHORT)  # what happens once happens here
     return per_token(lambda steps: count(lambda: decode(steps)))
 
 
 def per_token(counted: Callable[[int], Counts]) -> Counts:
     """Return what one more token costs, given the counts of so many; called with two numbers."""
+    counted(_SHORT)  # what happens once happens here
     short, long = counted(_SHORT), counted(_LONG)
     steps = _LONG - _SHORT
     names = Counter({name: number / steps for name, number in (long.names - short.names).items()})  # type: ignore[misc]

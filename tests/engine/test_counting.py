@@ -24,5 +24,5 @@ def test_an_engines_step_is_counted_where_it_runs(toy_engines):
     print(f"aad {aad.operations} operations, {aad.waits} waits; greedy {greedy.operations}, {greedy.waits}")
     assert aad.operations > 20 and aad.waits >= 0
     # Both sides are read whatever a request asks for; what differs are the scores.
-    assert abs(aad.operations - greedy.operations) < 20
+    assert greedy.operations < aad.operations < 1.5 * greedy.operations
     assert worker_counts(llm, partial(ask, "aad")) == aad, "counts do not depend on the machine"
