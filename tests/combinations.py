@@ -111,8 +111,8 @@ def document() -> str:
 def _lines() -> Iterator[str]:
     yield "# What combines with what\n"
     yield "This page is made by `python -m tests.combinations`. Tests hold its cells against toy models in float32."
-    yield "All cells of text on transformers were run. Those on vLLM are declared: their test,"
-    yield "`pytest -m engine tests/engine/test_combinations.py`, has not been run as a whole yet."
+    yield "All cells were run; those on vLLM (0.32, on a CPU) by `pytest -m engine tests/engine/test_combinations.py`."
+    yield "Beside vLLM's drafts, draws left the nucleus there, so sampling is refused with them."
     yield "Each cell holds for two checkpoints, for a LoRA over its reference and for two LoRAs over one base.\n"
     yield "* **equal**: the tokens are those of a plain loop that reads the whole text again with both models at each step."
     yield "* **drawn**: vLLM's own generator draws, each token from the nucleus that the plain loop finds."
