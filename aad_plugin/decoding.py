@@ -1,8 +1,8 @@
 """The decoding rule: pure functions from two rows of logits to one row of scores.
 
 Owns the mathematics of alignment-aware decoding (AAD), emulated fine-tuning (EFT), guides and visual contrastive
-decoding (VCD). Knows nothing of models,
-caches, hosts or files; every host, the explainer and the tests call these functions.
+decoding (VCD). Knows nothing of models, caches, hosts or files; every host, the explainer and the tests call these
+functions.
 
     V_α  = { v : π_policy(v) >= α · max π_policy }         plausible set
     A(v) = log π_policy(v) − log π_reference(v)            token advantage
@@ -18,7 +18,9 @@ Run: python -m pytest tests/test_decoding.py
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -202,13 +204,25 @@ def aad_scores_of_candidates(
     Returns:
         (R, V) float32 scores.
     """
+    return _among(candidates, policy_logits, policy_values, reference_values, out, partial(aad_scores, alpha=alpha))
+
+
+def _among(
+    candidates: Candidates,
+    policy_logits: Tensor,
+    policy_values: Tensor | None,
+    other_values: Tensor | None,
+    out: Tensor | None,
+    score: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return (R, V) scores: the candidates' by a rule of whole rows over theirs alone, below them the implausible ones."""
     scores = _implausible(policy_logits, out)
     place = candidates.rows, candidates.tokens
-    if policy_values is None or reference_values is None:
+    if policy_values is None or other_values is None:  # no row has a choice
         return scores.index_put_(place, scores.new_zeros(()))
     block = _block(candidates, policy_values, len(scores), -torch.inf)
-    reference = _block(candidates, reference_values, len(scores), 0.0)
-    return scores.index_put_(place, aad_scores(block, reference, alpha)[candidates.rows, candidates.columns])
+    other = _block(candidates, other_values, len(scores), 0.0)
+    return scores.index_put_(place, score(block, other)[candidates.rows, candidates.columns])
 
 
 def _implausible(policy_logits: Tensor, out: Tensor | None) -> Tensor:
@@ -313,14 +327,7 @@ def guided_scores_of_candidates(
     Returns:
         (R, V) float32 scores.
     """
-    scores = _implausible(policy_logits, out)
-    place = candidates.rows, candidates.tokens
-    if policy_values is None or reward_values is None:
-        return scores.index_put_(place, scores.new_zeros(()))
-    block = _block(candidates, policy_values, len(scores), -torch.inf)
-    reward = _block(candidates, reward_values, len(scores), 0.0)
-    found = guided_scores(block, reward, alpha)
-    return scores.index_put_(place, found[candidates.rows, candidates.columns])
+    return _among(candidates, policy_logits, policy_values, reward_values, out, partial(guided_scores, alpha=alpha))
 
 
 def vcd_scores(policy_logits: Tensor, distorted_logits: Tensor, cd_alpha: float, cd_beta: float) -> Tensor:
