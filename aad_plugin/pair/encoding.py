@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.multimodal import MultimodalInputs, take_multimodal
-from aad_plugin.sources.images import Picture, check_number, odd_part, picture_of_part, read_picture
+from aad_plugin.sources.images import Picture, check_number, parts_of, picture_of_part, read_picture
 from aad_plugin.texts.parts import text_of
 from aad_plugin.texts.rendering import render_chat
 
@@ -148,16 +148,13 @@ def _content(content: Any, pictures: list[Picture], place: str) -> Any:
     if not isinstance(content, list | tuple):
         raise ConfigError(f"{place}: a turn's content is text or a list of parts, got {type(content).__name__}")
     parts: list[dict[str, Any]] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            parts.append({"type": "text", "text": part["text"]})
-        elif kind in ("image", "image_url"):
-            check_number(len(pictures) + 1, place)
-            pictures.append(read_picture(picture_of_part(part, place), f"{place}, picture {len(pictures) + 1}"))
-            parts.append({"type": "image"})
-        else:
-            raise odd_part(kind, place)
+    for text, part in parts_of(content, place):
+        if text is not None:
+            parts.append({"type": "text", "text": text})
+            continue
+        check_number(len(pictures) + 1, place)
+        pictures.append(read_picture(picture_of_part(part, place), f"{place}, picture {len(pictures) + 1}"))
+        parts.append({"type": "image"})
     return parts
 
 

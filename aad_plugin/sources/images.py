@@ -15,7 +15,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,21 @@ def part_payload(part: Mapping[str, Any]) -> Any:
     return _as_url(part[name]) if name == "base64" else plain_payload(part[name])
 
 
-def odd_part(kind: Any, place: str) -> ConfigError:
-    """Return the complaint about a part that is neither text nor a picture."""
-    wanted = '{"type": "text", "text": …} or {"type": "image", "image": …}'
-    return ConfigError(f"{place}: a part is {wanted}, got one of type {kind!r:.40}")
+def parts_of(content: Iterable[Any], place: str) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+    """Yield of each part of a turn its text, or None for a picture, and the part itself.
+
+    Raises:
+        ConfigError: a part that is neither text nor a picture.
+    """
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            yield part["text"], part
+        elif kind in ("image", "image_url"):
+            yield None, part
+        else:
+            wanted = '{"type": "text", "text": …} or {"type": "image", "image": …}'
+            raise ConfigError(f"{place}: a part is {wanted}, got one of type {kind!r:.40}")
 
 
 def plain_payload(value: Any) -> Any:

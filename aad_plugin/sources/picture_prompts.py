@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.sources.images import Picture, check_number, odd_part, part_payload, plain_payload, read_picture
+from aad_plugin.sources.images import Picture, check_number, part_payload, parts_of, plain_payload, read_picture
 from aad_plugin.texts.messages import checked_turns
 from aad_plugin.texts.parts import picture_columns, text_of
 from aad_plugin.texts.prompts import (
@@ -80,16 +80,10 @@ def _parts(content: Any, place: str) -> list[dict[str, Any]]:
     """A content as parts: of text, and of images with what the part itself gives, or None."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    parts: list[dict[str, Any]] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            parts.append({"type": "text", "text": part["text"]})
-        elif kind in ("image", "image_url"):
-            parts.append({"type": "image", "image": part_payload(part)})
-        else:
-            raise odd_part(kind, place)
-    return parts
+    return [
+        {"type": "image", "image": part_payload(part)} if text is None else {"type": "text", "text": text}
+        for text, part in parts_of(content, place)
+    ]
 
 
 def _place_pictures(turns: list[dict[str, Any]], given: list[Any], place: str) -> None:
