@@ -28,7 +28,7 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
     """
     own = pair.arguments["hf_overrides"]["aad"]
     drafts = any(word.startswith(("--spec", "-sc")) for word in given)
-    lines, refused = prepare_batch(requests, int(own["shared_vocab_size"]), Held.by(own), drafts)
+    lines, refused = prepare_batch(requests, int(own["shared_vocab_size"]), Held.by(own, drafts))
     check_writable(output)  # before the engine starts
     answers = ""
     if lines:
@@ -43,13 +43,12 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
 
 
 def prepare_batch(
-    requests: Path, shared_ids: int | None = None, held: Held | None = None, drafts: bool = False
+    requests: Path, shared_ids: int | None = None, held: Held | None = None
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the request lines with their strategies in ``vllm_xargs``, and an output row for each refused one.
 
     Args:
         shared_ids: number of token ids that all models know. held: what the engine can decode by.
-        drafts: whether it guesses tokens ahead.
     Raises:
         ConfigError: no such file, or a line that is not a request; names file and line.
     """
@@ -71,7 +70,7 @@ def prepare_batch(
             ) from e
         try:
             check_path(str(row.get("url", "")))
-            lines.append(json.dumps({**row, "body": check_request(body, shared_ids, held=held, drafts=drafts)}))
+            lines.append(json.dumps({**row, "body": check_request(body, shared_ids, held=held)}))
         except AADError as e:
             refused.append(_refusal(custom_id, str(e)))
     return lines, refused

@@ -16,11 +16,12 @@ from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import AADError, ConfigError
 
 SHARED_IDS = "AAD_PLUGIN_SHARED_IDS"  # environment variable: number of token ids that all models of the server know
-GUIDES = "AAD_PLUGIN_GUIDES"  # environment variable: number of guides, and "alone" behind it where no reference is held
+GUIDES = (
+    "AAD_PLUGIN_GUIDES"  # environment variable: number of guides; then "alone" without a reference, "drafts" with them
+)
 IGNORE_TEMPERATURE = (
     "AAD_PLUGIN_IGNORE_TEMPERATURE"  # environment variable: not empty, `aad serve --ignore-temperature`
 )
-DRAFTS = "AAD_PLUGIN_DRAFTS"  # environment variable: not empty where the server has a speculative_config
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 # Requests that decode nothing.
 _HARMLESS = (
@@ -37,19 +38,18 @@ def model_names(name: str, held: Held) -> list[str]:
     return [name, *(f"{name}-{strategy}" for strategy in held.strategies[1:])]
 
 
-def environment(shared_ids: int, held: Held, ignore_temperature: bool, drafts: bool = False) -> dict[str, str]:
+def environment(shared_ids: int, held: Held, ignore_temperature: bool) -> dict[str, str]:
     """Return what the middleware reads: vLLM makes it without arguments."""
     return {
         SHARED_IDS: str(shared_ids),
-        GUIDES: f"{held.num_guides}{' alone' if held.is_alone else ''}",
+        GUIDES: f"{held.num_guides}{' alone' if held.is_alone else ''}{' drafts' if held.drafts else ''}",
         IGNORE_TEMPERATURE: "1" if ignore_temperature else "",
-        DRAFTS: "1" if drafts else "",
     }
 
 
 def _held() -> Held:
-    number, _, alone = os.environ.get(GUIDES, "").partition(" ")
-    return Held(int(number or 0), bool(alone))
+    number, *words = os.environ.get(GUIDES, "0").split()
+    return Held(int(number), "alone" in words, "drafts" in words)
 
 
 def check_path(path: str) -> None:
@@ -62,18 +62,14 @@ def check_path(path: str) -> None:
 
 
 def check_request(
-    body: dict[str, Any],
-    shared_ids: int | None = None,
-    ignore_temperature: bool = False,
-    held: Held | None = None,
-    drafts: bool = False,
+    body: dict[str, Any], shared_ids: int | None = None, ignore_temperature: bool = False, held: Held | None = None
 ) -> dict[str, Any]:
     """Return the request with its strategy in ``vllm_xargs``.
 
     Args:
         body: of a chat or text completion. shared_ids: number of token ids that all models know; None: not checked.
         ignore_temperature: of strategies whose scores are no log-probabilities; chat clients send one unasked.
-        held: what the engine can decode by; None is a pair without guides. drafts: whether it has a speculative_config.
+        held: what the engine can decode by; None is a pair without guides.
     Raises:
         ConfigError: an unknown strategy or setting, or something that means nothing on scores of several models.
     """
@@ -91,7 +87,7 @@ def check_request(
         if ignore_temperature:
             body = {name: value for name, value in body.items() if name != "temperature"}
         _check_scores(body, settings.strategy)
-    elif drafts and (body.get("temperature") or 0) != 0:
+    elif held.drafts and (body.get("temperature") or 0) != 0:
         raise ConfigError(
             f"temperature must be 0 on this server, got {body['temperature']}: answers are {DRAFTS_DRAW}; start it "
             "without --speculative-config to sample"
@@ -159,7 +155,6 @@ class AADMiddleware:
         self.shared_ids = int(os.environ.get(SHARED_IDS) or 0) or None
         self.ignore_temperature = bool(os.environ.get(IGNORE_TEMPERATURE))
         self.held = _held()
-        self.drafts = bool(os.environ.get(DRAFTS))
 
     async def _refuse(self, scope: Message, send: Any, reason: str) -> None:
         """Answer 400 with the reason, or 401 to whoever may not ask at all."""
@@ -208,7 +203,7 @@ class AADMiddleware:
                 break
         try:
             parsed = json.loads(body)
-            known = self.shared_ids, self.ignore_temperature, self.held, self.drafts
+            known = self.shared_ids, self.ignore_temperature, self.held
             checked = check_request(parsed, *known) if isinstance(parsed, dict) else None
             content = body if checked is None else json.dumps(checked).encode()
         except AADError as error:

@@ -27,15 +27,17 @@ class Held:
 
     Attributes:
         num_guides: how many guides steer its policy. is_alone: whether that policy stands without a reference.
+        drafts: whether tokens are guessed ahead (a speculative_config).
     """
 
     num_guides: int = 0
     is_alone: bool = False
+    drafts: bool = False
 
     @classmethod
-    def by(cls, own: Mapping[str, Any]) -> Held:
+    def by(cls, own: Mapping[str, Any], drafts: bool = False) -> Held:
         """Read ``hf_overrides["aad"]``."""
-        return cls(len(own.get("guides") or ()), not (own.get("reference") or own.get("adapter")))
+        return cls(len(own.get("guides") or ()), not (own.get("reference") or own.get("adapter")), drafts)
 
     @property
     def strategies(self) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def serve(
     validate_parsed_serve_args(args)
     overrides = json.loads(args.hf_overrides) if isinstance(args.hf_overrides, str) else args.hf_overrides
     own = overrides["aad"]
-    os.environ |= environment(own["shared_vocab_size"], Held.by(own), ignore_temperature, bool(args.speculative_config))
+    os.environ |= environment(own["shared_vocab_size"], Held.by(own, bool(args.speculative_config)), ignore_temperature)
     uvloop.run(_serve(args, expected, only_test))
 
 

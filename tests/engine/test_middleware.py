@@ -10,6 +10,7 @@ import pytest
 from aad_plugin.engine.batch import prepare_batch
 from aad_plugin.engine.middleware import SHARED_IDS, AADMiddleware, check_request
 from aad_plugin.engine.options import with_users
+from aad_plugin.engine.requests import Held
 from aad_plugin.errors import ConfigError
 
 
@@ -139,5 +140,5 @@ def test_drafts_and_sampled_answers_are_refused_together():
     body = {"model": "aad-greedy", "messages": [], "temperature": 0.7}
     assert check_request(body)["temperature"] == 0.7
     with pytest.raises(ConfigError, match="without --speculative-config"):
-        check_request(body, drafts=True)
-    assert check_request({**body, "temperature": 0}, drafts=True)["vllm_xargs"] == {"aad_strategy": "greedy"}
+        check_request(body, held=Held(drafts=True))
+    assert check_request({**body, "temperature": 0}, held=Held(drafts=True))["vllm_xargs"] == {"aad_strategy": "greedy"}
