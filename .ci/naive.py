@@ -38,6 +38,7 @@ def naive(models, ids, steps, ends):
 
 
 def main(results):
+    """Compare the answers in a folder of results with the naive loop's."""
     (file,) = Path(results).rglob("samples_aad_demo_dialogue_*.jsonl")
     samples = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     base = AutoModelForCausalLM.from_pretrained(assets.base_model_path(), dtype=torch.float32)

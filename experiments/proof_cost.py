@@ -57,6 +57,7 @@ def measure(parts: dict[str, str]) -> tuple[float, float, AlignedPair]:
 
 
 def main() -> None:
+    """Print one row per pair."""
     demo = resolve("demo").arguments()  # fetched and converted, if it was not
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AAD_CACHE_DIR"] = str(Path(folder) / "cache")  # nothing is remembered from earlier

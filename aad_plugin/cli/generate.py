@@ -91,16 +91,19 @@ def generate(
     loaded = named.load(**given)
     if draw:
         return _draw(loaded, questions[0], names, draw, draw_area)
+    progress = sys.stderr.isatty() or len(questions) > batch_size
+    options = dict(max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat, progress=progress)
+    _answer(loaded, questions, names or [loaded.settings.strategy], output, options)
+
+
+def _answer(loaded: Any, questions: list[Any], names: list[str], output: Path | None, options: dict[str, Any]) -> None:
+    """Answer by each strategy, then show and write all."""
     from aad_plugin.pair.answering import answer
 
-    names = names or [loaded.settings.strategy]
     outputs: dict[str, list[str]] = {}
     try:
         for name in names:
-            outputs[name] = answer(
-                loaded, questions, strategy=name, max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat,
-                progress=sys.stderr.isatty() or len(questions) > batch_size,
-            )  # fmt: skip
+            outputs[name] = answer(loaded, questions, strategy=name, **options)
     finally:  # an interrupted or failed strategy does not cost the answers of those before it
         if outputs:
             _show([{**_written(asked), "outputs": {name: texts[i] for name, texts in outputs.items()}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,21 +63,8 @@ def check(
         raise ConfigError(SAME_WEIGHTS)
     size, choice = memory(loaded), ambiguity(loaded)
     table = Table("check", "result")
-    for part, place in loaded.source.parts().items():
-        table.add_row(part, place)
-    table.add_row("reference is known from", loaded.source.proof)
-    table.add_row("shared token ids", f"{loaded.vocab_size:,}, maps equal")
-    table.add_row(
-        "weights", f"policy {size.policy / 2**20:,.0f} MiB, the reference adds {size.reference_extra / 2**20:,.0f} MiB"
-    )
-    if loaded.guides.members:
-        own = f"{size.guides / 2**20:,.0f} MiB of their own" if size.guides else "no weights of their own but adapters'"
-        table.add_row("guides", f"{len(loaded.guides.members)}, token ids equal, {own}")
-    per_token = size.cache_per_token
-    table.add_row(
-        "cache per token",
-        "unknown: the configuration does not tell" if per_token is None else f"{per_token / 2**10:,.1f} KiB for both",
-    )
+    for name, said in _weighed(loaded, size):
+        table.add_row(name, said)
     table.add_row("proof", _proof(loaded.proof))
     table.add_row(
         "filter",
@@ -131,6 +119,23 @@ def _free_bytes(device: Any) -> int:
     import torch
 
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _weighed(loaded: Any, size: Any) -> Iterator[tuple[str, str]]:
+    """What a pair is made of and what it takes of the memory, in words."""
+    yield from loaded.source.parts().items()
+    yield "reference is known from", loaded.source.proof
+    yield "shared token ids", f"{loaded.vocab_size:,}, maps equal"
+    yield (
+        "weights",
+        f"policy {size.policy / 2**20:,.0f} MiB, the reference adds {size.reference_extra / 2**20:,.0f} MiB",
+    )
+    if loaded.guides.members:
+        own = f"{size.guides / 2**20:,.0f} MiB of their own" if size.guides else "no weights of their own but adapters'"
+        yield "guides", f"{len(loaded.guides.members)}, token ids equal, {own}"
+    per_token = size.cache_per_token
+    unknown = "unknown: the configuration does not tell"
+    yield "cache per token", unknown if per_token is None else f"{per_token / 2**10:,.1f} KiB for both"
 
 
 def _verdict(choice: Any, found: Any) -> str:

@@ -102,6 +102,11 @@ def engine_pair(
         own |= {**guided.overrides, "guide_scale": settings.guide_scale}
         checkpoints += guided.checkpoints
         contexts += [(path, revision) for path, revision in guided.overrides["guide_checkpoints"].values()]
+    return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), _arguments(own, contexts))
+
+
+def _arguments(own: dict[str, Any], contexts: list[Any]) -> dict[str, Any]:
+    """Return what the engine is started with: what composes its model, and the shortest context of the models."""
     arguments: dict[str, Any] = {
         "hf_overrides": {"architectures": [ARCHITECTURE], "aad": own},
         "worker_extension_cls": _WORKER,
@@ -110,7 +115,7 @@ def engine_pair(
     }
     if (context := _shorter_context(contexts)) is not None:
         arguments["max_model_len"] = context
-    return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), arguments)
+    return arguments
 
 
 def _refuse_unserved(

@@ -109,4 +109,5 @@ def tokenizer_mark(tokenizer: Any) -> str:
 
 
 def text_mark(text: str) -> str:
+    """Return 16 hex digits that differ where the text does."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

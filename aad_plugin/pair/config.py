@@ -28,6 +28,7 @@ class AlignedPairConfig(PreTrainedConfig):
 
 
 def head_sizes(sides: Sides) -> dict[str, int]:
+    """Return by role how many tokens a model's head scores; raises ConfigError for a head of another form."""
     models = sides.models()
     for model in models.values():
         if not hasattr(model.get_output_embeddings(), "weight"):

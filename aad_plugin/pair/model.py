@@ -352,8 +352,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
 
         if not self.is_cached:
             return None
-        build = lambda model: DynamicCache(config=model.config, **cache_options)  # noqa: E731
-        return self._build_cache(settings or self.settings, build)
+        settings = settings or self.settings
+        return self._build_cache(settings, lambda model: DynamicCache(config=model.config, **cache_options))
 
     @contextlib.contextmanager
     def _call(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> Iterator[Call]:

@@ -208,6 +208,7 @@ def check_text(place: str, *texts: str) -> None:
 
 
 def field_of(entry: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
+    """Return the first of these fields that a row has; raises ConfigError that names ``place`` where it has none."""
     for name in names:
         if name in entry:
             return entry[name]

@@ -80,12 +80,7 @@ def openai_judge(
         language: of the prompt, a code such as "de", or "auto" for that of the answers; English by default.
         sees: whether the model takes image parts; items with pictures are refused without it, and text is judged alike.
     """
-    if form not in ("auto", *FORMS):
-        raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
-    if not (isinstance(concurrency, int) and concurrency >= 1):
-        raise ConfigError(f"concurrency must be a whole number of at least 1, got {concurrency!r}")
-    if temperature is not None and not (isinstance(temperature, int | float) and temperature >= 0):
-        raise ConfigError(f"temperature must be a number of at least 0, or null to leave it out, got {temperature!r}")
+    _check(form, concurrency, temperature)
     paid = _price(price)
     endpoint = Endpoint(base_url, key_variable, {} if headers is None else headers, timeout_s, patience_s)
     return ChatJudge(
@@ -118,3 +113,12 @@ def _price(price: Sequence[float] | Mapping[str, float] | str | None) -> Price |
     if not (prompt >= 0 and completion >= 0):
         raise ConfigError(f"price is money per million prompt and completion tokens, e.g. 2.0/8.0, got {price!r}")
     return Price(prompt, completion)
+
+
+def _check(form: object, concurrency: object, temperature: object) -> None:
+    if form not in ("auto", *FORMS):
+        raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
+    if not (isinstance(concurrency, int) and concurrency >= 1):
+        raise ConfigError(f"concurrency must be a whole number of at least 1, got {concurrency!r}")
+    if temperature is not None and not (isinstance(temperature, int | float) and temperature >= 0):
+        raise ConfigError(f"temperature must be a number of at least 0, or null to leave it out, got {temperature!r}")
