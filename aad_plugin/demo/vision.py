@@ -17,7 +17,7 @@ from aad_plugin.errors import AssetError
 from aad_plugin.files.marks import file_sha256
 
 PRESET, CACHED = "demo-vision", "demo-vision-1"
-"""The preset, and its reference's folder in the cache (about 270 MB)."""
+"""The preset, and its reference's folder in the cache (about 540 MB)."""
 SHIPPED_VISION = Path(__file__).parent / "vision_v1"
 TOWER, ADAPTER = "tower.safetensors", "adapter_model.safetensors"
 _REFERENCE = (TOWER, ADAPTER, "adapter_config.json")
@@ -54,8 +54,10 @@ def vision_reference_path(*, quiet: bool = False, shipped: Path | None = None) -
 
 
 def put_together(base: Path, parts: Path, out: Path) -> None:
-    """Write base, tower and merged adapter as one bf16 checkpoint with its processor into the folder ``out``."""
-    import torch
+    """Write base, tower and merged adapter as one checkpoint with its processor into the folder ``out``.
+
+    In float32: many processors have no 16-bit products, and AAD ranks differences that bf16 rounds.
+    """
     from safetensors.torch import load_file
 
     from aad_plugin.demo.vision_model import load_tower, merge_lora, new_vision_model, vision_processor
@@ -67,7 +69,7 @@ def put_together(base: Path, parts: Path, out: Path) -> None:
         merge_lora(model, load_file(parts / ADAPTER), settings["lora_alpha"] / settings["r"])
     except (ValueError, KeyError, RuntimeError) as error:
         raise AssetError(f"{parts} does not fit the demo base: {error}; reinstall aad_plugin") from error
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.save_pretrained(out)
     for file in out.glob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes 0600, and a shared cache has other readers
     vision_processor(base).save_pretrained(out)

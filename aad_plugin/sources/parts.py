@@ -200,8 +200,11 @@ def _from_name(name: str) -> PairSource:
 def _from_preset(name: str) -> PairSource:
     preset = PRESETS[name]
     if preset.embedded:
-        from aad_plugin.demo import assets
+        from aad_plugin.demo import assets, vision
 
+        if name == vision.PRESET:
+            reference, adapter = vision.vision_reference_path(), vision.vision_adapter_path()
+            return PairSource(base=str(reference), adapter=str(adapter), preset=name)
         return PairSource(
             base=str(assets.base_model_path()), adapter=str(assets.policy_adapter_path(name)), preset=name
         )

@@ -50,6 +50,7 @@ def _families() -> dict[str, Preset]:
 PRESETS: dict[str, Preset] = {
     "demo": Preset("", "", "SmolLM2-135M-Instruct and a LoRA policy shipped with this package; runs on any CPU"),
     "demo@1": Preset("", "", "the first demo pair, trained on dialogue alone; kept for the figures made with it"),
+    "demo-vision": Preset("", "", "a pair that sees pictures of coloured shapes, over the same base; runs on any CPU"),
     "olmo2-1b": Preset(
         "allenai/OLMo-2-0425-1B-DPO", "allenai/OLMo-2-0425-1B-SFT", "OLMo 2 1B (arXiv 2501.00656, model card)"
     ),

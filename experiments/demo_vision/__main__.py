@@ -21,7 +21,7 @@ from aad_plugin.demo.vision_model import load_tower, new_vision_model, vision_pr
 from experiments.demo_vision import dpo, held_out, sft, shipping, tower
 
 STAGES = ("tower", "sft", "dpo", "report", "shipped")
-SFT_STEPS, DPO_STEPS = 160, 30
+SFT_STEPS, DPO_STEPS = 240, 40
 
 
 def main() -> None:
