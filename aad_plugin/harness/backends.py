@@ -53,7 +53,9 @@ def _surround_evaluations() -> None:
         model = kwargs.get("lm", args[0] if args else None)
         check_limit(kwargs.get("limit"))
         if not kwargs.get("apply_chat_template"):
-            _say_what_the_template_adds(getattr(model, "lm", model))
+            _say_what_the_template_adds(
+                getattr(model, "lm", model), kwargs.get("task_dict", args[1] if len(args) > 1 else None)
+            )
         token = _EVALUATED.set(model)
         try:
             results = original(*args, **kwargs)
@@ -67,22 +69,35 @@ def _surround_evaluations() -> None:
     evaluator.evaluate = evaluate
 
 
-def _say_what_the_template_adds(model: Any) -> None:
-    """Warn where a pair has a chat template that this run leaves out."""
+def _say_what_the_template_adds(model: Any, task_dict: Any) -> None:
+    """Warn where a pair has a chat template that this run leaves out and that would change some task's prompts."""
     tokenizer: Any = getattr(model, "tokenizer", None)
     if model not in _LOADED or not getattr(tokenizer, "chat_template", None) or getattr(model, "rank", 0) != 0:
         return
+
+    def rendered(text: str) -> str:
+        turn = [{"role": "user", "content": text}]
+        return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
     try:
-        turn = [{"role": "user", "content": "PROMPT"}]
-        rendered = repr(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        if (prompts := _first_prompts(task_dict)) and all(rendered(prompt) == prompt for prompt in prompts):
+            return
+        shown = repr(rendered("PROMPT"))
     except Exception:  # templates are programs that come with a model; one that takes no such chat shows nothing
-        rendered = "its own form of a chat"
+        shown = "its own form of a chat"
     logger.warning(
         "this pair has a chat template, which this run does not apply: its models read each prompt as bare text, where "
         "they were tuned on %s. Answers and scores differ from those with the template, which aad generate, aad explain "
         "and aad serve apply. Pass --apply_chat_template unless bare text is meant",
-        rendered,
+        shown,
     )
+
+
+def _first_prompts(tree: Any) -> list[Any]:
+    """The first document's prompt of each task in lm-eval's nested groups."""
+    if isinstance(tree, dict):
+        return [prompt for value in tree.values() for prompt in _first_prompts(value)]
+    return [tree.doc_to_text(next(iter(tree.eval_docs)))] if hasattr(tree, "eval_docs") else []
 
 
 def _fill_in_samples(task_dict: Any, results: Any) -> None:

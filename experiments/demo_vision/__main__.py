@@ -5,7 +5,8 @@
 
 Stages: tower (tower and connector learn colours, shapes and places), sft and dpo (by TRL), report (held-out accuracy with
 the right picture and with another one). A killed stage goes on from its last checkpoint. The parts to ship are in
-``WORK/out``. ``shipped`` measures the pair that the package ships.
+``WORK/out``. ``shipped`` measures the pair that the package ships, and ``develop`` AAD at some alphas on held-out pictures,
+none of which is the task's.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from aad_plugin.demo.vision import put_together, vision_adapter_path, vision_ref
 from aad_plugin.demo.vision_model import load_tower, new_vision_model, vision_processor
 from experiments.demo_vision import dpo, held_out, sft, shipping, tower
 
-STAGES = ("tower", "sft", "dpo", "report", "shipped")
+STAGES = ("tower", "sft", "dpo", "report", "develop", "shipped")
 SFT_STEPS, DPO_STEPS = 240, 40
+ALPHAS, DEVELOPED = (0.1, 0.3), 50  # pictures
 
 
 def main() -> None:
@@ -54,6 +56,8 @@ def _run(stage: str, base: Path, work: Path, options: argparse.Namespace) -> Non
     elif stage == "report":
         policy = out / "policy"
         _tell(held_out.measure(reference, policy if policy.is_dir() else None), out / "figures.json")
+    elif stage == "develop":
+        _tell(held_out.by_strategy(reference, out / "policy", ALPHAS, held_out.SEEDS[:DEVELOPED]), out / "develop.json")
     else:
         _tell(held_out.measure(vision_reference_path(), vision_adapter_path()), None)
 

@@ -76,6 +76,27 @@ def greedy(model: Any, processor: Any, asked: Sequence[tuple[Any, Question]]) ->
     return answers
 
 
+def by_strategy(reference: Path, adapter: Path, alphas: Sequence[float], seeds: range) -> dict[str, Any]:
+    """Return the shares of right answers with the right picture: the policy's greedy, and AAD at each alpha."""
+    from aad_plugin.pair.answering import answer
+    from aad_plugin.pair.model import load_pair
+
+    pair = load_pair(reference=str(reference), adapter=str(adapter), dtype="float32")
+    asked = held_out(seeds)
+    questions = [question for _, question in asked]
+    pictures = {seed: scene(seed).image() for seed in seeds}
+    prompts = []
+    for seed, question in asked:
+        turn = [{"type": "image", "image": pictures[seed]}, {"type": "text", "text": question.text}]
+        prompts.append([{"role": "user", "content": turn}])
+
+    def shares(strategy: str, **settings: Any) -> dict[str, float]:
+        texts = answer(pair, prompts, strategy=strategy, max_new_tokens=40, batch_size=_ROWS, **settings)
+        return _shares(questions, texts)
+
+    return {"greedy": shares("greedy"), **{f"aad, alpha {alpha:g}": shares("aad", alpha=alpha) for alpha in alphas}}
+
+
 def measure(reference: Path, adapter: Path | None, seeds: range = SEEDS) -> dict[str, Any]:
     """Return the `figures` of the reference, and of the policy where there is one, in float32."""
     from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -170,9 +170,10 @@ def run_task(monkeypatch, folder: Path, **options) -> dict:
     )  # fmt: skip
 
 
-def test_the_task_runs_on_the_preset(toy, tmp_path, monkeypatch):
+def test_the_task_runs_on_the_preset(toy, tmp_path, monkeypatch, caplog):
     args = {"pair": "demo-vision", "device": "cpu", "dtype": "float32", "batch_size": 8, "answers_dir": "none"}
     found = run_task(monkeypatch, tmp_path, model_args=args, limit=10, gen_kwargs="max_gen_toks=4")
+    assert "chat template, which this run does not apply" not in caplog.text, "it would change no prompt"
     figures = found["results"]["aad_vision_demo"]
     assert figures["sample_len"] == 10
     assert 0 <= figures["score_win_rate_low_vs_greedy,none"] <= figures["score_win_rate_vs_greedy,none"] <= 1
