@@ -1,9 +1,10 @@
-"""Does a loss that makes a better policy make a better advantage? Train one policy per loss from one start, then compare.
+r"""Does a loss that makes a better policy make a better advantage? Train one policy per loss from one start, then compare.
 
-python -m experiments.demo_pair.losses --work runs/losses --prompts alpaca_eval.json --oracle reward:demo@1 --trl "--max_steps 54"
+python -m experiments.demo_pair.losses --work runs/losses --prompts alpaca_eval.json --oracle reward:demo@1 \
+    --trl "--max_steps 54"
     eight losses on the demo base and the 216 dialogues that demo@1 learned from, read once, 200 prompts × 64 tokens; then,
-    for the two with the best AAD reward, two more seeds. The same command goes on after a kill, from TRL's last whole checkpoint and answer by
-    answer.
+    for the two with the best AAD reward, two more seeds. The same command goes on after a kill, from TRL's last whole
+    checkpoint and answer by answer.
 python -m experiments.demo_pair.losses … --base DIR --trl "--max_steps 3" --num-prompts 4 --losses sigmoid,orpo
     a rehearsal on something tiny
 
@@ -79,7 +80,7 @@ def _best(folder: Path, number: int) -> list[str]:
 
 
 def _sets(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Folder of training preferences and file of held-out ones: as given, or those of the demo pair that learned dialogue."""
+    """Folder of training preferences and file of held-out ones: as given, or those of `demo@1`."""
     if options.preferences:
         return Path(options.preferences), Path(options.held_out)
     folder = options.work / "sets" / "policy"
