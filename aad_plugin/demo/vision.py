@@ -18,6 +18,8 @@ from aad_plugin.files.marks import file_sha256
 
 PRESET, CACHED = "demo-vision", "demo-vision-1"
 """The preset, and its reference's folder in the cache (about 540 MB)."""
+ALPHA = 0.3
+"""The preset's alpha: the better one of 0.1 and 0.3 on held-out pictures, see its README."""
 SHIPPED_VISION = Path(__file__).parent / "vision_v1"
 TOWER, ADAPTER = "tower.safetensors", "adapter_model.safetensors"
 _REFERENCE = (TOWER, ADAPTER, "adapter_config.json")

@@ -204,7 +204,8 @@ def _from_preset(name: str) -> PairSource:
 
         if name == vision.PRESET:
             reference, adapter = vision.vision_reference_path(), vision.vision_adapter_path()
-            return PairSource(base=str(reference), adapter=str(adapter), preset=name)
+            settings = {"alpha": vision.ALPHA}
+            return PairSource(base=str(reference), adapter=str(adapter), preset=name, settings=settings)
         return PairSource(
             base=str(assets.base_model_path()), adapter=str(assets.policy_adapter_path(name)), preset=name
         )

@@ -1,6 +1,6 @@
 """Make the demo pair that sees, from nothing but the demo base: pictures are drawn as they are needed.
 
-    python -m experiments.demo_vision tower sft dpo report --work runs/demo-vision       # needs hours
+    python -m experiments.demo_vision tower sft dpo report develop --work runs/demo-vision       # needs hours
     python -m experiments.demo_vision shipped                                            # needs minutes
 
 Stages: tower (tower and connector learn colours, shapes and places), sft and dpo (by TRL), report (held-out accuracy with
@@ -22,7 +22,7 @@ from aad_plugin.demo.vision_model import load_tower, new_vision_model, vision_pr
 from experiments.demo_vision import dpo, held_out, sft, shipping, tower
 
 STAGES = ("tower", "sft", "dpo", "report", "develop", "shipped")
-SFT_STEPS, DPO_STEPS = 240, 40
+SFT_STEPS, DPO_STEPS = 240, 200
 ALPHAS, DEVELOPED = (0.1, 0.3), 50  # pictures
 
 
