@@ -32,6 +32,9 @@ class Asked:
     draft_model: Annotated[str | None, typer.Option(help="Also with this small model's guesses, at batch size 1.")] = (
         None
     )
+    draft_prompts: Annotated[
+        int, typer.Option(help="Prompts decoded one by one at batch size 1 where there is a draft.")
+    ] = 8
     threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None
     prompts: Annotated[
         str | None,
@@ -43,8 +46,8 @@ class Asked:
 
     def check(self) -> None:
         """Raise ConfigError for figures out of range and options of another engine."""
-        if self.rounds < 1 or self.max_new_tokens < 1 or self.draft < 0:
-            raise ConfigError("--rounds and --max-new-tokens must be at least 1, --draft at least 0")
+        if min(self.rounds, self.max_new_tokens, self.draft_prompts) < 1 or self.draft < 0:
+            raise ConfigError("--rounds, --max-new-tokens and --draft-prompts must be at least 1, --draft at least 0")
         if self.engine not in ("hf", "vllm"):
             raise ConfigError(f"--engine must be hf or vllm, got {self.engine!r}")
         if self.eager and self.engine != "vllm":
@@ -55,12 +58,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured, of which pair, in which dtype, with which draft; a remark says what was left out."""
+    """What was measured of which pair, in which dtype, with which draft over how many prompts; a remark tells of gaps."""
 
     rows: list[dict[str, Any]]
     account: dict[str, Any]
     dtype: str
     draft: dict[str, Any] | None = None
+    draft_prompts: int | None = None
     remark: str | None = None
 
 
@@ -101,7 +105,7 @@ def _write(output: Path, asked: Asked, found: Found) -> None:
 
     record = {
         "pair": found.account, "draft": found.draft, "engine": asked.engine, "max_new_tokens": asked.max_new_tokens,
-        "machine": machine(), "versions": versions(), "rows": found.rows,
+        "draft_prompts": found.draft_prompts, "machine": machine(), "versions": versions(), "rows": found.rows,
     }  # fmt: skip
     write_text(output, json.dumps(record, indent=1, default=str) + "\n")
 
@@ -123,11 +127,13 @@ def _on_transformers(named: NamedPair, asked: Asked, names: list[str], sizes: li
     from aad_plugin.speed.report import rows
 
     draft = _draft(loaded, asked.draft_model)
-    contestants = hf.contestants(loaded, prompts, names, sizes, asked.max_new_tokens, asked.draft, draft)
-    found = rows(interleave(contestants, asked.rounds), hf.BASELINES, hf.NAIVE)
-    return Found(
-        found, describe(loaded), str(loaded.sides.policy.dtype), draft.account() if draft is not None else None
+    contestants = hf.contestants(
+        loaded, prompts, names, sizes, asked.max_new_tokens, asked.draft, draft, drafted_prompts=asked.draft_prompts
     )
+    found = rows(interleave(contestants, asked.rounds), hf.BASELINES, hf.NAIVE)
+    drafted = len(prompts[: asked.draft_prompts]) if asked.draft or draft is not None else None
+    account = draft.account() if draft is not None else None
+    return Found(found, describe(loaded), str(loaded.sides.policy.dtype), account, drafted)
 
 
 def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int], prompts: list[Any]) -> Found:

@@ -21,6 +21,7 @@ from aad_plugin.speed.measure import Contestant
 from aad_plugin.speed.operations import per_step
 
 GENERATE, LOOP, NAIVE = "greedy, merged: generate", "greedy, merged: bare loop", "aad: naive two-model loop"
+_Call = Callable[[Tensor, Tensor, int], Tensor]  # (ids, mask, new tokens) -> (B, new) ids
 # What a user would run instead of the pair; the faster of the two is the yardstick.
 BASELINES = (GENERATE, LOOP)
 
@@ -33,6 +34,7 @@ def contestants(
     tokens: int,
     draft: int,
     draft_model: Draft | None = None,
+    drafted_prompts: int = 1,
 ) -> list[Contestant]:
     """Return every contestant at every batch size.
 
@@ -42,56 +44,65 @@ def contestants(
         tokens: new tokens per answer, no more and no fewer.
         draft: prompt-lookup tokens per step; 0 = none. Only batch size 1 can draft.
         draft_model: also decode with its guesses, at batch size 1.
+        drafted_prompts: of ``prompts``, that everything at batch size 1 decodes one after the other where anything drafts:
+            how well guesses fit depends on the text.
     """
     policy, reference = _full_models(pair)
+    drafts = bool(draft) or draft_model is not None
     found = []
     for batch in batches:
-        inputs = encode_prompts(pair, prompts[:batch])
-        calls: dict[str, Callable[[int], Tensor]] = {
-            GENERATE: partial(_generate, policy, *inputs, {}),
-            LOOP: partial(greedy_loop, policy, *inputs),
-            NAIVE: partial(_naive, policy, reference, *inputs, pair.settings.alpha),
+        parts = [prompts[:batch]]
+        if drafts and batch == 1:
+            parts = [[prompt] for prompt in prompts[:drafted_prompts]]
+        inputs = [encode_prompts(pair, part) for part in parts]
+        calls: dict[str, _Call] = {
+            GENERATE: partial(_generate, policy, {}),
+            LOOP: partial(greedy_loop, policy),
+            NAIVE: partial(_naive, policy, reference, pair.settings.alpha),
         }
-        whole: dict[str, Callable[[int], Tensor]] = {}
+        whole: dict[str, _Call] = {}
         for name in strategies:
             settings = pair.settings.override(strategy=name)
             drawn = settings.strategy == "best_of_n"
-            (whole if drawn else calls)[name] = partial(_decode, pair, *inputs, name, {})
+            (whole if drawn else calls)[name] = partial(_decode, pair, name, {})
             if drawn:
-                whole[f"{settings.n} samples, one by one"] = partial(_draw, pair, *inputs, settings.n)
+                whole[f"{settings.n} samples, one by one"] = partial(_draw, pair, settings.n)
         if draft and batch == 1:
             options = {"prompt_lookup_num_tokens": draft}
-            whole[f"greedy, merged: draft {draft}"] = partial(_generate, policy, *inputs, options)
-            whole[f"aad: draft {draft}"] = partial(_decode, pair, *inputs, "aad", options)
+            whole[f"greedy, merged: draft {draft}"] = partial(_generate, policy, options)
+            whole[f"aad: draft {draft}"] = partial(_decode, pair, "aad", options)
         guessed: dict[str, _Drafted] = {}
         for name in ("greedy", "aad") if draft_model is not None and batch == 1 else ():
             assert draft_model is not None
-            guessed[f"{name}: draft {draft_model.name}"] = _Drafted(
-                pair, draft_model, partial(_decode, pair, *inputs, name, {})
-            )
+            guessed[f"{name}: draft {draft_model.name}"] = _Drafted(pair, draft_model, partial(_decode, pair, name, {}))
+        made = len(inputs) * batch * tokens
         for name, drafted in guessed.items():
-            found.append(
-                Contestant(name, batch, batch * tokens, partial(drafted, tokens), per_check=drafted.tokens_per_check)
-            )
-        for name, call in {**calls, **whole}.items():
+            call = partial(_in_turn, drafted, inputs, tokens)
+            found.append(Contestant(name, batch, made, call, per_check=drafted.tokens_per_check))
+        for name, one in {**calls, **whole}.items():
             # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
-            counted = partial(per_step, call) if name in calls and batch == batches[0] else None
-            found.append(Contestant(name, batch, batch * tokens, partial(call, tokens), counted))
+            counted = partial(per_step, partial(one, *inputs[0])) if name in calls and batch == batches[0] else None
+            found.append(Contestant(name, batch, made, partial(_in_turn, one, inputs, tokens), counted))
     return found
+
+
+def _in_turn(call: _Call, inputs: Sequence[tuple[Tensor, Tensor]], steps: int) -> Tensor:
+    """Decode one batch after the other; (rows of all, steps) int64."""
+    return torch.cat([call(ids, mask, steps) for ids, mask in inputs])
 
 
 class _Drafted:
     """A call of the pair with a draft that other calls do not have."""
 
-    def __init__(self, pair: AlignedPair, draft: Draft, call: Callable[[int], Tensor]) -> None:
+    def __init__(self, pair: AlignedPair, draft: Draft, call: _Call) -> None:
         self.pair, self.draft, self.call = pair, draft, call
         self.tally: Counter[str] = Counter()
 
-    def __call__(self, steps: int) -> Tensor:
+    def __call__(self, ids: Tensor, mask: Tensor, steps: int) -> Tensor:
         self.pair.draft = self.draft
         self.draft.tally.clear()
         try:
-            return self.call(steps)
+            return self.call(ids, mask, steps)
         finally:
             self.pair.draft = None
             self.tally += self.draft.tally
@@ -100,24 +111,24 @@ class _Drafted:
         return self.tally["tokens"] / max(1, self.tally["checks"])
 
 
-def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, options: dict[str, Any], steps: int) -> Tensor:
+def _generate(model: PreTrainedModel, options: dict[str, Any], ids: Tensor, mask: Tensor, steps: int) -> Tensor:
     asked = {"pad_token_id": 0, "do_sample": False, "max_new_tokens": steps, "eos_token_id": None, **options}
     return model.generate(ids, attention_mask=mask, **asked)[:, ids.shape[1] :]  # type: ignore[operator]
 
 
 def _naive(
-    policy: PreTrainedModel, reference: PreTrainedModel, ids: Tensor, mask: Tensor, alpha: float, steps: int
+    policy: PreTrainedModel, reference: PreTrainedModel, alpha: float, ids: Tensor, mask: Tensor, steps: int
 ) -> Tensor:
     return naive_loop(policy, reference, ids, mask, steps, alpha)
 
 
-def _decode(pair: AlignedPair, ids: Tensor, mask: Tensor, strategy: str, options: dict[str, Any], steps: int) -> Tensor:
+def _decode(pair: AlignedPair, strategy: str, options: dict[str, Any], ids: Tensor, mask: Tensor, steps: int) -> Tensor:
     settings = pair.settings.override(strategy=strategy)
     return decode(pair, ids, mask, settings, max_new_tokens=steps, eos_token_id=None, **options)[:, ids.shape[1] :]
 
 
-def _draw(pair: AlignedPair, ids: Tensor, mask: Tensor, number: int, steps: int) -> Tensor:
-    return torch.stack([_decode(pair, ids, mask, "sample", {"sample": i}, steps) for i in range(number)])
+def _draw(pair: AlignedPair, number: int, ids: Tensor, mask: Tensor, steps: int) -> Tensor:
+    return torch.stack([_decode(pair, "sample", {"sample": i}, ids, mask, steps) for i in range(number)])
 
 
 def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:

@@ -53,7 +53,7 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
     found = aad(
         "bench", "--model-args", f"{arguments},dtype=float32", "--strategies", "aad, best_of_2", "--batch-sizes", "1,2",
         "--max-new-tokens", "4", "--rounds", "1", "--prompts", prompts, "--output", tmp_path / "new" / "figures.json",
-        "--draft-model", checkpoints.base,
+        "--draft-model", checkpoints.base, "--draft", "2", "--draft-prompts", "2",
     )  # fmt: skip
     assert found.exit_code == 0, found.output
     kept = json.loads((tmp_path / "new" / "figures.json").read_text())
@@ -64,7 +64,7 @@ def test_a_toy_pair_is_measured(aad, checkpoints, tmp_path):
     drafts = {row["name"]: row["tokens_per_check"] for row in kept["rows"] if row["tokens_per_check"]}
     assert set(drafts) == {f"{name}: draft {checkpoints.base}" for name in ("aad", "greedy")}
     assert all(1 <= tokens <= 4 for tokens in drafts.values()) and "tokens/check" in found.output
-    assert kept["draft"]["model"] == str(checkpoints.base)
+    assert kept["draft"]["model"] == str(checkpoints.base) and kept["draft_prompts"] == 2
     assert agreements and set(agreements) == {1.0}
     assert "÷ naive" in found.output and "operations" in found.output
     counted = {row["name"] for row in kept["rows"] if row["operations"]}
