@@ -147,11 +147,25 @@ def _answers(run: _Run, sample: int, picker: Picker | None, prompts: Sequence[An
     at_once = 1 if run.guesses else _MAX_ROWS // num
     groups = [run.draw(keys, numbers) for numbers in _chunks(range(first, first + settings.n), at_once)]
     candidates = [candidate for group in groups for candidate in group]
-    winners = torch.stack([run.rewards(drawn, picker, prompts) for drawn in candidates]).argmax(0)
+    winners = _best(run, candidates, picker, prompts)
     width = max(drawn.tokens.shape[1] for drawn in candidates)
     padded = torch.stack([_pad_right(drawn.tokens, width, run.pad_token_id) for drawn in candidates])
     picked = padded[winners.to(padded.device), torch.arange(num, device=padded.device)]
     return picked, [candidates[number] for number in winners.tolist()]
+
+
+def _best(run: _Run, candidates: Sequence[Drawn], picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
+    """Return (B,) int64: which candidate each prompt's answer is; what was drawn twice is read once, the only one never."""
+    distinct: list[Drawn] = []
+    places = []
+    for drawn in candidates:
+        place = next((i for i, earlier in enumerate(distinct) if earlier.is_same(drawn)), len(distinct))
+        distinct += [drawn] if place == len(distinct) else []
+        places.append(place)
+    if len(distinct) == 1:
+        return torch.zeros(len(run.input_ids), dtype=torch.long)
+    rewards = [run.rewards(drawn, picker, prompts) for drawn in distinct]
+    return torch.stack([rewards[place] for place in places]).argmax(0)
 
 
 @dataclass(frozen=True)
@@ -169,6 +183,12 @@ class Drawn:
     policy_logprobs: Tensor
     recorder: TokenRecorder | None
     rows: Sequence[int]
+
+    def is_same(self, other: Drawn) -> bool:
+        """Whether both hold the same answers; what stands behind their ends is padding."""
+        widths = (self.tokens.shape[1], other.tokens.shape[1])
+        shared = slice(None, min(widths))
+        return torch.equal(self.lengths, other.lengths) and torch.equal(self.tokens[:, shared], other.tokens[:, shared])
 
 
 class _Run:

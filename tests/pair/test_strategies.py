@@ -55,6 +55,19 @@ def test_best_of_n_takes_the_sample_with_the_largest_implicit_reward(pair):
     assert answers(pair, DecodingSettings(strategy=f"best_of_{n}"), [2])[2] == samples[rewards.index(max(rewards))]
 
 
+@pytest.mark.parametrize(("temperature", "all_one"), [(1e-3, True), (0.5, False)])
+def test_what_best_of_n_drew_twice_is_read_once(pair, monkeypatch, temperature, all_one):
+    """At 0.001 the four answers are one, which needs no reward."""
+    settings = DecodingSettings(strategy="sample", temperature=temperature, seed=3)
+    drawn = [answers(pair, settings, [0], sample=i)[0] for i in range(4)]
+    distinct = len({tuple(answer) for answer in drawn})
+    passes, original = [], pair.answer_logprobs
+    monkeypatch.setattr(pair, "answer_logprobs", lambda *args: passes.append(1) or original(*args))
+    found = answers(pair, settings.override(strategy="best_of_4"), [0])[0]
+    assert found in drawn
+    assert len(passes) == (0 if all_one else distinct) and (distinct == 1) is all_one
+
+
 def test_a_reward_picker_chooses_by_prompt_and_text(pair):
     seen = []
 
