@@ -289,11 +289,15 @@ def with_output(words, folder):
 
 
 @pytest.mark.grid
-def test_kill_9_goes_on_from_the_last_checkpoint(rl_words, tmp_path):
-    """On mixed groups: the very adapter of an undisturbed run; reward, KL and length stand in the log."""
+@pytest.mark.parametrize(
+    "asked",
+    [["--recipe", "grpo-rollouts", "--share", "0.5"], ["--recipe", "grpo-implicit"]],
+    ids=["our process", "trl's command"],
+)
+def test_kill_9_goes_on_from_the_last_checkpoint(rl_words, tmp_path, asked):
+    """The very adapter of an undisturbed run; reward, KL and length stand in the log."""
     from safetensors.torch import load_file
 
-    asked = ["--recipe", "grpo-rollouts", "--share", "0.5"]
     undisturbed = subprocess.run(
         command(with_output(rl_words, tmp_path / "whole"), *asked), capture_output=True, text=True
     )
@@ -339,9 +343,7 @@ def test_the_documents_command_trains_as_it_is_written(checkpoints, tmp_path):
     prompts = [[{"role": "user", "content": f"Say {number}"}] for number in range(6)]
     (tmp_path / "PROMPTS" / "train.jsonl").write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts))
     (tmp_path / "one_model").mkdir()
-    (tmp_path / "one_model" / "grpo.yaml").write_text(
-        json.dumps({**TOY, "max_steps": 4, "lora_target_modules": ["q_proj"]})
-    )
+    (tmp_path / "one_model" / "grpo.yaml").write_text(json.dumps({**TOY, "max_steps": 4}))
     words = shlex.split(command.replace("$R", str(tmp_path)))
     done = subprocess.run(
         [str(Path(sys.executable).parent / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True,
