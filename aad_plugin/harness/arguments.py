@@ -72,6 +72,12 @@ class PairArguments:
         rest = dict(model_args)
         if "peft" in rest:
             raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=…,adapter=…")
+        # HFLM says so after it has read the weights.
+        if rest.get("enable_thinking") and rest.get("think_end_token") is None:
+            raise ConfigError(
+                "enable_thinking=true needs think_end_token (for example think_end_token=</think>), behind which an answer "
+                "begins"
+            )
         rest["pretrained"] = pretrained
         source = take_source(rest, pair)
         settings, loglikelihood = _decoding(rest, source.settings)

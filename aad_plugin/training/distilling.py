@@ -28,7 +28,7 @@ from aad_plugin.sources.merging import full_checkpoints, merge_adapter, with_tem
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Scorer, evaluate, greedy_answers, load_scorer
+from aad_plugin.training.evaluation import Scorer, check_model_args, evaluate, greedy_answers, load_scorer
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import free, owned, take_up, template_words, write_rows
@@ -150,6 +150,7 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
         BackendMissing: no TRL, or one too old. TrainingFailed: TRL ended with an error.
     """
     check_trl(OLDEST_TRL)
+    check_model_args(model_args)
     options = dict(model_args)
     source = take_source(options)
     _check_student(source, plan)

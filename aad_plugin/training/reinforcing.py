@@ -28,7 +28,7 @@ from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.merging import full_checkpoints, merge_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Evaluation, evaluate, load_scorer
+from aad_plugin.training.evaluation import Evaluation, check_model_args, evaluate, load_scorer
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
@@ -136,6 +136,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
         ended with an error.
     """
     check_trl(OLDEST_TRL)
+    check_model_args(model_args)
     options = dict(model_args)
     source = take_source(options)
     with owned(folder, "rl"):

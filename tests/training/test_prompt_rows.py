@@ -92,6 +92,18 @@ def test_what_lm_eval_alone_reads_does_not_keep_a_pair_from_loading():
     assert loading_args({"polcy": "a"}) == {"polcy": "a"}, "a typo is still refused by whoever loads"
 
 
+@pytest.mark.parametrize("command", ["distill", "rl"])
+def test_thinking_needs_its_end_before_anything_trains(aad, words, command):
+    own = [word for word in words if word != "--keep-truncated"]
+    place = own.index("--model-args") + 1
+    own[place] += ",enable_thinking=true"
+    if command == "rl":
+        own[own.index("--recipe")] = "--training"
+    own += ["--picker", "implicit"] if command == "distill" else ["--recipe", "grpo-implicit"]
+    error = aad(command, *own).exception
+    assert isinstance(error, ConfigError) and str(error).startswith("enable_thinking=true needs think_end_token (for ")
+
+
 def test_a_templates_arguments_are_a_mapping(checkpoints):
     with pytest.raises(ConfigError, match="chat_template_args must be a mapping of the template's arguments, got 'x'"):
         load_pair(**checkpoints.model_args("two_models"), chat_template_args="x")
