@@ -164,6 +164,21 @@ def test_an_old_trl_is_named(aad, distill_words, monkeypatch):
     assert str(error) == "this command needs TRL 1.16 or newer, found 1.4.0: pip install -U 'aad_plugin[train]'"
 
 
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({"r": 16}, ""),
+        ({"r": 64, "rank_pattern": None}, " --max-lora-rank 64"),
+        ({"r": 8, "rank_pattern": {"k_proj": 40}}, " --max-lora-rank 64"),
+    ],
+)
+def test_the_card_names_the_rank_that_vllm_must_allow(tmp_path, config, wanted):
+    from aad_plugin.training.distilling import _max_rank
+
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert _max_rank(tmp_path) == wanted
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["aad", "eft"])
 def test_the_loss_falls_in_trls_trainer(tmp_path, teacher):

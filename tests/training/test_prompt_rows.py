@@ -82,6 +82,20 @@ def test_trl_and_the_pair_read_the_same_tokens(tmp_path, args):
     assert implicit_rewards(pair, USER, ["Yes"]) == pytest.approx([wanted], abs=1e-4)
 
 
+def test_a_pass_has_one_order_whatever_was_read_before():
+    pytest.importorskip("trl")
+    from aad_plugin.training.passes import PassSampler
+
+    undisturbed, resumed = (PassSampler(range(7), 2, 3, 2, seed=5) for _ in range(2))
+    passes = []
+    for epoch in range(3):
+        undisturbed.set_epoch(epoch)
+        passes.append(list(undisturbed))
+    resumed.set_epoch(2)
+    assert list(resumed) == passes[2] and passes[1] != passes[2]
+    assert list(PassSampler(range(7), 2, 3, 2, seed=5)) == passes[0], "the first is TRL's own"
+
+
 def test_what_lm_eval_alone_reads_does_not_keep_a_pair_from_loading():
     given = {
         "policy": "a", "reference": "b", "dtype": "float32", "enable_thinking": False, "max_length": 2048, "batch_size": 4,
