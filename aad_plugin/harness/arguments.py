@@ -11,11 +11,21 @@ from lm_eval.models.huggingface import HFLM
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.neutral_options import telling
+from aad_plugin.pair.loading import load_parts
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sources.arguments import OWN, REFERENCE_OPTIONS, take_per_model, take_settings, take_source, typed
+from aad_plugin.sources.arguments import (
+    OWN,
+    PER_MODEL,
+    REFERENCE_OPTIONS,
+    TEMPLATE_OPTIONS,
+    take_per_model,
+    take_settings,
+    take_source,
+    typed,
+)
 from aad_plugin.sources.guides import check_guided
-from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown
+from aad_plugin.sources.known_options import FROM_PRETRAINED, check_shortcuts, refuse_unknown
 from aad_plugin.sources.parts import PairSource
 
 LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
@@ -62,6 +72,12 @@ class PairArguments:
         rest = dict(model_args)
         if "peft" in rest:
             raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=…,adapter=…")
+        # HFLM says so after it has read the weights.
+        if rest.get("enable_thinking") and rest.get("think_end_token") is None:
+            raise ConfigError(
+                "enable_thinking=true needs think_end_token (for example think_end_token=</think>), behind which an answer "
+                "begins"
+            )
         rest["pretrained"] = pretrained
         source = take_source(rest, pair)
         settings, loglikelihood = _decoding(rest, source.settings)
@@ -95,6 +111,8 @@ class PairArguments:
         settings, loglikelihood = _decoding(rest, {}, pair.settings)
         kept = {"answers_dir": rest.pop("answers_dir", None), "trace": _folder(rest.pop("trace", None))}
         shortcuts = check_shortcuts(rest.pop("shortcuts", pair.shortcuts))
+        if pair.chat_template_args:
+            rest["chat_template_args"] = {**pair.chat_template_args, **(rest.get("chat_template_args") or {})}
         return cls(
             pair.source, settings, loglikelihood, shortcuts=shortcuts, **kept, hflm=rest, telling=telling(model_args)
         )
@@ -109,6 +127,14 @@ class PairArguments:
         known = [name for host in hosts for name in inspect.signature(host.__init__).parameters]  # type: ignore[misc]
         # A pair's own names are listed for the suggestion; parse() has taken them out of `hflm` already.
         refuse_unknown(self.hflm, [*_OWN, *(name for name in known if name not in ("self", "kwargs"))], config)
+
+
+def loading_args(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of ``--model aad``'s model_args what a pair is loaded by: those left out are read by lm-eval's HFLM alone."""
+    own = {*inspect.signature(load_parts).parameters, *REFERENCE_OPTIONS, *OWN, *PER_MODEL, *TEMPLATE_OPTIONS}
+    hflm = {*inspect.signature(HFLM.__init__).parameters} - own - FROM_PRETRAINED
+    left_out = {*hflm, "answers_dir", "trace", "loglikelihood"}
+    return {name: value for name, value in model_args.items() if name not in left_out}
 
 
 def _check_drafted(batch_size: Any, trace: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.harness.answer_store import Stored, is_truncated
-from aad_plugin.texts.rendering import known_context
+from aad_plugin.texts.rendering import known_context, without_template
 
 ENGINES = ("hf", "vllm")
 _ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
@@ -84,7 +84,7 @@ def render(model: Any, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         return model.render_prompt(prompt)
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
     if not model.tokenizer.chat_template:
-        return "".join(f"{turn['content']}\n\n" for turn in turns)
+        return without_template(turns)
     return model.apply_chat_template(turns)
 
 

@@ -35,6 +35,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         "versions": versions(),
         **({"guides": pair.guides.accounts} if pair.guides.members else {}),
         **({"processor": processor_mark(pair.processor)} if pair.processor is not None else {}),
+        **({"chat_template_args": pair.chat_template_args} if pair.chat_template_args else {}),
         **({"draft": pair.draft.account()} if pair.draft is not None else {}),
     }
 

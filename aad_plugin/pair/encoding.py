@@ -164,7 +164,7 @@ def _template(pair: Any) -> Any:
 
 
 def _rendered(pair: Any, messages: list[dict[str, Any]], template: Any, place: str) -> str:
-    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **pair.chat_template_args}
     if pair.processor is None:
         flat = [{**turn, "content": text_of(turn["content"])} for turn in messages]
         return render_chat(functools.partial(pair.tokenizer.apply_chat_template, **options), flat, place)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import (
@@ -27,7 +27,16 @@ from aad_plugin.pair.guides import Guides
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
-from aad_plugin.sources.arguments import OWN, PER_MODEL, take_per_model, take_settings, take_source, typed
+from aad_plugin.sources.arguments import (
+    OWN,
+    PER_MODEL,
+    TEMPLATE_OPTIONS,
+    take_per_model,
+    take_settings,
+    take_source,
+    take_template_args,
+    typed,
+)
 from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown, safetensors_only
 from aad_plugin.sources.parts import PairSource
@@ -37,7 +46,7 @@ from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
 
-_NAMES = (*OWN, "tokenizer", "draft_model", *PER_MODEL)
+_NAMES = (*OWN, "tokenizer", "draft_model", *TEMPLATE_OPTIONS, *PER_MODEL)
 LoadModel = Callable[[str, Role], PreTrainedModel]
 
 
@@ -54,6 +63,7 @@ class Parts:
     draft_model: str | None = None
     guides: Guides = field(default_factory=Guides)
     processor: Any = None
+    chat_template_args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def load_parts(
         draft_model: a small model that guesses the next tokens, see ``drafts.py``.
         **options: parts (policy, reference, base, adapter, reference_adapter), decoding settings (strategy, alpha …),
             per-model options (revision, dtype, device, gguf_file, trust_remote_code and their reference_… forms; a bare
-            one means both models), and what else
+            one means both models), what chats are rendered with (enable_thinking, chat_template_args), and what else
             ``AutoModelForCausalLM.from_pretrained`` takes (attn_implementation, device_map …).
     Returns:
         models in eval mode, with what belongs to them.
@@ -117,6 +127,7 @@ def load_parts(
     options["pretrained"] = pretrained
     source = take_source(options, pair)
     settings = take_settings(options, source.settings)
+    template_args = take_template_args(options)
     sides = _placements(options)
     _check_reference_options(source, sides)
     check_shortcuts(shortcuts)
@@ -128,7 +139,7 @@ def load_parts(
     processor = _processor(source, sides)
     auto_class = AutoModelForCausalLM if processor is None else AutoModelForImageTextToText
     own, other = _tokenizers(source, sides, tokenizer, processor)
-    return assemble(
+    found = assemble(
         source,
         load_model,
         settings=settings,
@@ -140,6 +151,7 @@ def load_parts(
         draft_model=draft_model,
         processor=processor,
     )
+    return replace(found, chat_template_args=template_args)
 
 
 def _processor(source: PairSource, sides: dict[Role, _Placement]) -> Any:

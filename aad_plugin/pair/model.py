@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             and for small output layers, it computes whole rows, and only a single row of two checkpoints waits.
             With all but "none", a LoRA policy that decodes alone uses merged weights if these fit into memory as well.
         guides: further rewards of strategy "guided"; their models are among ``sides``.
+        chat_template_args: what chats are rendered with besides, such as {"enable_thinking": False}.
     Raises:
         ConfigError: an unknown name of shortcuts.
         VocabMismatch: a model's head is smaller than ``vocab_size``.
@@ -100,6 +101,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         source: Any = None,
         shortcuts: str = "auto",
         guides: Guides | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
     ) -> None:
         policy = sides.policy
         config = AlignedPairConfig(policy_config=policy.config)
@@ -118,6 +120,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.source = source
         self.shortcuts = check_shortcuts(shortcuts)
         self.guides = guides or Guides()
+        self.chat_template_args = dict(chat_template_args or {})
         self.generation_config = bare_generation_config(policy)
         self._calls: list[Call] = []
         self._compiled: dict[str, CompiledStep] = {}
@@ -424,6 +427,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             source=parts.source,
             shortcuts=parts.shortcuts,
             guides=parts.guides,
+            chat_template_args=parts.chat_template_args,
         )
         if not parts.guides.is_alone and parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)

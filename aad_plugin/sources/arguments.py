@@ -20,6 +20,7 @@ from aad_plugin.sources.parts import GUIDE_NAMES, PART_NAMES, PairSource, resolv
 # Options that may differ between the models: the bare name means both, reference_<name> overrides it.
 PER_MODEL = ("revision", "dtype", "device", "gguf_file", "trust_remote_code")
 REFERENCE_OPTIONS = tuple(f"reference_{name}" for name in PER_MODEL)
+TEMPLATE_OPTIONS = ("enable_thinking", "chat_template_args")
 OWN = ("pair", "pretrained", *PART_NAMES, *GUIDE_NAMES, *SETTING_NAMES, "shortcuts")
 """Names that mean the same to every host."""
 
@@ -75,6 +76,22 @@ def take_settings(
 def take_per_model(given: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Take :data:`PER_MODEL` options out of ``given``, those written with a prefix ("reference_"); without it in names."""
     return {name: value for name in PER_MODEL if (value := given.pop(prefix + name, None)) is not None}
+
+
+def take_template_args(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what chats are rendered with out of ``given``: ``enable_thinking`` and ``chat_template_args``, as in lm-eval.
+
+    Args:
+        given: model_args, changed in place.
+    Returns:
+        arguments of the tokenizer's chat template by name.
+    Raises:
+        ConfigError: ``chat_template_args`` are no mapping.
+    """
+    thinking, others = (given.pop(name, None) for name in TEMPLATE_OPTIONS)
+    if not isinstance(others, Mapping | None):
+        raise ConfigError(f"chat_template_args must be a mapping of the template's arguments, got {others!r}")
+    return {**(others or {}), **({} if thinking is None else {"enable_thinking": thinking})}
 
 
 def typed(values: dict[str, Any]) -> dict[str, Any]:

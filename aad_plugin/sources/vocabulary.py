@@ -6,12 +6,15 @@ from typing import Any
 
 from aad_plugin.errors import VocabMismatch
 
+_PAIR = ("policy", "reference")
 
-def shared_vocab_size(policy_tokenizer: Any, reference_tokenizer: Any) -> int:
+
+def shared_vocab_size(policy_tokenizer: Any, reference_tokenizer: Any, names: tuple[str, str] = _PAIR) -> int:
     """Return the number of shared token ids: the largest id plus one. Heads may be padded beyond it.
 
     Args:
         policy_tokenizer, reference_tokenizer: tokenizers with ``get_vocab() -> {token: id}``; may be one object.
+        names: theirs, for the message.
     Raises:
         VocabMismatch: the maps differ; names how many tokens and the first of them.
     """
@@ -23,14 +26,17 @@ def shared_vocab_size(policy_tokenizer: Any, reference_tokenizer: Any) -> int:
         )
         if differing:
             token = differing[0]
+            one, other = names
             added = all(token in policy and token not in reference for token in differing)
             remedy = (
-                "Tokens were only added to the policy's: pass tokenizer=<the reference's>, which both know"
+                f"Take a {other} with the tokenizer of the {one}"
+                if names != _PAIR
+                else "Tokens were only added to the policy's: pass tokenizer=<the reference's>, which both know"
                 if added and min(policy[token] for token in differing) > max(reference.values())
                 else "A pair needs the very reference its policy was tuned from, with the same tokenizer"
             )
             raise VocabMismatch(
-                f"policy and reference must share one token→id map; {len(differing)} tokens differ, first {token!r}: "
-                f"policy {policy.get(token)}, reference {reference.get(token)}. {remedy}"
+                f"{one} and {other} must share one token→id map; {len(differing)} tokens differ, first {token!r}: "
+                f"{one} {policy.get(token)}, {other} {reference.get(token)}. {remedy}"
             )
     return max(policy.values()) + 1

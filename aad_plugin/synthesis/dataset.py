@@ -16,6 +16,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import replacing, write_text
+from aad_plugin.sources.arguments import take_template_args
 from aad_plugin.synthesis.filters import REASONS, Candidate
 from aad_plugin.synthesis.pictures import FOLDER, in_parts, picture_table, pictures_in, write_pictures
 
@@ -58,7 +59,10 @@ def write_dataset(folder: Path, kept: Sequence[Candidate], account: Mapping[str,
         rows = [row_of(candidate, write_pictures(folder, pictures_in(candidate.prompt))) for candidate in kept]
         table = picture_table(folder, rows)
     else:
-        rows = [row_of(candidate) for candidate in kept]
+        # TRL's trainers render a row's chat with what stands beside it.
+        rendering = take_template_args(dict(account["asked"]["model_args"]))
+        beside = {"chat_template_kwargs": rendering} if rendering else {}
+        rows = [{**row_of(candidate), **beside} for candidate in kept]
         table = pyarrow.Table.from_pylist(rows)
     write_text(folder / JSONL, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     _write_parquet(folder / DATASET / _PARQUET, table)

@@ -31,6 +31,11 @@ def render_chat(render: Render, messages: Sequence[Turn], place: str) -> str:
     return render(settled(render, messages, place))
 
 
+def without_template(messages: Sequence[Turn]) -> str:
+    """Return a conversation as paragraphs to be continued, for a tokenizer that has no chat template."""
+    return "".join(f"{turn['content']}\n\n" for turn in messages)
+
+
 def settled(render: Render, messages: Sequence[Turn], place: str) -> list[dict[str, Any]]:
     """Return the messages as a template takes them: a system turn that it refuses or ignores opens the user's turn.
 

@@ -16,10 +16,15 @@ from trl import DistillationConfig, DistillationTrainer, ModelConfig, TrlParser,
 
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.sources.attached import attached
+from aad_plugin.training.passes import KeepsOrder
 from aad_plugin.training.teachers import WideTeacher, aad_log_probs, divergence, teacher_scores
 
 
-class AADDistillation(DistillationTrainer):
+class Distillation(KeepsOrder, DistillationTrainer):
+    """TRL's trainer, which goes on after a kill in the order of prompts that it was in."""
+
+
+class AADDistillation(Distillation):
     """TRL's trainer whose divergence is to AAD's distribution of a pair, which no head over hidden states gives.
 
     Args:
@@ -67,7 +72,7 @@ def main(words: list[str]) -> None:
     }  # fmt: skip
     if job["teacher"] == "eft":
         rows = student.config.get_text_config().vocab_size
-        trainer = DistillationTrainer(teacher_model=WideTeacher(pair, job["scale"], rows), **common)
+        trainer = Distillation(teacher_model=WideTeacher(pair, job["scale"], rows), **common)
     else:
         trainer = AADDistillation(
             pair=pair, alpha=job["alpha"], teacher_temperature=job["teacher_temperature"], **common

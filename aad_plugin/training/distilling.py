@@ -21,16 +21,17 @@ from typing import Any
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import making_folder, write_text
+from aad_plugin.harness.arguments import loading_args
 from aad_plugin.harness.asking import identity
-from aad_plugin.sources.arguments import take_source
-from aad_plugin.sources.merging import full_checkpoints, merge_adapter
+from aad_plugin.sources.arguments import take_source, take_template_args
+from aad_plugin.sources.merging import full_checkpoints, merge_adapter, with_template
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Scorer, evaluate, greedy_answers, load_scorer
+from aad_plugin.training.evaluation import Scorer, check_model_args, evaluate, greedy_answers, load_scorer
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned, take_up, write_rows
+from aad_plugin.training.owning import free, owned, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.trl_command import check_trl, log_history, run_trainer
 
@@ -40,8 +41,13 @@ OLDEST_TRL = (1, 16)  # the first whose DistillationTrainer is no experiment
 TEACHERS = ("aad", "eft")
 DIVERGENCES = {"forward-kl": 0.0, "jsd": 0.5, "reverse-kl": 1.0}
 STUDENTS = ("policy", "weights")
+_NOTHING_TO_LEARN = (
+    "--teacher eft --scale 1 is the policy itself, which is the student: there is nothing to learn; take a scale above "
+    "1, or another student"
+)
 _KEPT = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _TRAINERS = ("trainer_state.json",)
+_VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)  # its default, then what else --max-lora-rank takes
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,7 @@ class Plan:
         if not self.temperature > 0:
             raise ConfigError(f"--teacher-temperature must be above 0, got {self.temperature:g}")
         if self.teacher == "eft" and self.scale == 1 and self.student in STUDENTS:
-            raise ConfigError(
-                "--teacher eft --scale 1 is the policy itself, which is the student: there is nothing to learn; take a "
-                "scale above 1, or another student"
-            )
+            raise ConfigError(_NOTHING_TO_LEARN)
         if not self.oracle.startswith("reward:"):
             raise ConfigError(f"--oracle must be reward:<model>, got {self.oracle!r}")
         if self.picker == self.oracle:
@@ -147,11 +150,16 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
         BackendMissing: no TRL, or one too old. TrainingFailed: TRL ended with an error.
     """
     check_trl(OLDEST_TRL)
+    check_model_args(model_args)
     options = dict(model_args)
     source = take_source(options)
+    _check_student(source, plan)
     with owned(folder, "distill"):
         asked = plan.asked(model_args)
-        take_up(folder, asked, "another distillation", "distillation", plan.training, plan.trl_arguments)
+        take_up(
+            folder, asked, "another distillation", "distillation", plan.training,
+            more=plan.trl_arguments, num_prompts=len(plan.prompts),
+        )  # fmt: skip
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         start = _start(source, plan)
         scorers = (load_scorer(plan.picker, model_args), load_scorer(plan.oracle, model_args))
@@ -159,40 +167,60 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
         return _choose(folder, plan, start, options, scorers, source, asked)
 
 
+def _check_student(source: PairSource, plan: Plan) -> None:
+    """Raise VocabMismatch or ConfigError for a checkpoint that cannot learn from the pair, or not anything."""
+    if plan.student in STUDENTS:
+        return
+    from transformers import AutoConfig, AutoTokenizer
+
+    if plan.teacher == "eft" and plan.scale == 1 and _same_place(plan.student, source.policy):
+        raise ConfigError(_NOTHING_TO_LEARN)
+    try:
+        AutoConfig.from_pretrained(plan.student)
+        own = AutoTokenizer.from_pretrained(plan.student)
+    except (ImportError, OSError, ValueError) as e:
+        raise ConfigError(f"--student {plan.student}: no model with a tokenizer there: {first_line(e)}") from e
+    shared_vocab_size(AutoTokenizer.from_pretrained(source.tokenizer), own, ("pair", "student"))
+
+
+def _same_place(one: str, other: str | None) -> bool:
+    """Whether two checkpoints have one name, or are one folder."""
+    return other is not None and Path(one).resolve() == Path(other).resolve()
+
+
 def _start(source: PairSource, plan: Plan) -> _Start:
-    """Where the student starts; its vocabulary is compared with the pair's."""
+    """Where the student starts."""
     if plan.student == "policy" and source.shares_base:
         base = str(source.base or source.reference)
         return _Start(base, str(source.adapter), base)
     policy, reference = full_checkpoints(source)
     if plan.student in STUDENTS:
         return _Start(policy, None, reference)
-    from transformers import AutoTokenizer
-
-    try:
-        own = AutoTokenizer.from_pretrained(plan.student)
-    except (ImportError, OSError, ValueError) as e:
-        raise ConfigError(f"--student {plan.student}: no tokenizer there: {first_line(e)}") from e
-    shared_vocab_size(AutoTokenizer.from_pretrained(source.tokenizer), own)
     return _Start(plan.student, None, reference)
 
 
 def _train(folder: Path, plan: Plan, source: PairSource, start: _Start, model_args: dict[str, Any]) -> None:
     if read_account(folder / "trained.json"):
         return
-    write_rows(folder / "prompts.jsonl", plan.prompts.prompts)
+    from transformers import AutoTokenizer
+
+    template_args = take_template_args(dict(model_args))
+    home = plan.student
+    if plan.student in STUDENTS:
+        home = with_template(source) if source.shares_base else source.tokenizer
+    write_rows(folder / "prompts.jsonl", plan.prompts.prompts, AutoTokenizer.from_pretrained(home), template_args)
     recipe = read_recipe(plan.training)
     job = {
-        "pair": model_args, "teacher": plan.teacher, "scale": plan.scale, "alpha": plan.alpha,
+        "pair": loading_args(model_args), "teacher": plan.teacher, "scale": plan.scale, "alpha": plan.alpha,
         "teacher_temperature": plan.temperature, "beta": DIVERGENCES[plan.divergence], "student": start.checkpoint,
-        "adapter": start.adapter, "tokenizer": plan.student if plan.student not in STUDENTS else source.tokenizer,
+        "adapter": start.adapter, "tokenizer": home,
         "dtype": str(recipe.get("dtype", "auto")), "prompts": str((folder / "prompts.jsonl").resolve()),
     }  # fmt: skip
     write_text(folder / "job.json", json.dumps(job, indent=1, default=str) + "\n")
     logger.info("training on %d prompts; the bar tells how long it will take", len(plan.prompts))
     run_trainer(
         ["aad_plugin.training.distill_worker", str(folder / "job.json"), "--config", str(plan.training),
-         *plan.trl_arguments],
+         *plan.trl_arguments, *template_words(template_args)],
         what="distillation", output=folder / "training", log=folder / "training.log", mark=folder,
     )  # fmt: skip
     if not _checkpoints(folder):
@@ -255,10 +283,20 @@ def _write_student(
             for file in checkpoint.iterdir():
                 if file.suffix in _KEPT and file.name not in _TRAINERS:
                     shutil.copy(file, part / file.name)
-    write_text(target / "README.md", _card(plan, start, source, is_adapter, figures))
+    write_text(target / "README.md", _card(target, plan, start, source, is_adapter, figures))
 
 
-def _card(plan: Plan, start: _Start, source: PairSource, is_adapter: bool, figures: dict[str, Any]) -> str:
+def _max_rank(adapter: Path) -> str:
+    """vLLM's option for an adapter of a higher rank than it takes by default."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()])
+    taken = next((one for one in _VLLM_RANKS if one >= rank), rank)
+    return "" if taken == _VLLM_RANKS[0] else f" --max-lora-rank {taken}"
+
+
+def _card(
+    target: Path, plan: Plan, start: _Start, source: PairSource, is_adapter: bool, figures: dict[str, Any]
+) -> str:
     teacher = (
         f"emulated fine-tuning at scale {plan.scale:g}"
         if plan.teacher == "eft"
@@ -266,8 +304,9 @@ def _card(plan: Plan, start: _Start, source: PairSource, is_adapter: bool, figur
     )
     parts = "\n".join(f"* {name}: `{value}`" for name, value in source.parts().items())
     use = (
-        f"`lm_eval --model hf --model_args pretrained={start.checkpoint},peft=<this folder>`; as a pair's policy again: "
-        f"`--reference {start.checkpoint} --adapter <this folder>`"
+        f"`lm_eval --model hf --model_args pretrained={start.checkpoint},peft=<this folder>`, `vllm serve "
+        f"{start.checkpoint} --enable-lora{_max_rank(target)} --lora-modules student=<this folder>`; as a pair's policy "
+        f"again: `--reference {start.checkpoint} --adapter <this folder>`"
         if is_adapter
         else "`lm_eval --model hf --model_args pretrained=<this folder>`, `vllm serve <this folder>`; as a pair's policy "
         "again: `--policy <this folder> --reference <the reference above>`"

@@ -16,6 +16,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import write_text
+from aad_plugin.harness.arguments import PairArguments, loading_args
 from aad_plugin.harness.asking import check_room, load_model, render
 from aad_plugin.harness.whole_batches import answer_in_batches, open_store
 from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
@@ -58,6 +59,12 @@ class Evaluation:
     oracle: Answers
 
 
+def check_model_args(model_args: dict[str, Any]) -> None:
+    """Raise ConfigError for model_args with which the model that is evaluated would not load, before anything trains."""
+    given = dict(model_args)
+    PairArguments.parse(given.pop("pair", None), given.pop("pretrained", None), given)
+
+
 def load_scorer(name: str, start: dict[str, Any]) -> Scorer:
     """Load a picker or an oracle.
 
@@ -76,8 +83,7 @@ def load_scorer(name: str, start: dict[str, Any]) -> Scorer:
     from aad_plugin.pair.check import implicit_rewards
     from aad_plugin.pair.model import load_pair
 
-    options = dict(start)
-    pair = load_pair(options.pop("pair", None), **options)
+    pair = load_pair(**loading_args(start))
     return lambda prompts, answers: [
         implicit_rewards(pair, list(prompt), [answer])[0] for prompt, answer in zip(prompts, answers, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
+from aad_plugin.texts.rendering import settled, without_template
+from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.trl_command import check_options, end_orphans
 
 
@@ -47,24 +50,63 @@ def owned(folder: Path, command: str) -> Iterator[None]:
         raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def take_up(folder: Path, asked: dict[str, Any], what: str, command: str, training: Path, more: Sequence[str]) -> None:
+def take_up(
+    folder: Path,
+    asked: dict[str, Any],
+    what: str,
+    command: str,
+    training: Path,
+    *,
+    more: Sequence[str],
+    num_prompts: int,
+) -> None:
     """Begin a run in a folder that is held, or go on with it: keep what was asked, end orphans, check TRL's options.
 
     Args:
         asked: what decides the outcome. what: names another such run, for the message.
-        command: TRL's. training: its recipe. more: further options of it.
+        command: TRL's. training: its recipe. more: further options of it. num_prompts: that are trained on.
     Raises:
-        ConfigError: the folder holds training that was asked for otherwise, or TRL does not take the options.
+        ConfigError: the folder holds training that was asked for otherwise, TRL does not take the options, or the prompts
+        do not fill a batch.
     """
+    if "chat_template_kwargs" in [*read_recipe(training), *(word.split("=")[0].lstrip("-") for word in more)]:
+        raise ConfigError(
+            "chat_template_kwargs is read by TRL alone: leave it out and pass --model-args enable_thinking=false, or "
+            "chat_template_args, which the pair and TRL read"
+        )
     there = read_account(folder / "asked.json")
     if there and (folder / "training").is_dir():
         refuse_other_run(folder, there, asked, dict.fromkeys(asked, what))
     write_text(folder / "asked.json", json.dumps(asked, indent=2, default=str) + "\n")
     end_orphans(folder)
-    check_options(command, ["--config", str(training), "--output_dir", str(folder), *more])
+    needed = check_options(command, ["--config", str(training), "--output_dir", str(folder), *more])
+    if needed and num_prompts < needed:
+        raise ConfigError(
+            f"--prompts holds {num_prompts} and one batch of this recipe takes {needed}, so that TRL would train on none: "
+            'pass more prompts, or lower per_device_train_batch_size and gradient_accumulation_steps (--trl "…")'
+        )
 
 
-def write_rows(path: Path, prompts: Sequence[list[dict[str, str]]]) -> None:
-    """Write prompts, each a list of chat messages, as the rows that TRL reads."""
+def write_rows(
+    path: Path, prompts: Sequence[list[dict[str, str]]], tokenizer: Any, template_args: dict[str, Any]
+) -> None:
+    """Write prompts as the rows that TRL reads, so that it renders them as the pair does.
+
+    Args:
+        prompts: lists of chat messages. tokenizer: the student's; without a chat template the rows are plain text, and a
+            system turn that its template refuses opens the user's. template_args: of its chat template.
+    Raises:
+        ConfigError: the template takes no such conversation.
+    """
+    rows: list[Any] = [without_template(prompt) for prompt in prompts]
+    if tokenizer.chat_template:
+        options = {"tokenize": False, "add_generation_prompt": True, **template_args}
+        render = functools.partial(tokenizer.apply_chat_template, **options)
+        rows = [settled(render, prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
     path.parent.mkdir(exist_ok=True)
-    write_text(path, "".join(json.dumps({"prompt": prompt}, ensure_ascii=False) + "\n" for prompt in prompts))
+    write_text(path, "".join(json.dumps({"prompt": row}, ensure_ascii=False) + "\n" for row in rows))
+
+
+def template_words(template_args: dict[str, Any]) -> list[str]:
+    """Return TRL's option for the arguments of chat templates; none for no arguments."""
+    return ["--chat_template_kwargs", json.dumps(template_args)] if template_args else []

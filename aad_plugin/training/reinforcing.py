@@ -22,16 +22,17 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import write_text
+from aad_plugin.harness.arguments import loading_args
 from aad_plugin.harness.asking import identity
-from aad_plugin.sources.arguments import take_source
+from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.merging import full_checkpoints, merge_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Evaluation, evaluate, load_scorer
+from aad_plugin.training.evaluation import Evaluation, check_model_args, evaluate, load_scorer
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned, take_up, write_rows
+from aad_plugin.training.owning import free, owned, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds import start_checkpoint
 from aad_plugin.training.trl_command import (
@@ -135,11 +136,15 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
         ended with an error.
     """
     check_trl(OLDEST_TRL)
+    check_model_args(model_args)
     options = dict(model_args)
     source = take_source(options)
     with owned(folder, "rl"):
         asked = plan.asked(model_args)
-        take_up(folder, asked, "another training", plan.recipe.partition("-")[0], plan.training, plan.trl_arguments)
+        take_up(
+            folder, asked, "another training", plan.recipe.partition("-")[0], plan.training,
+            more=plan.trl_arguments, num_prompts=len(plan.prompts),
+        )  # fmt: skip
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         scorers = (load_scorer("implicit", model_args), load_scorer(plan.oracle, model_args))
         start = start_checkpoint(folder, source)
@@ -168,15 +173,18 @@ def _train(folder: Path, plan: Plan, start: str, model_args: dict[str, Any]) -> 
     finished = folder / "trained.json"
     if read_account(finished):
         return
+    from transformers import AutoTokenizer
+
     prompts = folder / "prompts" / "train.jsonl"
-    write_rows(prompts, plan.prompts.prompts)
+    template_args, pair_args = take_template_args(dict(model_args)), loading_args(model_args)
+    write_rows(prompts, plan.prompts.prompts, AutoTokenizer.from_pretrained(start), template_args)
     where: dict[str, Any] = {"output": folder / "training", "log": folder / "training.log", "mark": folder}
-    words = ["--config", str(plan.training), *plan.trl_arguments]
+    words = ["--config", str(plan.training), *plan.trl_arguments, *template_words(template_args)]
     logger.info("training on %d prompts; the bar tells how long it will take", len(plan.prompts))
     if plan.mixes:
         reward = "implicit_per_token" if plan.per_token and plan.reward == "implicit" else plan.reward
         job = {
-            "pair": model_args, "share": plan.share, "alpha": plan.alpha, "temperature": plan.temperature,
+            "pair": pair_args, "share": plan.share, "alpha": plan.alpha, "temperature": plan.temperature,
             "start": start, "prompts": str(prompts.resolve()), "reward": reward,
         }  # fmt: skip
         write_text(folder / "job.json", json.dumps(job, indent=1, default=str) + "\n")
@@ -187,7 +195,7 @@ def _train(folder: Path, plan: Plan, start: str, model_args: dict[str, Any]) -> 
         function = "implicit_reward_per_token" if plan.per_token else "implicit_reward"
         words += ["--model_name_or_path", start, "--dataset_name", str(prompts.parent.resolve())]
         words += ["--reward_funcs", f"aad_plugin.training.implicit_reward.{function}"]
-        run_trl(command, words, **where, variables={VARIABLE: json.dumps(model_args, default=str)})
+        run_trl(command, words, **where, variables={VARIABLE: json.dumps(pair_args, default=str)})
     write_text(finished, json.dumps({"last_checkpoint": str(last_checkpoint(where["output"]))}) + "\n")
 
 

@@ -18,10 +18,11 @@ from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.stopping import answer_lengths
 from aad_plugin.training.implicit_reward import right_pad
+from aad_plugin.training.passes import KeepsOrder
 from aad_plugin.training.teachers import aad_log_probs, teacher_scores
 
 
-class MixedGroups(GRPOTrainer):
+class MixedGroups(KeepsOrder, GRPOTrainer):
     """GRPO over groups in which some answers were drawn by another model, each token with its own probability."""
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:

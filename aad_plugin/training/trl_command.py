@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from aad_plugin.errors import AADError, BackendMissing, ConfigError
 from aad_plugin.training.experimental import COMMANDS
 
@@ -28,8 +30,14 @@ module, command, *words = sys.argv[1:]
 own = {} if module.startswith("trl.") else {"command": command}
 parser = importlib.import_module(module).make_parser(prog=f"trl {command}", **own)
 recipe = yaml.safe_load(open(words[words.index("--config") + 1])) if "--config" in words else {}
-*_, left = parser.parse_args_and_config(words, return_remaining_strings=True)
-print(json.dumps([name for name in recipe if f"--{name}" in left]))
+*parsed, left = parser.parse_args_and_config(words, return_remaining_strings=True)
+training = next(one for one in parsed if hasattr(one, "per_device_train_batch_size"))
+drawn = None
+if hasattr(training, "num_generations"):
+    drawn = training.generation_batch_size // training.num_generations
+elif command == "distillation":
+    drawn = training.per_device_train_batch_size * training.gradient_accumulation_steps
+print(json.dumps([[name for name in recipe if f"--{name}" in left], drawn]))
 """
 
 
@@ -42,7 +50,7 @@ def check_trl(oldest: tuple[int, int] | None = None) -> None:
     if importlib.util.find_spec("trl") is None:
         raise BackendMissing("training needs TRL, which is not installed: pip install 'aad_plugin[train]'")
     found = metadata.version("trl")
-    if oldest and tuple(int(part) for part in found.split(".")[:2]) < oldest:
+    if oldest and Version(found).release[:2] < oldest:
         raise BackendMissing(
             f"this command needs TRL {'.'.join(map(str, oldest))} or newer, found {found}: pip install -U "
             "'aad_plugin[train]'"
@@ -123,11 +131,13 @@ def run_trainer(
         )
 
 
-def check_options(command: str, arguments: Sequence[str]) -> None:
+def check_options(command: str, arguments: Sequence[str]) -> int | None:
     """Have TRL's own parser read the options before anything is computed for them; some seconds.
 
     Args:
         command, arguments: as for `run_trl`.
+    Returns:
+        how many prompts are answered for one batch, for commands that draw answers; TRL leaves out what fills no batch.
     Raises:
         ConfigError: an option TRL does not know in the recipe, a value it does not take, or one this machine cannot do.
     """
@@ -140,9 +150,10 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
     if done.returncode:
         reason = [line for line in done.stderr.splitlines() if line.strip()][-1].strip()
         raise ConfigError(f"trl {command} does not take these options: {reason}")
-    unknown = json.loads(done.stdout.splitlines()[-1])
+    unknown, drawn = json.loads(done.stdout.splitlines()[-1])
     if unknown:
         raise ConfigError(f"trl {command} does not know {', '.join(unknown)}, which the recipe holds")
+    return drawn
 
 
 def _module(command: str) -> str:

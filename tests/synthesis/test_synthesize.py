@@ -65,6 +65,13 @@ def test_the_folder_is_a_dataset_whose_card_says_how_it_was_made(command, tmp_pa
     assert read_preferences(tmp_path / "out" / "preferences.jsonl")[0].prompt == rows(tmp_path / "out")[0]["prompt"]
 
 
+def test_what_the_chats_were_rendered_with_stands_where_trl_reads_it(command, checkpoints, tmp_path):
+    named = ",".join(f"{name}={value}" for name, value in checkpoints.model_args("two_models").items())
+    done = command(tmp_path / "out", "--model-args", f"{named},dtype=float32,device=cpu,enable_thinking=false")
+    assert done.exit_code == 0, done.exception
+    assert all(row["chat_template_kwargs"] == {"enable_thinking": False} for row in rows(tmp_path / "out"))
+
+
 def test_a_finished_folder_is_not_asked_again_and_belongs_to_its_words(command, tmp_path, monkeypatch):
     assert command(tmp_path / "out").exit_code == 0
     monkeypatch.setattr("aad_plugin.synthesis.synthesizing.load_model", None)

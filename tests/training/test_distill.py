@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from aad_plugin.decoding import eft_scores
-from aad_plugin.errors import BackendMissing, ConfigError
+from aad_plugin.errors import BackendMissing, ConfigError, VocabMismatch
 from aad_plugin.pair.step import whole_text
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.training import trl_command
@@ -139,7 +139,22 @@ def test_a_student_of_another_vocabulary_is_refused(aad, distill_words, tmp_path
     byte_tokenizer().save_pretrained(tmp_path / "other")
     (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(backend))
     error = aad("distill", *distill_words, "--student", tmp_path / "other").exception
-    assert type(error).__name__ == "VocabMismatch" and "\n" not in str(error)
+    assert isinstance(error, VocabMismatch) and "\n" not in str(error)
+    assert str(error).startswith("pair and student must share one token→id map; 3 tokens differ, first '!': ")
+    assert str(error).endswith(". Take a student with the tokenizer of the pair")
+
+
+def test_the_policy_by_its_path_has_nothing_to_learn_either(aad, distill_words, checkpoints):
+    words = list(distill_words)
+    words[words.index("--model-args") + 1] = f"policy={checkpoints.policy},reference={checkpoints.reference}"
+    error = aad("distill", *words, "--teacher", "eft", "--scale", "1", "--student", checkpoints.policy).exception
+    assert str(error).startswith("--teacher eft --scale 1 is the policy itself, which is the student")
+
+
+def test_a_student_that_is_not_there(aad, distill_words, tmp_path):
+    error = aad("distill", *distill_words, "--student", tmp_path / "none").exception
+    assert str(error).startswith(f"--student {tmp_path / 'none'}: no model with a tokenizer there: ")
+    assert isinstance(error, ConfigError) and "\n" not in str(error)
 
 
 def test_an_old_trl_is_named(aad, distill_words, monkeypatch):
@@ -147,6 +162,21 @@ def test_an_old_trl_is_named(aad, distill_words, monkeypatch):
     error = aad("distill", *distill_words).exception
     assert isinstance(error, BackendMissing)
     assert str(error) == "this command needs TRL 1.16 or newer, found 1.4.0: pip install -U 'aad_plugin[train]'"
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({"r": 16}, ""),
+        ({"r": 64, "rank_pattern": None}, " --max-lora-rank 64"),
+        ({"r": 8, "rank_pattern": {"k_proj": 40}}, " --max-lora-rank 64"),
+    ],
+)
+def test_the_card_names_the_rank_that_vllm_must_allow(tmp_path, config, wanted):
+    from aad_plugin.training.distilling import _max_rank
+
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert _max_rank(tmp_path) == wanted
 
 
 @pytest.mark.slow

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import BackendMissing, ConfigError
 from aad_plugin.pair.step import Step
 from aad_plugin.training import implicit_reward as rewards
+from aad_plugin.training import owning, trl_command
 from aad_plugin.training.implicit_reward import answer_rewards
 from aad_plugin.training.teachers import aad_log_probs, teacher_scores
+from tests.documents.reading import ROOT, commands
 from tests.pairs import toy_pair
 
 TOY = {
@@ -232,6 +237,41 @@ def test_mistakes_are_refused_first(aad, rl_words, more, message):
     assert str(aad("rl", *rl_words, *more).exception).startswith(message)
 
 
+def test_training_prompts_may_not_be_the_oracles(aad, rl_words, tmp_path):
+    error = aad("rl", *rl_words, "--recipe", "grpo-implicit", "--oracle-prompts", tmp_path / "prompts.jsonl").exception
+    assert str(error).startswith("--prompts and --oracle-prompts share 6 prompts")
+
+
+def test_a_pair_without_its_reference_rewards_nothing(aad, rl_words, checkpoints):
+    words = list(rl_words)
+    words[words.index("--model-args") + 1] = f"policy={checkpoints.policy}"
+    assert "was given without its reference" in str(aad("rl", *words, "--recipe", "grpo-implicit").exception)
+
+
+def test_an_old_trl_is_named(aad, rl_words, monkeypatch):
+    monkeypatch.setattr(trl_command.metadata, "version", lambda name: "1.4.0")
+    error = aad("rl", *rl_words, "--recipe", "grpo-implicit").exception
+    assert isinstance(error, BackendMissing) and str(error).startswith(
+        "this command needs TRL 1.16 or newer, found 1.4.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"needed": 8}, "--prompts holds 6 and one batch of this recipe takes 8, so that TRL would train on none: "),
+        (
+            {"more": ["--trl", "--chat_template_kwargs={}"]},
+            "chat_template_kwargs is read by TRL alone: leave it out and ",
+        ),
+    ],
+)
+def test_prompts_that_train_nothing_and_templates_that_trl_alone_reads(aad, rl_words, monkeypatch, given, message):
+    monkeypatch.setattr(owning, "check_options", lambda *_: given.get("needed"))
+    error = aad("rl", *rl_words, "--recipe", "grpo-implicit", *given.get("more", [])).exception
+    assert isinstance(error, ConfigError) and str(error).startswith(message) and "\n" not in str(error)
+
+
 def test_what_is_optimised_cannot_measure_itself(aad, rl_words):
     oracle = rl_words[rl_words.index("--oracle") + 1]
     error = aad("rl", *rl_words, "--recipe", "grpo-rollouts", "--reward", oracle).exception
@@ -249,11 +289,21 @@ def with_output(words, folder):
 
 
 @pytest.mark.grid
-def test_kill_9_goes_on_from_the_last_checkpoint(rl_words, tmp_path):
-    """On mixed groups: the very adapter of an undisturbed run; reward, KL and length stand in the log."""
+@pytest.mark.parametrize(
+    "asked",
+    [["--recipe", "grpo-rollouts", "--share", "0.5"], ["--recipe", "grpo-implicit"]],
+    ids=["our process", "trl's command"],
+)
+def test_kill_9_goes_on_from_the_last_checkpoint(rl_words, tmp_path, asked):
+    """The very adapter of an undisturbed run; reward, KL and length stand in the log.
+
+    TRL's command shuffles anew after a kill, so that its run is undisturbed within the first pass over the prompts alone.
+    """
     from safetensors.torch import load_file
 
-    asked = ["--recipe", "grpo-rollouts", "--share", "0.5"]
+    if "grpo-implicit" in asked:
+        rows = [json.dumps({"prompt": f"Say {number} of many"}) + "\n" for number in range(2 * TOY["max_steps"])]
+        (tmp_path / "prompts.jsonl").write_text("".join(rows))
     undisturbed = subprocess.run(
         command(with_output(rl_words, tmp_path / "whole"), *asked), capture_output=True, text=True
     )
@@ -284,6 +334,31 @@ def test_the_reward_is_found_by_its_dotted_path_from_trls_command_line(rl_words,
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "out" / "rl.json").read_text())
     assert all({"reward", "kl", "completions/mean_length"} <= set(entry) for entry in figures["log"] if "loss" in entry)
+
+
+@pytest.mark.grid
+def test_the_documents_command_trains_as_it_is_written(checkpoints, tmp_path):
+    """`trl grpo … --reward_funcs <dotted path>` of docs/one_model.md, with toys under the names it uses."""
+    (command,) = [one.text for one in commands(ROOT / "docs" / "one_model.md") if one.text.startswith("trl grpo ")]
+    given = re.search(r"export AAD_REWARD_PAIR='(.*)'", (ROOT / "docs" / "one_model.md").read_text("utf-8"))
+    assert given is not None
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "dpo").symlink_to(checkpoints.policy)
+    (tmp_path / "my" / "sft").symlink_to(checkpoints.reference)
+    (tmp_path / "PROMPTS").mkdir()
+    prompts = [[{"role": "user", "content": f"Say {number}"}] for number in range(6)]
+    (tmp_path / "PROMPTS" / "train.jsonl").write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts))
+    (tmp_path / "one_model").mkdir()
+    (tmp_path / "one_model" / "grpo.yaml").write_text(json.dumps({**TOY, "max_steps": 4}))
+    words = shlex.split(command.replace("$R", str(tmp_path)))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, rewards.VARIABLE: given[1]},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    state = json.loads((tmp_path / "runs" / "grpo" / "checkpoint-4" / "trainer_state.json").read_text())
+    logged = [entry for entry in state["log_history"] if "reward" in entry]
+    assert len(logged) == 4 and all(one["reward"] == one["rewards/implicit_reward/mean"] != 0 for one in logged)
 
 
 @pytest.mark.grid

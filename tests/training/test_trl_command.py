@@ -56,11 +56,30 @@ def test_a_trainer_left_behind_is_ended_and_no_other_process(tmp_path):
             process.wait()
 
 
-def test_without_trl_the_extra_is_named(monkeypatch, aad, words):
+@pytest.mark.parametrize("command", ["iterate", "distill", "rl"])
+def test_without_trl_the_extra_is_named(monkeypatch, aad, words, command):
     monkeypatch.setattr(trl_command.importlib.util, "find_spec", lambda name: None)
-    error = aad("iterate", *words).exception
+    own = [word for word in words if word != "--keep-truncated"] if command != "iterate" else words
+    more = {"distill": ["--picker", "implicit"], "rl": ["--training", own[own.index("--recipe") + 1]]}.get(command, [])
+    more += ["--recipe", "grpo-implicit"] if command == "rl" else []
+    error = aad(command, *own, *more).exception
     assert isinstance(error, BackendMissing)
     assert str(error) == "training needs TRL, which is not installed: pip install 'aad_plugin[train]'"
+
+
+@pytest.mark.parametrize("found", ["1.16.0", "1.16.0.dev0", "1.17rc1", "2.0"])
+def test_a_trl_that_is_new_enough(monkeypatch, found):
+    monkeypatch.setattr(trl_command.metadata, "version", lambda name: found)
+    trl_command.check_trl((1, 16))
+
+
+@pytest.mark.parametrize("found", ["1.15.2", "0.29.0", "1.4.0"])
+def test_a_trl_that_is_too_old_is_named(monkeypatch, found):
+    monkeypatch.setattr(trl_command.metadata, "version", lambda name: found)
+    with pytest.raises(BackendMissing) as caught:
+        trl_command.check_trl((1, 16))
+    wanted = f"this command needs TRL 1.16 or newer, found {found}: pip install -U 'aad_plugin[train]'"
+    assert str(caught.value) == wanted
 
 
 def test_recipes_are_found_by_name_and_by_path(tmp_path):
