@@ -25,6 +25,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from aad_plugin.cli.main import plain_errors
 from aad_plugin.demo.assets import base_model_path
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
@@ -127,4 +128,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -17,6 +17,7 @@ import json
 import shlex
 from pathlib import Path
 
+from aad_plugin.cli.main import plain_errors
 from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.cli.study_pairs import find_pairs, run_pairs
 from aad_plugin.demo.assets import base_model_path
@@ -113,4 +114,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

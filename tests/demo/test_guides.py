@@ -99,7 +99,25 @@ def test_what_is_trained_guides_and_draws_a_front(checkpoints, tmp_path, capsys)
     points = json.loads((tmp_path / "weights/points.json").read_text())["points"]
     assert [point["weights"] for point in points] == [[0, 0], [0, 2], [2, 0], [2, 2]]
     assert len({str(point["answers"]) for point in points}) > 1, "the guides have to change something"
+    with pytest.raises(ConfigError, match="holds points of another kind"):
+        guide_weights.main([*drawn, "--limit", "2"])
     before = (tmp_path / "weights/points.json").stat().st_mtime_ns
     guide_weights.main(drawn)
     assert (tmp_path / "weights/points.json").stat().st_mtime_ns == before, "nothing is decoded twice"
     assert (tmp_path / "weights/front.svg").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    (["--weights", "0,x"], "--weights are numbers with commas between them, got '0,x'"),
+    (["--weights", "0,-1"], "guide_scale must be a number from 0"),
+    (["--weights", "nan"], "guide_scale must be a number from 0"),
+    ([], r"expected two guides, got 1 \(--model-args"),
+])  # fmt: skip
+def test_a_front_that_cannot_be_drawn_is_one_line(checkpoints, tmp_path, more, said):
+    reward_model().save_pretrained(tmp_path / "oracle")
+    byte_tokenizer().save_pretrained(tmp_path / "oracle")
+    one = f"policy={checkpoints.base},guide={checkpoints.adapter}"
+    words = ["--model-args", one, "--oracle", f"reward:{tmp_path / 'oracle'}", "--prompts", DEMO_TASK]
+    with pytest.raises(ConfigError, match=said) as caught:
+        guide_weights.main([*words, "--output", str(tmp_path / "out"), *more])
+    assert "\n" not in str(caught.value)
