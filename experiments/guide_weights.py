@@ -13,13 +13,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.cli.main import plain_errors
+from aad_plugin.errors import ConfigError
+from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
-from aad_plugin.judges.kinds.reward import load_scorer
+from aad_plugin.judges.kinds.reward import load_scorer, reward_mark
 from aad_plugin.pages.plotting import check_plots
 from aad_plugin.pair.account import describe
 from aad_plugin.pair.answering import answer
 from aad_plugin.pair.model import load_pair
+from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.arguments import parse_model_args
+from aad_plugin.texts.messages import digest
 from aad_plugin.texts.prompts import prompt_rows
 
 
@@ -27,15 +32,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Decode what is missing, write points.json and front.svg."""
     options = _options(arguments)
     check_plots(options.output)
+    weights = _weights(options.weights)
     prompts = [prompt for _, prompt in itertools.islice(prompt_rows(options.prompts), options.limit)]
     pair, scorer = load_pair(**parse_model_args(options.model_args)), load_scorer(options.oracle)
+    if len(pair.guides.members) != 2:
+        raise ConfigError(f"expected two guides, got {len(pair.guides.members)} (--model-args …,guide=A+B)")
     path = options.output / "points.json"
-    asked = {"pair": describe(pair)["weights"], "guides": pair.guides.accounts, "oracle": options.oracle,
-             "prompts": len(prompts), "max_new_tokens": options.max_new_tokens}  # fmt: skip
-    kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {"asked": asked, "points": []}
-    if kept["asked"] != json.loads(json.dumps(asked)):
-        raise SystemExit(f"{path} holds other points: pass another --output")
-    weights = [float(one) for one in options.weights.split(",")]
+    asked = {"pair": describe(pair),
+             "oracle": reward_mark(options.oracle.removeprefix("reward:")), "prompts": [len(prompts), digest(prompts)],
+             "max_new_tokens": options.max_new_tokens}  # fmt: skip
+    kept = read_account(path) or {"asked": asked, "points": []}
+    refuse_other_run(options.output, kept["asked"], asked, dict.fromkeys(asked, "points of another kind"))
     for first, second in itertools.product(weights, weights):
         if any(point["weights"] == [first, second] for point in kept["points"]):
             continue
@@ -58,6 +65,17 @@ def front(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     kept = [one for one in points if not any(beats(other, one) for other in points)]
     return sorted(kept, key=lambda one: one["characters"])
+
+
+def _weights(words: str) -> list[float]:
+    """Read and check the weights of either guide before anything is loaded."""
+    try:
+        weights = [float(one) for one in words.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--weights are numbers with commas between them, got {words!r}") from error
+    for one in weights:
+        DecodingSettings(strategy="guided", guide_scale=one)
+    return weights
 
 
 def _draw(points: list[dict[str, Any]], path: Path) -> None:
@@ -91,4 +109,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

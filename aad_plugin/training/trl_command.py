@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def run_trainer(
         output, log, mark: as for `run_trl`, which also names the errors.
     """
     line = [sys.executable, "-m", *words, "--output_dir", str(output)]
-    start = last_checkpoint(output)
+    start = start_checkpoint(output)
     if start is not None:
         line += ["--resume_from_checkpoint", str(start)]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,7 @@ def run_trainer(
                 raise
         status = process.returncode
     if status:
-        there = last_checkpoint(output)
+        there = start_checkpoint(output)
         raise TrainingFailed(
             f"{what} ended with status {status}: {_cause(log)}; its words are in {log}. "
             + (f"The next run goes on from {there}" if there else "It had not reached its first checkpoint")
@@ -163,12 +164,30 @@ def _module(command: str) -> str:
 
 def last_checkpoint(output: Path) -> Path | None:
     """TRL's newest checkpoint that was written whole: the trainer's state, written last, can be read."""
-    numbered = [
+    return max(_whole(output), default=(0, None))[1]
+
+
+def start_checkpoint(output: Path) -> Path | None:
+    """The newest whole checkpoint from which training ends as if it had never been broken off, if there is one.
+
+    From one of the last step of ``max_steps`` amid an epoch, transformers' trainer (5.23) takes another step.
+    """
+    fitting = [(step, path) for step, path in _whole(output) if not _steps_too_far(_state(path))]
+    return max(fitting, default=(0, None))[1]
+
+
+def _whole(output: Path) -> list[tuple[int, Path]]:
+    """Step and folder of every checkpoint that was written whole."""
+    return [
         (int(path.name.removeprefix("checkpoint-")), path)
         for path in output.glob("checkpoint-*")
         if path.name.removeprefix("checkpoint-").isdigit() and _state(path)
     ]
-    return max(numbered)[1] if numbered else None
+
+
+def _steps_too_far(state: Mapping[str, Any]) -> bool:
+    epoch, epochs = state.get("epoch") or 0, state.get("num_train_epochs") or 0
+    return state.get("global_step", 0) >= state.get("max_steps", math.inf) and epoch < epochs
 
 
 def log_history(output: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import json
 import shlex
 from pathlib import Path
 
+from aad_plugin.cli.main import plain_errors
 from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.cli.study_pairs import find_pairs, run_pairs
 from aad_plugin.demo.assets import base_model_path
@@ -114,4 +115,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -90,8 +90,8 @@ def train(split: str, base: Path, work: Path, arguments: Sequence[str] = (), *, 
     return output
 
 
-def export_adapter(saved: Path, out: Path) -> None:
-    """Copy an adapter in bf16, with the base's public name in place of this machine's path, and nothing else."""
+def export_adapter(saved: Path, out: Path, *, base: str = BASE_ID) -> None:
+    """Copy an adapter in bf16, with the name of its base (the public one, in place of this machine's path), and no more."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -106,7 +106,7 @@ def export_adapter(saved: Path, out: Path) -> None:
     # What is unset is left out: an older peft then meets no option it does not know.
     kept = {key: value for key, value in config.items() if value not in (None, False, {}, []) and key in CONFIG_KEYS}
     kept |= {
-        "base_model_name_or_path": BASE_ID,
+        "base_model_name_or_path": base,
         "inference_mode": True,
         "target_modules": sorted(config["target_modules"]),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from aad_plugin import AlignedPair, answer
@@ -239,15 +240,49 @@ def test_a_scale_no_guide_can_have(scale):
         PairArguments.parse(None, None, {"policy": "p", "guide": "g", "guide_scale": scale})
 
 
+@pytest.mark.parametrize(("scale", "said"), [
+    ("1+2", "guide_scale has 2 weights for 1 guide: pass one for each"),
+    ((1.0, 2.0), "guide_scale has 2 weights for 1 guide: pass one for each"),
+    (-1, "guide_scale must be a number from 0 to 1e"),
+    (float("nan"), "guide_scale must be a number from 0 to 1e"),
+    ("inf", "guide_scale must be a number from 0 to 1e"),
+], ids=str)  # fmt: skip
+def test_a_request_with_weights_that_its_guides_cannot_have_is_one_line(checkpoints, folders, aad, scale, said):
+    words = {**checkpoints.model_args("two_models"), "guide": folders["small"]}
+    pair = AlignedPair.from_pretrained(**words)
+    lm = AADLM(**words, device="cpu", answers_dir="none")
+    asked = {"strategy": "guided", "guide_scale": scale}
+    request = Instance("generate_until", {}, ("a", {**asked, "until": [], "max_gen_toks": 2}), 0)
+    for decode in (
+        lambda: answer(pair, ["a"], max_new_tokens=2, **asked),
+        lambda: lm.generate_until([request], disable_tqdm=True),
+        lambda: explain(pair, "a", max_new_tokens=2, **asked),
+    ):
+        with pytest.raises(ConfigError, match=said) as caught:
+            decode()
+        assert "\n" not in str(caught.value)
+    written = "+".join(map(str, scale)) if isinstance(scale, tuple) else str(scale)
+    named = [word for name, value in words.items() for word in (f"--{name}", value)]
+    for command in (["generate", "a"], ["explain", "a", "--strategy", "guided"]):
+        found = aad(*command, *named, f"--guide-scale={written}").exception
+        assert isinstance(found, ConfigError) and said.partition(" must")[0].partition(" has")[0] in str(found), found
+
+
 @pytest.mark.parametrize(("guide", "kind", "said"), [
     ("other", VocabMismatch, r"has other token ids than the policy: a guide may have another size, not another vocabulary"),
     ("reward", ConfigError, r"is a sequence classifier, expected a language model .* pass guide=reward:"),
+    ("classifier adapter", ConfigError, r"is a sequence classifier, expected a language model .* pass guide=reward:"),
+    ("reward:adapter", ConfigError, r"is a language model, expected a sequence classifier with one score: pass guide="),
     ("reward:small", ConfigError, r"is a language model, expected a sequence classifier with one score: pass guide="),
     ("reward:nowhere/x/y", ConfigError, r"cannot load the reward model"),
 ])  # fmt: skip
-def test_models_of_another_kind_are_one_line(checkpoints, folders, guide, kind, said):
+def test_models_of_another_kind_are_one_line(checkpoints, folders, tmp_path, guide, kind, said):
     name = guide.removeprefix("reward:")
-    path = folders.get(name, name)
+    path = {**folders, "adapter": str(checkpoints.adapter)}.get(name, name)
+    if name == "classifier adapter":
+        path = str(shutil.copytree(checkpoints.adapter, tmp_path / "classifier"))
+        config = json.loads((tmp_path / "classifier/adapter_config.json").read_text())
+        (tmp_path / "classifier/adapter_config.json").write_text(json.dumps({**config, "task_type": "SEQ_CLS"}))
     with pytest.raises(kind, match=said) as caught:
         AlignedPair.from_pretrained(
             **checkpoints.model_args("two_models"), guide=f"reward:{path}" if ":" in guide else path

@@ -1,13 +1,20 @@
-"""The recipes of losses: one set of options for all, and TRL's own parsers read each."""
+"""The recipes of losses: one set of options for all, TRL's own parsers read each, and each trains a toy."""
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair.model import load_pair
 from aad_plugin.training.losses import LOSSES, loss_named
 from aad_plugin.training.recipes import read_recipe, recipe_names, recipe_path
-from aad_plugin.training.trl_command import check_options
+from aad_plugin.training.trl_command import check_options, log_history
+from experiments.demo_pair import losses
 
 OWN = {"loss_type", "beta", "label_smoothing", "cpo_alpha", "simpo_gamma"}
 
@@ -33,3 +40,38 @@ def test_trls_parser_takes_every_recipe(name):
     loss = LOSSES[name]
     words = ["--config", str(recipe_path(loss.recipe)), "--model_name_or_path", "m", "--dataset_name", "d"]
     check_options(loss.command, [*words, "--output_dir", "out"])
+
+
+@pytest.mark.slow
+@pytest.mark.grid
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_recipe_trains_a_policy_of_a_pair_and_goes_on_after_a_kill(name, checkpoints, tmp_path):
+    pytest.importorskip("trl")
+
+    def turn(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    rows = [
+        {
+            "prompt": turn("user", f"ask {i}"),
+            "chosen": turn("assistant", f"good {i}"),
+            "rejected": turn("assistant", "bad"),
+        }
+        for i in range(8)
+    ]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = (name, 0, checkpoints.base, tmp_path / "set", tmp_path)
+    options = "--max_steps 3 --save_steps 1 --logging_steps 1 --warmup_steps 0 --learning_rate 1e-2"
+    folder = losses.train(*asked, options)
+    once = load_file(folder / "adapter_model.safetensors")
+    (folder / losses.DONE).unlink()
+    (folder / "adapter_model.safetensors").unlink()  # killed after the last checkpoint, before the policy was saved
+    losses.train(*asked, options)
+    calls = [line for line in (tmp_path / f"{name}-0.log").read_text().splitlines() if line.startswith("$ ")]
+    assert len(calls) == 2 and calls[1].endswith("checkpoint-2")
+    assert [entry["step"] for entry in log_history(folder) if "loss" in entry] == [1, 2, 3]
+    torch.testing.assert_close(load_file(folder / "adapter_model.safetensors"), once)
+    assert all(math.isfinite(entry["loss"]) for entry in log_history(folder) if "loss" in entry)
+    pair = load_pair(reference=str(checkpoints.base), adapter=str(folder))
+    assert not pair.sides.have_same_weights(), "training has to change something"
