@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_both_guides_learn_from_the_demo_pairs_prompts_and_from_none_that_is_mea
 
 @pytest.mark.slow
 @pytest.mark.grid
-def test_what_is_trained_guides_and_draws_a_front(checkpoints, tmp_path, capsys):
+def test_what_is_trained_guides_and_draws_a_front(checkpoints, tmp_path):
     base, work = tmp_path / "base", tmp_path / "work"
     shutil.copytree(checkpoints.base, base)
     tokenizer = byte_tokenizer()
@@ -86,24 +87,32 @@ def test_what_is_trained_guides_and_draws_a_front(checkpoints, tmp_path, capsys)
         assert (config["r"], config["base_model_name_or_path"]) == (8, str(base))
     rows = [json.loads(line) for line in (work / "sets/brevity/train.jsonl").read_text().splitlines()]
     assert not any(row["chosen"][0]["content"].endswith(training.CUT) for row in rows)
-    reward_model().save_pretrained(tmp_path / "oracle")
-    tokenizer.save_pretrained(tmp_path / "oracle")
-    a, b = (str(work / "out" / aim) for aim in guides.AIMS)
+    check_front(str(base), [str(work / "out" / aim) for aim in guides.AIMS], tmp_path)
+
+
+def check_front(base: str, adapters: list[str], folder: Path) -> None:
+    """Draw the front of two adapters of a base, measured against it; draw it again; ask for another one there."""
+    reward_model().save_pretrained(folder / "oracle")
+    byte_tokenizer().save_pretrained(folder / "oracle")
     drawn = [
-        "--model-args", f"policy={base},guide={a}+{b},guide_reference={base}+{base},dtype=float32", "--weights", "0,2",
-        "--oracle", f"reward:{tmp_path / 'oracle'}", "--prompts", DEMO_TASK, "--limit", "3", "--max-new-tokens", "6",
-        "--output", str(tmp_path / "weights"),
+        "--model-args", f"policy={base},guide={'+'.join(adapters)},guide_reference={base}+{base},dtype=float32",
+        "--weights", "0,2", "--oracle", f"reward:{folder / 'oracle'}", "--prompts", DEMO_TASK, "--limit", "3",
+        "--max-new-tokens", "6", "--output", str(folder / "weights"),
     ]  # fmt: skip
     guide_weights.main(drawn)
-    points = json.loads((tmp_path / "weights/points.json").read_text())["points"]
+    points = json.loads((folder / "weights/points.json").read_text())["points"]
     assert [point["weights"] for point in points] == [[0, 0], [0, 2], [2, 0], [2, 2]]
     assert len({str(point["answers"]) for point in points}) > 1, "the guides have to change something"
+    before = (folder / "weights/points.json").stat().st_mtime_ns
+    guide_weights.main(drawn)
+    assert (folder / "weights/points.json").stat().st_mtime_ns == before, "nothing is decoded twice"
+    assert (folder / "weights/front.svg").stat().st_size < 100_000
     with pytest.raises(ConfigError, match="holds points of another kind"):
         guide_weights.main([*drawn, "--limit", "2"])
-    before = (tmp_path / "weights/points.json").stat().st_mtime_ns
-    guide_weights.main(drawn)
-    assert (tmp_path / "weights/points.json").stat().st_mtime_ns == before, "nothing is decoded twice"
-    assert (tmp_path / "weights/front.svg").stat().st_size < 100_000
+
+
+def test_two_adapters_of_a_base_draw_a_front_that_goes_on(checkpoints, tmp_path):
+    check_front(str(checkpoints.base), [str(checkpoints.adapter), str(checkpoints.sft_adapter)], tmp_path)
 
 
 @pytest.mark.parametrize(("more", "said"), [
