@@ -26,7 +26,8 @@ OTHER = {"strategy": "greedy", "alpha": 0.3, "n": 5, "picker": "reward:x", "eft_
 # Names that lm-eval's VLLM and vLLM's engine take; tests/engine walks all of theirs.
 ENGINE = ("hf_overrides", "kv_cache_dtype", "quantization", "tokenizer_revision", "merge_adapters", "max_model_len",
           "enforce_eager", "speculative_config", "a_name_of_next_year")  # fmt: skip
-VALUES = {"dtype": "bfloat16", "reference_dtype": "bfloat16", "shortcuts": "none", "loglikelihood": "reference", "enable_thinking": False,
+VALUES = {"dtype": "bfloat16", "reference_dtype": "bfloat16", "shortcuts": "none", "loglikelihood": "reference",
+          "enable_thinking": False,
           "trace": "somewhere", "hf_overrides": {"max_position_embeddings": 64}, **OTHER}  # fmt: skip
 PARTS = {"pair", "pretrained", "policy", "reference", "base", "adapter", "reference_adapter", "guide_reference"}
 
