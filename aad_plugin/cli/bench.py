@@ -127,11 +127,12 @@ def _on_transformers(named: NamedPair, asked: Asked, names: list[str], sizes: li
     from aad_plugin.speed.report import rows
 
     draft = _draft(loaded, asked.draft_model)
+    # How well guesses fit depends on the text.
+    drafted = len(prompts[: asked.draft_prompts]) if asked.draft or draft is not None else None
     contestants = hf.contestants(
-        loaded, prompts, names, sizes, asked.max_new_tokens, asked.draft, draft, drafted_prompts=asked.draft_prompts
+        loaded, prompts, names, sizes, asked.max_new_tokens, asked.draft, draft, one_by_one=drafted or 1
     )
     found = rows(interleave(contestants, asked.rounds), hf.BASELINES, hf.NAIVE)
-    drafted = len(prompts[: asked.draft_prompts]) if asked.draft or draft is not None else None
     account = draft.account() if draft is not None else None
     return Found(found, describe(loaded), str(loaded.sides.policy.dtype), account, drafted)
 

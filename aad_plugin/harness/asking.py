@@ -61,12 +61,6 @@ def load_model(engine: str, arguments: Mapping[str, Any], *, sees: bool = False)
     return AADLM(**chosen)
 
 
-def has_template(model: Any) -> bool:
-    """Whether a loaded model renders chats: by its tokenizer's template or its processor's."""
-    own = getattr(getattr(model, "processor", None), "chat_template", None)
-    return bool(own or model.tokenizer.chat_template)
-
-
 def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Of model_args those that decide what is answered: fit to be written down."""
     return {name: value for name, value in arguments.items() if name not in _ELSEWHERE}

@@ -11,7 +11,7 @@ import contextvars
 import functools
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lm_eval import evaluator
@@ -51,18 +51,17 @@ def _surround_evaluations() -> None:
     @functools.wraps(original)
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         model = kwargs.get("lm", args[0] if args else None)
+        task_dict = kwargs.get("task_dict", args[1] if len(args) > 1 else None)
         check_limit(kwargs.get("limit"))
         if not kwargs.get("apply_chat_template"):
-            _say_what_the_template_adds(
-                getattr(model, "lm", model), kwargs.get("task_dict", args[1] if len(args) > 1 else None)
-            )
+            _say_what_the_template_adds(getattr(model, "lm", model), task_dict)
         token = _EVALUATED.set(model)
         try:
             results = original(*args, **kwargs)
         finally:
             _EVALUATED.reset(token)
             output_folder.forget()
-        _fill_in_samples(kwargs.get("task_dict", args[1] if len(args) > 1 else None), results)
+        _fill_in_samples(task_dict, results)
         return results
 
     evaluate._notes_its_model = True  # type: ignore[attr-defined]
@@ -80,7 +79,9 @@ def _say_what_the_template_adds(model: Any, task_dict: Any) -> None:
         return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
     try:
-        if (prompts := _first_prompts(task_dict)) and all(rendered(prompt) == prompt for prompt in prompts):
+        tasks = [task for _, task in _tasks(task_dict) if hasattr(task, "eval_docs")]
+        prompts = [task.doc_to_text(next(iter(task.eval_docs))) for task in tasks]
+        if prompts and all(rendered(prompt) == prompt for prompt in prompts):
             return
         shown = repr(rendered("PROMPT"))
     except Exception:  # templates are programs that come with a model; one that takes no such chat shows nothing
@@ -91,13 +92,6 @@ def _say_what_the_template_adds(model: Any, task_dict: Any) -> None:
         "and aad serve apply. Pass --apply_chat_template unless bare text is meant",
         shown,
     )
-
-
-def _first_prompts(tree: Any) -> list[Any]:
-    """The first document's prompt of each task in lm-eval's nested groups."""
-    if isinstance(tree, dict):
-        return [prompt for value in tree.values() for prompt in _first_prompts(value)]
-    return [tree.doc_to_text(next(iter(tree.eval_docs)))] if hasattr(tree, "eval_docs") else []
 
 
 def _fill_in_samples(task_dict: Any, results: Any) -> None:
@@ -111,15 +105,16 @@ def _fill_in_samples(task_dict: Any, results: Any) -> None:
 
 def _task(tree: Any, name: str) -> Any:
     """The task of a name among lm-eval's nested groups; None where there is none."""
-    if not isinstance(tree, dict):
-        return None
-    for key, value in tree.items():
+    return next((task for key, task in _tasks(tree) if name in (key, getattr(task, "task_name", None))), None)
+
+
+def _tasks(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """What stands in lm-eval's nested groups, by its key, in their order."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
         if isinstance(value, dict):
-            if (found := _task(value, name)) is not None:
-                return found
-        elif key == name or getattr(value, "task_name", None) == name:
-            return value
-    return None
+            yield from _tasks(value)
+        else:
+            yield key, value
 
 
 _surround_evaluations()

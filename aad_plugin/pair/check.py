@@ -21,7 +21,7 @@ from aad_plugin.pair.step import whole_text
 from aad_plugin.pair.strategies import decode
 from aad_plugin.sources.memory import cache_bytes_per_token
 from aad_plugin.texts.preferences import Preference
-from aad_plugin.texts.rendering import without_template
+from aad_plugin.texts.rendering import chat_template_of, without_template
 
 _PROMPTS = (
     "How do I plan a week of simple dinners?",
@@ -123,8 +123,7 @@ def changed_choices(
 
 def implicit_rewards(pair: AlignedPair, prompt: list[dict[str, str]], answers: Sequence[str]) -> list[float]:
     """Return Σ log π_policy − log π_reference of each answer to one prompt, in nats."""
-    template = pair.tokenizer.chat_template or getattr(pair.processor, "chat_template", None)
-    asked = prompt if template else without_template(prompt)
+    asked = prompt if chat_template_of(pair) else without_template(prompt)
     prefix = encode_prompts(pair, [asked])[0][0].tolist()
     rewards = []
     for answer in answers:

@@ -18,7 +18,7 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.multimodal import MultimodalInputs, take_multimodal
 from aad_plugin.sources.images import Picture, check_number, parts_of, picture_of_part, read_picture
 from aad_plugin.texts.parts import text_of
-from aad_plugin.texts.rendering import render_chat
+from aad_plugin.texts.rendering import chat_template_of, render_chat
 
 Prompt = str | Sequence[Mapping[str, Any]]
 # Models whose processor pads pictures of a batch to one size and encodes the padding with them.
@@ -64,7 +64,7 @@ def render(pair: Any, prompt: Prompt, chat: bool | None, number: int) -> Rendere
         raise ConfigError(f"{place} is empty: expected text to answer")
     if pictures and pair.processor is None:
         raise ConfigError(f"{place} shows a picture, but this pair reads text alone: load one that sees")
-    template = _template(pair)
+    template = chat_template_of(pair)
     if chat is None:
         chat = not isinstance(prompt, str) or bool(template)
     if not chat:
@@ -156,11 +156,6 @@ def _content(content: Any, pictures: list[Picture], place: str) -> Any:
         pictures.append(read_picture(picture_of_part(part, place), f"{place}, picture {len(pictures) + 1}"))
         parts.append({"type": "image"})
     return parts
-
-
-def _template(pair: Any) -> Any:
-    own = getattr(pair.processor, "chat_template", None) if pair.processor is not None else None
-    return own or pair.tokenizer.chat_template
 
 
 def _rendered(pair: Any, messages: list[dict[str, Any]], template: Any, place: str) -> str:

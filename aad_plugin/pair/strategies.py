@@ -160,7 +160,8 @@ def _best(run: _Run, candidates: Sequence[Drawn], picker: Picker | None, prompts
     places = []
     for drawn in candidates:
         place = next((i for i, earlier in enumerate(distinct) if earlier.is_same(drawn)), len(distinct))
-        distinct += [drawn] if place == len(distinct) else []
+        if place == len(distinct):
+            distinct.append(drawn)
         places.append(place)
     if len(distinct) == 1:
         return torch.zeros(len(run.input_ids), dtype=torch.long)

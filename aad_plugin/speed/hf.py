@@ -34,7 +34,7 @@ def contestants(
     tokens: int,
     draft: int,
     draft_model: Draft | None = None,
-    drafted_prompts: int = 1,
+    one_by_one: int = 1,
 ) -> list[Contestant]:
     """Return every contestant at every batch size.
 
@@ -44,16 +44,12 @@ def contestants(
         tokens: new tokens per answer, no more and no fewer.
         draft: prompt-lookup tokens per step; 0 = none. Only batch size 1 can draft.
         draft_model: also decode with its guesses, at batch size 1.
-        drafted_prompts: of ``prompts``, that everything at batch size 1 decodes one after the other where anything drafts:
-            how well guesses fit depends on the text.
+        one_by_one: of ``prompts``, that everything at batch size 1 decodes one after the other.
     """
     policy, reference = _full_models(pair)
-    drafts = bool(draft) or draft_model is not None
     found = []
     for batch in batches:
-        parts = [prompts[:batch]]
-        if drafts and batch == 1:
-            parts = [[prompt] for prompt in prompts[:drafted_prompts]]
+        parts = [[prompt] for prompt in prompts[:one_by_one]] if batch == 1 else [prompts[:batch]]
         inputs = [encode_prompts(pair, part) for part in parts]
         calls: dict[str, _Call] = {
             GENERATE: partial(_generate, policy, {}),

@@ -21,7 +21,6 @@ from aad_plugin.harness.answer_store import Stored
 from aad_plugin.harness.asking import (
     check_engine,
     check_room,
-    has_template,
     identity,
     load_model,
     render,
@@ -33,6 +32,7 @@ from aad_plugin.settings import DecodingSettings
 from aad_plugin.synthesis.dataset import DATASET, JSONL, write_dataset
 from aad_plugin.synthesis.filters import Candidate, Limits, sift
 from aad_plugin.texts.prompts import PromptSet
+from aad_plugin.texts.rendering import chat_template_of
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _candidates(
     """Both answers to every prompt, and the account of what answered."""
     arguments = {**model_args, "answers_dir": "none", **({"batch_size": batch_size} if engine == "hf" else {})}
     model = load_model(engine, arguments, sees=prompts.shows_pictures)
-    if not has_template(model):
+    if not chat_template_of(model):
         raise ConfigError(
             "this pair's tokenizer has no chat template, which the conversational preference format needs: save one with "
             "the policy's tokenizer"

@@ -31,6 +31,11 @@ def render_chat(render: Render, messages: Sequence[Turn], place: str) -> str:
     return render(settled(render, messages, place))
 
 
+def chat_template_of(model: Any) -> Any:
+    """Return what a loaded model or pair renders chats by: its processor's template, else its tokenizer's; may be empty."""
+    return getattr(getattr(model, "processor", None), "chat_template", None) or model.tokenizer.chat_template
+
+
 def without_template(messages: Sequence[Turn]) -> str:
     """Return a conversation as paragraphs to be continued, for a tokenizer that has no chat template."""
     return "".join(f"{turn['content']}\n\n" for turn in messages)

@@ -103,7 +103,7 @@ def run_trainer(
         output, log, mark: as for `run_trl`, which also names the errors.
     """
     line = [sys.executable, "-m", *words, "--output_dir", str(output)]
-    start = start_checkpoint(output)
+    start = resume_checkpoint(output)
     if start is not None:
         line += ["--resume_from_checkpoint", str(start)]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def run_trainer(
                 raise
         status = process.returncode
     if status:
-        there = start_checkpoint(output)
+        there = resume_checkpoint(output)
         raise TrainingFailed(
             f"{what} ended with status {status}: {_cause(log)}; its words are in {log}. "
             + (f"The next run goes on from {there}" if there else "It had not reached its first checkpoint")
@@ -167,7 +167,7 @@ def last_checkpoint(output: Path) -> Path | None:
     return max(_whole(output), default=(0, None))[1]
 
 
-def start_checkpoint(output: Path) -> Path | None:
+def resume_checkpoint(output: Path) -> Path | None:
     """The newest whole checkpoint from which training ends as if it had never been broken off, if there is one.
 
     From one of the last step of ``max_steps`` amid an epoch, transformers' trainer (5.23) takes another step.

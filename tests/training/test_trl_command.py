@@ -19,8 +19,8 @@ from aad_plugin.training.trl_command import (
     check_options,
     end_orphans,
     last_checkpoint,
+    resume_checkpoint,
     run_trl,
-    start_checkpoint,
 )
 
 
@@ -36,7 +36,7 @@ def test_training_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
     whole = checkpoint(tmp_path, 9, json.dumps({"log_history": [{"loss": 0.5}]}))
     checkpoint(tmp_path, 10, '{"log_hist')  # torn by a kill
     (tmp_path / "checkpoint-11").mkdir()  # its weights were being written
-    assert last_checkpoint(tmp_path) == start_checkpoint(tmp_path) == whole
+    assert last_checkpoint(tmp_path) == resume_checkpoint(tmp_path) == whole
     assert trl_command.log_history(tmp_path) == [{"loss": 0.5}]
 
 
@@ -45,11 +45,11 @@ def test_training_that_took_its_last_step_takes_no_step_more(tmp_path):
     state = {"global_step": 4, "max_steps": 6, "epoch": 0.4, "num_train_epochs": 1}
     before = checkpoint(tmp_path, 4, json.dumps(state))
     last = checkpoint(tmp_path, 6, json.dumps({**state, "global_step": 6, "epoch": 0.6}))
-    assert (start_checkpoint(tmp_path), last_checkpoint(tmp_path)) == (before, last)
+    assert (resume_checkpoint(tmp_path), last_checkpoint(tmp_path)) == (before, last)
     whole_epochs = checkpoint(tmp_path / "epochs", 6, json.dumps({**state, "global_step": 6, "epoch": 1.0}))
-    assert start_checkpoint(tmp_path / "epochs") == whole_epochs
+    assert resume_checkpoint(tmp_path / "epochs") == whole_epochs
     shutil.rmtree(before)
-    assert start_checkpoint(tmp_path) is None
+    assert resume_checkpoint(tmp_path) is None
 
 
 def test_a_trainer_left_behind_is_ended_and_no_other_process(tmp_path):
