@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from aad_plugin.pair.multimodal import batch_axis
 
@@ -140,3 +140,10 @@ class PairCache(Cache):
     def _of_all(self, indices: Tensor, batch: int) -> Tensor:
         """Return (S · N,) indices into a shared cache, whose sides have ``batch`` rows each; else the (N,) as they are."""
         return torch.cat([indices + side * batch for side in range(self.num_sides)]) if self.is_shared else indices
+
+
+def can_repeat(cache: Cache | None) -> bool:
+    """Whether the rows of a cache can be repeated: it holds keys and values alone, as many as were read."""
+    caches = cache.caches if isinstance(cache, PairCache) else (cache,)
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return all(isinstance(one, Cache) and all(type(layer) in plain for layer in one.layers) for one in caches)

@@ -22,6 +22,7 @@ class Call:
     def __init__(self, settings: DecodingSettings, recorder: TokenRecorder | None) -> None:
         self.settings = settings
         self.recorder = recorder
+        self.copies = 1  # adjacent rows with one prompt
         self.watch = FiniteWatch()
         self.contrast = Contrast()
         self.is_cached = False

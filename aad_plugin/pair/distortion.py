@@ -8,6 +8,7 @@ picture has the same noise alone, in any batch and on any device. Knows nothing 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache as once
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.multimodal import MultimodalInputs, is_prompt
 from aad_plugin.pair.sides import Sides
-from aad_plugin.pair.step import Step
+from aad_plugin.pair.step import Step, repeated
 from aad_plugin.settings import NOISE_STEPS, DecodingSettings
 
 _PIXELS = "pixel_values"
@@ -74,16 +75,26 @@ class Contrast:
 def read_both(
     sides: Sides, contrast: tuple[MultimodalInputs | None, MultimodalInputs | None], step: Step
 ) -> list[Tensor]:
-    """Return the policy's (B, K, V) logits twice: with the pictures, and with their noisy copies.
+    """Return the policy's (B, K, V) logits twice, of one forward: with the pictures, and with their noisy copies.
 
     Args:
-        contrast: of :class:`Contrast`. step: its cache is one for each reading, or None.
+        contrast: of :class:`Contrast`. step: its cache holds the rows of both, reading after reading, or is None.
     """
-    rows: list[Tensor] = []
+    seen, noisy = contrast
+    both = None if seen is None or noisy is None else _one_after_other(seen, noisy)
     with sides.exact():
-        for number, multimodal in enumerate(contrast):
-            rows += sides.logits(("policy",), replace(step.alone(number), multimodal=multimodal))
-    return rows
+        (rows,) = sides.logits(("policy",), replace(repeated(step, 2).alone(0), multimodal=both))
+    return list(rows.split(len(step.input_ids)))  # (2B, K, V) -> two of (B, K, V)
+
+
+def _one_after_other(first: MultimodalInputs, second: MultimodalInputs) -> MultimodalInputs:
+    """Return what a batch shows whose rows are those of two batches; pictures are laid out along the first axis."""
+
+    def joined(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: torch.cat([value, theirs[name]]) for name, value in ours.items()}
+
+    shown, of_tokens = joined(first.shown, second.shown), joined(first.of_tokens, second.of_tokens)
+    return MultimodalInputs(first.rows + second.rows, shown, of_tokens)
 
 
 def _refuse_without_pictures(model: PreTrainedModel, input_ids: Tensor, shown: MultimodalInputs | None) -> None:

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from aad_plugin.decoding import logprobs_of
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
+from aad_plugin.pair.cache import PairCache, can_repeat
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.compiled import CompiledStep
 from aad_plugin.pair.config import AlignedPairConfig, bare_generation_config, context_length, shared_vocab
@@ -46,13 +47,13 @@ from aad_plugin.pair.option_checks import (
     refuse_ignored,
 )
 from aad_plugin.pair.proof import Proof, prove, prove_use
-from aad_plugin.pair.reading import EXPO, BuildCache, Role, Sparing, side_by_side
+from aad_plugin.pair.reading import EXPO, BuildCache, Role, Sparing
 from aad_plugin.pair.recorder import TokenRecorder
 from aad_plugin.pair.rounding import coarsest_dtype, say_dtype
 from aad_plugin.pair.same_weights import SAME_WEIGHTS
 from aad_plugin.pair.scoring import WHOLE, Scorer
 from aad_plugin.pair.sides import Sides
-from aad_plugin.pair.step import Step
+from aad_plugin.pair.step import Step, first_copies
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 from aad_plugin.sources.folder import save_pair
 from aad_plugin.sources.known_options import check_shortcuts
@@ -75,7 +76,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             "candidates": compute the reference's output layer for plausible tokens only.
             "lazy": as "candidates". Of two checkpoints, the reference also waits until a step has more than one plausible
             token. With one base, both sides run in one forward pass.
-            "packed": as "lazy", and on a CPU keep a second, packed copy of 16-bit weights.
+            "packed": as "lazy", and on a CPU keep a second copy of the weights, packed for products.
             "auto": on a CPU "packed" if the copies fit into a quarter of the free memory, else "lazy". On other devices,
             and for small output layers, it computes whole rows, and only a single row of two checkpoints waits.
             With all but "none", a LoRA policy that decodes alone uses merged weights if these fit into memory as well.
@@ -195,8 +196,14 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         shown = multimodal if multimodal is not None and is_prompt(cache) else None
         step = Step(input_ids, cache, logits_to_keep, attention_mask, position_ids, shown)
         spares = call is not None and call.spares(settings) and logits_to_keep > 0
+        copies = call.copies if call is not None and is_prompt(cache) and can_repeat(cache) else 1
+        step = first_copies(step, copies)
         scorer = Scorer(self.sides, self.guides, self.vocab_size, settings, call)
-        return cache_names.output(scorer.score(step, self.sparing(len(input_ids)) if spares else WHOLE), cache)
+        scores = scorer.score(step, self.sparing(len(step.input_ids)) if spares else WHOLE)
+        if copies > 1 and cache is not None:
+            cache.batch_repeat_interleave(copies)
+            scores = scores.repeat_interleave(copies, 0)
+        return cache_names.output(scores, cache)
 
     def get_compiled_call(self, compile_config: Any) -> Any:
         """Return what reads the steps of a call that compiles them. The host's own would take what a pair counts at each
@@ -290,7 +297,12 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
     # ---------------------------------------------------------------- generate
 
     def generate(
-        self, *args: Any, strategy: str | None = None, recorder: TokenRecorder | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        strategy: str | None = None,
+        recorder: TokenRecorder | None = None,
+        copies: int = 1,
+        **kwargs: Any,
     ) -> Any:
         """Decode as ``GenerationMixin.generate`` does, on the pair's scores.
 
@@ -298,6 +310,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             strategy: aad, greedy, reference, eft, expo, guided or vcd. ``sample`` and ``best_of_n`` draw with noise keyed
                 by prompt: use :func:`aad_plugin.answer` for them.
             recorder: receives every step's rows and scores; it must also be one of the ``stopping_criteria``.
+            copies: of each prompt among the rows, adjacent; a prompt is read once for all of them where the cache's rows
+                can be repeated (dynamic layers of keys and values) and nothing is recorded.
             **kwargs: the strategy's settings (:data:`TOKEN_SETTINGS`), and what ``GenerationMixin.generate`` takes.
         Raises:
             ConfigError: an option that has no meaning on log-ratios, or continuous batching.
@@ -328,6 +342,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config, kwargs
         )
         with self._call(settings, recorder) as call:
+            call.copies = copies if recorder is None else 1
             # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.
             with torch.inference_mode() if ids_alone else contextlib.nullcontext():
                 answers = super().generate(*args, **kwargs)
@@ -374,8 +389,9 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
 
     def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
-        if settings.strategy == "vcd":  # the policy twice: it reads the pictures, and noisy copies of them
-            return side_by_side([self.sides.new_cache(("policy",), build) for _ in settings.roles])
+        if settings.strategy == "vcd":  # the policy's rows twice: it reads the pictures, and noisy copies of them
+            cache = self.sides.new_cache(("policy",), build)
+            return None if cache is None else PairCache(cache, sides=2)
         return self.sides.new_cache(self._cache_roles(settings), build)
 
     # ------------------------------------------------------------------ plumbing

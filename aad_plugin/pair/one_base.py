@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +14,6 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.adapter_rows import BASE, AdapterRows
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
-from aad_plugin.pair.multimodal import batch_axis
 from aad_plugin.pair.reading import (
     EXPO,
     BuildCache,
@@ -30,7 +28,7 @@ from aad_plugin.pair.reading import (
 from aad_plugin.pair.same_weights import equal_adapters
 from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.sides_in_turns import AdapterSides, OneBaseInTurns
-from aad_plugin.pair.step import Step
+from aad_plugin.pair.step import Step, repeated
 
 
 class OneBase(AdapterSides):
@@ -133,7 +131,7 @@ class OneBase(AdapterSides):
         self.passes.update(dict.fromkeys(roles, batch))
         step = step.alone(0)
         if sides > 1 and step.multimodal is None:  # else pictures are read once, and the rows multiply behind them
-            step = _repeated(step, sides)
+            step = repeated(step, sides)
         # Without shortcuts the policy alone takes PEFT's own path: bit for bit what `--model hf` with `peft=` computes.
         with self._routed(tuple(roles), batch):
             logits = read_model(self.policy, step, sides)
@@ -170,23 +168,3 @@ class OneBase(AdapterSides):
             variants = [name for name in names if name in getattr(layer, "lora_variant", {})]
             if variants:
                 raise ConfigError(f"adapter {variants[0]!r} is not plain LoRA at {path}; {advice}")
-
-
-def _repeated(step: Step, sides: int) -> Step:
-    """Return the step whose rows are a step's again and again: (B, …) -> (S · B, …), the policy's rows first."""
-    mask, places = step.attention_mask, step.position_ids
-    return replace(
-        step,
-        input_ids=_rows_again(step.input_ids, sides),
-        attention_mask=None if mask is None else _rows_again(mask, sides),
-        position_ids=None if places is None else _rows_again(places, sides),
-    )
-
-
-def _rows_again(rows: Tensor, times: int) -> Tensor:
-    """Return (times · B, T), or of (A, B, T) positions (A, times · B, T): the rows again and again; one costs no copy."""
-    shape = [1] * rows.ndim
-    shape[batch_axis(rows)] = times
-    if rows.shape[batch_axis(rows)] == 1:
-        return rows.expand(*(times if size > 1 else -1 for size in shape)) if times > 1 else rows
-    return rows.repeat(*shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from aad_plugin.pair.cache import PairCache
-from aad_plugin.pair.multimodal import MultimodalInputs
+from aad_plugin.pair.multimodal import MultimodalInputs, batch_axis
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,36 @@ def whole_text(ids: Tensor, mask: Tensor, keep: int = 0) -> Step:
         mask: (B, T), 0 for padding. keep: positions whose logits are wanted; 0 for all.
     """
     return Step(ids, None, keep, mask, (mask.cumsum(-1) - 1).clamp(min=0))
+
+
+def repeated(step: Step, sides: int) -> Step:
+    """Return the step whose rows are a step's again and again: (B, …) -> (S · B, …)."""
+    mask, places = step.attention_mask, step.position_ids
+    return replace(
+        step,
+        input_ids=_rows_again(step.input_ids, sides),
+        attention_mask=None if mask is None else _rows_again(mask, sides),
+        position_ids=None if places is None else _rows_again(places, sides),
+    )
+
+
+def _rows_again(rows: Tensor, times: int) -> Tensor:
+    """Return (times · B, T), or of (A, B, T) positions (A, times · B, T): the rows again and again; one costs no copy."""
+    shape = [1] * rows.ndim
+    shape[batch_axis(rows)] = times
+    if rows.shape[batch_axis(rows)] == 1:
+        return rows.expand(*(times if size > 1 else -1 for size in shape)) if times > 1 else rows
+    return rows.repeat(*shape)
+
+
+def first_copies(step: Step, copies: int) -> Step:
+    """Return the step of one row for each prompt, of which a step has adjacent copies: (B · copies, …) -> (B, …)."""
+    if copies == 1:
+        return step
+    mask, places = step.attention_mask, step.position_ids
+    return replace(
+        step,
+        input_ids=step.input_ids[::copies],
+        attention_mask=None if mask is None else mask[::copies],
+        position_ids=None if places is None else places[..., ::copies, :],
+    )

@@ -253,6 +253,7 @@ class _Run:
             input_ids=self.input_ids.repeat_interleave(copies, 0),
             attention_mask=self.attention_mask.repeat_interleave(copies, 0),
             strategy=strategy,
+            copies=copies,
             recorder=self.recorder,
             stopping_criteria=criteria,
             **({} if self.multimodal is None else {"multimodal": self.multimodal}),

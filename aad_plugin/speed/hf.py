@@ -73,12 +73,13 @@ def contestants(
             guessed[f"{name}: draft {draft_model.name}"] = _Drafted(pair, draft_model, partial(_decode, pair, name, {}))
         made = len(inputs) * batch * tokens
         for name, drafted in guessed.items():
-            call = partial(_in_turn, drafted, inputs, tokens)
-            found.append(Contestant(name, batch, made, call, per_check=drafted.tokens_per_check))
+            call, first = partial(_in_turn, drafted, inputs, tokens), partial(drafted.warm_up, *inputs[0], tokens)
+            found.append(Contestant(name, batch, made, call, per_check=drafted.tokens_per_check, warm_up=first))
         for name, one in {**calls, **whole}.items():
             # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
             counted = partial(per_step, partial(one, *inputs[0])) if name in calls and batch == batches[0] else None
-            found.append(Contestant(name, batch, made, partial(_in_turn, one, inputs, tokens), counted))
+            call, first = partial(_in_turn, one, inputs, tokens), partial(one, *inputs[0], tokens)
+            found.append(Contestant(name, batch, made, call, counted, warm_up=first))
     return found
 
 
@@ -102,6 +103,11 @@ class _Drafted:
         finally:
             self.pair.draft = None
             self.tally += self.draft.tally
+
+    def warm_up(self, ids: Tensor, mask: Tensor, steps: int) -> None:
+        """Decode what no tally counts."""
+        self(ids, mask, steps)
+        self.tally.clear()
 
     def tokens_per_check(self) -> float:
         return self.tally["tokens"] / max(1, self.tally["checks"])

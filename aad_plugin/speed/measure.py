@@ -25,6 +25,7 @@ class Contestant:
         call: decodes the batch and returns (B, new) token ids.
         counted: counts what one more token dispatches; None where that is not asked.
         per_check: gives the tokens that came of one reading of a draft's guesses; None where nothing guesses.
+        warm_up: decodes less of the same; None: ``call``.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Contestant:
     call: Callable[[], Any]
     counted: Callable[[], Counts] | None = None
     per_check: Callable[[], float] | None = None
+    warm_up: Callable[[], Any] | None = None
 
 
 @dataclass
@@ -73,7 +75,8 @@ def interleave(contestants: Sequence[Contestant], rounds: int, progress: bool = 
             for timing in timings:
                 bar.set_postfix_str(f"{timing.contestant.name} ×{timing.contestant.batch}")
                 time.sleep(rest)
-                seconds, peak, output = _once(timing.contestant.call)
+                asked = timing.contestant
+                seconds, peak, output = _once(asked.call if number else asked.warm_up or asked.call)
                 timing.output = output
                 if number:
                     timing.seconds.append(seconds)

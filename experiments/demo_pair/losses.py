@@ -16,20 +16,22 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 from aad_plugin.cli.main import plain_errors
 from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.cli.study_pairs import find_pairs, run_pairs
 from aad_plugin.demo.assets import base_model_path
+from aad_plugin.files.run_folder import read_account, refuse_other_run
+from aad_plugin.files.whole import write_text
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.prompts import draw_splits, read_prompts
 from aad_plugin.training.losses import LOSSES, loss_named
+from aad_plugin.training.owning import owned
 from aad_plugin.training.recipes import recipe_path
-from aad_plugin.training.trl_command import run_trl
+from aad_plugin.training.trl_command import end_orphans, run_trl
 from experiments.demo_pair import shipped, training
-
-DONE = "trained.json"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,30 +39,47 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     work = options.work
     base = Path(options.base) if options.base else base_model_path()
-    preferences, held_out = _sets(options)
     names: list[str] = options.losses.split(",")
     for name in names:
         loss_named(name)  # a typo is refused before anything is trained
-    first = {name: train(name, 0, base, preferences, work, options.trl) for name in names}
-    study(first, base, held_out, work / "study", options)
-    best = _best(work / "study", options.more_seeds_of)
-    more = {f"{name}-seed{seed}": train(name, seed, base, preferences, work, options.trl)
-            for name in best for seed in range(1, options.seeds)}  # fmt: skip
-    if more:
-        study({**{name: first[name] for name in best}, **more}, base, held_out, work / "study-seeds", options)
+    asked = {"base": str(base), "preferences": options.preferences or "demo@1", "trl": options.trl}
+    with owned(work, "losses"):
+        refuse_other_run(
+            work, read_account(work / "asked.json") or asked, asked, dict.fromkeys(asked, "other policies")
+        )
+        write_text(work / "asked.json", json.dumps(asked, indent=1) + "\n")
+        end_orphans(work)
+        preferences, held_out, start = _sets(options, base)
+
+        def trained(loss: str, seed: int) -> Path:
+            return train(loss, seed, base, preferences, work, options.trl, start=start)
+
+        first = {name: trained(name, 0) for name in names}
+        study(first, base, held_out, work / "study", options)
+        best = _best(work / "study", options.more_seeds_of)
+        more = {f"{name}-seed{seed}": trained(name, seed) for name in best for seed in range(1, options.seeds)}
+        if more:
+            study({**{name: first[name] for name in best}, **more}, base, held_out, work / "study-seeds", options)
 
 
-def train(loss: str, seed: int, base: Path, preferences: Path, work: Path, trl: str) -> Path:
-    """Train one policy by one loss and return TRL's output folder; goes on from the last whole checkpoint."""
-    folder = work / "policies" / f"{loss}-{seed}"
-    if (folder / DONE).is_file():
-        return folder
+def train(
+    loss: str, seed: int, base: Path, preferences: Path, work: Path, trl: str, *, start: Path | None = None
+) -> Path:
+    """Train one policy by one loss and return its folder; goes on from the last whole checkpoint.
+
+    Args:
+        start: what TRL loads, the same weights as base; default base.
+    """
+    out, folder = work / "policies" / f"{loss}-{seed}", work / "training" / f"{loss}-{seed}"
+    if (out / "README.md").is_file():
+        return out
     one = loss_named(loss)
-    given = ["--config", str(recipe_path(one.recipe)), "--model_name_or_path", str(base)]
+    given = ["--config", str(recipe_path(one.recipe)), "--model_name_or_path", str(start or base)]
     given += ["--dataset_name", str(preferences.resolve()), "--seed", str(seed), *shlex.split(trl)]
     run_trl(one.command, given, output=folder, log=work / f"{loss}-{seed}.log", mark=work)
-    (folder / DONE).write_text(json.dumps({"loss": loss, "seed": seed, "recipe": one.recipe, "trl": trl}) + "\n")
-    return folder
+    training.export_adapter(folder, out, base=str(base))
+    shutil.copy(folder / "README.md", out)  # TRL's card, by which `aad study` knows a loss without a reference
+    return out
 
 
 def study(policies: dict[str, Path], base: Path, held_out: Path, output: Path, options: argparse.Namespace) -> None:
@@ -80,13 +99,13 @@ def _best(folder: Path, number: int) -> list[str]:
     return sorted(found, key=lambda name: -found[name]["aad"])[:number]
 
 
-def _sets(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Folder of training preferences and file of held-out ones: as given, or those of `demo@1`."""
+def _sets(options: argparse.Namespace, base: Path) -> tuple[Path, Path, Path]:
+    """Folder of training preferences, file of held-out ones, what to start from: as given, or as `demo@1` was trained."""
     if options.preferences:
-        return Path(options.preferences), Path(options.held_out)
+        return Path(options.preferences), Path(options.held_out), base
     folder = options.work / "sets" / "policy"
-    training.write_sets(shipped.shipped_pairs("demo@1", "policy"), folder)
-    return folder, folder.parent / "policy_held_out.jsonl"
+    training.write_sets(shipped.shipped_pairs("demo@1", "policy"), folder, mark_cut=True)
+    return folder, folder.parent / "policy_held_out.jsonl", training.open_base(base, options.work / "base")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -11,10 +11,12 @@ from aad_plugin.pair.packed_products import PackedProducts, _packable
 from tests.pairs import KINDS, toy_pair
 from tests.toys import random_prompts
 
-packs = pytest.mark.skipif(torch.bfloat16 not in _packable(), reason="this processor packs no 16-bit weights")
+PACKABLE = sorted(_packable(), key=str)
+packs = pytest.mark.skipif(not PACKABLE, reason="this processor multiplies nothing packed")
+DTYPE = PACKABLE[0] if PACKABLE else torch.bfloat16
 
 
-def layer(dtype=torch.bfloat16, bias=True):
+def layer(dtype=DTYPE, bias=True):
     torch.manual_seed(0)
     return nn.Linear(48, 80, bias=bias).to(dtype).eval()
 
@@ -29,20 +31,25 @@ def both(linear, x):
 
 
 @packs
+@pytest.mark.parametrize("dtype", PACKABLE)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 48), (3, 5, 48), (2, 1, 48)])
-def test_a_packed_product_is_the_plain_one(bias, shape):
-    plain, packed, number = both(layer(bias=bias), torch.randn(shape, dtype=torch.bfloat16))
+def test_a_packed_product_is_the_plain_one(bias, shape, dtype):
+    plain, packed, number = both(layer(dtype, bias), torch.randn(shape, dtype=dtype))
     assert number == 1
     torch.testing.assert_close(packed, plain)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "x"), [(torch.float32, torch.randn(2, 48)), (torch.bfloat16, torch.empty(0, 48, dtype=torch.bfloat16))]
+    ("dtype", "x"), [(torch.float64, torch.randn(2, 48).double()), (DTYPE, torch.empty(0, 48, dtype=DTYPE))]
 )
 def test_what_cannot_be_packed_stays_plain(dtype, x):
     plain, inside, number = both(layer(dtype), x)
     assert number == 0 and torch.equal(plain, inside)
+
+
+def test_float32_is_packed_only_where_that_was_measured_to_pay():
+    assert (torch.float32 in PACKABLE) == (torch.backends.cpu.get_cpu_capability() == "AVX2")
 
 
 @packs
@@ -50,14 +57,14 @@ def test_gradients_take_the_plain_product():
     linear = layer()
     products = PackedProducts([linear])
     with products.use("packed"):
-        linear(torch.randn(2, 48, dtype=torch.bfloat16)).sum().backward()
+        linear(torch.randn(2, 48, dtype=DTYPE)).sum().backward()
     assert linear.weight.grad is not None and not products._packed
 
 
 @packs
 def test_auto_packs_only_what_fits(monkeypatch):
-    x = torch.randn(1, 48, dtype=torch.bfloat16)
-    for free, number in ((10**9, 1), (4 * 48 * 80 * 2, 0)):
+    x = torch.randn(1, 48, dtype=DTYPE)
+    for free, number in ((10**9, 1), (4 * 48 * 80 * DTYPE.itemsize, 0)):
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: type("M", (), {"available": free}))
         products = PackedProducts([linear := layer()])
         with torch.no_grad(), products.use("auto"):
@@ -68,11 +75,11 @@ def test_auto_packs_only_what_fits(monkeypatch):
 @packs
 def test_new_weights_are_packed_anew():
     linear = layer()
-    x = torch.randn(2, 48, dtype=torch.bfloat16)
+    x = torch.randn(2, 48, dtype=DTYPE)
     products = PackedProducts([linear])
     with torch.no_grad(), products.use("packed"):
         linear(x)
-        linear.weight.data = torch.ones(80, 48, dtype=torch.bfloat16)
+        linear.weight.data = torch.ones(80, 48, dtype=DTYPE)
         found = linear(x)
         with products.use("none"):
             torch.testing.assert_close(found, linear(x))
@@ -81,7 +88,7 @@ def test_new_weights_are_packed_anew():
 @packs
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_decode_the_same(kind):
-    pair = toy_pair(kind).pair.to(torch.bfloat16)
+    pair = toy_pair(kind).pair.to(DTYPE)
     ids = torch.tensor([random_prompts([12])[0]])
     for strategy in ("aad", "eft", "greedy"):
         found = []

@@ -7,6 +7,7 @@ import torch
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.answering import answer
+from aad_plugin.pair.scoring import Scorer
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import STRATEGIES, DecodingSettings
 from tests.pairs import KINDS, toy_pair
@@ -66,6 +67,35 @@ def test_what_best_of_n_drew_twice_is_read_once(pair, monkeypatch, temperature, 
     found = answers(pair, settings.override(strategy="best_of_4"), [0])[0]
     assert found in drawn
     assert len(passes) == (0 if all_one else distinct) and (distinct == 1) is all_one
+
+
+@pytest.mark.parametrize("more", [{}, {"cache_implementation": "static"}, {"use_cache": False}])
+def test_samples_of_one_prompt_read_it_once(pair, monkeypatch, more):
+    """Where the cache's rows can be repeated; else, as always, each for itself."""
+    shapes, original = [], Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda own, step, sparing: (
+        shapes.append(tuple(step.input_ids.shape)) or original(own, step, sparing)
+    ))  # fmt: skip
+    settings = DecodingSettings(strategy="best_of_4", picker="reward:anything")
+    chosen = []
+    for repeats in (True, False):
+        if not repeats:
+            monkeypatch.setattr("aad_plugin.pair.model.can_repeat", lambda cache: False)
+        chosen.append(
+            answers(
+                pair,
+                settings,
+                [0, 1],
+                picker=lambda prompts, texts: [len(text) for text in texts],
+                prompts=["p0", "p1"],
+                **more,
+            )
+        )
+        first, second = shapes[:2]
+        shapes.clear()
+        assert first == ((2 if repeats and not more else 8), 19)
+        assert second == (8, 20 if "use_cache" in more else 1)
+    assert chosen[0] == chosen[1]
 
 
 def test_a_reward_picker_chooses_by_prompt_and_text(pair):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -63,15 +64,15 @@ def test_every_recipe_trains_a_policy_of_a_pair_and_goes_on_after_a_kill(name, c
     (tmp_path / "set/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = (name, 0, checkpoints.base, tmp_path / "set", tmp_path)
     options = "--max_steps 3 --save_steps 1 --logging_steps 1 --warmup_steps 0 --learning_rate 1e-2"
-    folder = losses.train(*asked, options)
-    once = load_file(folder / "adapter_model.safetensors")
-    (folder / losses.DONE).unlink()
+    policy, folder = losses.train(*asked, options), tmp_path / f"training/{name}-0"
+    once = load_file(policy / "adapter_model.safetensors")
+    shutil.rmtree(policy)
     (folder / "adapter_model.safetensors").unlink()  # killed after the last checkpoint, before the policy was saved
     losses.train(*asked, options)
     calls = [line for line in (tmp_path / f"{name}-0.log").read_text().splitlines() if line.startswith("$ ")]
     assert len(calls) == 2 and calls[1].endswith("checkpoint-2")
     assert [entry["step"] for entry in log_history(folder) if "loss" in entry] == [1, 2, 3]
-    torch.testing.assert_close(load_file(folder / "adapter_model.safetensors"), once)
+    torch.testing.assert_close(load_file(policy / "adapter_model.safetensors"), once)
     assert all(math.isfinite(entry["loss"]) for entry in log_history(folder) if "loss" in entry)
-    pair = load_pair(reference=str(checkpoints.base), adapter=str(folder))
+    pair = load_pair(reference=str(checkpoints.base), adapter=str(policy))
     assert not pair.sides.have_same_weights(), "training has to change something"
