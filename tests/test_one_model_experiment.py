@@ -63,3 +63,14 @@ def test_a_finished_row_is_kept_and_a_failed_one_is_tried_again(asked, monkeypat
     assert made == [*every, "iterate"]
     outcomes = [json.loads(line)["outcome"] for line in (tmp_path / "out" / "attempts.jsonl").read_text().splitlines()]
     assert outcomes.count("finished") == 8 and outcomes.count("ConfigError: no room") == 1
+
+
+def test_rows_of_another_question_are_refused(asked, monkeypatch, tmp_path):
+    from aad_plugin.errors import ConfigError
+
+    monkeypatch.setattr(command, "measured", lambda asked, name: row(name, [1.0, 2.0]))
+    command.main()
+    for words, said in ((["--steps", "9"], "other steps: 60, not 9"), (["--pair", "demo@1"], "other model_args")):
+        monkeypatch.setattr(sys, "argv", [*sys.argv[:23], *words])
+        with pytest.raises(ConfigError, match=said):
+            command.main()

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
 from aad_plugin.sources.arguments import parse_model_args
-from aad_plugin.texts.prompts import read_prompts, refuse_overlap
+from aad_plugin.texts.prompts import PromptSet, read_prompts, refuse_overlap
 from aad_plugin.training.owning import owned
 from experiments.one_model.rows import Asked, measured, row_names
 from experiments.one_model.table import write_table
@@ -29,6 +30,7 @@ def main() -> None:
     asked, only = _asked()
     done: dict[str, Any] = {}
     with owned(asked.output, "experiments.one_model"):
+        keep_account(asked)
         for name in row_names(asked):
             file = asked.output / "rows" / f"{name}.json"
             if not file.is_file() and (not only or name in only):
@@ -36,6 +38,18 @@ def main() -> None:
             if file.is_file():
                 done[name] = json.loads(file.read_text(encoding="utf-8"))
         print(write_table(asked.output, done, row_names(asked)))
+
+
+def keep_account(asked: Asked) -> None:
+    """Write what the rows are asked to hold; ConfigError where the folder's rows were asked something else."""
+    account: dict[str, Any] = {
+        name: value.digest if isinstance(value, PromptSet) else value for name, value in vars(asked).items()
+    }
+    account = json.loads(json.dumps({name: value for name, value in account.items() if name != "output"}))
+    file = asked.output / "asked.json"
+    there = read_account(file) or account
+    refuse_other_run(asked.output, there, account, {name: f"rows made with other {name}" for name in account})
+    write_text(file, json.dumps(account, indent=1) + "\n")
 
 
 def _attempt(asked: Asked, name: str, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aad_plugin.files.whole import write_text
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.pair.step import whole_text
@@ -25,6 +27,7 @@ from aad_plugin.training.owning import free
 from aad_plugin.training.recipes import one_model_recipe, recipe_path
 
 _TIMED_ROWS, _TIMED_ROUNDS = 4, 3
+_COMPARED = 40  # prompts
 
 
 @dataclass(frozen=True)
@@ -190,19 +193,29 @@ def _kl(asked: Asked, pair: AlignedPair, role: str, original: AlignedPair, texts
 def _agreement(asked: Asked, pair: AlignedPair, role: str, original: AlignedPair) -> dict[str, Any]:
     """How many of AAD's choices the row makes along AAD's own answers: of all, and where AAD leaves greedy."""
     made = same = left = left_same = 0
-    for prompt in asked.oracle_prompts.prompts[:40]:
-        ids, mask = encode_prompts(original, [prompt])
-        tokens = decode(
-            original, ids, mask, original.settings.override(strategy="aad"), max_new_tokens=asked.max_new_tokens
-        )
+    for ids, start in _aads_answers(asked, original):
+        tokens = torch.tensor([ids], device=original.device)
         full = torch.ones_like(tokens)
-        chosen = tokens[0, ids.shape[1] :]
-        greedy = _logits(original, "policy", tokens, full, ids.shape[1]).argmax(-1)
-        own = chosen if role == "aad" else _logits(pair, role, tokens, full, ids.shape[1]).argmax(-1)
+        chosen = tokens[0, start:]
+        greedy = _logits(original, "policy", tokens, full, start).argmax(-1)
+        own = chosen if role == "aad" else _logits(pair, role, tokens, full, start).argmax(-1)
         departs = greedy != chosen
         made, same = made + len(chosen), same + int((own == chosen).sum())
         left, left_same = left + int(departs.sum()), left_same + int((own == chosen)[departs].sum())
     return {"aad_choices": same / max(1, made), "aad_departures": left_same / max(1, left), "steps": made}
+
+
+def _aads_answers(asked: Asked, original: AlignedPair) -> list[tuple[list[int], int]]:
+    """Token ids of prompts with AAD's answers, and where each answer starts; decoded for the first row alone."""
+    file = asked.output / "aads_answers.json"
+    if not file.is_file():
+        settings, found = original.settings.override(strategy="aad"), []
+        for prompt in asked.oracle_prompts.prompts[:_COMPARED]:
+            ids, mask = encode_prompts(original, [prompt])
+            tokens = decode(original, ids, mask, settings, max_new_tokens=asked.max_new_tokens)
+            found.append((tokens[0].tolist(), ids.shape[1]))
+        write_text(file, json.dumps(found) + "\n")
+    return [(ids, start) for ids, start in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def _seconds_per_token(asked: Asked, pair: AlignedPair, made: _Made) -> float:
