@@ -31,7 +31,7 @@ from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Scorer, check_model_args, evaluate, greedy_answers, load_scorer
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned, take_up, template_words, write_rows
+from aad_plugin.training.owning import free, owned, shortest_context, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.trl_command import check_trl, log_history, run_trainer
 
@@ -156,14 +156,14 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
     _check_student(source, plan)
     with owned(folder, "distill"):
         asked = plan.asked(model_args)
-        take_up(
+        drawn = take_up(
             folder, asked, "another distillation", "distillation", plan.training,
             more=plan.trl_arguments, num_prompts=len(plan.prompts),
         )  # fmt: skip
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         start = _start(source, plan)
         scorers = (load_scorer(plan.picker, model_args), load_scorer(plan.oracle, model_args))
-        _train(folder, plan, source, start, model_args)
+        _train(folder, plan, source, start, model_args, drawn.tokens or 0)
         return _choose(folder, plan, start, options, scorers, source, asked)
 
 
@@ -199,7 +199,9 @@ def _start(source: PairSource, plan: Plan) -> _Start:
     return _Start(plan.student, None, reference)
 
 
-def _train(folder: Path, plan: Plan, source: PairSource, start: _Start, model_args: dict[str, Any]) -> None:
+def _train(
+    folder: Path, plan: Plan, source: PairSource, start: _Start, model_args: dict[str, Any], new_tokens: int
+) -> None:
     if read_account(folder / "trained.json"):
         return
     from transformers import AutoTokenizer
@@ -208,7 +210,10 @@ def _train(folder: Path, plan: Plan, source: PairSource, start: _Start, model_ar
     home = plan.student
     if plan.student in STUDENTS:
         home = with_template(source) if source.shares_base else source.tokenizer
-    write_rows(folder / "prompts.jsonl", plan.prompts.prompts, AutoTokenizer.from_pretrained(home), template_args)
+    write_rows(
+        folder / "prompts.jsonl", plan.prompts.prompts, AutoTokenizer.from_pretrained(home), template_args,
+        context=shortest_context(start.checkpoint, start.reference), new_tokens=new_tokens,
+    )  # fmt: skip
     recipe = read_recipe(plan.training)
     job = {
         "pair": loading_args(model_args), "teacher": plan.teacher, "scale": plan.scale, "alpha": plan.alpha,

@@ -13,9 +13,9 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
-from aad_plugin.texts.rendering import settled, without_template
+from aad_plugin.texts.rendering import known_context, settled, without_template
 from aad_plugin.training.recipes import read_recipe
-from aad_plugin.training.trl_command import check_options, end_orphans
+from aad_plugin.training.trl_command import Drawn, check_options, end_orphans
 
 
 def free() -> None:
@@ -59,12 +59,14 @@ def take_up(
     *,
     more: Sequence[str],
     num_prompts: int,
-) -> None:
+) -> Drawn:
     """Begin a run in a folder that is held, or go on with it: keep what was asked, end orphans, check TRL's options.
 
     Args:
         asked: what decides the outcome. what: names another such run, for the message.
         command: TRL's. training: its recipe. more: further options of it. num_prompts: that are trained on.
+    Returns:
+        what TRL will draw.
     Raises:
         ConfigError: the folder holds training that was asked for otherwise, TRL does not take the options, or the prompts
         do not fill a batch.
@@ -79,32 +81,58 @@ def take_up(
         refuse_other_run(folder, there, asked, dict.fromkeys(asked, what))
     write_text(folder / "asked.json", json.dumps(asked, indent=2, default=str) + "\n")
     end_orphans(folder)
-    needed = check_options(command, ["--config", str(training), "--output_dir", str(folder), *more])
-    if needed and num_prompts < needed:
+    drawn = check_options(command, ["--config", str(training), "--output_dir", str(folder), *more])
+    if drawn.prompts and num_prompts < drawn.prompts:
         raise ConfigError(
-            f"--prompts holds {num_prompts} and one batch of this recipe takes {needed}, so that TRL would train on none: "
-            'pass more prompts, or lower per_device_train_batch_size and gradient_accumulation_steps (--trl "…")'
+            f"--prompts holds {num_prompts} and one batch of this recipe takes {drawn.prompts}, so that TRL would train on "
+            'none: pass more prompts, or lower per_device_train_batch_size and gradient_accumulation_steps (--trl "…")'
         )
+    return drawn
 
 
 def write_rows(
-    path: Path, prompts: Sequence[list[dict[str, str]]], tokenizer: Any, template_args: dict[str, Any]
+    path: Path,
+    prompts: Sequence[list[dict[str, str]]],
+    tokenizer: Any,
+    template_args: dict[str, Any],
+    *,
+    context: int | None = None,
+    new_tokens: int = 0,
 ) -> None:
     """Write prompts as the rows that TRL reads, so that it renders them as the pair does.
 
     Args:
         prompts: lists of chat messages. tokenizer: the student's; without a chat template the rows are plain text, and a
             system turn that its template refuses opens the user's. template_args: of its chat template.
+        context: tokens that the student was made for; None where nobody tells. new_tokens: that an answer may have.
     Raises:
-        ConfigError: the template takes no such conversation.
+        ConfigError: the template takes no such conversation, or a prompt leaves no room for an answer: TRL would train on
+            places that the student has never seen.
     """
     rows: list[Any] = [without_template(prompt) for prompt in prompts]
+    texts = rows
     if tokenizer.chat_template:
         options = {"tokenize": False, "add_generation_prompt": True, **template_args}
         render = functools.partial(tokenizer.apply_chat_template, **options)
         rows = [settled(render, prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
+        texts = [render(row) for row in rows]
+    for number, text in enumerate(texts if context else [], 1):
+        length = len(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
+        if length + new_tokens > context:
+            raise ConfigError(
+                f"prompt {number} of --prompts has {length} tokens; with {new_tokens} of an answer it exceeds the context "
+                f"of {context}: shorten it or leave it out, or lower max_completion_length"
+            )
     path.parent.mkdir(exist_ok=True)
     write_text(path, "".join(json.dumps({"prompt": row}, ensure_ascii=False) + "\n" for row in rows))
+
+
+def shortest_context(*checkpoints: str) -> int | None:
+    """Return the tokens that all of these checkpoints can read; None where none tells."""
+    from transformers import AutoConfig
+
+    found = [known_context(AutoConfig.from_pretrained(checkpoint)) for checkpoint in checkpoints]
+    return min((length for length in found if length), default=None)
 
 
 def template_words(template_args: dict[str, Any]) -> list[str]:

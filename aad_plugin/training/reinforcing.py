@@ -32,7 +32,7 @@ from aad_plugin.training.evaluation import Evaluation, check_model_args, evaluat
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned, take_up, template_words, write_rows
+from aad_plugin.training.owning import free, owned, shortest_context, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds import start_checkpoint
 from aad_plugin.training.trl_command import (
@@ -141,16 +141,16 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
     source = take_source(options)
     with owned(folder, "rl"):
         asked = plan.asked(model_args)
-        take_up(
+        drawn = take_up(
             folder, asked, "another training", plan.recipe.partition("-")[0], plan.training,
             more=plan.trl_arguments, num_prompts=len(plan.prompts),
         )  # fmt: skip
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         scorers = (load_scorer("implicit", model_args), load_scorer(plan.oracle, model_args))
         start = start_checkpoint(folder, source)
-        _train(folder, plan, start, model_args)
-        trained = folder / "training"
         reference = full_checkpoints(source)[1]
+        _train(folder, plan, start, model_args, shortest_context(start, reference), drawn.tokens or 0)
+        trained = folder / "training"
         args = {"policy": start, "reference": reference, **options}
         if (trained / "adapter_config.json").is_file():
             after_args = {"reference": start, "adapter": str(trained.resolve()), **options}
@@ -169,7 +169,9 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
         return figures
 
 
-def _train(folder: Path, plan: Plan, start: str, model_args: dict[str, Any]) -> None:
+def _train(
+    folder: Path, plan: Plan, start: str, model_args: dict[str, Any], context: int | None, new_tokens: int
+) -> None:
     finished = folder / "trained.json"
     if read_account(finished):
         return
@@ -177,7 +179,8 @@ def _train(folder: Path, plan: Plan, start: str, model_args: dict[str, Any]) -> 
 
     prompts = folder / "prompts" / "train.jsonl"
     template_args, pair_args = take_template_args(dict(model_args)), loading_args(model_args)
-    write_rows(prompts, plan.prompts.prompts, AutoTokenizer.from_pretrained(start), template_args)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    write_rows(prompts, plan.prompts.prompts, tokenizer, template_args, context=context, new_tokens=new_tokens)
     where: dict[str, Any] = {"output": folder / "training", "log": folder / "training.log", "mark": folder}
     words = ["--config", str(plan.training), *plan.trl_arguments, *template_words(template_args)]
     logger.info("training on %d prompts; the bar tells how long it will take", len(plan.prompts))

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,18 @@ if hasattr(training, "num_generations"):
     drawn = training.generation_batch_size // training.num_generations
 elif command == "distillation":
     drawn = training.per_device_train_batch_size * training.gradient_accumulation_steps
-print(json.dumps([[name for name in recipe if f"--{name}" in left], drawn]))
+tokens = getattr(training, "max_completion_length", None)
+print(json.dumps([[name for name in recipe if f"--{name}" in left], drawn, tokens]))
 """
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a command draws while it trains: answers to how many prompts for one batch, of how many tokens at most; None
+    for a command that draws nothing."""
+
+    prompts: int | None = None
+    tokens: int | None = None
 
 
 class TrainingFailed(AADError):
@@ -132,13 +143,13 @@ def run_trainer(
         )
 
 
-def check_options(command: str, arguments: Sequence[str]) -> int | None:
+def check_options(command: str, arguments: Sequence[str]) -> Drawn:
     """Have TRL's own parser read the options before anything is computed for them; some seconds.
 
     Args:
         command, arguments: as for `run_trl`.
     Returns:
-        how many prompts are answered for one batch, for commands that draw answers; TRL leaves out what fills no batch.
+        what is drawn; TRL leaves out prompts that fill no batch.
     Raises:
         ConfigError: an option TRL does not know in the recipe, a value it does not take, or one this machine cannot do.
     """
@@ -151,10 +162,10 @@ def check_options(command: str, arguments: Sequence[str]) -> int | None:
     if done.returncode:
         reason = [line for line in done.stderr.splitlines() if line.strip()][-1].strip()
         raise ConfigError(f"trl {command} does not take these options: {reason}")
-    unknown, drawn = json.loads(done.stdout.splitlines()[-1])
+    unknown, *drawn = json.loads(done.stdout.splitlines()[-1])
     if unknown:
         raise ConfigError(f"trl {command} does not know {', '.join(unknown)}, which the recipe holds")
-    return drawn
+    return Drawn(*drawn)
 
 
 def _module(command: str) -> str:

@@ -47,6 +47,18 @@ def test_a_system_turn_that_the_template_refuses_opens_the_users(tmp_path):
     assert found == [[{"role": "user", "content": "Be brief.\n\nHi"}]]
 
 
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(tmp_path):
+    prompts, words = [USER, [{"role": "user", "content": "word " * 30}]], {"context": 128, "new_tokens": 8}
+    with pytest.raises(
+        ConfigError,
+        match=r"^prompt 2 of --prompts has 1\d\d tokens; with 8 of an answer it exceeds the context of 128: ",
+    ):
+        write_rows(tmp_path / "rows.jsonl", prompts, byte_tokenizer(), {}, **words)
+    assert not (tmp_path / "rows.jsonl").exists()
+    write_rows(tmp_path / "rows.jsonl", prompts[:1], byte_tokenizer(), {}, **words)
+    write_rows(tmp_path / "rows.jsonl", prompts, byte_tokenizer(), {}, new_tokens=8)
+
+
 def test_without_a_template_rows_are_the_text_that_is_evaluated(tmp_path):
     assert rows(tmp_path, [SYSTEM], with_template(None)) == ["Be brief.\n\nHi\n\n"]
 

@@ -267,7 +267,7 @@ def test_an_old_trl_is_named(aad, rl_words, monkeypatch):
     ],
 )
 def test_prompts_that_train_nothing_and_templates_that_trl_alone_reads(aad, rl_words, monkeypatch, given, message):
-    monkeypatch.setattr(owning, "check_options", lambda *_: given.get("needed"))
+    monkeypatch.setattr(owning, "check_options", lambda *_: trl_command.Drawn(given.get("needed")))
     error = aad("rl", *rl_words, "--recipe", "grpo-implicit", *given.get("more", [])).exception
     assert isinstance(error, ConfigError) and str(error).startswith(message) and "\n" not in str(error)
 
