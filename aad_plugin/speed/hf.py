@@ -73,13 +73,21 @@ def contestants(
             guessed[f"{name}: draft {draft_model.name}"] = _Drafted(pair, draft_model, partial(_decode, pair, name, {}))
         made = len(inputs) * batch * tokens
         for name, drafted in guessed.items():
-            call, first = partial(_in_turn, drafted, inputs, tokens), partial(drafted.warm_up, *inputs[0], tokens)
-            found.append(Contestant(name, batch, made, call, per_check=drafted.tokens_per_check, warm_up=first))
+            found.append(
+                Contestant(
+                    name,
+                    batch,
+                    made,
+                    partial(_in_turn, drafted, inputs, tokens),
+                    per_check=drafted.tokens_per_check,
+                    warm_up=partial(drafted.warm_up, *inputs[0], tokens),
+                )
+            )
         for name, one in {**calls, **whole}.items():
             # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
             counted = partial(per_step, partial(one, *inputs[0])) if name in calls and batch == batches[0] else None
-            call, first = partial(_in_turn, one, inputs, tokens), partial(one, *inputs[0], tokens)
-            found.append(Contestant(name, batch, made, call, counted, warm_up=first))
+            call = partial(_in_turn, one, inputs, tokens)
+            found.append(Contestant(name, batch, made, call, counted, warm_up=partial(one, *inputs[0], tokens)))
     return found
 
 

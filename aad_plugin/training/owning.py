@@ -118,7 +118,7 @@ def write_rows(
         texts = [render(row) for row in rows]
     for number, text in enumerate(texts if context else [], 1):
         length = len(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
-        if length + new_tokens > context:
+        if context and length + new_tokens > context:
             raise ConfigError(
                 f"prompt {number} of --prompts has {length} tokens; with {new_tokens} of an answer it exceeds the context "
                 f"of {context}: shorten it or leave it out, or lower max_completion_length"
