@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.training.trl_command import resume_checkpoint
 from experiments.demo_vision.drawing import scene
 from experiments.demo_vision.questions import Question, asked, description
 from experiments.demo_vision.sft import TARGETS
@@ -58,7 +59,6 @@ def train_dpo(reference: Path, folder: Path, *, steps: int, seed: int = 0) -> Pa
     import torch
     from peft import LoraConfig
     from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import DPOConfig, DPOTrainer
 
     config = DPOConfig(
@@ -73,6 +73,7 @@ def train_dpo(reference: Path, folder: Path, *, steps: int, seed: int = 0) -> Pa
         model, args=config, train_dataset=preferences(steps * BATCH), peft_config=lora,
         processing_class=AutoProcessor.from_pretrained(reference),
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    last = resume_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     trainer.save_model(str(folder))
     return folder

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aad_plugin.training.trl_command import resume_checkpoint
 from experiments.demo_vision.drawing import scene
 from experiments.demo_vision.questions import Question, asked, description
 
@@ -98,7 +99,6 @@ def train_sft(model: Any, processor: Any, folder: Path, *, steps: int, seed: int
     """
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig, SFTTrainer
 
     config = SFTConfig(
@@ -114,7 +114,7 @@ def train_sft(model: Any, processor: Any, folder: Path, *, steps: int, seed: int
         model, args=config, train_dataset=seeds, processing_class=processor, data_collator=Collator(processor),
         peft_config=lora,
     )  # fmt: skip
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    last = resume_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     trainer.save_model(str(folder))
     return folder
