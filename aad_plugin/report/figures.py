@@ -14,6 +14,8 @@ from aad_plugin.report.runs import Run, TaskRun
 from aad_plugin.report.verdict_folders import Comparison
 from aad_plugin.texts.thinking import answer_after_thinking
 
+_BY_SCORE = "score_win_rate"
+
 
 @dataclass(frozen=True)
 class WinRate:
@@ -82,7 +84,8 @@ class Figure:
 
 
 def win_rates_of(runs: Iterable[Run]) -> list[WinRate]:
-    """Every pairwise comparison of every task; from the results' own table where no verdicts were found."""
+    """Every pairwise comparison of every task; from the results' own table where no verdicts were found, and where a task
+    scores answers itself."""
     found = []
     for run in runs:
         for task in run.tasks.values():
@@ -90,6 +93,7 @@ def win_rates_of(runs: Iterable[Run]) -> list[WinRate]:
             found += [_judged(run, task, one) for one in judged]
             if not judged:
                 found += _from_table(run, task)
+            found += _by_score(run, task)
     return found
 
 
@@ -101,7 +105,11 @@ def figures_of(runs: Iterable[Run]) -> list[Figure]:
             names = names_of(task)
             for name, (value, error) in task.metrics.items():
                 metric = name.removesuffix(",none")
-                if metric == "judged" or metric.startswith(("win_rate", "arena_score")) or not math.isfinite(value):
+                if (
+                    metric == "judged"
+                    or metric.startswith(("win_rate", _BY_SCORE, "arena_score"))
+                    or not math.isfinite(value)
+                ):
                     continue
                 stem, answer = _split(metric, names)
                 direction = task.higher_is_better.get(metric.partition(",")[0])
@@ -172,6 +180,21 @@ def _from_table(run: Run, task: TaskRun) -> list[WinRate]:
         candidate = next((one for one in names_of(task) if one != rival), "candidate")
         shown = [None if math.isnan(bound) else bound for bound in (low, high)]
         found.append(WinRate(run.name, task.task, candidate, rival, rate, shown[0], shown[1], approximate=True))
+    return found
+
+
+def _by_score(run: Run, task: TaskRun) -> list[WinRate]:
+    """Win rates of a task that scores answers itself, with the intervals that it gives."""
+    figures = {name.removesuffix(",none"): value for name, (value, _) in task.metrics.items()}
+    found = []
+    for name, rate in figures.items():
+        rival = name.removeprefix(f"{_BY_SCORE}_vs_")
+        if rival == name or name.endswith("_stderr") or not math.isfinite(rate):
+            continue
+        bounds = (figures.get(f"{_BY_SCORE}_{end}_vs_{rival}", math.nan) for end in ("low", "high"))
+        low, high = (bound if math.isfinite(bound) else None for bound in bounds)
+        candidate = next((one for one in names_of(task) if one != rival), "candidate")
+        found.append(WinRate(run.name, task.task, candidate, rival, rate, low, high, judge="the task's own score"))
     return found
 
 

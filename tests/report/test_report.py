@@ -100,6 +100,19 @@ def test_verdicts_of_aad_judge_find_their_task(run, tmp_path):
     assert [win.rival for win in win_rates_of([found])] == ["greedy", "other"]
 
 
+def test_a_task_that_scores_answers_itself_has_win_rates(run):
+    (path,) = run.glob("out/*/results_*")
+    results = json.loads(path.read_text())
+    kept = {"vs_greedy": 0.4, "low_vs_greedy": 0.3, "high_vs_greedy": 0.5, "vs_greedy_stderr": 0.1}
+    results["results"]["planted"] |= {f"score_win_rate_{name},none": value for name, value in kept.items()}
+    path.write_text(json.dumps(results))
+    found = read_run(str(run))
+    win = win_rates_of([found])[-1]
+    assert (win.candidate, win.rival, win.judge) == ("aad", "greedy", "the task's own score")
+    assert (win.rate, win.low, win.high, win.approximate) == (0.4, 0.3, 0.5, False)
+    assert len(win_rates_of([found])) == 2 and not [one for one in figures_of([found]) if "score" in one.metric]
+
+
 def test_a_pointwise_judge_gives_figures(run):
     rows = samples_of(run)
     verdicts = [
