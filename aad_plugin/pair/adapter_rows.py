@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from aad_plugin.pair.packed_products import SHARE, PackedProducts, free_memory
 from aad_plugin.pair.reading import Mix
+from aad_plugin.pair.weight_watch import Watch
 
 BASE = "__base__"  # PEFT's name for rows without an adapter
 # Tensor cores want rows of a multiple of 16 bytes.
@@ -53,6 +54,7 @@ class AdapterRows:
         self._siblings: list[_Siblings] = []
         self._others = 0
         self._fits: dict[torch.device, bool] = {}
+        self._watch = Watch(lambda: [weight for siblings in self._siblings for weight in siblings.sources()])
         lora = [module for module in model.modules() if isinstance(module, LoraLayer)]
         self.products = PackedProducts([model], but=[inner for layer in lora for inner in layer.modules()])
         for parent in model.modules():
@@ -72,6 +74,7 @@ class AdapterRows:
     @contextlib.contextmanager
     def use(self, names: Sequence[str], rows: int) -> Iterator[None]:
         """Give each adapter named the next ``rows`` rows of every forward inside the block; BASE adds nothing."""
+        self._take_up_changes()
         self.spans = tuple((name, i * rows, (i + 1) * rows) for i, name in enumerate(names))
         try:
             yield
@@ -79,6 +82,19 @@ class AdapterRows:
             self.spans = ()
             for siblings in self._siblings:
                 siblings.forget()
+
+    @contextlib.contextmanager
+    def once(self) -> Iterator[None]:
+        """Inside the block weights are looked at no more: changes are taken up before it."""
+        with self._watch.once():
+            self._take_up_changes()
+            yield
+
+    def _take_up_changes(self) -> None:
+        """Lay out anew what was made of weights that have changed since, as an optimizer changes them."""
+        if self._watch.changed():
+            for siblings in self._siblings:
+                siblings.renew()
 
     def can_merge(self, name: str) -> bool:
         """Whether :meth:`merged` serves an adapter: it is plain LoRA throughout, and the merged weights fit into a quarter
@@ -94,6 +110,7 @@ class AdapterRows:
     @contextlib.contextmanager
     def merged(self, mix: Mix) -> Iterator[None]:
         """Inside the block every row is the adapters' of a mix, by merged weights."""
+        self._take_up_changes()
         self.alone = mix
         try:
             yield
@@ -165,6 +182,41 @@ class _Siblings:
     def forget(self) -> None:
         """Let go of what was read."""
         self._read = self._wide = None
+
+    def sources(self) -> list[Tensor]:
+        """Return the weights of which others are made here, and the strengths of adapters as a tensor."""
+        found = [base.weight for base in self.bases]
+        strengths = []
+        for name, place in self.columns:
+            layer = self.layers[place]
+            if name in layer.lora_A:
+                found += [layer.lora_A[name].weight, layer.lora_B[name].weight]
+                strengths.append(layer.scaling[name])
+        return [*found, torch.tensor(strengths)]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Make everything anew, in the tensors that are there where they serve: a compiled step knows their addresses."""
+        self._rooms = {}
+        laid_out = [
+            weight.data_ptr() == base.weight.data_ptr() for weight, base in zip(self._weights, self.bases, strict=False)
+        ]
+        if all(laid_out):
+            for place, weight in enumerate(self._weights):
+                self._write_adapters(place, weight)
+        else:
+            self._place = 0
+        for (name, device), (old, _) in list(self._stacks.items()):
+            del self._stacks[name, device]
+            stack, columns = self._stack(name, device)
+            self._stacks[name, device] = _written(old, stack), columns
+        for (mix, place), (_, old) in list(self._merged.items()):
+            base = self.bases[place].weight
+            weight = _written(old, self._merge(place, mix))
+            if weight is not old:
+                self.products.forget(old)
+            self._merged[mix, place] = base.data_ptr(), weight
 
     def merged_output(self, place: int, x: Tensor, mix: Mix) -> Tensor:
         """Return (rows, T, out) of one layer whose weight is the base's with adapters merged into a copy."""
@@ -259,13 +311,25 @@ class _Siblings:
         inner = base.in_features
         wide = base.weight.new_zeros(base.out_features, inner + self.width)
         wide[:, :inner] = base.weight
+        self._write_adapters(place, wide)
+        base.weight.data = wide[:, :inner]
+        return wide
+
+    def _write_adapters(self, place: int, wide: Tensor) -> None:
+        """Write the adapters' B matrices behind the base's columns of (out, in + width)."""
+        inner = self.bases[place].in_features
         for (name, owner), columns in self.columns.items():
             if owner == place and name in self.layers[place].lora_B:
                 # (out, r), beside the weight's (out, in)
                 up = self.layers[place].lora_B[name].weight.detach() * self.layers[place].scaling[name]
                 wide[:, inner:][:, columns] = up.to(wide.device)
-        base.weight.data = wide[:, :inner]
-        return wide
+
+
+def _written(old: Tensor, new: Tensor) -> Tensor:
+    """Return ``old`` with what ``new`` holds, or ``new`` where it is another kind of tensor."""
+    if (old.shape, old.dtype, old.device) != (new.shape, new.dtype, new.device):
+        return new
+    return old.copy_(new)
 
 
 class _Room:

@@ -28,6 +28,7 @@ from aad_plugin.pair.reading import (
 from aad_plugin.pair.same_weights import equal_models
 from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.step import Step
+from aad_plugin.pair.weight_watch import Watch
 from aad_plugin.sources.extrapolating import extrapolated
 
 
@@ -52,6 +53,7 @@ class Checkpoints(Sides):
         self._is_one_model = _equal_weights(policy, reference)
         # Kept apart from the sides' own modules: it is made of them, and what marks the pair's weights is theirs.
         self._expo: dict[tuple[float, torch.device], PreTrainedModel] = {}
+        self._watch = Watch(lambda: [*policy.parameters(), *reference.parameters()])
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -78,8 +80,15 @@ class Checkpoints(Sides):
     def role(self, role: Role) -> Iterator[PreTrainedModel]:
         yield self._model(role)
 
+    @contextlib.contextmanager
+    def spare(self, choice: str) -> Iterator[None]:
+        with self._watch.once(), super().spare(choice):
+            yield
+
     def extrapolate(self, scale: float) -> None:
         key = scale, self.policy.device
+        if self._watch.changed():  # trained since, in this process
+            self._expo = {}
         if key not in self._expo:
             self._expo = {}  # one at a time: each is as large as the policy
             model = extrapolated(self.policy, self._model("reference"), scale)

@@ -196,7 +196,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         shown = multimodal if multimodal is not None and is_prompt(cache) else None
         step = Step(input_ids, cache, logits_to_keep, attention_mask, position_ids, shown)
         spares = call is not None and call.spares(settings) and logits_to_keep > 0
-        copies = call.copies if call is not None and is_prompt(cache) and can_repeat(cache) else 1
+        # Whether this is the prompt is asked last: a static cache waits for its device to say so.
+        copies = call.copies if call is not None and call.copies > 1 and can_repeat(cache) and is_prompt(cache) else 1
         step = first_copies(step, copies)
         scorer = Scorer(self.sides, self.guides, self.vocab_size, settings, call)
         scores = scorer.score(step, self.sparing(len(step.input_ids)) if spares else WHOLE)

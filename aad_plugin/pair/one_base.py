@@ -81,7 +81,8 @@ class OneBase(AdapterSides):
     def spare(self, choice: str) -> Iterator[None]:
         before, self._merges = self._merges, choice != "none" and self.can_merge
         try:
-            with self.products.use(choice):
+            # Changes of adapters first: what they are written to may have packed copies.
+            with self._rows.once(), super().spare(choice):
                 yield
         finally:
             self._merges = before

@@ -7,19 +7,27 @@ takes one and a half to twice as long as oneDNN with a packed copy, for one row 
 instead, whose sums are rounded otherwise. Packing is what torch.compile does with frozen weights, by the same operators;
 they are not part of torch's documented interface, so where they are missing the plain product is taken.
 
+A copy is of a weight as it was: at the start of every block in which products are packed the weights are looked at, and if
+one has changed all copies are made anew.
+
 Knows nothing of pairs, adapters or caches.
 """
 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from aad_plugin.pair.weight_watch import Seen
 
 # Copies may take this share of the memory that is free when they are first wanted.
 SHARE = 0.25
@@ -35,6 +43,20 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """A packed copy.
+
+    Attributes:
+        weight: of which; it may go. address: where that stood. seen: what it held.
+    """
+
+    weight: weakref.ref[Tensor]
+    address: int
+    seen: Seen
+    packed: Tensor
+
+
 class PackedProducts:
     """Linear products of one pair, plain or packed.
 
@@ -46,7 +68,7 @@ class PackedProducts:
     def __init__(self, models: Iterable[nn.Module], but: Iterable[nn.Module] = ()) -> None:
         self._on = False
         self._fits: bool | None = None
-        self._packed: dict[int, tuple[Tensor, Tensor]] = {}
+        self._packed: dict[int, _Copy] = {}  # by the weight's id
         models = list(models)
         left_out = {id(layer) for layer in but}
         layers = {id(m): m for model in models for m in model.modules() if type(m) is nn.Linear}
@@ -67,6 +89,8 @@ class PackedProducts:
         wanted = choice == "packed" or (choice == "auto" and bool(self._fits))
         on = wanted and any(layer is not None and _can_pack(layer.weight) for layer in self._heads)
         before, self._on = self._on, on
+        if on and not before:
+            self._let_go_of_changed()
         # Not before they are wanted: a call of Python for each product is a share of a step whose cost is launching.
         for layer in self._unwrapped if on else ():
             if "forward" not in vars(layer):
@@ -83,17 +107,33 @@ class PackedProducts:
             return F.linear(x, weight, bias)  # what torch compiles it may pack by itself
         if not (self._on and x.numel() and x.dtype == weight.dtype and _can_pack(weight)) or torch.is_grad_enabled():
             return F.linear(x, weight, bias)
-        # The plain weight is held beside its copy, so that its address is nobody else's.
-        plain, packed = self._packed.get(weight.data_ptr(), (None, None))
-        if packed is None or plain is None or plain.shape != weight.shape:
-            with torch.inference_mode(False):
-                packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS.get(weight.dtype, 1))
-            self._packed[weight.data_ptr()] = weight, packed
-        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+        copy = self._packed.get(id(weight))
+        if copy is None or copy.weight() is not weight or copy.address != weight.data_ptr():
+            copy = self._pack(weight)
+        return torch.ops.mkldnn._linear_pointwise(x, copy.packed, bias, "none", [], "")
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _pack(self, weight: Tensor) -> _Copy:
+        key, copies = id(weight), self._packed
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS.get(weight.dtype, 1))
+        there = weakref.ref(weight, lambda _: copies.pop(key, None))
+        copies[key] = _Copy(there, weight.data_ptr(), Seen([weight]), packed)
+        return copies[key]
+
+    def _let_go_of_changed(self) -> None:
+        """Drop all copies if a weight is not what its copy was made of: what trains one trains others."""
+        held = [(copy, copy.weight()) for copy in list(self._packed.values())]
+        if not all(weight is not None and copy.seen.still([weight]) for copy, weight in held):
+            self._packed.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies of a model have weights of their own."""
+        return {**vars(self), "_on": False, "_packed": {}}
 
     def forget(self, weight: Tensor) -> None:
         """Let go of a weight's packed copy."""
-        self._packed.pop(weight.data_ptr(), None)
+        self._packed.pop(id(weight), None)
 
 
 class _Layer:

@@ -43,6 +43,15 @@ class AdapterSides(Sides):
         model.set_adapter(self._policy_adapter)
         self._expo: Mix = ()
 
+    def spare(self, choice: str) -> contextlib.AbstractContextManager[None]:
+        """As in :class:`Sides`.
+
+        Raises:
+            ConfigError: adapters were merged since the pair was made.
+        """
+        _refuse_merged(self.model)
+        return super().spare(choice)
+
     @property
     def policy(self) -> PreTrainedModel:
         """The base model with the policy's adapter active."""
