@@ -144,6 +144,7 @@ class PairCache(Cache):
 
 def can_repeat(cache: Cache | None) -> bool:
     """Whether the rows of a cache can be repeated: it holds keys and values alone, as many as were read."""
-    caches = cache.caches if isinstance(cache, PairCache) else (cache,)
+    if isinstance(cache, PairCache):
+        return all(map(can_repeat, cache.caches))
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
-    return all(isinstance(one, Cache) and all(type(layer) in plain for layer in one.layers) for one in caches)
+    return isinstance(cache, Cache) and all(type(layer) in plain for layer in cache.layers)

@@ -196,8 +196,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         shown = multimodal if multimodal is not None and is_prompt(cache) else None
         step = Step(input_ids, cache, logits_to_keep, attention_mask, position_ids, shown)
         spares = call is not None and call.spares(settings) and logits_to_keep > 0
-        # Whether this is the prompt is asked last: a static cache waits for its device to say so.
-        copies = call.copies if call is not None and call.copies > 1 and can_repeat(cache) and is_prompt(cache) else 1
+        copies = self._copies(call, step)
         step = first_copies(step, copies)
         scorer = Scorer(self.sides, self.guides, self.vocab_size, settings, call)
         scores = scorer.score(step, self.sparing(len(step.input_ids)) if spares else WHOLE)
@@ -205,6 +204,14 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             cache.batch_repeat_interleave(copies)
             scores = scores.repeat_interleave(copies, 0)
         return cache_names.output(scores, cache)
+
+    def _copies(self, call: Call | None, step: Step) -> int:
+        """Return how many adjacent rows of a step are read once for all."""
+        if call is None or call.copies == 1 or not can_repeat(step.cache) or not is_prompt(step.cache):
+            return 1
+        shown = step.multimodal
+        has_own = shown is not None and len(step.input_ids) // call.copies % shown.rows  # pictures of each copy
+        return 1 if has_own else call.copies
 
     def get_compiled_call(self, compile_config: Any) -> Any:
         """Return what reads the steps of a call that compiles them. The host's own would take what a pair counts at each
@@ -315,7 +322,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
                 can be repeated (dynamic layers of keys and values) and nothing is recorded.
             **kwargs: the strategy's settings (:data:`TOKEN_SETTINGS`), and what ``GenerationMixin.generate`` takes.
         Raises:
-            ConfigError: an option that has no meaning on log-ratios, or continuous batching.
+            ConfigError: an option that has no meaning on log-ratios, continuous batching, or rows that are no copies.
         """
         changes = {name: kwargs.pop(name) for name in TOKEN_SETTINGS if name in kwargs}
         settings = self.settings.override(strategy=strategy, **changes)
@@ -342,6 +349,10 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         ids_alone = gives_ids_alone(
             kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or self.generation_config, kwargs
         )
+        if type(copies) is not int or copies < 1:
+            raise ConfigError(
+                f"copies is how often each prompt stands among the rows, an integer from 1, got {copies!r}"
+            )
         with self._call(settings, recorder) as call:
             call.copies = copies if recorder is None else 1
             # Outside inference mode torch keeps a version of every result: a tenth of a step whose cost is launching.

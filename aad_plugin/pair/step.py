@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.multimodal import MultimodalInputs, batch_axis
 
@@ -88,13 +89,24 @@ def _rows_again(rows: Tensor, times: int) -> Tensor:
 
 
 def first_copies(step: Step, copies: int) -> Step:
-    """Return the step of one row for each prompt, of which a step has adjacent copies: (B · copies, …) -> (B, …)."""
+    """Return the step of one row for each prompt, of which a step has adjacent copies: (B · copies, …) -> (B, …).
+
+    Raises:
+        ConfigError: the rows are no such copies; whether they are waits for the device.
+    """
     if copies == 1:
         return step
     mask, places = step.attention_mask, step.position_ids
-    return replace(
+    first = replace(
         step,
         input_ids=step.input_ids[::copies],
         attention_mask=None if mask is None else mask[::copies],
         position_ids=None if places is None else places[..., ::copies, :],
     )
+    for given, kept in ((step.input_ids, first.input_ids), (mask, first.attention_mask)):
+        if given is not None and kept is not None and not torch.equal(given, kept.repeat_interleave(copies, 0)):
+            raise ConfigError(
+                f"copies={copies} reads each prompt once for {copies} rows in succession, got {len(given)} rows that are "
+                "not: repeat input_ids and attention_mask with repeat_interleave(copies, 0), or leave copies out"
+            )
+    return first

@@ -7,6 +7,7 @@ import torch
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.answering import answer
+from aad_plugin.pair.cache import PairCache, can_repeat
 from aad_plugin.pair.scoring import Scorer
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import STRATEGIES, DecodingSettings
@@ -96,6 +97,30 @@ def test_samples_of_one_prompt_read_it_once(pair, monkeypatch, more):
         assert first == ((2 if repeats and not more else 8), 19)
         assert second == (8, 20 if "use_cache" in more else 1)
     assert chosen[0] == chosen[1]
+
+
+def test_rows_that_are_no_copies_are_refused(pair):
+    """Only the first of each three was read, and the others got its tokens."""
+    ids, mask = left_pad(PROMPTS[:2])
+    three, masks = ids.repeat_interleave(3, 0), mask.repeat_interleave(3, 0)
+    options = dict(max_new_tokens=4, eos_token_id=None, pad_token_id=PAD)
+    once = pair.generate(ids, attention_mask=mask, **options)
+    assert torch.equal(pair.generate(three, attention_mask=masks, copies=3, **options), once.repeat_interleave(3, 0))
+    for given, kept in ((ids.repeat(3, 1), mask.repeat(3, 1)), (three[:-1], masks[:-1]), (three, mask.repeat(3, 1))):
+        with pytest.raises(ConfigError, match=r"copies=3 reads each prompt once for 3 rows in succession, got \d rows"):
+            pair.generate(given, attention_mask=kept, copies=3, **options)
+    for wrong in (0, -1, 2.0, True):
+        with pytest.raises(ConfigError, match="an integer from 1, got"):
+            pair.generate(three, attention_mask=masks, copies=wrong, **options)
+
+
+def test_rows_are_repeated_only_where_every_cache_can(pair):
+    from transformers import DynamicCache, StaticCache
+
+    config = pair.sides.policy.config
+    plain, other = DynamicCache(config=config), StaticCache(config=config, max_cache_len=8)
+    assert can_repeat(PairCache(PairCache(plain, plain), plain))
+    assert not can_repeat(PairCache(PairCache(plain, other), plain)) and not can_repeat(None)
 
 
 def test_a_reward_picker_chooses_by_prompt_and_text(pair):
