@@ -54,7 +54,7 @@ class AdapterRows:
         self._siblings: list[_Siblings] = []
         self._others = 0
         self._fits: dict[torch.device, bool] = {}
-        self._watch = Watch(lambda: [weight for siblings in self._siblings for weight in siblings.sources()])
+        self._watch = Watch(self._sources)
         lora = [module for module in model.modules() if isinstance(module, LoraLayer)]
         self.products = PackedProducts([model], but=[inner for layer in lora for inner in layer.modules()])
         for parent in model.modules():
@@ -89,6 +89,11 @@ class AdapterRows:
         with self._watch.once():
             self._take_up_changes()
             yield
+
+    def _sources(self) -> list[Tensor]:
+        found = [siblings.sources() for siblings in self._siblings]
+        strengths = torch.tensor([one for _, own in found for one in own])
+        return [*(weight for weights, _ in found for weight in weights), strengths]
 
     def _take_up_changes(self) -> None:
         """Lay out anew what was made of weights that have changed since, as an optimizer changes them."""
@@ -183,16 +188,16 @@ class _Siblings:
         """Let go of what was read."""
         self._read = self._wide = None
 
-    def sources(self) -> list[Tensor]:
-        """Return the weights of which others are made here, and the strengths of adapters as a tensor."""
-        found = [base.weight for base in self.bases]
+    def sources(self) -> tuple[list[Tensor], list[float]]:
+        """Return the weights of which others are made here, and the strengths of their adapters."""
+        weights: list[Tensor] = [base.weight for base in self.bases]
         strengths = []
         for name, place in self.columns:
             layer = self.layers[place]
             if name in layer.lora_A:
-                found += [layer.lora_A[name].weight, layer.lora_B[name].weight]
+                weights += [layer.lora_A[name].weight, layer.lora_B[name].weight]
                 strengths.append(layer.scaling[name])
-        return [*found, torch.tensor(strengths)]
+        return weights, strengths
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-_SAMPLED = 16  # numbers of each weight; to reach them costs more than to compare them
+_SAMPLED = 8  # numbers of each weight; to reach them costs more than to compare them
 
 
 class Seen:
@@ -76,15 +76,22 @@ def _told(weight: Tensor) -> tuple[torch.Size, torch.dtype, torch.device, int]:
     return weight.shape, weight.dtype, weight.device, 0 if weight.is_inference() else weight._version
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _samples(weights: Sequence[Tensor]) -> dict[torch.device, Tensor]:
     """Return (N,) copies of some numbers of all weights, by device."""
     found: dict[torch.device, list[Tensor]] = {}
     for weight in weights:
-        if weight.device.type == "meta" or not weight.numel():
-            continue
-        # Of matrices the diagonal, which reaches many rows and columns; a view, whatever the strides.
-        line = weight.reshape(-1) if weight.ndim < 2 else weight.diagonal(dim1=-2, dim2=-1)
-        step = max(1, line.shape[-1] // _SAMPLED)
-        found.setdefault(weight.device, []).append(line[..., ::step].reshape(-1))
+        if weight.device.type != "meta" and weight.numel():
+            found.setdefault(weight.device, []).append(_line(weight))
     return {device: torch.cat(parts) for device, parts in found.items()}
+
+
+def _line(weight: Tensor) -> Tensor:
+    """Return (n,) numbers of a weight: of a matrix from its diagonal, which reaches many rows and columns."""
+    if weight.ndim != 2:
+        flat = weight.reshape(-1)
+        return flat[:: max(1, len(flat) // _SAMPLED)]
+    length = min(weight.shape)
+    step = max(1, length // _SAMPLED)
+    # One operation, for hundreds of weights: every step-th of the diagonal, whatever the strides.
+    return weight.as_strided((-(-length // step),), (step * sum(weight.stride()),))
