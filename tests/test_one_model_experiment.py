@@ -74,3 +74,6 @@ def test_rows_of_another_question_are_refused(asked, monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "argv", [*sys.argv[:23], *words])
         with pytest.raises(ConfigError, match=said):
             command.main()
+    (tmp_path / "out" / "asked.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds rows, but not what they were asked \(asked.json\)"):
+        command.main()

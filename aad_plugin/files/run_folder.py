@@ -34,17 +34,22 @@ def read_account(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_run(
-    folder: Path, there: Mapping[str, Any], mine: Mapping[str, Any], changed: Mapping[str, str]
+    folder: Path,
+    there: Mapping[str, Any],
+    mine: Mapping[str, Any],
+    changed: Mapping[str, str],
+    option: str = "--output",
 ) -> None:
     """Raise ConfigError where an account and what is asked now differ in a key of `mine`.
 
     Args:
         there: the account in the folder. mine: what this run asks. changed: key -> what its change means, for the message.
+        option: that names the folder.
     """
     for what, value in mine.items():
         if there.get(what) != json.loads(json.dumps(value, default=str)):
             shown = difference(there.get(what), value)
-            raise ConfigError(f"{folder} holds {changed[what]}: {shown}; pass another --output")
+            raise ConfigError(f"{folder} holds {changed[what]}: {shown}; pass another {option}")
 
 
 def difference(there: Any, mine: Any) -> str:

@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
     base = Path(options.base) if options.base else base_model_path()
     asked = {"base": str(base), "recipe": RECIPE, "steps": STEPS, "trl": options.trl}
     with owned(work, "guides"):
-        refuse_other_run(work, read_account(work / "asked.json") or asked, asked, dict.fromkeys(asked, "other guides"))
+        refuse_other_run(
+            work, read_account(work / "asked.json") or asked, asked, dict.fromkeys(asked, "other guides"), "--work"
+        )
         write_text(work / "asked.json", json.dumps(asked, indent=1) + "\n")
         end_orphans(work)
         opened = training.open_base(base, work / "base")

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = {"base": str(base), "preferences": options.preferences or "demo@1", "trl": options.trl}
     with owned(work, "losses"):
         refuse_other_run(
-            work, read_account(work / "asked.json") or asked, asked, dict.fromkeys(asked, "other policies")
+            work, read_account(work / "asked.json") or asked, asked, dict.fromkeys(asked, "other policies"), "--work"
         )
         write_text(work / "asked.json", json.dumps(asked, indent=1) + "\n")
         end_orphans(work)

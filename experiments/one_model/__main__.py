@@ -48,6 +48,10 @@ def keep_account(asked: Asked) -> None:
     account = json.loads(json.dumps({name: value for name, value in account.items() if name != "output"}))
     file = asked.output / "asked.json"
     there = read_account(file) or account
+    if not file.is_file() and any((asked.output / "rows").glob("*.json")):
+        raise ConfigError(
+            f"{asked.output} holds rows, but not what they were asked ({file.name}): pass another --output"
+        )
     refuse_other_run(asked.output, there, account, {name: f"rows made with other {name}" for name in account})
     write_text(file, json.dumps(account, indent=1) + "\n")
 
