@@ -189,7 +189,8 @@ def read_multimodal(
     Returns:
         the model's own output, with S · B · copies rows.
     Raises:
-        ConfigError: copies without a cache, which differ after the prompt.
+        ConfigError: copies without a cache, which differ after the prompt, or of a model that reads pictures inside its
+            decoder.
         NotImplementedError: this model reads pictures inside its decoder, so every row has to read its own.
     """
     copies = multimodal.copies(len(input_ids))
@@ -214,7 +215,13 @@ def _decoder_rows(model: PreTrainedModel, copies: int, sides: int) -> Iterator[N
 
     def widen(module: nn.Module, args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if given.get("inputs_embeds") is None:
-            raise NotImplementedError(f"{type(model).__name__} reads pictures inside its decoder")
+            inside = f"{type(model).__name__} reads pictures inside its decoder"
+            if copies > 1:
+                raise ConfigError(
+                    f"{inside}, where beams and several answers to one prompt cannot share them: leave num_beams, "
+                    "num_return_sequences and cache_implementation out"
+                )
+            raise NotImplementedError(inside)
         return args, {name: _widened(name, value, copies, sides) for name, value in given.items()}
 
     handle = model.get_decoder().register_forward_pre_hook(widen, with_kwargs=True)

@@ -15,6 +15,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.encoding import encode as encode_prompts
 from aad_plugin.pair.encoding import render
+from aad_plugin.pair.multimodal import take_multimodal
 from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.sides_in_turns import OneBaseInTurns
 from aad_plugin.pair.strategies import decode
@@ -247,3 +248,17 @@ def test_vllm_refuses() -> None:
 def test_ranges(name: str, value: float, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         DecodingSettings(strategy="vcd", **{name: value})
+
+
+def test_a_model_that_reads_pictures_inside_its_decoder_answers_several_times_from_one_reading() -> None:
+    family = FAMILIES["chameleon"]
+    pair = two_checkpoints(family)
+    encoded = encode(family, SEEING)
+    shown = take_multimodal(encoded, pair.sides.policy, encoded["input_ids"])
+    ids, mask = (encoded[name].repeat_interleave(2, 0) for name in ("input_ids", "attention_mask"))
+    given = {"multimodal": shown, "max_new_tokens": STEPS, "pad_token_id": PAD, **OPTIONS}
+    found = pair.generate(ids, attention_mask=mask, copies=2, **given)[:, ids.shape[1] :].tolist()
+    once = decoded(pair, family, SEEING)
+    assert found[::2] == found[1::2] == once
+    with pytest.raises(ConfigError, match="reads pictures inside its decoder, where beams and several answers"):
+        decoded(pair, family, SEEING, num_beams=2)
