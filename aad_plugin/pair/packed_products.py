@@ -77,6 +77,11 @@ class PackedProducts:
         self._sizes = sum(layer.weight.nbytes for layer in layers.values())
         self._unwrapped = [layer for layer in layers.values() if id(layer) not in left_out]
 
+    @property
+    def is_on(self) -> bool:
+        """Whether products are packed now."""
+        return self._on
+
     @contextlib.contextmanager
     def use(self, choice: str) -> Iterator[None]:
         """Inside the block products are packed where they can be.
@@ -93,8 +98,11 @@ class PackedProducts:
             self._let_go_of_changed()
         # Not before they are wanted: a call of Python for each product is a share of a step whose cost is launching.
         for layer in self._unwrapped if on else ():
-            if "forward" not in vars(layer):
+            there = vars(layer).get("forward")
+            if there is None:
                 layer.forward = _Layer(layer, self)  # type: ignore[method-assign, assignment]
+            elif isinstance(there, _Layer):  # of another pair over the same model
+                there.owners.append(self)
         self._unwrapped = [] if on else self._unwrapped
         try:
             yield
@@ -137,14 +145,15 @@ class PackedProducts:
 
 
 class _Layer:
-    """Stands for the ``forward`` of one linear layer."""
+    """Stands for the ``forward`` of one linear layer: packed while any of the pairs over it packs."""
 
     def __init__(self, layer: nn.Linear, products: PackedProducts) -> None:
         self.layer = layer
-        self.products = products
+        self.owners = [products]
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.products.linear(x, self.layer.weight, self.layer.bias)
+        products = next((owner for owner in self.owners if owner.is_on), self.owners[0])
+        return products.linear(x, self.layer.weight, self.layer.bias)
 
 
 def _can_pack(weight: Tensor) -> bool:

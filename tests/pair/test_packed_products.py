@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from aad_plugin.pair.checkpoints import Checkpoints
+from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.packed_products import PackedProducts, _packable
 from tests.pairs import KINDS, toy_pair
-from tests.toys import random_prompts
+from tests.toys import random_prompts, toy_model
 
 PACKABLE = sorted(_packable(), key=str)
 packs = pytest.mark.skipif(not PACKABLE, reason="this processor multiplies nothing packed")
@@ -97,6 +99,20 @@ def test_pairs_decode_the_same(kind):
             found.append(pair.generate(ids, max_new_tokens=12, strategy=strategy, eos_token_id=None).tolist())
         assert found[0] == found[1], strategy
     assert pair.sides.products._packed
+
+
+@packs
+def test_a_second_pair_over_one_model_packs_it_too():
+    """Else its two sides would be rounded differently: a policy against a copy of itself leaves only its favourite."""
+    policy = toy_model("llama", 0).to(DTYPE)
+    first, second = (AlignedPair(Checkpoints(policy, toy_model("llama", seed).to(DTYPE))) for seed in (1, 0))
+    ids = torch.tensor(random_prompts([9, 9]))
+    for pair in (first, second):
+        pair.shortcuts = "packed"
+        pair.generate(ids, max_new_tokens=4)
+    assert second.sides.products._packed.keys() > {id(policy.get_output_embeddings().weight)}
+    found = [second.generate(ids, strategy=name, max_new_tokens=24, alpha=0.01).tolist() for name in ("aad", "greedy")]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -108,8 +108,9 @@ def test_passes_are_the_rows_the_models_read(kind):
     assert sum(pair.sides.passes.values()) - before == sum(seen) == 3 * 5 * 2
     assert pair.sides.passes["policy"] == pair.sides.passes["reference"] == 15
     answer(pair, ["one", "two"], strategy="best_of_2", max_new_tokens=5)
-    # Four samples of five tokens; the reference reads each whole answer once.
-    assert pair.sides.passes["policy"] == 15 + 20 and pair.sides.passes["reference"] == 15 + 4
+    # Four samples of five tokens, whose first are drawn from one reading of each prompt; the reference reads each whole
+    # answer once.
+    assert pair.sides.passes["policy"] == 15 + 2 + 4 * 4 and pair.sides.passes["reference"] == 15 + 4
     for hook in hooks:
         hook.remove()
 
