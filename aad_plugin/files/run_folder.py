@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.whole import write_text
 
 _SHOWN = 60
 
@@ -50,6 +51,17 @@ def refuse_other_run(
         if there.get(what) != json.loads(json.dumps(value, default=str)):
             shown = difference(there.get(what), value)
             raise ConfigError(f"{folder} holds {changed[what]}: {shown}; pass another {option}")
+
+
+def keep_asked(folder: Path, asked: Mapping[str, Any], what: str, option: str = "--output") -> None:
+    """Write what a run asks into its folder; ConfigError where the folder's ``asked.json`` says otherwise.
+
+    Args:
+        asked: plain JSON values. what: a folder of other things, for the message. option: that names the folder.
+    """
+    file = folder / "asked.json"
+    refuse_other_run(folder, read_account(file) or asked, asked, dict.fromkeys(asked, what), option)
+    write_text(file, json.dumps(asked, indent=1) + "\n")
 
 
 def difference(there: Any, mine: Any) -> str:

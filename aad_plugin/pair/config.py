@@ -10,7 +10,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair.sides import Sides
-from aad_plugin.texts.rendering import known_context
+from aad_plugin.texts.rendering import shortest_context
 
 
 class AlignedPairConfig(PreTrainedConfig):
@@ -45,9 +45,7 @@ def context_length(sides: Sides, others: Sequence[PreTrainedConfig] = ()) -> int
     Args:
         others: configurations of models that read the texts besides.
     """
-    configs = [*(model.config for model in sides.models().values()), *others]
-    known = [known_context(config) for config in configs]
-    return min((length for length in known if length), default=None)
+    return shortest_context([*(model.config for model in sides.models().values()), *others])
 
 
 def bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:

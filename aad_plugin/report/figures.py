@@ -177,7 +177,7 @@ def _from_table(run: Run, task: TaskRun) -> list[WinRate]:
         _, own = task.metrics[name]
         error = own if own is not None else error
         low, high = interval_of_rate(rate, error, len(task.documents))
-        candidate = next((one for one in names_of(task) if one != rival), "candidate")
+        candidate = _candidate(task, rival)
         shown = [None if math.isnan(bound) else bound for bound in (low, high)]
         found.append(WinRate(run.name, task.task, candidate, rival, rate, shown[0], shown[1], approximate=True))
     return found
@@ -193,9 +193,14 @@ def _by_score(run: Run, task: TaskRun) -> list[WinRate]:
             continue
         bounds = (figures.get(f"{_BY_SCORE}_{end}_vs_{rival}", math.nan) for end in ("low", "high"))
         low, high = (bound if math.isfinite(bound) else None for bound in bounds)
-        candidate = next((one for one in names_of(task) if one != rival), "candidate")
+        candidate = _candidate(task, rival)
         found.append(WinRate(run.name, task.task, candidate, rival, rate, low, high, judge="the task's own score"))
     return found
+
+
+def _candidate(task: TaskRun, rival: str) -> str:
+    """The first answer of a task that is not the rival's."""
+    return next((one for one in names_of(task) if one != rival), "candidate")
 
 
 def _split(metric: str, names: Sequence[str]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -24,6 +24,11 @@ Render = Callable[[list[dict[str, Any]]], str]
 def known_context(config: Any) -> int | None:
     """Return the tokens that a model's configuration says it can read; None where it does not tell."""
     return getattr(config.get_text_config(), "max_position_embeddings", None) or None
+
+
+def shortest_context(configs: Iterable[Any]) -> int | None:
+    """Return the tokens that models of all these configurations can read; None where none tells."""
+    return min((length for length in map(known_context, configs) if length), default=None)
 
 
 def render_chat(render: Render, messages: Sequence[Turn], place: str) -> str:

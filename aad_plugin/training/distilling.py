@@ -31,7 +31,7 @@ from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Scorer, check_model_args, evaluate, greedy_answers, load_scorer
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned, shortest_context, take_up, template_words, write_rows
+from aad_plugin.training.owning import context_of, free, owned, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.trl_command import check_trl, log_history, run_trainer
 
@@ -212,7 +212,7 @@ def _train(
         home = with_template(source) if source.shares_base else source.tokenizer
     write_rows(
         folder / "prompts.jsonl", plan.prompts.prompts, AutoTokenizer.from_pretrained(home), template_args,
-        context=shortest_context(start.checkpoint, start.reference), new_tokens=new_tokens,
+        context=context_of(start.checkpoint, start.reference), new_tokens=new_tokens,
     )  # fmt: skip
     recipe = read_recipe(plan.training)
     job = {

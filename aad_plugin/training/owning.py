@@ -13,7 +13,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
-from aad_plugin.texts.rendering import known_context, settled, without_template
+from aad_plugin.texts.rendering import settled, shortest_context, without_template
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.trl_command import Drawn, check_options, end_orphans
 
@@ -127,12 +127,11 @@ def write_rows(
     write_text(path, "".join(json.dumps({"prompt": row}, ensure_ascii=False) + "\n" for row in rows))
 
 
-def shortest_context(*checkpoints: str) -> int | None:
+def context_of(*checkpoints: str) -> int | None:
     """Return the tokens that all of these checkpoints can read; None where none tells."""
     from transformers import AutoConfig
 
-    found = [known_context(AutoConfig.from_pretrained(checkpoint)) for checkpoint in checkpoints]
-    return min((length for length in found if length), default=None)
+    return shortest_context(AutoConfig.from_pretrained(checkpoint) for checkpoint in checkpoints)
 
 
 def template_words(template_args: dict[str, Any]) -> list[str]:

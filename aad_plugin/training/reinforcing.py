@@ -32,7 +32,7 @@ from aad_plugin.training.evaluation import Evaluation, check_model_args, evaluat
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned, shortest_context, take_up, template_words, write_rows
+from aad_plugin.training.owning import context_of, free, owned, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds import start_checkpoint
 from aad_plugin.training.trl_command import (
@@ -149,7 +149,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
         scorers = (load_scorer("implicit", model_args), load_scorer(plan.oracle, model_args))
         start = start_checkpoint(folder, source)
         reference = full_checkpoints(source)[1]
-        _train(folder, plan, start, model_args, shortest_context(start, reference), drawn.tokens or 0)
+        _train(folder, plan, start, model_args, context_of(start, reference), drawn.tokens or 0)
         trained = folder / "training"
         args = {"policy": start, "reference": reference, **options}
         if (trained / "adapter_config.json").is_file():

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -27,8 +26,7 @@ from pathlib import Path
 
 from aad_plugin.cli.main import plain_errors
 from aad_plugin.demo.assets import base_model_path
-from aad_plugin.files.run_folder import read_account, refuse_other_run
-from aad_plugin.files.whole import write_text
+from aad_plugin.files.run_folder import keep_asked
 from aad_plugin.training.owning import owned
 from aad_plugin.training.recipes import recipe_path
 from aad_plugin.training.trl_command import end_orphans, run_trl
@@ -51,10 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     base = Path(options.base) if options.base else base_model_path()
     asked = {"base": str(base), "recipe": RECIPE, "steps": STEPS, "trl": options.trl}
     with owned(work, "guides"):
-        refuse_other_run(
-            work, read_account(work / "asked.json") or asked, asked, dict.fromkeys(asked, "other guides"), "--work"
-        )
-        write_text(work / "asked.json", json.dumps(asked, indent=1) + "\n")
+        keep_asked(work, asked, "other guides", "--work")
         end_orphans(work)
         opened = training.open_base(base, work / "base")
         for aim, pairs in preferences(token_counter(base)).items():

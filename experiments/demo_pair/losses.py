@@ -23,8 +23,7 @@ from aad_plugin.cli.main import plain_errors
 from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.cli.study_pairs import find_pairs, run_pairs
 from aad_plugin.demo.assets import base_model_path
-from aad_plugin.files.run_folder import read_account, refuse_other_run
-from aad_plugin.files.whole import write_text
+from aad_plugin.files.run_folder import keep_asked
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.prompts import draw_splits, read_prompts
 from aad_plugin.training.losses import LOSSES, loss_named
@@ -44,10 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         loss_named(name)  # a typo is refused before anything is trained
     asked = {"base": str(base), "preferences": options.preferences or "demo@1", "trl": options.trl}
     with owned(work, "losses"):
-        refuse_other_run(
-            work, read_account(work / "asked.json") or asked, asked, dict.fromkeys(asked, "other policies"), "--work"
-        )
-        write_text(work / "asked.json", json.dumps(asked, indent=1) + "\n")
+        keep_asked(work, asked, "other policies", "--work")
         end_orphans(work)
         preferences, held_out, start = _sets(options, base)
 

@@ -321,8 +321,9 @@ def test_kill_9_goes_on_from_the_last_checkpoint(rl_words, tmp_path, asked):
         "--resume_from_checkpoint" in (tmp_path / "out" / "training.log").read_text().split("\n$ ")[2].splitlines()[0]
     )
     one, two = (load_file(tmp_path / run / "training" / "adapter_model.safetensors") for run in ("whole", "out"))
-    # A process sums in an order of its own, and Adam makes steps of gradients that are nothing but rounding.
-    assert all(torch.allclose(one[name], two[name], atol=5e-3) for name in one)
+    # In TRL's command a process sums in an order of its own, and Adam makes steps of gradients that are only rounding.
+    room = 5e-3 if "grpo-implicit" in asked else 1e-6
+    assert all(torch.allclose(one[name], two[name], atol=room) for name in one)
     logs = [json.loads((tmp_path / run / "rl.json").read_text())["log"] for run in ("whole", "out")]
     rewards = [[entry["reward"] for entry in log if "reward" in entry] for log in logs]
     assert len(rewards[0]) >= 24 and rewards[0] == pytest.approx(rewards[1], abs=1e-3), "the same answers"
