@@ -67,27 +67,25 @@ def contestants(
             options = {"prompt_lookup_num_tokens": draft}
             whole[f"greedy, merged: draft {draft}"] = partial(_generate, policy, options)
             whole[f"aad: draft {draft}"] = partial(_decode, pair, "aad", options)
-        guessed: dict[str, _Drafted] = {}
-        for name in ("greedy", "aad") if draft_model is not None and batch == 1 else ():
-            assert draft_model is not None
-            guessed[f"{name}: draft {draft_model.name}"] = _Drafted(pair, draft_model, partial(_decode, pair, name, {}))
         made = len(inputs) * batch * tokens
-        for name, drafted in guessed.items():
-            found.append(
-                Contestant(
-                    name,
-                    batch,
-                    made,
-                    partial(_in_turn, drafted, inputs, tokens),
-                    per_check=drafted.tokens_per_check,
-                    warm_up=partial(drafted.warm_up, *inputs[0], tokens),
-                )
-            )
+        if draft_model is not None and batch == 1:
+            found += _guessed(pair, draft_model, inputs, tokens)
         for name, one in {**calls, **whole}.items():
             # A step is what one more token costs, where each costs the same; other batch sizes dispatch as much.
             counted = partial(per_step, partial(one, *inputs[0])) if name in calls and batch == batches[0] else None
             call = partial(_in_turn, one, inputs, tokens)
             found.append(Contestant(name, batch, made, call, counted, warm_up=partial(one, *inputs[0], tokens)))
+    return found
+
+
+def _guessed(pair: AlignedPair, draft: Draft, inputs: Sequence[tuple[Tensor, Tensor]], tokens: int) -> list[Contestant]:
+    """Return the contestants that read a draft's guesses, one prompt after the other."""
+    found = []
+    for name in ("greedy", "aad"):
+        drafted = _Drafted(pair, draft, partial(_decode, pair, name, {}))
+        call, first = partial(_in_turn, drafted, inputs, tokens), partial(drafted.warm_up, *inputs[0], tokens)
+        made, title = len(inputs) * tokens, f"{name}: draft {draft.name}"
+        found.append(Contestant(title, 1, made, call, per_check=drafted.tokens_per_check, warm_up=first))
     return found
 
 
