@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +14,10 @@ from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import write_text
 from aad_plugin.sources.parts import PART_NAMES
+
+if TYPE_CHECKING:
+    from aad_plugin.study.plan import StudyPlan
+    from aad_plugin.study.scoring import Scorer
 
 _TRAINED = re.compile(r"trained with (ORPO|CPO|SimPO)\b")
 
@@ -49,14 +53,10 @@ def find_pairs(named: NamedPair, given: Sequence[str]) -> dict[str, NamedPair]:
 
 
 def run_pairs(
-    pairs: dict[str, NamedPair], output: Path, plan: Any, preferences: Path | None, device: str | None
+    pairs: dict[str, NamedPair], output: Path, plan: StudyPlan, preferences: Path | None, device: str | None
 ) -> None:
     """Study every pair and write the table after each; goes on where an earlier run stopped."""
-    from aad_plugin.study.decoding import Decoder
-    from aad_plugin.study.models import account
     from aad_plugin.study.pair_table import NamedRow, keep_pairs
-    from aad_plugin.study.plan import keep_plan
-    from aad_plugin.study.running import run_pair
     from aad_plugin.study.scoring import Scorer
     from aad_plugin.texts.preferences import read_preferences
 
@@ -64,14 +64,30 @@ def run_pairs(
     keep_pairs(output, [NamedRow(name, _note(pair)) for name, pair in pairs.items()])
     scorers = [Scorer(spec, device=device) for spec in plan.scorers]
     for name, pair in pairs.items():
-        folder = output / name
-        loaded = pair.load()
-        keep_plan(folder, plan, account(plan, loaded, None))
-        decoder = Decoder(loaded, None, max_new_tokens=plan.max_new_tokens, batch_size=plan.batch_size)
-        run_pair(folder, plan, decoder, scorers)
-        if held_out:
-            _measure(loaded, held_out, folder)
+        run_one(pair, output / name, plan, held_out, scorers)
         write_pairs(output)
+
+
+def run_one(
+    pair: NamedPair, folder: Path, plan: StudyPlan, held_out: Sequence[Any] = (), scorers: Sequence[Scorer] = ()
+) -> None:
+    """Study one pair of a table in its own folder.
+
+    Args:
+        held_out: preferences for the implicit reward's accuracy. scorers: the plan's; default fresh ones.
+    """
+    from aad_plugin.study.decoding import Decoder
+    from aad_plugin.study.models import account
+    from aad_plugin.study.plan import keep_plan
+    from aad_plugin.study.running import run_pair
+    from aad_plugin.study.scoring import Scorer
+
+    loaded = pair.load()
+    keep_plan(folder, plan, account(plan, loaded, None))
+    decoder = Decoder(loaded, None, max_new_tokens=plan.max_new_tokens, batch_size=plan.batch_size)
+    run_pair(folder, plan, decoder, scorers or [Scorer(spec) for spec in plan.scorers])
+    if held_out:
+        _measure(loaded, held_out, folder)
 
 
 def write_pairs(output: Path) -> None:
