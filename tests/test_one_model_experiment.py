@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from aad_plugin.files.whole import write_text
 from experiments.one_model import __main__ as command
+from experiments.one_model import rows
 from experiments.one_model.table import write_table
 
 
@@ -63,6 +65,43 @@ def test_a_finished_row_is_kept_and_a_failed_one_is_tried_again(asked, monkeypat
     assert made == [*every, "iterate"]
     outcomes = [json.loads(line)["outcome"] for line in (tmp_path / "out" / "attempts.jsonl").read_text().splitlines()]
     assert outcomes.count("finished") == 8 and outcomes.count("ConfigError: no room") == 1
+
+
+def test_a_row_that_another_process_makes_is_left_to_it(asked, monkeypatch, tmp_path, capsys):
+    made = []
+
+    def measured(asked, name):
+        if name == "expo" and "expo" not in made:
+            made.append(name)
+            command.main()  # the other process, meanwhile
+            return row(name, [1.0, 2.0])
+        made.append(name)
+        return row(name, [1.0, 2.0])
+
+    monkeypatch.setattr(command, "measured", measured)
+    command.main()
+    assert "row expo is being made by another process" in capsys.readouterr().out
+    assert sorted(made) == sorted(set(made)) and len(made) == 8
+    assert "Still missing" not in (tmp_path / "out" / "one_model.md").read_text()
+
+
+def test_trained_rows_take_what_the_training_evaluated_and_share_the_start(asked, monkeypatch, tmp_path):
+    figures = {"start": {"picker_mean": 1.0}, "trained": {"picker_mean": 2.5}}
+    there = {"oracle": {"texts": ["so"], "scores": [0.25]}, "held_out": {"texts": ["so"], "scores": [0.5]}}
+    seen = []
+
+    def reinforce(folder, plan, model_args):
+        seen.append((folder / "evaluated" / "start" / "evaluation.json").is_file())
+        for when in ("start", "trained"):
+            write_text(folder / "evaluated" / when / "evaluation.json", json.dumps(there))
+        return figures
+
+    monkeypatch.setattr(rows.reinforcing, "reinforce", reinforce)
+    question, _ = command._asked()
+    made = [rows._make(question, name) for name in ("grpo-implicit-1", "grpo-rollouts-1")]
+    assert seen == [False, True]
+    assert made[1].note == "implicit reward of held-out answers 1.00 → 2.50"
+    assert rows._scored(question, None, made[1]) == (["so"], [0.25])
 
 
 def test_rows_of_another_question_are_refused(asked, monkeypatch, tmp_path):

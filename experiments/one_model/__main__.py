@@ -5,6 +5,7 @@
         --oracle reward:demo --picker reward:demo@1 --output runs/one_model
 
 A row is finished when OUTPUT/rows/<row>.json is there; every attempt, failed ones too, stands in OUTPUT/attempts.jsonl.
+The command may be started twice in one folder: each process leaves out the row that the other is making.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
@@ -28,16 +31,25 @@ from experiments.one_model.table import write_table
 def main() -> None:
     """Make the rows that are missing, then the table."""
     asked, only = _asked()
-    done: dict[str, Any] = {}
-    with owned(asked.output, "experiments.one_model"):
+    with owned(asked.output, "experiments.one_model"):  # for the moment that it takes
         keep_account(asked)
-        for name in row_names(asked):
-            file = asked.output / "rows" / f"{name}.json"
-            if not file.is_file() and (not only or name in only):
+    files = {name: asked.output / "rows" / f"{name}.json" for name in row_names(asked)}
+    for name, file in files.items():
+        if not only or name in only:
+            _make_row(asked, name, file)
+    done = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    print(write_table(asked.output, done, row_names(asked)))
+
+
+def _make_row(asked: Asked, name: str, file: Path) -> None:
+    """Make a row that is missing, unless another process is at it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(file.with_suffix(".lock"), timeout=0):
+            if not file.is_file():
                 _attempt(asked, name, file)
-            if file.is_file():
-                done[name] = json.loads(file.read_text(encoding="utf-8"))
-        print(write_table(asked.output, done, row_names(asked)))
+    except Timeout:
+        print(f"row {name} is being made by another process", flush=True)
 
 
 def keep_account(asked: Asked) -> None:
@@ -92,7 +104,7 @@ def _asked() -> tuple[Asked, list[str]]:
     parser.add_argument("--rl-training", default="grpo_demo")
     parser.add_argument("--dpo-recipe", default="dpo_demo")
     parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=40)
     parser.add_argument("--only", default="", help="rows by name, separated by commas")
     given: dict[str, Any] = vars(parser.parse_args())
     only = [name for name in given.pop("only").split(",") if name]

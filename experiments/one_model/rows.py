@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import write_text
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.model import AlignedPair, load_pair
@@ -27,7 +28,7 @@ from aad_plugin.training.owning import free
 from aad_plugin.training.recipes import one_model_recipe, recipe_path
 
 _TIMED_ROWS, _TIMED_ROUNDS = 4, 3
-_COMPARED = 40  # prompts
+_COMPARED = 40  # prompts along whose answers logits are read
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Made:
-    """A row's model: model_args of a pair and how it answers."""
+    """A row's model: model_args of a pair and how it answers; what its training has evaluated already, if it did."""
 
     model_args: dict[str, Any]
     strategy: str = "greedy"
     settings: dict[str, Any] | None = None
     note: str = ""
+    evaluated: Path | None = None
 
 
 def row_names(asked: Asked) -> list[str]:
@@ -76,8 +78,7 @@ def measured(asked: Asked, name: str) -> dict[str, Any]:
     free()
     pair = load_pair(**made.model_args)
     settings = made.settings or {}
-    texts = _answers(asked, pair, asked.oracle_prompts, made)
-    rewards = load_scorer(asked.oracle, asked.model_args)(asked.oracle_prompts.prompts, texts)
+    texts, rewards = _scored(asked, pair, made)
     original = load_pair(**asked.model_args)
     role = {"expo": "expo"}.get(made.strategy, "policy")
     if role == "expo":
@@ -91,11 +92,21 @@ def measured(asked: Asked, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _scored(asked: Asked, pair: AlignedPair, made: _Made) -> tuple[list[str], list[float]]:
+    """Answers to the oracle's prompts and what the oracle makes of them."""
+    if made.evaluated is not None:
+        there = read_account(made.evaluated / "evaluation.json")["oracle"]
+        return there["texts"], there["scores"]
+    texts = _answers(asked, pair, asked.oracle_prompts, made)
+    return texts, load_scorer(asked.oracle, asked.model_args)(asked.oracle_prompts.prompts, texts)
+
+
 def _answers(asked: Asked, pair: AlignedPair, prompts: PromptSet, made: _Made) -> list[str]:
-    return answer(
+    texts = answer(
         pair, list(prompts.prompts), strategy=made.strategy, max_new_tokens=asked.max_new_tokens,
         batch_size=asked.batch_size, progress=True, **(made.settings or {}),
     )  # fmt: skip
+    return [text.strip() for text in texts]  # as trainings keep theirs
 
 
 def _make(asked: Asked, name: str) -> _Made:
@@ -107,6 +118,7 @@ def _make(asked: Asked, name: str) -> _Made:
         return _iterated(asked)
     kind, _, seed = name.rpartition("-")
     folder = asked.output / name
+    _adopt_start(asked, kind.partition("-")[0], folder)
     common: dict[str, Any] = {
         "prompts": asked.prompts, "held_out": asked.held_out_prompts, "oracle_prompts": asked.oracle_prompts,
         "oracle": asked.oracle, "batch_size": asked.batch_size, "max_new_tokens": asked.max_new_tokens,
@@ -118,19 +130,28 @@ def _make(asked: Asked, name: str) -> _Made:
             training=one_model_recipe(asked.distill_recipe), picker=asked.picker, teacher=teacher,
             scale=asked.eft_scale, student="weights", **common,
         )  # fmt: skip
-        figures = distilling.distill(folder, plan, asked.model_args)
-        return _checkpoint(asked, folder / "student", f"step {figures['about']['chosen_step']}")
+        step = distilling.distill(folder, plan, asked.model_args)["about"]["chosen_step"]
+        return _checkpoint(asked, folder / "student", f"step {step}", folder / "evaluated" / f"step-{step}")
     share = 0.25 if kind == "grpo-rollouts" else 0.0
     training = one_model_recipe(asked.rl_training)
-    reinforcing.reinforce(
-        folder, reinforcing.Plan(recipe=kind, training=training, share=share, **common), asked.model_args
-    )
-    return _checkpoint(asked, folder / "policy", f"share {share:g}" if share else "")
+    plan = reinforcing.Plan(recipe=kind, training=training, share=share, **common)
+    figures = reinforcing.reinforce(folder, plan, asked.model_args)
+    before, after = (figures[when]["picker_mean"] for when in ("start", "trained"))
+    note = f"implicit reward of held-out answers {before:.2f} → {after:.2f}"
+    return _checkpoint(asked, folder / "policy", note, folder / "evaluated" / "trained")
 
 
-def _checkpoint(asked: Asked, folder: Path, note: str) -> _Made:
+def _adopt_start(asked: Asked, kind: str, folder: Path) -> None:
+    """Take what another row of this kind has found of the start, which all of them begin from."""
+    for there in sorted(asked.output.glob(f"{kind}-*/evaluated/start/evaluation.json")):
+        mine = folder / "evaluated" / "start" / there.name
+        if not mine.is_file():
+            write_text(mine, there.read_text(encoding="utf-8"))
+
+
+def _checkpoint(asked: Asked, folder: Path, note: str, evaluated: Path) -> _Made:
     kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
-    return _Made({"policy": str(folder), "reference": str(folder), **kept}, note=note)
+    return _Made({"policy": str(folder), "reference": str(folder), **kept}, note=note, evaluated=evaluated)
 
 
 def _best_expo(asked: Asked) -> _Made:
@@ -155,10 +176,11 @@ def _iterated(asked: Asked) -> _Made:
     )  # fmt: skip
     rounds.iterate(folder, plan, asked.model_args)
     kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
-    policy = folder / "round-1" / "policy"
-    if (policy / "adapter_config.json").is_file():
-        return _Made({"reference": str(folder / "round-1" / "start"), "adapter": str(policy), **kept}, note="1 round")
-    return _checkpoint(asked, policy, "1 round")
+    home = folder / "round-1"
+    if (home / "policy" / "adapter_config.json").is_file():
+        model_args = {"reference": str(home / "start"), "adapter": str(home / "policy"), **kept}
+        return _Made(model_args, note="1 round", evaluated=home)
+    return _checkpoint(asked, home / "policy", "1 round", home)
 
 
 # ---------------------------------------------------------------------------------------------- measures
@@ -179,9 +201,9 @@ def _logits(pair: AlignedPair, role: str, ids: Tensor, mask: Tensor, start: int)
 
 
 def _kl(asked: Asked, pair: AlignedPair, role: str, original: AlignedPair, texts: list[str]) -> float:
-    """Mean over tokens of KL(row ‖ policy), in nats, along the row's own answers."""
+    """Mean over tokens of KL(row ‖ policy), in nats, along the row's own answers to the first prompts."""
     total, number = 0.0, 0
-    for prompt, text in zip(asked.oracle_prompts.prompts, texts, strict=True):
+    for prompt, text in zip(asked.oracle_prompts.prompts[:_COMPARED], texts, strict=False):
         ids, mask, start = _tokens(original, prompt, text)
         own = _logits(pair, role, ids, mask, start).log_softmax(-1)
         policy = _logits(original, "policy", ids, mask, start).log_softmax(-1)

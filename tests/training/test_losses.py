@@ -23,6 +23,9 @@ OWN = {"loss_type", "beta", "label_smoothing", "cpo_alpha", "simpo_gamma"}
 def test_losses_differ_in_nothing_but_the_loss():
     recipes = {name: read_recipe(recipe_path(loss.recipe)) for name, loss in LOSSES.items()}
     shared = [{key: value for key, value in one.items() if key not in OWN} for one in recipes.values()]
+    texts = {name: one.pop("per_device_train_batch_size") * (1 if name == "kto" else 2)
+             for name, one in zip(recipes, shared, strict=True)}  # fmt: skip
+    assert set(texts.values()) == {8}, "KTO's rows are single answers, the others' are pairs"
     assert all(one == shared[0] for one in shared)
     assert {name for name in recipe_names() if name.startswith("loss_")} == {loss.recipe for loss in LOSSES.values()}
     assert [name for name, loss in LOSSES.items() if not loss.has_reference] == ["orpo", "simpo"]
