@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.pair.adapter_rows import BASE, AdapterRows
+from aad_plugin.pair.adapter_rows import AdapterRows
+from aad_plugin.pair.adapter_siblings import BASE
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.reading import (

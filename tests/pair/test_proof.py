@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 from aad_plugin.errors import ProofFailed
 from aad_plugin.pair import (
     adapter_rows,
+    adapter_siblings,
     cache_names,
     checkpoints,
     one_base,
@@ -172,7 +173,9 @@ def a_window_that_keeps_too_little(patch):
 @contextlib.contextmanager
 def weights_merged_with_nothing(patch):
     """The policy's own weights are the base's."""
-    patch.setattr(adapter_rows._Siblings, "_merge", lambda self, place, name: self.bases[place].weight.detach().clone())
+    patch.setattr(
+        adapter_siblings.Siblings, "_merge", lambda self, place, name: self.bases[place].weight.detach().clone()
+    )
     yield
 
 
