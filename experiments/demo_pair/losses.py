@@ -2,8 +2,8 @@ r"""Does a loss that makes a better policy make a better advantage? Train one po
 
 python -m experiments.demo_pair.losses --work runs/losses --prompts alpaca_eval.json --oracle reward:demo@1 \
     --trl "--max_steps 54"
-    eight losses on the demo base and the 216 dialogues that demo@1 learned from, read once, 200 prompts × 64 tokens; then,
-    for the two with the best AAD reward, two more seeds. The same command goes on after a kill, from TRL's last whole
+    eight losses on the demo base and the 216 dialogues that demo@1 learned from, read once, 200 short prompts × 64 tokens;
+    then, for the two with the best AAD reward, two more seeds. The same command goes on after a kill, from TRL's last whole
     checkpoint and answer by answer.
 python -m experiments.demo_pair.losses … --only sigmoid,ipo
     trains and reads these alone; two such commands may work in one folder, and the first command makes the table of both
@@ -28,6 +28,7 @@ from aad_plugin.demo.assets import base_model_path
 from aad_plugin.files.run_folder import keep_asked
 from aad_plugin.study.plan import StudyPlan
 from aad_plugin.study.prompts import draw_splits, read_prompts
+from aad_plugin.texts.messages import as_messages
 from aad_plugin.texts.preferences import read_preferences
 from aad_plugin.training.losses import LOSSES, loss_named
 from aad_plugin.training.owning import owned
@@ -105,8 +106,14 @@ def _over(base: Path) -> dict[str, str]:
 
 
 def _plan(options: argparse.Namespace) -> StudyPlan:
-    table, dev = draw_splits(read_prompts(options.prompts), options.num_prompts, options.num_dev, 0)
-    return StudyPlan(table, dev, options.oracle, num_curve=0, num_extra=0, num_beams=0, eft_scales=(),
+    prompts = [
+        one
+        for one in read_prompts(options.prompts)
+        if len(str(as_messages(one)[-1]["content"])) <= options.max_characters
+    ]
+    table, dev = draw_splits(prompts, options.num_prompts, options.num_dev, 0)
+    alphas = tuple(float(alpha) for alpha in options.alphas.split(","))
+    return StudyPlan(table, dev, options.oracle, num_curve=0, num_extra=0, num_beams=0, eft_scales=(), alphas=alphas,
                      max_new_tokens=options.max_new_tokens, batch_size=options.batch_size)  # fmt: skip
 
 
@@ -155,6 +162,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="of the best losses")
     parser.add_argument("--more-seeds-of", type=int, default=2, help="how many losses get more seeds")
     parser.add_argument("--num-prompts", type=int, default=200)
+    parser.add_argument("--max-characters", type=int, default=120, help="longer prompts are left out: two cores")
+    parser.add_argument("--alphas", default="0.03,0.1,0.3", help="tried on the dev split")
     parser.add_argument("--num-dev", type=int, default=25)
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=40)
