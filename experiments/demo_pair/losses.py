@@ -21,6 +21,8 @@ import shlex
 import shutil
 from pathlib import Path
 
+from filelock import FileLock
+
 from aad_plugin.cli.main import plain_errors
 from aad_plugin.cli.pair_options import NamedPair
 from aad_plugin.cli.study_pairs import find_pairs, run_one, run_pairs
@@ -46,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in names:
         loss_named(name)  # a typo is refused before anything is trained
     asked = {"base": str(base), "preferences": options.preferences or "demo@1", "trl": options.trl}
-    with owned(work, "losses"):  # for the moment that it takes
+    work.mkdir(parents=True, exist_ok=True)
+    with FileLock(work / ".lock"):  # another process waits for the moment that it takes
         keep_asked(work, asked, "other policies", "--work")
         preferences, held_out, start = _sets(options, base)
 

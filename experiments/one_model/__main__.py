@@ -23,7 +23,6 @@ from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
 from aad_plugin.sources.arguments import parse_model_args
 from aad_plugin.texts.prompts import PromptSet, read_prompts, refuse_overlap
-from aad_plugin.training.owning import owned
 from experiments.one_model.rows import Asked, measured, row_names
 from experiments.one_model.table import write_table
 
@@ -31,7 +30,8 @@ from experiments.one_model.table import write_table
 def main() -> None:
     """Make the rows that are missing, then the table."""
     asked, only = _asked()
-    with owned(asked.output, "experiments.one_model"):  # for the moment that it takes
+    asked.output.mkdir(parents=True, exist_ok=True)
+    with FileLock(asked.output / ".lock"):  # another process waits for the moment that it takes
         keep_account(asked)
     files = {name: asked.output / "rows" / f"{name}.json" for name in row_names(asked)}
     for name, file in files.items():
