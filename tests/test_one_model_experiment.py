@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from aad_plugin.files.whole import write_text
 from experiments.one_model import __main__ as command
-from experiments.one_model import rows
+from experiments.one_model import rows, times
 from experiments.one_model.table import write_table
 
 
@@ -44,6 +45,7 @@ def asked(monkeypatch, tmp_path):
              "--oracle-prompts", tmp_path / "oracle.txt", "--oracle", "reward:a", "--picker", "reward:b", "--output",
              tmp_path / "out", "--seeds", "1"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
+    monkeypatch.setattr(command, "add_times", lambda *_: None)
 
 
 def test_a_finished_row_is_kept_and_a_failed_one_is_tried_again(asked, monkeypatch, tmp_path, capsys):
@@ -53,16 +55,25 @@ def test_a_finished_row_is_kept_and_a_failed_one_is_tried_again(asked, monkeypat
 
     def measured(asked, name):
         made.append(name)
-        if name == "iterate" and made.count(name) == 1:
+        if name == "iterate-1" and made.count(name) == 1:
             raise ConfigError("no room")
         return row(name, [1.0, 2.0])
 
     monkeypatch.setattr(command, "measured", measured)
     command.main()
-    assert "Still missing: iterate." in capsys.readouterr().out
+    assert "Still missing: iterate-1." in capsys.readouterr().out
     command.main()
-    every = ["greedy", "expo", "iterate", "distill-aad-1", "distill-eft-1", "grpo-implicit-1", "grpo-rollouts-1", "aad"]
-    assert made == [*every, "iterate"]
+    every = [
+        "greedy",
+        "aad",
+        "expo",
+        "iterate-1",
+        "distill-aad-1",
+        "distill-eft-1",
+        "grpo-implicit-1",
+        "grpo-rollouts-1",
+    ]
+    assert made == [*every, "iterate-1"]
     outcomes = [json.loads(line)["outcome"] for line in (tmp_path / "out" / "attempts.jsonl").read_text().splitlines()]
     assert outcomes.count("finished") == 8 and outcomes.count("ConfigError: no room") == 1
 
@@ -104,12 +115,25 @@ def test_trained_rows_take_what_the_training_evaluated_and_share_the_start(asked
     assert rows._scored(question, None, made[1]) == (["so"], [0.25])
 
 
+def test_times_are_taken_of_four_ways_in_one_process_and_kept(monkeypatch, checkpoints, tmp_path, asked):
+    question = replace(command._asked()[0], model_args={"policy": str(checkpoints.policy),
+                       "reference": str(checkpoints.reference)}, max_new_tokens=2)  # fmt: skip
+    (question.output / "distill-aad-1").mkdir(parents=True)
+    (question.output / "distill-aad-1" / "student").symlink_to(checkpoints.policy)
+    done = {name: row(name, [1.0]) for name in ("greedy", "aad", "expo", "iterate-1", "distill-aad-1")}
+    times.add_times(question, done)
+    assert all(one["seconds_per_token"] > 0 for one in done.values())
+    assert done["iterate-1"]["seconds_per_token"] == done["distill-aad-1"]["seconds_per_token"]
+    monkeypatch.setattr(times, "_measured", None)  # not measured again
+    times.add_times(question, done)
+
+
 def test_rows_of_another_question_are_refused(asked, monkeypatch, tmp_path):
     from aad_plugin.errors import ConfigError
 
     monkeypatch.setattr(command, "measured", lambda asked, name: row(name, [1.0, 2.0]))
     command.main()
-    for words, said in ((["--steps", "9"], "other steps: 60, not 9"), (["--pair", "demo@1"], "other model_args")):
+    for words, said in ((["--steps", "9"], "other steps: 40, not 9"), (["--pair", "demo@1"], "other model_args")):
         monkeypatch.setattr(sys, "argv", [*sys.argv[:23], *words])
         with pytest.raises(ConfigError, match=said):
             command.main()

@@ -270,7 +270,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         """
         places = positions_of(self.sides.policy, input_ids, attention_mask, multimodal)
         keep = input_ids.shape[1] - prompt_length + 1
-        rows = self.sides.logits(roles, Step(input_ids, None, keep, attention_mask, places, multimodal))
+        with self.sides.spare(self.shortcuts):
+            rows = self.sides.logits(roles, Step(input_ids, None, keep, attention_mask, places, multimodal))
         targets = input_ids[:, prompt_length:, None]
         return [logprobs_of(row[:, :-1, : self.vocab_size], targets).squeeze(-1) for row in rows]
 

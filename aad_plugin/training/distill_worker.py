@@ -48,11 +48,12 @@ class AADDistillation(Distillation):
         teacher = torch.nn.functional.pad(teacher, (0, student.shape[-1] - shared), value=-torch.inf)
         counted = inputs["completion_mask"].bool()
         loss = divergence(teacher, student, self.beta)[counted].sum()
-        entropy = -(student.exp() * student).sum(-1)[counted].sum()
+        with torch.no_grad():
+            entropy = -(student.exp() * student).sum(-1)[counted].sum()
         number = counted.sum()
         return (
             loss / (number.clamp(min=1) if num_items_in_batch is None else num_items_in_batch),
-            entropy.detach(),
+            entropy,
             number,
         )
 

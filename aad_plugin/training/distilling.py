@@ -31,7 +31,7 @@ from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Scorer, check_model_args, evaluate, greedy_answers, load_scorer
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import context_of, free, owned, take_up, template_words, write_rows
+from aad_plugin.training.owning import context_of, free, merging_dtype, owned, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.trl_command import check_trl, log_history, run_trainer
 
@@ -127,6 +127,7 @@ class _Start:
     checkpoint: str
     adapter: str | None
     reference: str
+    dtype: str  # of what is merged
 
     def model_args(self, trained: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         """The student, as given or trained, as the policy of a pair whose greedy answers are asked."""
@@ -161,7 +162,7 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
             more=plan.trl_arguments, num_prompts=len(plan.prompts),
         )  # fmt: skip
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
-        start = _start(source, plan)
+        start = _start(source, plan, merging_dtype(model_args, plan.training, plan.trl_arguments))
         scorers = (load_scorer(plan.picker, model_args), load_scorer(plan.oracle, model_args))
         _train(folder, plan, source, start, model_args, drawn.tokens or 0)
         return _choose(folder, plan, start, options, scorers, source, asked)
@@ -188,15 +189,15 @@ def _same_place(one: str, other: str | None) -> bool:
     return other is not None and Path(one).resolve() == Path(other).resolve()
 
 
-def _start(source: PairSource, plan: Plan) -> _Start:
+def _start(source: PairSource, plan: Plan, dtype: str) -> _Start:
     """Where the student starts."""
     if plan.student == "policy" and source.shares_base:
         base = str(source.base or source.reference)
-        return _Start(base, str(source.adapter), base)
-    policy, reference = full_checkpoints(source)
+        return _Start(base, str(source.adapter), base, dtype)
+    policy, reference = full_checkpoints(source, dtype)
     if plan.student in STUDENTS:
-        return _Start(policy, None, reference)
-    return _Start(plan.student, None, reference)
+        return _Start(policy, None, reference, dtype)
+    return _Start(plan.student, None, reference, dtype)
 
 
 def _train(
@@ -281,7 +282,7 @@ def _write_student(
         shutil.rmtree(target)
     is_adapter = (checkpoint / "adapter_config.json").is_file()
     if is_adapter and start.adapter is None:  # a fresh LoRA on weights that lie somewhere here
-        merge_adapter(start.checkpoint, str(checkpoint), "auto", target)
+        merge_adapter(start.checkpoint, str(checkpoint), start.dtype, target)
         is_adapter = False
     else:
         with making_folder(target) as part:

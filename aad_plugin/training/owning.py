@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,22 @@ def write_rows(
             )
     path.parent.mkdir(exist_ok=True)
     write_text(path, "".join(json.dumps({"prompt": row}, ensure_ascii=False) + "\n" for row in rows))
+
+
+def merging_dtype(model_args: Mapping[str, Any], training: Path, more: Sequence[str]) -> str:
+    """Return the dtype in which adapters are merged for a training and after it: the pair's, or else the training's.
+
+    A base in 16 bits cannot hold what most adapters add to it: rounded, a good part of a small update is lost.
+
+    Args:
+        model_args: the pair's; "auto" leaves it to the training. training: TRL's recipe. more: further options of it.
+    Returns:
+        a name of torch's, or "auto", the base's own.
+    """
+    words = [part for word in more for part in word.split("=", 1)]
+    option = words[words.index("--dtype") + 1 :][:1] if "--dtype" in words else [read_recipe(training).get("dtype")]
+    found = (str(name or "auto").removeprefix("torch.") for name in (model_args.get("dtype"), *option))
+    return next((name for name in found if name != "auto"), "auto")
 
 
 def context_of(*checkpoints: str) -> int | None:

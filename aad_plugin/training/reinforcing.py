@@ -32,7 +32,7 @@ from aad_plugin.training.evaluation import Evaluation, check_model_args, evaluat
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import context_of, free, owned, take_up, template_words, write_rows
+from aad_plugin.training.owning import context_of, free, merging_dtype, owned, take_up, template_words, write_rows
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds import start_checkpoint
 from aad_plugin.training.trl_command import (
@@ -147,8 +147,9 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
         )  # fmt: skip
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         scorers = (load_scorer("implicit", model_args), load_scorer(plan.oracle, model_args))
-        start = start_checkpoint(folder, source)
-        reference = full_checkpoints(source)[1]
+        dtype = merging_dtype(model_args, plan.training, plan.trl_arguments)
+        start = start_checkpoint(folder, source, dtype)
+        reference = full_checkpoints(source, dtype)[1]
         _train(folder, plan, start, model_args, context_of(start, reference), drawn.tokens or 0)
         trained = folder / "training"
         args = {"policy": start, "reference": reference, **options}
@@ -165,7 +166,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
             free()
         about = {**asked, "policy": str(folder / "policy")}
         figures = write_outcome(folder, "rl", found["start"], found["trained"], log_history(trained), about)
-        _write_policy(folder, plan, start, source, figures)
+        _write_policy(folder, plan, start, source, figures, dtype)
         return figures
 
 
@@ -202,10 +203,12 @@ def _train(
     write_text(finished, json.dumps({"last_checkpoint": str(last_checkpoint(where["output"]))}) + "\n")
 
 
-def _write_policy(folder: Path, plan: Plan, start: str, source: PairSource, figures: dict[str, Any]) -> None:
+def _write_policy(
+    folder: Path, plan: Plan, start: str, source: PairSource, figures: dict[str, Any], dtype: str
+) -> None:
     trained, target = folder / "training", folder / "policy"
     if (trained / "adapter_config.json").is_file():
-        merge_adapter(start, str(trained), "auto", target)
+        merge_adapter(start, str(trained), dtype, target)
     elif not target.is_dir():
         shutil.copytree(trained, target, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "runs"))
     before, after = figures["start"], figures["trained"]

@@ -79,7 +79,11 @@ def mixed_rollouts(
 def draw_from_pair(
     pair: AlignedPair, prompts: Sequence[Any], max_new_tokens: int, *, alpha: float, temperature: float
 ) -> list[tuple[list[int], list[float]]]:
-    """Return (token ids, their log-probabilities) of one answer per prompt, its end token included."""
+    """Return (token ids, their log-probabilities) of one answer per prompt, its end token included.
+
+    A token that rounding puts outside the plausible set, when the answer is read as a whole, has NaN: it counts as the
+    policy's own, since a ratio to no probability at all would be infinite.
+    """
     ids, mask = encode_prompts(pair, prompts, chat=False if isinstance(prompts[0], str) else None)
     pad = pair.generation_config.pad_token_id
     tokens = pair.generate(
@@ -94,4 +98,5 @@ def draw_from_pair(
     both = torch.cat([ids, padded], dim=1), torch.cat([mask, kept], dim=1)
     known = aad_log_probs(teacher_scores(pair, *both, keep, alpha)[:, :-1], temperature)
     known = known.gather(-1, padded[..., None]).squeeze(-1)
+    known = known.masked_fill(known.isinf(), torch.nan)
     return [(row, known[place, : len(row)].tolist()) for place, row in enumerate(answers)]

@@ -30,7 +30,7 @@ from aad_plugin.synthesis.synthesizing import Recipe, synthesize
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Evaluation, Scorer, evaluate, load_scorer
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, owned
+from aad_plugin.training.owning import free, merging_dtype, owned
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds_table import Round, write_tables
 from aad_plugin.training.trl_command import check_options, check_trl, end_orphans, last_checkpoint, log_history, run_trl
@@ -150,7 +150,7 @@ def _evaluated(home: Path, plan: Plan, model_args: dict[str, Any], scorers: tupl
 def _trained(folder: Path, home: Path, plan: Plan, model_args: dict[str, Any], dataset: Path) -> dict[str, Any]:
     """Train the policy of `model_args` on the pairs; returns the model_args of the new pair."""
     options = dict(model_args)
-    start = start_checkpoint(home, take_source(options))
+    start = start_checkpoint(home, take_source(options), merging_dtype(model_args, plan.training, plan.trl_arguments))
     output = home / "policy"
     finished = home / "training.json"
     if not read_account(finished):
@@ -181,13 +181,17 @@ def _logging(plan: Plan) -> list[str]:
     return [] if asked & {"logging_steps", "logging_strategy"} else ["--logging_steps", "0.05"]
 
 
-def start_checkpoint(home: Path, source: PairSource) -> str:
-    """The full checkpoint that training starts from: TRL's command line takes no adapter."""
+def start_checkpoint(home: Path, source: PairSource, dtype: str) -> str:
+    """The full checkpoint that training starts from: TRL's command line takes no adapter.
+
+    Args:
+        dtype: of merged weights, see `merging_dtype`.
+    """
     if not source.shares_base:
         return str(source.policy)
     from aad_plugin.sources.merging import merge_adapter
 
-    return str(merge_adapter(str(source.base), str(source.adapter), "auto", home.resolve() / "start"))
+    return str(merge_adapter(str(source.base), str(source.adapter), dtype, home.resolve() / "start"))
 
 
 def _warn(plan: Plan) -> None:

@@ -123,7 +123,8 @@ def teacher_scores(pair: AlignedPair, ids: Tensor, mask: Tensor, keep: int, alph
     Returns:
         (B, keep, V) float32.
     """
-    policy, reference = _rows(pair, ids.to(pair.device), mask.to(pair.device), keep)
+    with pair.sides.spare(pair.shortcuts):
+        policy, reference = _rows(pair, ids.to(pair.device), mask.to(pair.device), keep)
     return aad_scores(policy, reference, alpha).to(ids.device)
 
 

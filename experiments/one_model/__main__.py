@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from filelock import FileLock, Timeout
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
+from aad_plugin.judges.kinds.reward import reward_mark
 from aad_plugin.sources.arguments import parse_model_args
+from aad_plugin.texts.messages import digest
 from aad_plugin.texts.prompts import PromptSet, read_prompts, refuse_overlap
+from aad_plugin.training.owning import free
 from experiments.one_model.rows import Asked, measured, row_names
 from experiments.one_model.table import write_table
+from experiments.one_model.times import add_times
 
 
 def main() -> None:
@@ -38,6 +43,8 @@ def main() -> None:
         if not only or name in only:
             _make_row(asked, name, file)
     done = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    if len(done) == len(files):
+        add_times(asked, done)
     print(write_table(asked.output, done, row_names(asked)))
 
 
@@ -57,6 +64,9 @@ def keep_account(asked: Asked) -> None:
     account: dict[str, Any] = {
         name: value.digest if isinstance(value, PromptSet) else value for name, value in vars(asked).items()
     }
+    account["weights"] = {
+        name: digest(reward_mark(name.removeprefix("reward:"))) for name in (asked.oracle, asked.picker)
+    }
     account = json.loads(json.dumps({name: value for name, value in account.items() if name != "output"}))
     file = asked.output / "asked.json"
     there = read_account(file) or account
@@ -75,9 +85,9 @@ def _attempt(asked: Asked, name: str, file: Path) -> None:
     try:
         found = measured(asked, name)
         write_text(file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    except AADError as error:
+    except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
-        print(outcome, flush=True)
+        print(outcome if isinstance(error, AADError) else traceback.format_exc(), flush=True)
     except BaseException as error:
         outcome = f"broken off: {type(error).__name__}"
         raise
@@ -85,6 +95,7 @@ def _attempt(asked: Asked, name: str, file: Path) -> None:
         line = {"row": name, "began": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start)), "outcome": outcome}
         with (asked.output / "attempts.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps({**line, "seconds": round(time.time() - start, 1)}, ensure_ascii=False) + "\n")
+        free()
 
 
 def _asked() -> tuple[Asked, list[str]]:
@@ -99,7 +110,7 @@ def _asked() -> tuple[Asked, list[str]]:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--scales", default="0.5,1,2,3", help="of ExPO, picked on the held-out prompts")
     parser.add_argument("--eft-scale", type=float, default=3.0)
-    parser.add_argument("--steps", type=int, default=60, help="of every training that is ours; DPO takes a third")
+    parser.add_argument("--steps", type=int, default=40, help="of every training that is ours; DPO takes a third")
     parser.add_argument("--distill-recipe", default="distill_demo")
     parser.add_argument("--rl-training", default="grpo_demo")
     parser.add_argument("--dpo-recipe", default="dpo_demo")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from aad_plugin.files.run_folder import read_account
@@ -16,6 +18,7 @@ from aad_plugin.files.whole import write_text
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.pair.step import whole_text
+from aad_plugin.pair.stopping import answer_lengths
 from aad_plugin.pair.strategies import decode
 from aad_plugin.rivals.rival_task import is_degenerate
 from aad_plugin.synthesis.filters import Limits
@@ -27,7 +30,8 @@ from aad_plugin.training.implicit_reward import right_pad
 from aad_plugin.training.owning import free
 from aad_plugin.training.recipes import one_model_recipe, recipe_path
 
-_TIMED_ROWS, _TIMED_ROUNDS = 4, 3
+TRAINED = ("iterate", "distill-aad", "distill-eft", "grpo-implicit", "grpo-rollouts")
+_DPO = ("--per_device_train_batch_size", "8", "--warmup_steps", "2")
 _COMPARED = 40  # prompts along whose answers logits are read
 
 
@@ -65,9 +69,9 @@ class _Made:
 
 
 def row_names(asked: Asked) -> list[str]:
-    """The rows in table order; those that train, once per seed."""
-    trained = ("distill-aad", "distill-eft", "grpo-implicit", "grpo-rollouts")
-    return ["greedy", "expo", "iterate", *(f"{name}-{seed}" for name in trained for seed in asked.seeds), "aad"]
+    """The rows in the order in which they are made; those that train, once per seed: a run that is cut short has all of
+    them with fewer seeds."""
+    return ["greedy", "aad", "expo", *(f"{name}-{seed}" for seed in asked.seeds for name in TRAINED)]
 
 
 def measured(asked: Asked, name: str) -> dict[str, Any]:
@@ -84,10 +88,9 @@ def measured(asked: Asked, name: str) -> dict[str, Any]:
     if role == "expo":
         pair.sides.extrapolate(settings["expo_scale"])
     return {
-        "row": name, "note": made.note, "texts": texts, "rewards": rewards, "seconds_of_making": round(making, 1),
-        "degenerate": sum(map(is_degenerate, texts)) / len(texts),
+        "row": name, "note": made.note, **settings, "texts": texts, "rewards": rewards,
+        "seconds_of_making": round(making, 1), "degenerate": sum(map(is_degenerate, texts)) / len(texts),
         "kl_to_policy": None if made.strategy == "aad" else _kl(asked, pair, role, original, texts),
-        "seconds_per_token": _seconds_per_token(asked, pair, made),
         **_agreement(asked, pair, role if made.strategy != "aad" else "aad", original),
     }  # fmt: skip
 
@@ -114,11 +117,11 @@ def _make(asked: Asked, name: str) -> _Made:
         return _Made(asked.model_args, name)
     if name == "expo":
         return _best_expo(asked)
-    if name == "iterate":
-        return _iterated(asked)
     kind, _, seed = name.rpartition("-")
+    if kind == "iterate":
+        return _iterated(asked, seed)
     folder = asked.output / name
-    _adopt_start(asked, kind.partition("-")[0], folder)
+    _adopt(asked, f"{kind.partition('-')[0]}-*/evaluated/start/evaluation.json", folder / "evaluated" / "start")
     common: dict[str, Any] = {
         "prompts": asked.prompts, "held_out": asked.held_out_prompts, "oracle_prompts": asked.oracle_prompts,
         "oracle": asked.oracle, "batch_size": asked.batch_size, "max_new_tokens": asked.max_new_tokens,
@@ -134,17 +137,18 @@ def _make(asked: Asked, name: str) -> _Made:
         return _checkpoint(asked, folder / "student", f"step {step}", folder / "evaluated" / f"step-{step}")
     share = 0.25 if kind == "grpo-rollouts" else 0.0
     training = one_model_recipe(asked.rl_training)
-    plan = reinforcing.Plan(recipe=kind, training=training, share=share, **common)
-    figures = reinforcing.reinforce(folder, plan, asked.model_args)
+    figures = reinforcing.reinforce(
+        folder, reinforcing.Plan(recipe=kind, training=training, share=share, **common), asked.model_args
+    )
     before, after = (figures[when]["picker_mean"] for when in ("start", "trained"))
     note = f"implicit reward of held-out answers {before:.2f} → {after:.2f}"
     return _checkpoint(asked, folder / "policy", note, folder / "evaluated" / "trained")
 
 
-def _adopt_start(asked: Asked, kind: str, folder: Path) -> None:
+def _adopt(asked: Asked, pattern: str, folder: Path) -> None:
     """Take what another row of this kind has found of the start, which all of them begin from."""
-    for there in sorted(asked.output.glob(f"{kind}-*/evaluated/start/evaluation.json")):
-        mine = folder / "evaluated" / "start" / there.name
+    for there in sorted(asked.output.glob(pattern)):
+        mine = folder / there.name
         if not mine.is_file():
             write_text(mine, there.read_text(encoding="utf-8"))
 
@@ -166,17 +170,22 @@ def _best_expo(asked: Asked) -> _Made:
     return _Made(asked.model_args, "expo", {"expo_scale": best}, note)
 
 
-def _iterated(asked: Asked) -> _Made:
-    folder = asked.output / "iterate"
+def _iterated(asked: Asked, seed: str) -> _Made:
+    folder = asked.output / f"iterate-{seed}"
+    home = folder / "round-1"
+    _adopt(asked, "iterate-*/round-0/evaluation.json", folder / "round-0")
+    for there in sorted(asked.output.glob("iterate-*/round-1/synthesis")):  # the seed is the training's
+        made = (asked.output / "rows" / f"{there.parent.parent.name}.json").is_file()
+        if made and not (home / "synthesis").is_dir():
+            shutil.copytree(there, home / "synthesis")
     plan = rounds.Plan(
         prompts=asked.prompts, held_out=asked.held_out_prompts, oracle_prompts=asked.oracle_prompts,
         recipe=Recipe("sample", {}, asked.max_new_tokens, Limits(1, True, None), None),
         training=recipe_path(asked.dpo_recipe), oracle=asked.oracle, picker=asked.picker,
-        trl_arguments=("--max_steps", str(max(1, asked.steps // 3))), batch_size=asked.batch_size,
+        trl_arguments=(*_DPO, "--seed", seed, "--max_steps", str(max(1, asked.steps // 3))), batch_size=asked.batch_size,
     )  # fmt: skip
     rounds.iterate(folder, plan, asked.model_args)
     kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
-    home = folder / "round-1"
     if (home / "policy" / "adapter_config.json").is_file():
         model_args = {"reference": str(home / "start"), "adapter": str(home / "policy"), **kept}
         return _Made(model_args, note="1 round", evaluated=home)
@@ -196,7 +205,8 @@ def _tokens(pair: AlignedPair, prompt: Any, text: str) -> tuple[Tensor, Tensor, 
 @torch.no_grad()
 def _logits(pair: AlignedPair, role: str, ids: Tensor, mask: Tensor, start: int) -> Tensor:
     keep = ids.shape[1] - start + 1
-    (rows,) = pair.sides.logits((role,), whole_text(ids, mask, keep))
+    with pair.sides.spare(pair.shortcuts):
+        (rows,) = pair.sides.logits((role,), whole_text(ids, mask, keep))
     return rows[0, :-1, : pair.vocab_size].float()
 
 
@@ -215,38 +225,37 @@ def _kl(asked: Asked, pair: AlignedPair, role: str, original: AlignedPair, texts
 def _agreement(asked: Asked, pair: AlignedPair, role: str, original: AlignedPair) -> dict[str, Any]:
     """How many of AAD's choices the row makes along AAD's own answers: of all, and where AAD leaves greedy."""
     made = same = left = left_same = 0
-    for ids, start in _aads_answers(asked, original):
+    for ids, start, policys in _aads_answers(asked, original):
         tokens = torch.tensor([ids], device=original.device)
-        full = torch.ones_like(tokens)
         chosen = tokens[0, start:]
-        greedy = _logits(original, "policy", tokens, full, start).argmax(-1)
-        own = chosen if role == "aad" else _logits(pair, role, tokens, full, start).argmax(-1)
-        departs = greedy != chosen
+        own = chosen if role == "aad" else _logits(pair, role, tokens, torch.ones_like(tokens), start).argmax(-1)
+        departs = chosen != torch.tensor(policys, device=chosen.device)
         made, same = made + len(chosen), same + int((own == chosen).sum())
         left, left_same = left + int(departs.sum()), left_same + int((own == chosen)[departs].sum())
     return {"aad_choices": same / max(1, made), "aad_departures": left_same / max(1, left), "steps": made}
 
 
-def _aads_answers(asked: Asked, original: AlignedPair) -> list[tuple[list[int], int]]:
-    """Token ids of prompts with AAD's answers, and where each answer starts; decoded for the first row alone."""
+def _aads_answers(asked: Asked, original: AlignedPair) -> list[tuple[list[int], int, list[int]]]:
+    """Token ids of prompts with AAD's answers, where each answer starts, and what the policy would say at each of its
+    tokens; decoded for the first row alone."""
     file = asked.output / "aads_answers.json"
-    if not file.is_file():
-        settings, found = original.settings.override(strategy="aad"), []
-        for prompt in asked.oracle_prompts.prompts[:_COMPARED]:
-            ids, mask = encode_prompts(original, [prompt])
-            tokens = decode(original, ids, mask, settings, max_new_tokens=asked.max_new_tokens)
-            found.append((tokens[0].tolist(), ids.shape[1]))
-        write_text(file, json.dumps(found) + "\n")
-    return [(ids, start) for ids, start in json.loads(file.read_text(encoding="utf-8"))]
+    with FileLock(file.with_suffix(".lock")):
+        if not file.is_file():
+            write_text(file, json.dumps(_decoded(asked, original)) + "\n")
+    return [(ids, start, policys) for ids, start, policys in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def _seconds_per_token(asked: Asked, pair: AlignedPair, made: _Made) -> float:
-    """Best of a few rounds, one batch of a few prompts, no answer ending early."""
-    ids, mask = encode_prompts(pair, list(asked.oracle_prompts.prompts[:_TIMED_ROWS]))
-    settings = pair.settings.override(strategy=made.strategy, **(made.settings or {}))
-    best = float("inf")
-    for _ in range(_TIMED_ROUNDS):
-        start = time.perf_counter()
-        decode(pair, ids, mask, settings, max_new_tokens=asked.max_new_tokens, eos_token_id=None)
-        best = min(best, (time.perf_counter() - start) / (len(ids) * asked.max_new_tokens))
-    return best
+def _decoded(asked: Asked, original: AlignedPair) -> list[tuple[list[int], int, list[int]]]:
+    settings, prompts = original.settings.override(strategy="aad"), list(asked.oracle_prompts.prompts[:_COMPARED])
+    ids, mask = encode_prompts(original, prompts)
+    tokens = decode(original, ids, mask, settings, max_new_tokens=asked.max_new_tokens)
+    ends = original.generation_config.eos_token_id
+    lengths = answer_lengths(tokens, ids.shape[1], [] if ends is None else [ends] if isinstance(ends, int) else ends)
+    found = []
+    for row, kept, length in zip(tokens, mask, lengths, strict=True):
+        padding = int((kept == 0).sum())  # (T,) left-padded prompt and answer -> both alone
+        alone = row[padding : ids.shape[1] + int(length)][None]
+        start = ids.shape[1] - padding
+        policys = _logits(original, "policy", alone, torch.ones_like(alone), start).argmax(-1)
+        found.append((alone[0].tolist(), start, policys.tolist()))
+    return found

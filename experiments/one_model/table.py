@@ -55,10 +55,14 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
     return [
         name, f"{one['oracle_mean']:.3f} ± {one['oracle_se']:.3f}", _rate(one, "win_rate_over_start"),
         _rate(one, "win_rate_over_start_at_matched_length"), f"{one['characters']:.0f}",
-        "–" if one["kl_to_policy"] is None else f"{one['kl_to_policy']:.3f}", f"{one['degenerate']:.3f}",
-        f"{one['seconds_per_token']:.4f}", f"{one['aad_choices']:.3f}", f"{one['aad_departures']:.3f}",
+        _number(one["kl_to_policy"], 3), f"{one['degenerate']:.3f}",
+        _number(one.get("seconds_per_token"), 4), f"{one['aad_choices']:.3f}", f"{one['aad_departures']:.3f}",
         f"{one['seconds_of_making']:.0f}",
     ]  # fmt: skip
+
+
+def _number(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
 
 
 def _rate(one: Mapping[str, Any], name: str) -> str:

@@ -147,6 +147,17 @@ def test_the_gradient_is_the_hand_worked_one(trainer, monkeypatch):
     assert theta.grad[1, 0].tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
 
 
+def test_a_drawn_token_that_is_read_outside_the_set_has_no_probability_of_its_own(monkeypatch):
+    from aad_plugin.training import rollouts
+
+    pair = toy_pair("two_models").pair
+    monkeypatch.setattr(rollouts, "aad_log_probs", lambda scores, _: torch.full_like(scores, -torch.inf))
+    ((ids, known),) = rollouts.draw_from_pair(pair, ["ab"], 3, alpha=0.1, temperature=0.5)
+    assert len(ids) == len(known) and all(math.isnan(one) for one in known)
+    own = torch.zeros(1, len(ids))
+    assert torch.equal(rollouts.drawn_with(torch.tensor([known]), own), own)
+
+
 def test_groups_are_mixed_and_their_old_probabilities_set(trainer):
     from aad_plugin.training.rollouts import mixed_rollouts
 

@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.sources.parts import resolve
 from aad_plugin.training import rounds
 from aad_plugin.training.evaluation import Answers, Evaluation, win_rate
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
+from aad_plugin.training.owning import merging_dtype
+from aad_plugin.training.recipes import recipe_path
 from aad_plugin.training.rounds_table import Round, row_of, write_tables
 
 
@@ -28,6 +31,30 @@ def parsed_elsewhere(monkeypatch):
 
 def evaluation(held_out, oracle):
     return Evaluation(Answers(["x"] * len(held_out), held_out), Answers(["four"] * len(oracle), oracle))
+
+
+@pytest.mark.parametrize(
+    ("model_args", "recipe", "more", "wanted"),
+    [
+        ({}, "dpo_demo", (), "float32"),
+        ({"dtype": "auto"}, "dpo", (), "bfloat16"),
+        ({"dtype": "float32"}, "dpo", (), "float32"),
+        ({"dtype": torch.float16}, "dpo", (), "float16"),
+        ({}, "dpo", ("--max_steps", "3", "--dtype", "float32"), "float32"),
+        ({}, "dpo_demo", ("--dtype=auto",), "auto"),
+    ],
+)
+def test_adapters_are_merged_in_the_precision_that_is_decoded_or_trained_in(model_args, recipe, more, wanted):
+    assert merging_dtype(model_args, recipe_path(recipe), more) == wanted
+
+
+def test_a_start_keeps_what_an_adapter_adds(checkpoints, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    start = rounds.start_checkpoint(
+        tmp_path, resolve(reference=str(checkpoints.base), adapter=str(checkpoints.adapter)), "float32"
+    )
+    assert AutoModelForCausalLM.from_pretrained(start, dtype="auto").dtype == torch.float32
 
 
 def test_the_rate_is_the_mean_probability_and_the_share_counts_prompts(tmp_path):
