@@ -133,7 +133,7 @@ def test_rows_of_another_question_are_refused(asked, monkeypatch, tmp_path):
 
     monkeypatch.setattr(command, "measured", lambda asked, name: row(name, [1.0, 2.0]))
     command.main()
-    for words, said in ((["--steps", "9"], "other steps: 40, not 9"), (["--pair", "demo@1"], "other model_args")):
+    for words, said in ((["--steps", "9"], "other steps: 30, not 9"), (["--pair", "demo@1"], "other model_args")):
         monkeypatch.setattr(sys, "argv", [*sys.argv[:23], *words])
         with pytest.raises(ConfigError, match=said):
             command.main()

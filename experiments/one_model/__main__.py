@@ -110,7 +110,7 @@ def _asked() -> tuple[Asked, list[str]]:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--scales", default="0.5,1,2,3", help="of ExPO, picked on the held-out prompts")
     parser.add_argument("--eft-scale", type=float, default=3.0)
-    parser.add_argument("--steps", type=int, default=40, help="of every training that is ours; DPO takes a third")
+    parser.add_argument("--steps", type=int, default=30, help="of every training that is ours; DPO takes a third")
     parser.add_argument("--distill-recipe", default="distill_demo")
     parser.add_argument("--rl-training", default="grpo_demo")
     parser.add_argument("--dpo-recipe", default="dpo_demo")
