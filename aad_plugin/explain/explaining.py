@@ -6,7 +6,6 @@ explain(AlignedPair.from_pretrained("demo"), "How do I keep bread fresh?", max_n
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.recorder import Reading, read_answer
 from aad_plugin.pair.rounding import coarsest_dtype
+from aad_plugin.pair.stopping import end_ids
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 
@@ -66,7 +66,7 @@ def explain(
         (greedy,) = answer(
             pair, [prompt], strategy="greedy", max_new_tokens=max_new_tokens, chat=chat, progress=progress
         )
-    truncated = len(steps) == max_new_tokens and steps[-1].chosen.id not in _end_tokens(pair)
+    truncated = len(steps) == max_new_tokens and steps[-1].chosen.id not in end_ids(pair.generation_config)
     return Explanation(
         prompt=shown_text(prompt),
         answer=text,
@@ -129,8 +129,3 @@ def _dtype(pair: AlignedPair) -> str:
 
 def _settings(chosen: DecodingSettings) -> dict[str, Any]:
     return {**chosen.relevant(), "alpha": chosen.alpha}
-
-
-def _end_tokens(pair: AlignedPair) -> Sequence[int]:
-    ends = pair.generation_config.eos_token_id
-    return [ends] if isinstance(ends, int) else ends or []

@@ -59,6 +59,12 @@ class StepTeller(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
+def end_ids(config: Any) -> list[int]:
+    """Return the ids that end an answer, of a generation config that names one, several or none."""
+    ends = config.eos_token_id
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
 def answer_lengths(tokens: Tensor, prompt_length: int, ends: Sequence[int]) -> Tensor:
     """Return (B,) int64 numbers of answer tokens, the end included, of (B, P + new) tokens.
 

@@ -15,7 +15,7 @@ from aad_plugin.pair.answering import check_room, encode_prompts
 from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.sampling import KeyedSampler, prompt_key
-from aad_plugin.pair.stopping import answer_lengths
+from aad_plugin.pair.stopping import answer_lengths, end_ids
 from aad_plugin.pair.strategies import decode, draw, implicit_rewards
 from aad_plugin.sources.vocabulary import shared_vocab_size
 from aad_plugin.study.cells import Cell, Decoding
@@ -56,8 +56,7 @@ class Decoder:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self._lengths: dict[str, int] = {}
-        ends = pair.generation_config.eos_token_id
-        self._ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        self._ends = end_ids(pair.generation_config)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raise ConfigError where a prompt leaves no room in the context."""

@@ -16,7 +16,7 @@ from trl import GRPOTrainer
 
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import AlignedPair
-from aad_plugin.pair.stopping import answer_lengths
+from aad_plugin.pair.stopping import answer_lengths, end_ids
 from aad_plugin.training.implicit_reward import right_pad
 from aad_plugin.training.passes import KeepsOrder
 from aad_plugin.training.teachers import aad_log_probs, teacher_scores
@@ -90,8 +90,7 @@ def draw_from_pair(
         input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, strategy="aad", alpha=alpha,
         do_sample=True, temperature=temperature, top_k=0, top_p=1.0, pad_token_id=0 if pad is None else pad,
     )  # fmt: skip
-    ends = pair.generation_config.eos_token_id
-    lengths = answer_lengths(tokens, ids.shape[1], [] if ends is None else [ends] if isinstance(ends, int) else ends)
+    lengths = answer_lengths(tokens, ids.shape[1], end_ids(pair.generation_config))
     answers = [row[ids.shape[1] :][: int(n)].tolist() for row, n in zip(tokens, lengths, strict=True)]
     padded, kept = right_pad(answers, pair.device)
     keep = padded.shape[1] + 1

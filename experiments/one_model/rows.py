@@ -18,7 +18,7 @@ from aad_plugin.files.whole import write_text
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.pair.step import whole_text
-from aad_plugin.pair.stopping import answer_lengths
+from aad_plugin.pair.stopping import answer_lengths, end_ids
 from aad_plugin.pair.strategies import decode
 from aad_plugin.rivals.rival_task import is_degenerate
 from aad_plugin.synthesis.filters import Limits
@@ -55,6 +55,11 @@ class Asked:
     dpo_recipe: str
     max_new_tokens: int
     batch_size: int
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """How any row's model is loaded."""
+        return {name: value for name, value in self.model_args.items() if name in ("dtype", "device")}
 
 
 @dataclass(frozen=True)
@@ -154,8 +159,7 @@ def _adopt(asked: Asked, pattern: str, folder: Path) -> None:
 
 
 def _checkpoint(asked: Asked, folder: Path, note: str, evaluated: Path) -> _Made:
-    kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
-    return _Made({"policy": str(folder), "reference": str(folder), **kept}, note=note, evaluated=evaluated)
+    return _Made({"policy": str(folder), "reference": str(folder), **asked.placement}, note=note, evaluated=evaluated)
 
 
 def _best_expo(asked: Asked) -> _Made:
@@ -185,9 +189,8 @@ def _iterated(asked: Asked, seed: str) -> _Made:
         trl_arguments=(*_DPO, "--seed", seed, "--max_steps", str(max(1, asked.steps // 3))), batch_size=asked.batch_size,
     )  # fmt: skip
     rounds.iterate(folder, plan, asked.model_args)
-    kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
     if (home / "policy" / "adapter_config.json").is_file():
-        model_args = {"reference": str(home / "start"), "adapter": str(home / "policy"), **kept}
+        model_args = {"reference": str(home / "start"), "adapter": str(home / "policy"), **asked.placement}
         return _Made(model_args, note="1 round", evaluated=home)
     return _checkpoint(asked, home / "policy", "1 round", home)
 
@@ -249,8 +252,7 @@ def _decoded(asked: Asked, original: AlignedPair) -> list[tuple[list[int], int, 
     settings, prompts = original.settings.override(strategy="aad"), list(asked.oracle_prompts.prompts[:_COMPARED])
     ids, mask = encode_prompts(original, prompts)
     tokens = decode(original, ids, mask, settings, max_new_tokens=asked.max_new_tokens)
-    ends = original.generation_config.eos_token_id
-    lengths = answer_lengths(tokens, ids.shape[1], [] if ends is None else [ends] if isinstance(ends, int) else ends)
+    lengths = answer_lengths(tokens, ids.shape[1], end_ids(original.generation_config))
     found = []
     for row, kept, length in zip(tokens, mask, lengths, strict=True):
         padding = int((kept == 0).sum())  # (T,) left-padded prompt and answer -> both alone

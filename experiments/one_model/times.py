@@ -33,8 +33,7 @@ def _measured(asked: Asked, done: Mapping[str, dict[str, Any]]) -> dict[str, flo
     pair = load_pair(**{**asked.model_args, "shortcuts": "packed"})
     example = next(name for name in done if name.startswith(TRAINED) and not name.startswith("iterate"))
     folder = asked.output / example / ("student" if example.startswith("distill") else "policy")
-    kept = {name: value for name, value in asked.model_args.items() if name in ("dtype", "device")}
-    one = load_pair(policy=str(folder), reference=str(folder), shortcuts="packed", **kept)
+    one = load_pair(policy=str(folder), reference=str(folder), shortcuts="packed", **asked.placement)
     scale = done["expo"].get("expo_scale", 1.0)
     ways: dict[str, tuple[Any, dict[str, Any]]] = {
         "greedy": (pair, {"strategy": "greedy"}), "expo": (pair, {"strategy": "expo", "expo_scale": scale}),
