@@ -109,7 +109,7 @@ class JudgedRun:
             names.append(f"win_rate_vs_{opponent}")
             if self.turns > 1:
                 names += [f"win_rate_turn{turn}_vs_{opponent}" for turn in range(1, self.turns + 1)]
-            if self.metadata.get("arena_score"):
+            if self.metadata.get("arena_score") and not self.is_reward:  # a reward has no five labels
                 names.append(f"arena_score_vs_{opponent}")
         if self.is_reward:
             names += [f"reward_{name}" for name in self.answers]
@@ -209,14 +209,20 @@ class JudgedRun:
                 of_turn = [v for v, (_, number, _) in zip(verdicts, asked, strict=True) if number == turn]
                 self._keep(f"win_rate_turn{turn}_vs_{opponent}", summarize(of_turn))
                 self._keep_by_document(f"win_rate_turn{turn}_vs_{opponent}", of_turn)
-        if self.metadata.get("arena_score"):
-            name = f"arena_score_vs_{opponent}"
-            self._figures[name], self._figures[f"{name}_stderr"] = arena_score(verdicts)
+        if self.metadata.get("arena_score") and not self.is_reward and not summary.too_many_unjudged():
+            self._keep_arena_score(opponent, verdicts)
         return verdicts
 
     def _keep(self, name: str, summary: Any) -> None:
         self._figures[name] = summary.reportable("win_rate")
         self._figures[f"{name}_stderr"] = summary.reportable("standard_error")
+
+    def _keep_arena_score(self, opponent: str, verdicts: Sequence[Verdict]) -> None:
+        name = f"arena_score_vs_{opponent}"
+        self._figures[name], self._figures[f"{name}_stderr"] = arena_score(verdicts)
+        if math.isnan(self._figures[name]):
+            told = "Arena-Hard's score counts labels from A>>B to B>>A, and this judge answers with other probabilities"
+            logger.warning("%s: %s is not reported: %s", self.task, name, told)
 
     def _keep_by_document(self, name: str, verdicts: Sequence[Verdict]) -> None:
         by_document: dict[str, list[float]] = {}

@@ -6,6 +6,8 @@ Source: lmarena/arena-hard-auto at 196f6b8, show_result.py (weight 3).
 from __future__ import annotations
 
 _STRONG = 3
+FIVE = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""The p of the labels A>>B … B>>A."""
 
 
 def arena_points(p: float) -> list[float]:

@@ -103,3 +103,12 @@ def test_arena_score_counts_strong_verdicts_three_times():
     assert score == pytest.approx(4.5 / 6) and error > 0
     assert arena_score([verdict(0.0, 0.0)])[0] == 0
     assert all(math.isnan(value) for value in arena_score([verdict()]))
+
+
+def test_arena_score_of_identical_answers_unjudged_orders_and_other_judges():
+    identical = [Verdict(id=str(n), prompt=str(n), judge="j", p=0.5) for n in range(50)]
+    won = [Verdict(id=str(n), prompt=str(n), judge="j", p=0.75, orders=(0.75, 0.75)) for n in range(50, 100)]
+    assert arena_score(identical + won)[0] == pytest.approx(0.75)  # 100 ties and 100 won battles
+    half = Verdict(id="a", prompt="a", judge="j", orders=(0.0, None), reason="refused")
+    assert arena_score([*won, half])[0] == 1  # dropped as a prompt, as upstream does
+    assert all(math.isnan(value) for value in arena_score([*won, Verdict("b", "b", "j", p=0.51, orders=(0.51,))]))
