@@ -16,6 +16,7 @@ from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
 from aad_plugin.texts.parts import shown_columns
 from aad_plugin.texts.prompts import prompt_of
 from aad_plugin.texts.samples import in_turns, sample_answers
+from aad_plugin.texts.thinking import answer_after_thinking
 
 
 @dataclass
@@ -34,6 +35,11 @@ class AnswerText:
             if len(self.texts) == 1
             else "\n\n".join(f"[turn {i}]\n{t}" for i, t in enumerate(self.texts, 1))
         )
+
+    @property
+    def judged_length(self) -> int:
+        """Characters that a judge is shown: of all replies, without their thinking."""
+        return sum(len(answer_after_thinking(text) or "") for text in self.texts)
 
     def trace_among(
         self, traces: Mapping[str, Sequence[AnswerTrace]], task: str, number: int | None

@@ -228,15 +228,17 @@ def _read_judged(run: Run, files: Iterable[Path]) -> None:
 
 
 def _take_judged(run: Run, task: TaskRun, folders: list[Path]) -> None:
-    """Take the newest judged folder that is about this run's answers."""
-    for folder in reversed(folders):
+    """Take the judged folder that is about this run's answers: the one its results name, or else the newest."""
+    named = task.judged_folder.resolve() if task.judged_folder else None
+    for folder in sorted(reversed(folders), key=lambda folder: folder.resolve() != named):
         documents = read_answers_file(folder / "answers.jsonl", run.problems)
         if not documents:
             continue
         by_id = {document.id: document for document in task.documents.values()}
+        shared = [one for one in documents.values() if one.id in by_id]
         if not task.documents:
             task.documents = documents
-        elif not any(one.id in by_id and one.same_answers(by_id[one.id]) for one in documents.values()):
+        elif not shared or not all(one.same_answers(by_id[one.id]) for one in shared):
             run.problems.append(f"{folder} was judged on other answers than the samples of {task.task}: left out")
             continue
         read_scores(folder / "scores.jsonl", task.documents, run.problems)
@@ -257,20 +259,29 @@ def _place(folder: Path, documents: dict[str, Document]) -> tuple[int, str]:
 
 
 def _take_verdicts(run: Run, folder: Path) -> None:
-    """Join `aad judge`'s verdicts with the task whose prompts they are about."""
+    """Join `aad judge`'s verdicts with the task whose prompts and answers they are about."""
     comparison = read_comparison(folder, run.problems)
     if comparison is None:
         return
     hashes = {verdict.prompt for verdict in comparison.verdicts}
+    others = False
     for task in run.tasks.values():
         about = [document for document in task.documents.values() if document.prompt_hash in hashes]
-        if about:
-            task.comparisons.append(comparison.of_one_of(list(about[0].answers)))
+        name = comparison.answer_among(about) if about else None
+        if name is not None:
+            comparison.candidate = name
+            task.comparisons.append(comparison)
             return
-    name = folder.name
-    run.tasks.setdefault(name, TaskRun(name)).comparisons.append(comparison)
+        others = others or bool(about)
+    place = folder.name
+    if place in run.tasks and run.tasks[place].documents:  # a task is called so
+        place = str(folder)
+    run.tasks.setdefault(place, TaskRun(place)).comparisons.append(comparison)
     if any(task.documents for task in run.tasks.values()):
-        run.problems.append(f"{folder} holds verdicts on none of this run's prompts: shown without answers")
+        what = (
+            f"other answers than this run's (of {comparison.candidate!r})" if others else "none of this run's prompts"
+        )
+        run.problems.append(f"{folder} holds verdicts on {what}: shown without answers")
 
 
 def _join_traces(run: Run, folders: Iterable[Path]) -> None:

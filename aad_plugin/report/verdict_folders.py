@@ -14,6 +14,9 @@ from aad_plugin.judges.statistics.results import verdict_of
 from aad_plugin.judges.statistics.summary import summarize
 from aad_plugin.report.documents import Document, read_lines
 
+CANDIDATE = "candidate"
+"""Name of a candidate whose summary gives it none."""
+
 
 @dataclass(frozen=True)
 class Words:
@@ -54,6 +57,35 @@ class Comparison:
             self.candidate = names[0]
         return self
 
+    def answer_among(self, documents: Sequence[Document]) -> str | None:
+        """Name of the answers that the candidate's were: those of that name, or else the first, that are as long as the
+        judge saw them on every prompt; None where there are none: another model's verdicts are not taken for theirs.
+
+        Args:
+            documents: with answers, those alone that have verdicts.
+        """
+        seen: dict[str, set[int]] = {}
+        for verdict in self.verdicts:
+            if verdict.candidate_length:
+                seen.setdefault(verdict.prompt, set()).add(verdict.candidate_length)
+        names = list(documents[0].answers)
+        if not seen:  # nothing to compare: a name says it, or nobody has said anything
+            return self.candidate if self.candidate in names else names[0] if self.candidate == CANDIDATE else None
+        here: dict[tuple[str, str], set[int]] = {}
+        for document in documents:
+            for name, answer in document.answers.items():
+                here.setdefault((name, document.prompt_hash), set()).add(answer.judged_length)
+        about = {document.prompt_hash for document in documents}
+        known = {prompt: lengths for prompt, lengths in seen.items() if prompt in about}
+        matching = [
+            name
+            for name in names
+            if all(lengths <= here.get((name, prompt), set()) for prompt, lengths in known.items())
+        ]
+        if self.candidate in names:
+            return self.candidate if self.candidate in matching else None
+        return matching[0] if matching else None
+
     def by_document(self, documents: Mapping[str, Document]) -> dict[str, list[Verdict]]:
         """Document key -> its verdicts (one per turn where turns were judged)."""
         keys = {document.id: key for key, document in documents.items()}
@@ -83,7 +115,7 @@ def read_comparison(folder: Path, problems: list[str], rival: str | None = None)
         return None
     if verdicts and (not complete or not summary):
         summary = {**summary, **summarize(verdicts).to_json()}
-    candidate = _side(summary.get("candidate"), "candidate")
+    candidate = _side(summary.get("candidate"), CANDIDATE)
     return Comparison(
         candidate=candidate,
         rival=rival or (_side(summary["baseline"], "baseline") if summary.get("baseline") else ""),

@@ -45,6 +45,10 @@ _TAKEN_BACK = re.compile(
     r"actually, no|sorry, (?:i meant|that|wrong)|i meant?\b|i take that back|let me re)",
     re.IGNORECASE,
 )
+_PRAISED = re.compile(
+    r"\b([AB])\s+(?:is|was|wins|seems|looks|gives|has|provides|offers|does|answers)\b(?:(?<=wins)|[^.!?\n]{0,60}"
+    r"\b(?:better|best|superior|stronger|winner|wins|prefer(?:able|red)|more \w+)\b)"
+)
 _FLAT = re.compile(
     r"(?:^|[.!?;>}\])\n]\s*)(?:(?:actually|however|but|so|thus|therefore|overall|in (?:fact|truth|conclusion)|in summary|"
     r"on reflection)[, ]+)*(?:i (?:think|believe) )?(?:the )?(?:answer|response|reply|option|assistant|candidate)?\s*"
@@ -93,6 +97,12 @@ def contradicts(said: str, choice: str) -> bool:
         return True
     stated = max((said.rfind(mark) for mark in ("</verdict>", '"verdict"', "Verdict:", "\\boxed")), default=-1)
     return stated >= 0 and _TAKEN_BACK.search(said, stated + 1) is not None
+
+
+def heads(line: str, said: str, choice: str) -> bool:
+    """Whether a first line such as "Answer A" heads what is said of that answer: the reply praises the other one."""
+    words = re.findall(r"[^\W\d_]+", line)
+    return len(words) > 1 and any(found[1].upper() != choice.upper() for found in _PRAISED.finditer(said))
 
 
 def _outside_fence(said: str, start: int, end: int) -> tuple[str, str]:

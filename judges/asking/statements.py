@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.judges.asking.mentions import contradicts, declined, is_mention, leading_cue
+from aad_plugin.judges.asking.mentions import contradicts, declined, heads, is_mention, leading_cue
 from aad_plugin.judges.asking.templates import Template
 from aad_plugin.judges.asking.words import LABEL, choice_of, plain
 
@@ -197,9 +197,11 @@ def _after_label(sentence: str, following: str, template: Template) -> str | Non
 
 
 def _lone_lines(said: str, template: Template) -> list[str]:
-    """Choices that are the whole first or last line; a grade must be a paragraph of its own."""
+    """Choices that are the whole first or last line, where no other line is another choice; a grade must be a paragraph of
+    its own. Lines that name one choice after another head a discussion, and so may the first of them alone.
+    """
     blocks = [block for block in re.split(r"\n\s*\n" if template.grades else r"\n", said) if block.strip()]
-    if len(blocks) < 2:
+    if len(blocks) < 2 or len({choice for block in blocks if (choice := choice_of(block, template)) is not None}) > 1:
         return []
     found = []
     for number, block in ((0, blocks[0]), (-1, blocks[-1])):
@@ -207,7 +209,7 @@ def _lone_lines(said: str, template: Template) -> list[str]:
         if block.strip().endswith((":", "：")) or (before.endswith((":", "：")) and leading_cue(before)):
             continue
         choice = choice_of(block, template)
-        if choice is not None:
+        if choice is not None and not (number == 0 and heads(block, said, choice)):
             found.append(choice)
     return found
 

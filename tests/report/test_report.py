@@ -21,8 +21,10 @@ from aad_plugin.judges.statistics.summary import summarize
 from aad_plugin.pages.page import script_json
 from aad_plugin.report.building import build_report, read_runs
 from aad_plugin.report.content import page_content
+from aad_plugin.report.documents import AnswerText, Document
 from aad_plugin.report.figures import figures_of, win_rates_of
 from aad_plugin.report.runs import read_run
+from aad_plugin.report.verdict_folders import Comparison
 from aad_plugin.texts.messages import prompt_hash
 from tests.harness.conftest import evaluate, task_folder
 from tests.report.planted import NASTY, texts, write_run
@@ -98,6 +100,51 @@ def test_verdicts_of_aad_judge_find_their_task(run, tmp_path):
     by_hand = found.tasks["planted"].comparisons[-1]
     assert (by_hand.candidate, by_hand.rival, by_hand.judge) == ("greedy", "other", "reward:x")
     assert [win.rival for win in win_rates_of([found])] == ["greedy", "other"]
+
+
+@pytest.mark.parametrize("candidate", ["othermodel.jsonl", "other/samples_planted.jsonl#aad"])
+def test_verdicts_of_aad_judge_on_another_models_answers_are_not_this_runs(run, candidate):
+    rows = samples_of(run)
+    verdicts = [
+        Verdict(
+            str(i), prompt_hash(row["doc"]["prompt"]), "reward:x", p=0.2, candidate_length=300 + i, baseline_length=9
+        )
+        for i, row in enumerate(rows)
+    ]
+    figures = {**summarize(verdicts).to_json(), "candidate": candidate, "baseline": "gpt4.jsonl"}
+    write_results(run / "planted", verdicts, figures)
+    found = read_run(str(run))
+    assert [one.rival for one in found.tasks["planted"].comparisons] == ["greedy"]
+    (kept,) = found.tasks[f"{run}/planted"].comparisons
+    assert found.problems == [
+        f"{run}/planted holds verdicts on other answers than this run's (of {kept.candidate!r}): shown without answers"
+    ]
+
+
+def test_verdicts_are_joined_by_length_where_no_name_says_whose_they_are():
+    answers = {"aad": AnswerText(("a" * 7,)), "greedy": AnswerText(("<think>long</think>" + "b" * 9,))}
+    documents = [Document(str(i), str(i), "p", str(i), answers=answers) for i in range(3)]
+
+    def verdicts(length: int) -> list[Verdict]:
+        return [Verdict(str(i), str(i), "reward:x", p=0.2, candidate_length=length) for i in range(3)]
+
+    def named(name: str, length: int) -> str | None:
+        return Comparison(name, "x", {}, verdicts(length)).answer_among(documents)
+
+    assert named("samples_planted", 9) == named("greedy", 9) == "greedy"  # thinking is not counted
+    assert named("aad", 9) is None and named("samples_planted", 8) is None
+    assert named("candidate", 0) == "aad" and named("greedy", 0) == "greedy" and named("othermodel", 0) is None
+
+
+def test_of_two_models_with_one_answer_in_common_each_gets_its_own_verdicts(tmp_path):
+    mine, other = texts(40, 50, seed=1), texts(40, 50, seed=2)
+    other[0] = mine[0]
+    run = write_run(tmp_path / "run", mine, p_of=lambda rng, number: 0.9)
+    later = write_run(tmp_path / "later", other, p_of=lambda rng, number: 0.1, stamp="2026-11-21T10-00-00.000000")
+    shutil.copytree(later / "judged", run / "judged", dirs_exist_ok=True)
+    found = read_run(str(run))
+    assert [one.rate for one in win_rates_of([found])] == [pytest.approx(0.9, abs=0.05)]
+    assert len(found.problems) == 1 and "was judged on other answers" in found.problems[0]
 
 
 def test_a_task_that_scores_answers_itself_has_win_rates(run):
