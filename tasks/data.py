@@ -55,14 +55,16 @@ def documents(
     return splits
 
 
-def rows_of(data: Mapping[str, Any], part: str, data_dir: str | None = None) -> Iterator[Iterator[Row]]:
-    """Yield the rows of each file of a further part of the data (another system's answers); of local ones those there."""
+def rows_of(data: Mapping[str, Any], part: str, data_dir: str | None = None) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Yield name and rows of each file of a further part of the data (another system's answers); of local ones those there.
+    A name is the file's without folders and ending.
+    """
     folder = data_dir or os.environ.get(DATA_DIR)
     for number, name in enumerate(data["local"].get(part, ())):
         one = {**data, "local": {part: [name]}, "files": {part: data["files"][part][number]}}
         path = local_file(one, part, folder, needed=False) if folder else _hub_file(one, part)
         if path is not None:
-            yield rows(path)
+            yield Path(name).name.partition(".json")[0], rows(path)
 
 
 def local_file(data: Mapping[str, Any], split: str, folder: str | Path, needed: bool = True) -> Path | None:
@@ -130,6 +132,8 @@ def _dataset(make: Callable[[Row], Row | None], path: Path, take: int | None) ->
                 document = {"id": str(number), **document}
                 _check(document, seen)
                 made.append(document)
+        except ConfigError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"column {error} is missing" if isinstance(error, KeyError) else f"expected {error}"
             raise ConfigError(

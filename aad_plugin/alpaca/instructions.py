@@ -162,7 +162,7 @@ def _from_hub() -> list[tuple[str, Mapping[str, Any]]]:
     from aad_plugin.tasks.data import DATA_DIR, rows_of
 
     try:
-        rows = [row for file in rows_of(_DATA, "test") for row in file]
+        rows = [row for _, file in rows_of(_DATA, "test") for row in file]
     except ConfigError as error:
         raise ConfigError(
             f"AlpacaEval's instructions cannot be had from the hub ({error.__cause__ or error}); pass --instructions FILE "

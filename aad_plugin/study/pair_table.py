@@ -90,13 +90,17 @@ def _figures(folder: Path) -> dict[str, Any] | None:
     plan, models = read_plan(folder)
     rows = Rows(folder)
     reader = Reader(plan, rows)
+
+    def finished(cells: Sequence[Cell]) -> bool:
+        return all(rows.has(cell.keys()) for cell in cells) and all(
+            np.isfinite(reader.rewards(cell.decoding, cell.prompts)).all() for cell in cells
+        )
+
+    if not finished(pair_cells(plan)) or not finished(chosen_cells(plan, rows)):
+        return None
     ways = {cell.decoding.settings.strategy: cell.decoding for cell in pair_cells(plan) if cell.prompts == plan.table}
-    if not all(rows.has(cell.keys()) for cell in pair_cells(plan)):
-        return None
-    if not all(np.isfinite(reader.rewards(cell.decoding, cell.prompts)).all() for cell in pair_cells(plan)):
-        return None
     alpha = best_on_dev(plan, rows)[0]
-    tuned = [cell.decoding for cell in chosen_cells(plan, rows) if rows.has(cell.keys())]
+    tuned = [cell.decoding for cell in chosen_cells(plan, rows)]
     held = folder / HELD_OUT
     return {
         "n": len(plan.table),

@@ -20,7 +20,7 @@ from aad_plugin.files.whole import replacing, without_nan
 from aad_plugin.judges.items import Comparison, Verdict
 from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.judging import compare
-from aad_plugin.judges.statistics.cascade import RANDOM_SHARE, choose, corrected
+from aad_plugin.judges.statistics.cascade import RANDOM_SHARE, choose, corrected, is_free
 from aad_plugin.judges.statistics.intervals import mean_with_interval
 
 
@@ -31,7 +31,9 @@ class CascadeRow:
     Args:
         id, prompt: as in `Verdict`. cheap, dear: p by either judge, None where it has none. chance: of being put before the
             dear judge. asked: whether it was. source: name of the judge whose verdict is the best known; "" where unjudged.
-        reason: why the comparison does not count; None where it does.
+        reason: why the judge that was asked last has no verdict; None where it has one. An item that the dear judge left
+            unjudged counts by the cheap one's, see `cascade_figures`.
+        free: identical answers, a tie that no judge is asked about.
     """
 
     id: str
@@ -42,6 +44,7 @@ class CascadeRow:
     asked: bool
     source: str
     reason: str | None = None
+    free: bool = False
 
 
 def cascade(
@@ -64,19 +67,17 @@ def cascade(
     Returns:
         a row per comparison, and the figures, see `cascade_figures`.
     Raises:
-        ConfigError: a pointwise judge, twice the same one, or a share out of its range.
+        ConfigError: a pointwise judge, twice the same one, a share out of its range, or a judge whose replies are missing.
+        JudgeError: the dear judge has left all of its items unjudged.
     """
     if cheap.fingerprint == dear.fingerprint:
         raise ConfigError(f"a cascade needs two different judges, got {cheap.name} twice")
     first = compare(comparisons, cheap, output_dir, seed=seed, **run)
-    if any(verdict.reason == "not_asked" for verdict in first):
-        raise ConfigError(
-            f"{cheap.name} has not judged all {len(first)} items, and the dear judge's are drawn by its verdicts; finish "
-            "it first (a higher --max-cost, or the missing replies)"
-        )
+    _refuse_unfinished(cheap.name, first, ", and the dear judge's are drawn by its verdicts")
     chosen = choose(first, share, least, seed)
     asked = [item for item, is_asked in zip(comparisons, chosen.asked, strict=True) if is_asked]
     second = {verdict.id: verdict for verdict in compare(asked, dear, output_dir, seed=seed, **run)} if asked else {}
+    _refuse_unfinished(dear.name, list(second.values()), " that it was asked about")
     rows = [
         _row(verdict, second.get(verdict.id), chance, is_asked)
         for verdict, chance, is_asked in zip(first, chosen.chances, chosen.asked, strict=True)
@@ -89,6 +90,15 @@ def cascade(
     return rows, figures | {"share": share, "least_chance": least, "seed": seed}
 
 
+def _refuse_unfinished(name: str, verdicts: Sequence[Verdict], why: str) -> None:
+    """Raise unless the judge has been asked about everything, and has judged something."""
+    if any(verdict.reason == "not_asked" for verdict in verdicts):
+        raise ConfigError(
+            f"{name} has not judged all {len(verdicts)} items{why}; finish it first (a higher --max-cost, or the missing "
+            "replies)"
+        )
+
+
 def _row(first: Verdict, second: Verdict | None, chance: float, asked: bool) -> CascadeRow:
     dear = second.p if second is not None and second.judged else None
     reason = None
@@ -97,7 +107,7 @@ def _row(first: Verdict, second: Verdict | None, chance: float, asked: bool) -> 
     elif not asked and first.p is None:
         reason = first.reason
     source = "" if reason else second.judge if second is not None else first.judge
-    return CascadeRow(first.id, first.prompt, first.p, dear, chance, asked, source, reason)
+    return CascadeRow(first.id, first.prompt, first.p, dear, chance, asked, source, reason, is_free(first))
 
 
 def cascade_figures(rows: Sequence[CascadeRow], cheap: str, dear: str) -> dict[str, Any]:
@@ -108,13 +118,23 @@ def cascade_figures(rows: Sequence[CascadeRow], cheap: str, dear: str) -> dict[s
     Returns:
         win_rate (of the dear judge over all items, cut to 0..1) with standard_error and ci95; cheap_win_rate, which is
         biased by as much as the judges differ, with correction (the difference) and agreement (estimated share of items on
-        which both favour the same side); n, n_asked, n_unjudged; source, in words.
+        which both favour the same side); n, n_asked, n_unjudged (by the judge asked last); source, in words.
+    Raises:
+        JudgeError: the dear judge has left all of its items unjudged.
     """
-    counted = [row for row in rows if row.reason is None]
+    counted = [row for row in rows if row.cheap is not None or row.dear is not None]
+    put = [row for row in counted if row.asked and row.cheap is not None and not row.free]
+    silent = [row for row in put if row.dear is None]
+    if put and len(silent) == len(put):
+        raise JudgeError(
+            f"{dear} has judged none of the {len(put)} items it was asked about ({silent[0].reason}), so nothing corrects "
+            f"{cheap}; all replies are kept"
+        )
+    heard = 1 - len(silent) / max(1, len(put))
     found = corrected(
         [row.cheap for row in counted],
         [row.dear for row in counted],
-        [row.chance for row in counted],
+        [row.chance if row.free or row.cheap is None else row.chance * heard for row in counted],
         [row.prompt for row in counted],
     )
     alone = mean_with_interval([row.cheap for row in counted if row.cheap is not None])
@@ -135,11 +155,16 @@ def cascade_figures(rows: Sequence[CascadeRow], cheap: str, dear: str) -> dict[s
             "agreement": float(weights @ same / weights.sum()) if both else float("nan"),
             "n": len(rows),
             "n_asked": asked,
-            "n_unjudged": len(rows) - len(counted),
+            "n_unjudged": sum(row.reason is not None for row in rows),
             "source": (
                 f"the win rate that {dear} would give all {len(counted)} items: {cheap} judged all of them, {dear} "
                 f"{asked}, drawn with known chances; difference estimator (Cassel, Särndal & Wretman 1976), unbiased "
                 f"whatever {cheap} is worth"
+                + (
+                    f", if {len(silent)} that {dear} left unjudged are like the others it was asked about"
+                    if silent
+                    else ""
+                )
             ),
         }
     )

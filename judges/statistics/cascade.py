@@ -83,7 +83,7 @@ def choose(cheap: Sequence[Verdict], share: float, least: float = RANDOM_SHARE, 
     Identical answers need no judge: they are a tie for both. What the cheap judge left unjudged is asked for certain, since
     nothing else is known of it; the others get what is left of the share.
     """
-    needs = [verdict for verdict in cheap if not _is_free(verdict)]
+    needs = [verdict for verdict in cheap if not is_free(verdict)]
     judged = [verdict for verdict in needs if verdict.p is not None]
     failed = len(needs) - len(judged)
     rest = max((share * len(needs) - failed) / max(1, len(judged)), least) if failed else share
@@ -96,7 +96,8 @@ def choose(cheap: Sequence[Verdict], share: float, least: float = RANDOM_SHARE, 
     return Chosen(chances, drawn)
 
 
-def _is_free(verdict: Verdict) -> bool:
+def is_free(verdict: Verdict) -> bool:
+    """Whether the answers are identical: a tie that no judge is asked about."""
     return verdict.p == 0.5 and not verdict.orders and not verdict.rulings
 
 
@@ -110,9 +111,8 @@ def corrected(
 
     Args:
         cheap: (N,) p by the cheap judge; None where it has no verdict (such items are asked for certain).
-        dear: (N,) p by the dear judge; None where it was not asked. An item it was asked about and left unjudged must be
-            left out.
-        chances: (N,) of having been asked. prompts: (N,) what belongs together.
+        dear: (N,) p by the dear judge; None where it has no verdict.
+        chances: (N,) of having a verdict of the dear judge. prompts: (N,) what belongs together.
     Returns:
         the estimate, not cut to 0..1, with `mean_of_unbounded`'s interval.
     Raises:

@@ -89,7 +89,9 @@ def corrected_win_rate(judged: Sequence[Verdict], truth: Mapping[str, float]) ->
         weight = min(max(weight, 0.0), 1.0)
         value = float(weight * others.mean() + (y - weight * p).mean())
         error = float(((y - weight * p).var(ddof=1) / num + weight**2 * others.var(ddof=1) / rest) ** 0.5)
+    value = min(max(value, 0.0), 1.0)  # a correction may reach beyond what a share can be
     low, high = _logit_interval(value, error, num) if weight else (alone.low, alone.high)
+    low, high = min(low, value), max(high, value)
     return {
         "corrected_win_rate": value,
         "corrected_standard_error": error,

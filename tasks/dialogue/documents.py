@@ -58,13 +58,30 @@ def mt_bench_turn2(data: Any, first_turn: str | None = None, data_dir: str | Non
 
 def arena_hard(data: Any, data_dir: str | None = None, **metadata: Any) -> Any:
     """Hard prompts with the published baselines' answers where those files are there; columns uid, category, prompt."""
-    published: dict[str, str] = {}
-    for path in rows_of(data, "baselines", data_dir):
-        published.update((row["uid"], row["messages"][-1]["content"]["answer"]) for row in path)
+    published = {
+        (baseline, row["uid"]): row["messages"][-1]["content"]["answer"]
+        for baseline, rows in rows_of(data, "baselines", data_dir)
+        for row in rows
+    }
+    by_category = data.get("baseline_of")  # None: one baseline for all
 
     def make(row: Row) -> Row:
         doc = {"id": str(row["uid"]), "prompt": row["prompt"], "category": row["category"]}
-        return {**doc, "published": published[row["uid"]]} if published else doc
+        if not published:
+            return doc
+        named = (
+            [by_category.get(row["category"], "(none known)")]
+            if by_category
+            else dict.fromkeys(name for name, _ in published)
+        )
+        for baseline in named:
+            if (baseline, row["uid"]) in published:
+                return {**doc, "published": published[baseline, row["uid"]]}
+        raise ConfigError(
+            f"no answer of {' or '.join(named)}, the baseline of {row['category']} prompts, to {row['uid']}: expected "
+            f"{' and '.join(data['local']['baselines'])} complete; put them there, or take all of them away to compare "
+            "with the other rivals alone"
+        )
 
     return documents(make, data, data_dir)
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, JudgeError
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.sitting.cascading import cascade, write_cascade
 from aad_plugin.judges.statistics.cascade import chances_of_asking, choose, corrected, doubt
@@ -113,9 +113,30 @@ def test_what_the_dear_judge_leaves_unjudged_is_counted_not_guessed(tmp_path):
     cheap, dear = _Planted("cheap", lambda n: 0.7), _Planted("dear", lambda n: None if n < 10 else 1.0)
     rows, figures = cascade(items, cheap, dear, share=0.9, progress=False)
     assert figures["n_unjudged"] == sum(row.reason == "refusal" for row in rows) > 5
+    assert "left unjudged are like the others" in figures["source"]
+    with pytest.raises(JudgeError, match=r"dear has judged none of the \d+ items it was asked about \(refusal\)"):
+        cascade(items, cheap, _Planted("dear", lambda n: None), share=0.9, progress=False)
     unsure = _Planted("unsure", lambda n: None)
     _, figures = cascade(items, unsure, _Planted("dear", lambda n: float(n % 2)), share=1.0, progress=False)
     assert figures["win_rate"] == pytest.approx(0.5) and figures["n_asked"] == 60
+
+
+def test_verdicts_missing_at_random_leave_the_estimate_unbiased():
+    items = made_up(400)
+    cheap = _Planted("cheap", lambda n: 0.99 if n % 2 else 0.55)  # the dear judge is asked mostly about even items
+    dear = _Planted("dear", lambda n: None if (n // 2) % 10 < 3 else 0.6 if n % 2 else 0.2)
+    values = [cascade(items, cheap, dear, share=0.4, seed=seed, progress=False)[1]["win_rate"] for seed in range(30)]
+    assert np.mean(values) == pytest.approx(0.4, abs=0.015)
+
+
+def test_a_dear_judge_whose_replies_are_missing_gives_no_estimate(monkeypatch):
+    def compare(items, judge, *_, **__):
+        reason = "not_asked" if judge.name == "dear" else None
+        return [Verdict(one.id, one.id, judge.name, p=None if reason else 0.6, reason=reason) for one in items]
+
+    monkeypatch.setattr("aad_plugin.judges.sitting.cascading.compare", compare)
+    with pytest.raises(ConfigError, match="dear has not judged all"):
+        cascade(made_up(40), _Planted("cheap", None), _Planted("dear", None), share=0.5)
 
 
 def test_the_same_judge_twice_is_refused():

@@ -163,6 +163,14 @@ def test_agreement_and_kappa():
     assert math.isnan(agreement_figures(["a"], ["a"])["kappa"])
 
 
+def test_a_corrected_win_rate_is_a_share_within_its_interval():
+    verdicts = [Verdict(str(i), str(i), "j", p=0.9 if i < 19 else 0.1) for i in range(20)]
+    verdicts += [Verdict(str(i), str(i), "j", p=0.97) for i in range(20, 500)]
+    found = corrected_win_rate(verdicts, {str(i): float(i < 19) for i in range(20)})
+    low, high = found["corrected_ci95"]
+    assert found["judge_weight"] > 0 and 0 <= low <= found["corrected_win_rate"] <= high <= 1
+
+
 def test_corrected_win_rate_undoes_a_judge_that_flatters():
     dice = np.random.default_rng(0)
     human = (dice.random(2000) < 0.5).astype(float)

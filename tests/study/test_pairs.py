@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aad_plugin.cli.main import app
+from aad_plugin.study import pair_table
 from tests.pair.test_guide_loading import reward_model
 from tests.toys import byte_tokenizer
 
@@ -30,7 +31,7 @@ def run(words: list[str]):
     return CliRunner().invoke(app(), words, catch_exceptions=True)
 
 
-def test_one_table_of_two_policies_goes_on_and_is_written_again(words, checkpoints, tmp_path):
+def test_one_table_of_two_policies_goes_on_and_is_written_again(words, checkpoints, tmp_path, monkeypatch):
     adapter, other = tmp_path / "orpo", str(checkpoints.sft_adapter)
     adapter.mkdir()
     for file in checkpoints.adapter.iterdir():
@@ -54,6 +55,9 @@ def test_one_table_of_two_policies_goes_on_and_is_written_again(words, checkpoin
     assert (tmp_path / "out/pairs.md").read_text() == text
     again = run([*asked[:-2], "--pairs", f"three={other}", "--output", str(tmp_path / "out")])
     assert "holds a table of ['one', 'two']" in str(again.exception or again.output)
+    monkeypatch.setattr(pair_table, "best_on_dev", lambda plan, rows: (0.77, {}))  # an alpha not decoded yet
+    assert run(["study", "--output", str(tmp_path / "out"), "--tables-only"]).exit_code == 0
+    assert "PARTIAL: not finished: one, two" in (tmp_path / "out/pairs.md").read_text()
 
 
 @pytest.mark.parametrize(("given", "said"), [

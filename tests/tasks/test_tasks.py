@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 
@@ -135,6 +136,27 @@ def test_published_answers_are_opponents(data_dir):
         "no file of that baseline here"
     )
     assert "win_rate_vs_published" in one("aad_alpaca_eval", data_dir, judge="openai:judge").aggregation()
+
+
+def test_a_prompt_of_arena_hard_is_held_against_the_baseline_of_its_category(tmp_path):
+    def write(name: str, rows: list[dict]) -> None:
+        path = tmp_path / "arena-hard-v2.0" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def answers(text: str) -> list[dict]:
+        return [{"uid": uid, "messages": [{"role": "assistant", "content": {"answer": text + uid}}]} for uid in "hc"]
+
+    asked = [("h", "hard_prompt"), ("c", "creative_writing")]
+    write("question.jsonl", [{"uid": uid, "category": category, "prompt": uid} for uid, category in asked])
+    write("model_answer/o3-mini-2025-01-31.jsonl", answers("o3 "))
+    with pytest.raises(
+        ConfigError, match=r"no answer of gemini-2.0-flash-001, the baseline of creative_writing prompts, to c"
+    ):
+        one("aad_arena_hard_v2", tmp_path)
+    write("model_answer/gemini-2.0-flash-001.jsonl", answers("gemini "))
+    docs = one("aad_arena_hard_v2", tmp_path).eval_docs
+    assert {doc["id"]: doc["published"] for doc in docs} == {"h": "o3 h", "c": "gemini c"}
 
 
 def test_each_turn_has_a_win_rate_where_a_judge_is_named(data_dir):
