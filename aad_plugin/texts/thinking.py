@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from aad_plugin.texts.messages import Reply, as_text
+
 # Names of the blocks, and the marks of models that write them in brackets or channels.
 _NAMES = r"(?:think|thinking|thought|reasoning|seed:think)"
 _OPEN = re.compile(rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>", re.IGNORECASE)
@@ -30,6 +32,12 @@ def answer_after_thinking(text: str) -> str | None:
         return answer.strip()
     end = _bare_close(text)
     return text if end is None else text[end:].strip()
+
+
+def shown_text(reply: Reply) -> str:
+    """An answer as a judge sees it, in one text: of each reply what follows its thinking, none of one without end."""
+    replies = (reply,) if isinstance(reply, str) else reply  # each reply of a conversation has thinking of its own
+    return as_text([answer_after_thinking(text) or "" for text in replies])
 
 
 def open_thinking(text: str) -> tuple[str, bool]:

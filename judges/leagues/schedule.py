@@ -12,8 +12,8 @@ from aad_plugin.judges.leagues.battles import named_file
 from aad_plugin.judges.leagues.style import Style, style_of
 from aad_plugin.judges.pairing import pair_rows
 from aad_plugin.texts.answer_files import has_field, read_answers
-from aad_plugin.texts.messages import Reply, as_text
-from aad_plugin.texts.thinking import answer_after_thinking
+from aad_plugin.texts.messages import Reply
+from aad_plugin.texts.thinking import shown_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +88,4 @@ def meetings_of(
 
 def style_of_reply(reply: Reply) -> Style:
     """How an answer is dressed, its thinking removed."""
-    replies = (reply,) if isinstance(reply, str) else reply  # each reply of a conversation has thinking of its own
-    return style_of(as_text([answer_after_thinking(text) or "" for text in replies]))
+    return style_of(shown_text(reply))

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from aad_plugin.judges.items import Comparison, Verdict
-from aad_plugin.texts.messages import as_messages, as_text
+from aad_plugin.texts.messages import as_messages
+from aad_plugin.texts.thinking import shown_text
 
 
 def annotation_row(
     comparison: Comparison, verdict: Verdict, model: str, baseline: str, template: str
 ) -> dict[str, Any]:
-    """A row of upstream's ``annotations.json``; the preference is null where there is no verdict."""
+    """A row of upstream's ``annotations.json``; null is the preference without a verdict; thinking is left out."""
     return {
         "instruction": "\n".join(turn["content"] for turn in as_messages(comparison.prompt) if turn["role"] == "user"),
-        "output_1": as_text(comparison.baseline), "generator_1": baseline,
-        "output_2": as_text(comparison.candidate), "generator_2": model,
+        "output_1": shown_text(comparison.baseline), "generator_1": baseline,
+        "output_2": shown_text(comparison.candidate), "generator_2": model,
         "annotator": f"{verdict.judge}, {template}, both orders",
         "preference": None if verdict.p is None else 1 + verdict.p,
     }  # fmt: skip

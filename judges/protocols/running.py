@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, JudgeError, nearest
+from aad_plugin.files.append_log import AppendLog
 from aad_plugin.files.whole import replacing, without_nan
 from aad_plugin.judges.items import Answer, Comparison, Item, Verdict
 from aad_plugin.judges.leagues.schedule import Meeting, style_of_reply
 from aad_plugin.judges.protocols import alpaca_eval_2, arena_hard, mt_bench
 from aad_plugin.judges.statistics.length_control import length_controlled
-from aad_plugin.texts.messages import as_messages, as_text
-from aad_plugin.texts.rows import json_rows
+from aad_plugin.texts.messages import as_messages
+from aad_plugin.texts.thinking import shown_text
 
 PROTOCOLS = {
     "arena-hard-v0.1": "arena_hard",
@@ -54,7 +55,7 @@ def items_of(protocol: str, items: Sequence[Item]) -> list[Item]:
 def told_of(folder: str | Path) -> Told:
     """What the judge said in every ruling of a store, the newest with a value first."""
     found: dict[str, tuple[float | None, str]] = {}
-    for _, row in json_rows(Path(folder) / "store.jsonl"):
+    for row in AppendLog(Path(folder) / "store.jsonl").entries():
         if row.get("type") != "ruling" or not isinstance(row.get("key"), str):
             continue
         value = row.get("p", row.get("grade"))
@@ -120,7 +121,7 @@ def _arena_hard(
         sides = zip((one.a, one.b), (one.comparison.candidate, one.comparison.baseline), one.styles, strict=True)
         prompt = as_messages(one.comparison.prompt)[-1]["content"]
         for name, text, dress in sides:
-            row = arena_hard.answer_row(question, prompt, name, as_text(text), dress, version)
+            row = arena_hard.answer_row(question, prompt, name, shown_text(text), dress, version)
             answers.setdefault(name, {})[question] = row
     files: Files = {
         f"{bench}/model_answer/{_file_name(name)}.jsonl": list(rows.values()) for name, rows in answers.items()

@@ -257,6 +257,24 @@ def test_alpaca_eval_from_the_command_line(files, tmp_path, loopback):
     assert again.exit_code == 0 and "win rate" in again.stdout
 
 
+def test_protocol_files_hold_what_the_judge_saw_and_a_torn_store_is_read(files, tmp_path, loopback):
+    url, _ = loopback()
+    thinking = tmp_path / "thinking.json"
+    rows = json.loads(files[1].read_text())
+    thinking.write_text(
+        json.dumps([{**row, "output": "<think>" + "so " * 200 + "</think>\n" + row["output"]} for row in rows])
+    )
+    asked = ["judge", "--candidate", thinking, "--baseline", files[3], "--protocol", "alpaca-eval-2", "--judge",
+             "openai:planted", "--base-url", url, "--form", "logprobs", "--output", tmp_path / "out"]  # fmt: skip
+    assert aad(*asked).exit_code == 0
+    with (tmp_path / "out/store.jsonl").open("a") as store:
+        store.write('{"type": "ruling", "key": "to')
+    again = aad(*asked)
+    assert again.exit_code == 0, again.output
+    written = json.loads((tmp_path / "out/alpaca-eval-2/annotations.json").read_text())
+    assert [row["output_2"] for row in written] == [row["output"].strip() for row in rows]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
