@@ -89,6 +89,19 @@ def test_a_command_line_that_no_engine_can_follow_is_refused_before_it_starts(ar
         asked_pair(named, alpha=None, guide_scale=scale)
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "reference", "eft"])
+def test_a_name_that_asks_for_a_strategy_is_no_name_of_a_pair(strategy):
+    with pytest.raises(ConfigError, match=f"'my-{strategy}' ends with -{strategy}"):
+        model_names(f"my-{strategy}", Held())
+
+
+@pytest.mark.parametrize("name", ["m", "m-greedy"])
+def test_vllms_beams_are_refused(name):
+    with pytest.raises(ConfigError, match="use_beam_search is not served"):
+        check_request({"model": name, "prompt": "x", "use_beam_search": True, "n": 4})
+    assert check_request({"model": name, "prompt": "x", "use_beam_search": False})
+
+
 def test_guided_scores_are_no_log_probabilities():
     for held, body in ((Held(1), {"model": "aad-guided"}), (Held(1, True), {"model": "aad"})):
         with pytest.raises(ConfigError, match="temperature must be 0 with strategy 'guided'"):

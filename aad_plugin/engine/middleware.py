@@ -34,7 +34,16 @@ Message = MutableMapping[str, Any]
 
 def model_names(name: str, held: Held) -> list[str]:
     """Return the names under which a pair is served: NAME for AAD, or for guides of a policy alone, NAME-<strategy> for
-    the others."""
+    the others.
+
+    Raises:
+        ConfigError: a name that ends as the name of another strategy would.
+    """
+    if (ending := next((s for s in STRATEGIES if name.endswith(f"-{s}")), None)) is not None:
+        raise ConfigError(
+            f"the name {name!r} ends with -{ending}, by which requests ask for that strategy: serve the pair under another "
+            "name (--name)"
+        )
     return [name, *(f"{name}-{strategy}" for strategy in held.strategies[1:])]
 
 
@@ -80,6 +89,10 @@ def check_request(
     if named and given.get("aad_strategy", named) != named:
         raise ConfigError(
             f"the model name asks for {named!r} and vllm_xargs for {given['aad_strategy']!r}: name one strategy"
+        )
+    if body.get("use_beam_search"):
+        raise ConfigError(
+            "use_beam_search is not served: vLLM's beams drop a request's strategy; --model aad searches with num_beams"
         )
     held = held or Held()
     settings = settings_of({**({"aad_strategy": named} if named else {}), **given}, held.default, held)

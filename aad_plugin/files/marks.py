@@ -100,10 +100,16 @@ def file_sha256(path: Path, last: int | None = None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_OF_A_BATCH = ("padding", "truncation")
+
+
 def tokenizer_mark(tokenizer: Any) -> str:
     """Return 16 hex digits from what a tokenizer does with text: vocabulary, merges, normalisation, template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
+    if backend is not None:  # how the last batch was padded and cut stands there too, and says nothing of the tokenizer
+        rules = str({name: part for name, part in json.loads(backend.to_str()).items() if name not in _OF_A_BATCH})
+    else:
+        rules = str(sorted(tokenizer.get_vocab().items()))
     template = getattr(tokenizer, "chat_template", None)
     return text_mark(f"{type(tokenizer).__name__}\n{rules}\n{template}\n{tokenizer.special_tokens_map}")
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.settings import DecodingSettings
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
+
+
+_FORMAT = 2
+"""What an answer's key begins with; answers of format 1 may have been drawn, or be longer than their stop strings allow."""
 
 
 class Answer(str):
@@ -55,6 +59,19 @@ class Stored:
 
     answer: str
     truncated: bool | None
+
+
+def stored_of(text: str, until: Sequence[str], think_end_token: str | None, ran_out: bool) -> Stored:
+    """The answer in an engine's text: what follows the thinking, up to the first of the stop strings.
+
+    Args:
+        until: all of the request's; with a think_end_token an engine was given none of them. ran_out: into its budget,
+            which says nothing of an answer that a stop string has ended before.
+    """
+    from lm_eval.models.utils import postprocess_generated_text
+
+    whole, answer = (postprocess_generated_text(text, list(stop), think_end_token) for stop in ((), until))
+    return Stored(answer, ran_out and answer == whole)
 
 
 class AnswerStore:
@@ -112,7 +129,7 @@ def request_key(context: str, settings: DecodingSettings, sample: int, options: 
 
     A picker that is a model of its own belongs to it with a mark of its weights.
     """
-    payload = [context, settings.relevant(), sample, options]
+    payload = [_FORMAT, context, settings.relevant(), sample, options]
     if settings.strategy == "best_of_n" and settings.picker != "implicit":
         payload.append(checkpoint_mark(settings.picker.removeprefix("reward:")))
     return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:32]

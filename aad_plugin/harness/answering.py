@@ -51,9 +51,10 @@ class PairAnswers:
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer requests; each may name its own strategy in gen_kwargs, and repeats draw different samples."""
-        for request in requests:
-            if self._draws(request):  # a typo fails now, before anything is decoded
+        for request in requests:  # a typo fails now, before anything is decoded
+            if self._draws(request) or self._key(*request.args) is None:
                 never_store(self.cache_hook, request.args)
+        self._say_how_drawn(requests)
         fingerprint = DecodingSettings().fingerprint(model=self.model_account())
         store = AnswerStore(answers_folder(self._arguments.answers_dir, fingerprint), self.rank)
         if self._arguments.trace and self._tracer is None:
@@ -64,6 +65,23 @@ class PairAnswers:
 
         numbered = _number_repeats(requests, self._draws)
         return list(answer_in_turns(numbered, answer, self._next_context))
+
+    def _say_how_drawn(self, requests: list[Instance]) -> None:
+        """Warn once of requests whose options mean something else than their task's author may have meant."""
+        asked = [self._split(request.args[1]) for request in requests]
+        odd = {s.strategy for s, _, options in asked if options.get("do_sample") and s.ranks_ratios}
+        if odd:
+            logger.warning(
+                "requests with do_sample or a temperature draw from softmax(scores / temperature), and the scores of %s "
+                "are no log-probabilities: pass do_sample=false for its answers, strategy=sample for the policy's samples",
+                ", ".join(sorted(odd)),
+            )
+        hot = {s.temperature for s, _, _ in asked if s.samples}
+        if hot and any(r.args[1].get("temperature") == 0 and self._draws(r) for r in requests):
+            logger.warning(
+                "temperature=0 of a task says nothing to strategies that sample: answers are drawn at temperature %s",
+                ", ".join(f"{value:g}" for value in sorted(hot)),
+            )
 
     def _answer(self, requests: list[Instance], store: AnswerStore, disable_tqdm: bool) -> list[Answer]:
         """Answer what the store does not know yet, keeping each answer as it arrives."""

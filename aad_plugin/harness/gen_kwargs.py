@@ -28,7 +28,8 @@ def split_gen_kwargs(
     Returns:
         the request's settings, its sample number (0, or k for the k-th repeat), and what ``generate`` gets.
         ``temperature`` and ``top_p`` belong to the strategy where it samples. Elsewhere they take effect only with
-        ``do_sample=true``; lm-eval's customary ``temperature=0`` says nothing that the strategy has not said.
+        ``do_sample=true``, which a temperature above 0 stands for where nothing else is said, as in lm-eval; its customary
+        ``temperature=0`` says nothing that the strategy has not said.
     Raises:
         ConfigError: an unknown name, or a setting out of range.
     """
@@ -38,7 +39,10 @@ def split_gen_kwargs(
     settings = defaults.override(**changes)
     for name in ("temperature", "max_gen_toks"):
         _check_number(name, rest.get(name))
-    draws = rest.get("do_sample") is True and float(rest.get("temperature", 1.0)) > 0
+    draws = rest.get("do_sample")
+    if draws is None:  # lm-eval's reading, before and after it has normalised a request
+        draws = float(rest.get("temperature") or 0.0) > 0
+    draws = draws is True and float(rest.get("temperature", 1.0)) > 0
     sampling = {name: rest.pop(name) for name in _SAMPLING if name in rest}
     rest.pop("do_sample", None)
     if settings.samples:

@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from lm_eval.api.instance import Instance
-from lm_eval.models.utils import postprocess_generated_text
 
 from aad_plugin.engine.options import engine_pair, on_gpu, with_users
 from aad_plugin.engine.requests import DRAFTS_DRAW, extra_args
@@ -24,7 +23,7 @@ from aad_plugin.engine.self_test import TOKENS, EngineProof
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.files.marks import checkpoint_commit, checkpoint_mark, tokenizer_mark, weight_files_mark
 from aad_plugin.files.versions import versions
-from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored
+from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored, stored_of
 from aad_plugin.harness.answering import PairAnswers
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
@@ -78,7 +77,8 @@ class AADVLLM(PairAnswers, VLLM):
         if int(options.get("data_parallel_size", 1)) > 1 and find_spec("ray") is None:
             raise BackendMissing("data_parallel_size needs Ray for its replicas: pip install ray")
         self._asked: dict[str, str | None] = {}
-        self._truncated: dict[str, bool] = {}
+        self._until: dict[str, list[str]] = {}
+        self._truncated: dict[str, bool | None] = {}
         self._store: AnswerStore | None = None
         self._chosen: str | None = None
         options.setdefault("tokenizer", self._pair.tokenizer)
@@ -144,7 +144,7 @@ class AADVLLM(PairAnswers, VLLM):
         """Answer requests in one go, a best_of_n request as n drawn ones of which the picker's favourite is kept."""
         drawn: list[Instance] = []
         spans = []
-        self._asked, self._truncated = {}, {}
+        self._asked, self._truncated, self._until = {}, {}, {}
         for request in requests:
             settings, sample, options = self._split(request.args[1])
             vllm_options(options, _taken())  # refused before anything is decoded
@@ -218,6 +218,8 @@ class AADVLLM(PairAnswers, VLLM):
         kwargs, until, length = VLLM.modify_gen_kwargs(options, eos=eos, default_max_gen_toks=default_max_gen_toks)
         if seed is not None:
             kwargs["seed"] = seed
+        if mark is not None:
+            self._until[mark] = until  # with thinking, lm-eval hands vLLM the end token alone
         own = {} if self._pair.expo_scale is not None else extra_args(settings)
         kwargs["extra_args"] = {**own, _ANSWER_ID: mark}
         return kwargs, until, length
@@ -246,10 +248,10 @@ class AADVLLM(PairAnswers, VLLM):
     def _arrived(self, output: Any, parameters: Any) -> None:
         mark = parameters.extra_args[_ANSWER_ID]
         key, finished = self._asked[mark], output.outputs[0]
-        truncated = self._truncated[mark] = finished.finish_reason == "length"
+        stored = stored_of(finished.text, self._until[mark], self.think_end_token, finished.finish_reason == "length")
+        self._truncated[mark] = stored.truncated
         if key and self._store is not None:
-            text = postprocess_generated_text(finished.text, parameters.stop, self.think_end_token)
-            self._store.add(key, Stored(text, truncated))
+            self._store.add(key, stored)
 
     def _keep(self, store: AnswerStore) -> Any:
         return lambda context, gen_kwargs, answer: answer  # kept on arrival

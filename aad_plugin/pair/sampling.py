@@ -7,13 +7,15 @@ order, process count and a resumed run therefore change no sampled answer (up to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
 from aad_plugin.decoding import logprobs_of
+from aad_plugin.errors import ConfigError
 
 _FIRST_NUCLEUS = 256
 
@@ -37,6 +39,20 @@ def draw_seed(seed: int, prompt: str, sample: int) -> int:
     """
     digest = hashlib.blake2b(f"{seed}|{sample}|{prompt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+_OTHER_SAMPLERS = {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}
+"""transformers' options of sampling that :class:`KeyedSampler` has not, with what asks for nothing."""
+
+
+def refuse_other_samplers(strategy: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an option of sampling that would have no effect on a strategy that draws."""
+    for name, neutral in _OTHER_SAMPLERS.items():
+        if options.get(name) not in (None, neutral):
+            raise ConfigError(
+                f"{name}={options[name]!r} has no effect on strategy {strategy!r}, which draws by temperature and top_p "
+                "alone: leave it out (vLLM takes top_k and min_p)"
+            )
 
 
 class KeyedSampler(LogitsProcessor):

@@ -18,7 +18,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
-from aad_plugin.pair.sampling import KeyedSampler, prompt_key
+from aad_plugin.pair.sampling import KeyedSampler, prompt_key, refuse_other_samplers
 from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
@@ -285,6 +285,7 @@ class _Run:
     def draw(self, keys: list[str], numbers: range) -> list[Drawn]:
         """Draw one answer per prompt for each sample number."""
         s = self.settings
+        refuse_other_samplers(s.strategy, self.options)
         rows = [(key, number) for key in keys for number in numbers]
         sampler = KeyedSampler(rows, self.prompt_length, temperature=s.temperature, top_p=s.top_p, seed=s.seed)
         tokens = self.generate("greedy", len(numbers), logits_processor=LogitsProcessorList([sampler]))

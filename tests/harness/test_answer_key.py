@@ -10,10 +10,12 @@ import os
 import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from aad_plugin.files.marks import checkpoint_mark, tokenizer_mark
 from aad_plugin.harness.answer_store import request_key
 from aad_plugin.harness.arguments import _OWN, PairArguments
+from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.harness.model import AADLM
 from aad_plugin.harness.neutral_options import NEUTRAL
 from aad_plugin.settings import READ_BY, STRATEGIES, DecodingSettings
@@ -137,6 +139,31 @@ def test_the_proof_path_the_configuration_and_the_heads_dtype_count(model, monke
     assert model.cache_fingerprint() != before
     head.weight = own
     assert model.model_account() == account
+
+
+@pytest.mark.parametrize("asked", [
+    {"temperature": 0.7}, {"temperature": 0.7, "do_sample": True}, {"temperature": 0.7, "do_sample": False},
+    {"temperature": 0}, {"top_p": 0.5}, {"do_sample": True}, {"do_sample": True, "temperature": 0.0}, {},
+])  # fmt: skip
+def test_a_request_draws_where_lm_eval_has_it_draw_and_has_no_key_then(asked):
+    """Raw, as keys are made of it, and normalised, as `_model_generate` gets it."""
+    raw = {"until": ["x"], "max_gen_toks": 9, **asked}
+    drawn = [
+        split_gen_kwargs(one, DecodingSettings())[2].get("do_sample", False) for one in (raw, normalize_gen_kwargs(raw))
+    ]
+    assert (
+        drawn
+        == [bool(asked.get("temperature", asked == {"do_sample": True}) and asked.get("do_sample") is not False)] * 2
+    )
+    sampled = split_gen_kwargs(raw, DecodingSettings(strategy="sample"))
+    assert sampled[0].temperature == (asked.get("temperature") or 1.0) and "do_sample" not in sampled[2]
+
+
+def test_a_batch_that_was_padded_leaves_the_tokenizers_mark():
+    one = byte_tokenizer()
+    before = tokenizer_mark(one)
+    one(["a", "longer"], padding=True, truncation=True, max_length=4)
+    assert tokenizer_mark(one) == before
 
 
 def test_another_template_or_vocabulary_is_another_tokenizer():

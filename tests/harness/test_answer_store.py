@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aad_plugin.harness.answer_store import AnswerStore, Stored
+from aad_plugin.harness.answer_store import AnswerStore, Stored, stored_of
 from tests.harness.conftest import QUESTIONS, answers
 from tests.toys import EOS, model_logits, naive_aad
 
@@ -70,6 +70,13 @@ def test_other_settings_or_weights_or_none_answer_anew(evaluate, checkpoints, ru
 def test_answers_that_nobody_can_draw_again_are_not_kept(evaluate, checkpoints, run_folder):
     evaluate("aad", checkpoints.model_args("two_models"), gen_kwargs="do_sample=true,temperature=1.0")
     assert lines(run_folder) == []
+
+
+def test_an_engines_answer_ends_at_the_stop_strings_it_was_not_given():
+    text = "so\n\nit is</think>\n\n42\n\nQuestion: next"
+    assert stored_of(text, ["\n\n", "</s>"], "</think>", True) == Stored("42", False)
+    assert stored_of("so\n\nit is</think>4", ["\n\n"], "</think>", True) == Stored("4", True)
+    assert stored_of("4\n", [], None, False) == Stored("4\n", False)
 
 
 @pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.grid)])

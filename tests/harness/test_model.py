@@ -191,6 +191,7 @@ def test_a_draft_is_in_the_results_and_changes_no_answer(evaluate, checkpoints):
         ({"tokenizer": "/nowhere"}, None, "no tokenizer at '/nowhere'"),
         ({}, "strategy=sample,temperature=-1", "temperature must be a number of at least 0, got -1"),
         ({}, "strategy=sample,top_p=0", "top_p must be a number in"),
+        ({}, "strategy=sample,top_k=3", "top_k=3 has no effect on strategy 'sample'"),
         ({}, "max_gen_toks=0", "max_gen_toks must be a number of at least 1, got 0"),
     ],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from aad_plugin.pair.sampling import KeyedSampler, _nucleus, prompt_key, uniform
+from aad_plugin.errors import ConfigError
+from aad_plugin.pair.sampling import KeyedSampler, _nucleus, prompt_key, refuse_other_samplers, uniform
 
 
 def test_uniform_is_a_function_of_all_its_arguments_and_nothing_else():
@@ -50,3 +52,11 @@ def test_small_top_p_is_greedy_and_rows_do_not_influence_each_other():
             ids[row : row + 1], scores[row : row + 1]
         )
         assert torch.equal(alone[0], together[row])
+
+
+@pytest.mark.parametrize("strategy", ["sample", "best_of_n"])
+@pytest.mark.parametrize("option", [{"top_k": 5}, {"min_p": 0.1}, {"typical_p": 0.9}, {"eta_cutoff": 0.1}])
+def test_samplers_that_would_have_no_effect_are_refused(strategy, option):
+    with pytest.raises(ConfigError, match=f"{next(iter(option))}=.* has no effect on strategy '{strategy}'"):
+        refuse_other_samplers(strategy, option)
+    refuse_other_samplers(strategy, {"top_k": None, "min_p": 0.0, "num_beams": 1})
