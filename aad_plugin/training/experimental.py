@@ -5,8 +5,10 @@ python -m aad_plugin.training.experimental orpo --config RECIPE --model_name_or_
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 COMMANDS = ("orpo", "simpo")
@@ -25,9 +27,18 @@ def train(command: str, words: list[str]) -> None:
     Args:
         command: one of :data:`COMMANDS`. words: as on a shell.
     """
-    from datasets import load_dataset
+    trainer = make_trainer(command, words)
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    trainer.save_model(trainer.args.output_dir)
+
+
+def make_trainer(command: str, words: list[str]) -> Any:
+    """Load model, tokenizer and data into TRL's trainer. As in TRL's other commands, the chat template says how an answer
+    ends: its trainers of these losses would add an end token to every answer, those that are meant to go on included.
+    """
+    import datasets
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import get_peft_config
+    from trl import get_peft_config, is_conversational
 
     script, training, model = make_parser(f"trl {command}", command).parse_args_and_config(
         words, fail_with_unknown_args=False
@@ -37,16 +48,32 @@ def train(command: str, words: list[str]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path, revision=model.model_revision)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    data = load_dataset(script.dataset_name, name=script.dataset_config)
-    trainer = trainer_class(
-        model=AutoModelForCausalLM.from_pretrained(model.model_name_or_path, **options),
-        args=training,
-        train_dataset=data[script.dataset_train_split],
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model),
-    )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    trainer.save_model(training.output_dir)
+    data = datasets.load_dataset(script.dataset_name, name=script.dataset_config)[script.dataset_train_split]
+    datasets.disable_caching()  # tokens are kept by the name of the function that made them, whatever it calls
+    home = sys.modules[trainer_class.__module__]
+    with _replaced(home, "add_eos_token_if_needed", _left_alone if is_conversational(data[0]) else None):
+        return trainer_class(
+            model=AutoModelForCausalLM.from_pretrained(model.model_name_or_path, **options),
+            args=training,
+            train_dataset=data,
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model),
+        )
+
+
+def _left_alone(eos_token_id: int, chosen: Any, rejected: Any) -> tuple[Any, Any]:
+    return chosen, rejected
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Another value for a module's name meanwhile, None for its own; AttributeError where it has no such name any more."""
+    own = getattr(module, name)
+    setattr(module, name, value or own)
+    try:
+        yield
+    finally:
+        setattr(module, name, own)
 
 
 def _classes(command: str) -> tuple[type, type]:

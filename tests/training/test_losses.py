@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import load_pair
+from aad_plugin.training import experimental
 from aad_plugin.training.losses import LOSSES, loss_named
 from aad_plugin.training.recipes import read_recipe, recipe_names, recipe_path
 from aad_plugin.training.trl_command import check_options, log_history
@@ -34,6 +35,31 @@ def test_losses_differ_in_nothing_but_the_loss():
 def test_an_unknown_loss_is_one_line():
     with pytest.raises(ConfigError, match=r"no loss 'simop' \(did you mean 'simpo'"):
         loss_named("simop")
+
+
+@pytest.mark.parametrize("name", ["orpo", "simpo"])
+def test_answers_end_as_the_chat_template_ends_them(name, checkpoints, tmp_path):
+    """An answer that was cut has no end token; TRL's own command for the other losses adds none to messages either."""
+    pytest.importorskip("trl")
+    base = shutil.copytree(checkpoints.base, tmp_path / "base")
+    (base / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    rows = [{"prompt": [{"role": "user", "content": "ask "}], "chosen": [{"role": "assistant", "content": "good"}],
+             "rejected": [{"role": "assistant", "content": "bad"}]}]  # fmt: skip
+    for kind, lines in (("chat", rows), ("text", [{"prompt": "ask ", "chosen": "good", "rejected": "bad"}])):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+        words = ["--config", str(recipe_path(LOSSES[name].recipe)), "--model_name_or_path", str(base), "--dataset_name",
+                 str(tmp_path / kind), "--output_dir", str(tmp_path / "out")]  # fmt: skip
+        trainer = experimental.make_trainer(name, words)
+        tokenizer, row = trainer.processing_class, trainer.train_dataset[0]
+        end = [] if kind == "chat" else [tokenizer.eos_token_id]
+        for side, text in (("chosen", "good"), ("rejected", "bad")):
+            found = [
+                token
+                for token, label in zip(row[f"{side}_input_ids"], row[f"{side}_labels"], strict=True)
+                if label >= 0
+            ]
+            assert found == tokenizer(text, add_special_tokens=False)["input_ids"] + end
 
 
 @pytest.mark.slow
