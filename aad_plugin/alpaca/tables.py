@@ -131,13 +131,18 @@ def _set_of(path: Path, annotations: Sequence[dict[str, Any]], partial: bool, ow
     marks = [text_mark(row["instruction"]) for row in annotations]
     if len(set(marks)) < len(marks):
         raise ConfigError(f"{path} annotates an instruction more than once")
-    if own is not None:
-        return load_instructions(own, partial=partial)
     found = load_instructions(path, partial=partial)
     if found.kind == "official" and marks != [row.mark for row in found.rows]:
         raise ConfigError(
             f"{path}: rows must stand in the order of AlpacaEval's instructions, whose difficulties go by it"
         )
+    if own is not None:
+        asked = {row.mark for row in load_instructions(own, partial=True).rows}
+        if not set(marks) <= asked or (len(marks) < len(asked) and not partial):
+            raise ConfigError(
+                f"{path} annotates {len(asked.intersection(marks))} of the {len(asked)} instructions of {own} and "
+                f"{len(set(marks) - asked)} others; expected all of them, or a part with --partial"
+            )
     return found
 
 

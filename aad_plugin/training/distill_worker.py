@@ -40,8 +40,7 @@ class AADDistillation(Distillation):
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         keep = inputs["completion_ids"].shape[1]
-        hidden = self._get_last_hidden_state(unwrapped_student, ids, mask, keep)
-        student = (unwrapped_student.get_output_embeddings()(hidden).float() / self.temperature).log_softmax(-1)
+        student = (self._student_logits(unwrapped_student, ids, mask, keep).float() / self.temperature).log_softmax(-1)
         scores = teacher_scores(self.pair, ids, mask, keep + 1, self.alpha)[:, :-1]
         shared = min(scores.shape[-1], student.shape[-1])
         teacher = aad_log_probs(scores[..., :shared], self.teacher_temperature)
@@ -56,6 +55,11 @@ class AADDistillation(Distillation):
             entropy,
             number,
         )
+
+    def _student_logits(self, student: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
+        """(B, keep, V) logits as the student decodes with them: capped or scaled where its architecture does that."""
+        kept = {"logits_to_keep": keep + 1} if "logits_to_keep" in self.model_kwarg_keys else {}
+        return student(input_ids=ids, attention_mask=mask, use_cache=False, **kept).logits[:, :-1][:, -keep:]
 
 
 def main(words: list[str]) -> None:

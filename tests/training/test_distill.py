@@ -179,6 +179,22 @@ def test_the_card_names_the_rank_that_vllm_must_allow(tmp_path, config, wanted):
     assert _max_rank(tmp_path) == wanted
 
 
+@pytest.mark.parametrize("keys", [(), ("logits_to_keep",)])
+def test_a_student_learns_the_logits_it_decodes_with(keys):
+    """Capped, in Gemma 2: a head over hidden states alone would leave the cap out."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    from aad_plugin.training.distill_worker import AADDistillation
+
+    sizes = {"vocab_size": 258, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    config = Gemma2Config(**sizes, num_attention_heads=2, num_key_value_heads=1, final_logit_softcapping=0.01)
+    student, trainer = Gemma2ForCausalLM(config).eval(), AADDistillation.__new__(AADDistillation)
+    trainer.model_kwarg_keys = keys
+    found = trainer._student_logits(student, IDS, MASK, 3)
+    assert found.abs().max() <= 0.01
+    torch.testing.assert_close(found, student(input_ids=IDS, attention_mask=MASK).logits[:, -4:-1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["aad", "eft"])
 def test_the_loss_falls_in_trls_trainer(tmp_path, teacher):
