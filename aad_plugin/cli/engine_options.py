@@ -42,9 +42,9 @@ class AskedPair:
         from aad_plugin.engine.options import engine_pair
 
         return engine_pair(
-            self.source, self.settings, dtype=self.engine_dtype(extra), reference_revision=self.reference_revision,
-            merge_adapters=self.merge_adapters, load_format=_value(extra, "--load-format"),
-            speculative_config=_value(extra, "--speculative-config"),
+            self.source, self.settings, dtype=self.engine_dtype(extra), revision=_value(extra, "--revision"),
+            reference_revision=self.reference_revision, merge_adapters=self.merge_adapters,
+            load_format=_value(extra, "--load-format"), speculative_config=_value(extra, "--speculative-config"),
         )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ def engine_pair(
     settings: DecodingSettings,
     *,
     dtype: str = "auto",
+    revision: str | None = None,
     reference_revision: str | None = None,
     merge_adapters: bool | None = None,
     load_format: str | None = None,
@@ -63,7 +64,8 @@ def engine_pair(
 
     Args:
         settings: of requests that name none; strategies that draw answers start from the policy's own logits.
-        dtype: of the engine. reference_revision: of the second checkpoint on the hub.
+        dtype: of the engine. revision: of checkpoints on the hub, the engine's own option. reference_revision: of the
+            second one, where it differs.
         merge_adapters: None or False shares the base's weights where both sides can, True merges all the same.
         load_format: of the engine; pickles are read only where it asks for them.
         speculative_config: of the engine, a mapping or JSON: drafts, which the pair reads without loss.
@@ -73,6 +75,10 @@ def engine_pair(
     """
     check_vllm()
     _refuse_unserved(source, settings, merge_adapters, load_format, speculative_config)
+    reference_revision = reference_revision if source.shares_base else reference_revision or revision
+    shares = not merge_adapters and not reference_revision and can_share_base(source)
+    if settings.strategy == "expo" or (source.shares_base and not shares):
+        refuse_revision(revision or reference_revision)
     if settings.strategy == "expo":
         path = str(expo_checkpoint(source, settings.expo_scale, dtype))
         return EnginePair(path, path, (path,), {"generation_config": "vllm"}, settings.expo_scale)
@@ -83,7 +89,6 @@ def engine_pair(
         "strategy": settings.strategy if settings.strategy in STRATEGIES else "greedy",
         **{name: getattr(settings, name) for name in ("alpha", "eft_scale")},
     }
-    shares = not merge_adapters and not reference_revision and can_share_base(source)
     if shares:
         checkpoints = [str(part) for part in (source.base, source.adapter, source.reference_adapter) if part]
         tokenizer, reference = with_template(source), checkpoints[0]
@@ -103,6 +108,15 @@ def engine_pair(
         checkpoints += guided.checkpoints
         contexts += [(path, revision) for path, revision in guided.overrides["guide_checkpoints"].values()]
     return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), _arguments(own, contexts))
+
+
+def refuse_revision(revision: str | None) -> None:
+    """Raise ConfigError for a revision of weights that are rewritten on disk, which reads the main one."""
+    if revision:
+        raise ConfigError(
+            f"revision={revision}: weights that are extrapolated or merged for vLLM are read from the main revision; fetch "
+            "the one you want (hf download ID --revision REVISION --local-dir FOLDER) and name its folder"
+        )
 
 
 def _arguments(own: dict[str, Any], contexts: list[Any]) -> dict[str, Any]:

@@ -7,10 +7,13 @@ answers is the caller's business.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.files.marks import weight_files_mark
 from aad_plugin.harness.answer_store import Stored, is_truncated
+from aad_plugin.sources.arguments import take_source
 from aad_plugin.texts.rendering import known_context, without_template
 
 ENGINES = ("hf", "vllm")
@@ -62,8 +65,23 @@ def load_model(engine: str, arguments: Mapping[str, Any], *, sees: bool = False)
 
 
 def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Of model_args those that decide what is answered: fit to be written down."""
-    return {name: value for name, value in arguments.items() if name not in _ELSEWHERE}
+    """Of model_args those that decide what is answered, with a mark of weights in folders: fit to be written down."""
+    own = {name: value for name, value in arguments.items() if name not in _ELSEWHERE}
+    parts = take_source(dict(arguments)).parts()
+    weights = {role: mark for role, part in parts.items() if isinstance(part, str) and (mark := _local_weights(part))}
+    return {**own, **({"weights": weights} if weights else {})}
+
+
+def scorer_weights(*names: str | None) -> dict[str, dict[str, str]]:
+    """Marks of the reward models among the names whose weights lie in folders, to stand beside the names; {} for none."""
+    places = {name: name.removeprefix("reward:") for name in names if name and name.startswith("reward:")}
+    marks = {name: mark for name, place in places.items() if (mark := _local_weights(place))}
+    return {"scorer_weights": marks} if marks else {}
+
+
+def _local_weights(place: str) -> str | None:
+    """A mark of a folder's weights, which may change under their name; a hub id stands for its files."""
+    return weight_files_mark(place) if Path(place).expanduser().exists() else None
 
 
 def render(model: Any, prompt: str | Sequence[Mapping[str, Any]]) -> str:

@@ -66,9 +66,9 @@ class AADVLLM(PairAnswers, VLLM):
         assert arguments.source is not None
         options = dict(arguments.hflm)
         self._pair = engine_pair(
-            arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), reference_revision=revision,
-            merge_adapters=options.pop("merge_adapters", None), load_format=options.get("load_format"),
-            speculative_config=options.get("speculative_config"),
+            arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), revision=options.get("revision"),
+            reference_revision=revision, merge_adapters=options.pop("merge_adapters", None),
+            load_format=options.get("load_format"), speculative_config=options.get("speculative_config"),
         )  # fmt: skip
         if arguments.trace:
             raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")
@@ -349,7 +349,8 @@ class AADVLLM(PairAnswers, VLLM):
         assert self._arguments.source is not None
         own = self._pair.arguments.get("hf_overrides", {}).get("aad", {})
         given = self._arguments.telling
-        revisions = [given.get("revision"), given.get("reference_revision")]
+        both = None if self._arguments.source.shares_base else given.get("revision")
+        revisions = [given.get("revision"), given.get("reference_revision") or both]
         marked = itertools.zip_longest(self._pair.checkpoints, revisions[: len(self._pair.checkpoints)])
         return {
             "engine": "vllm",

@@ -20,6 +20,7 @@ from aad_plugin.rivals.amber import (
     description_figures,
     question_figures,
 )
+from aad_plugin.rivals.label_metrics import mean_of
 from aad_plugin.rivals.nouns import EnglishWords
 from aad_plugin.rivals.rival_task import Figure, RivalTask
 from aad_plugin.sources.images import read_picture
@@ -118,7 +119,7 @@ class AmberTask(RivalTask):
         else:
             value = (None, (doc["kind"], doc["label"], read_yes_no(answer)))
         names = (name for name in self.answer_figures() if name != "unparsed")
-        unparsed = float(value[1] is not None and value[1][2] is None)
+        unparsed = None if value[1] is None else float(value[1][2] is None)
         return {**dict.fromkeys(names, value), **({"unparsed": unparsed} if self._asks else {})}
 
     def answer_figures(self) -> dict[str, Figure]:
@@ -129,7 +130,7 @@ class AmberTask(RivalTask):
             for name in _QUESTION if self._asks else ():
                 found[f"{name}_{kind}".rstrip("_")] = Figure(functools.partial(_amber_figure, name, kind), True)
         if self._asks:
-            found["unparsed"] = Figure(get_aggregation("mean"), False)
+            found["unparsed"] = Figure(mean_of if "generative" in self.kinds else get_aggregation("mean"), False)
         if self._asks and "generative" in self.kinds:
             found["amber_score"] = Figure(functools.partial(_amber_figure, "amber_score", ""), True)
         return found

@@ -27,9 +27,11 @@ from aad_plugin.harness import output_folder
 from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.judges.items import Answer, Comparison, Verdict
 from aad_plugin.judges.kinds.specs import accepted_options, parse_spec
+from aad_plugin.judges.statistics.summary import MAX_UNJUDGED
 from aad_plugin.rivals.arena_score import arena_score
 from aad_plugin.sources.images import read_picture
 from aad_plugin.texts.messages import Reply
+from aad_plugin.texts.thinking import answer_after_thinking
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -235,7 +237,8 @@ class JudgedRun:
     def _score(self, reward_model: Any, rows: Sequence[Row]) -> None:
         for name in self.answers:
             scores = reward_model.score([(row["prompt"], _reply(row["answers"][name])) for row in rows])
-            self._mean(f"reward_{name}", rows, [[score] for score in scores])
+            ended = [all(answer_after_thinking(reply) is not None for reply in row["answers"][name]) for row in rows]
+            self._mean(f"reward_{name}", rows, [[score] * done for score, done in zip(scores, ended, strict=True)])
         self._write_scores()
 
     def _grade(self, rows: Sequence[Row]) -> None:
@@ -250,7 +253,8 @@ class JudgedRun:
             answers = [[answer for _, answer in _graded(row, name)] for row in rows]
             verdicts = iter(grade([a for one in answers for a in one], judge, output_dir=self.folder / "grades"))
             grades = [[v.grade for v in (next(verdicts) for _ in one) if v.grade is not None] for one in answers]
-            self._mean(f"grade_{name}", rows, grades)
+            whole = [own if len(own) == len(one) else [] for own, one in zip(grades, answers, strict=True)]
+            self._mean(f"grade_{name}", rows, whole)
         self._write_scores()
 
     def _write_scores(self) -> None:
@@ -259,10 +263,18 @@ class JudgedRun:
         write_text(self.folder / SCORES_FILE, "".join(lines))
 
     def _mean(self, name: str, rows: Sequence[Row], by_document: Sequence[Sequence[float]]) -> None:
-        """Mean over documents of each document's mean, with its standard error; documents without a value do not count."""
+        """Mean over documents of each document's mean, with its standard error.
+
+        A document without a value does not count, and NaN is the mean where these are too many, as of win rates.
+        """
         means = {row["id"]: float(np.mean(own)) for row, own in zip(rows, by_document, strict=True) if len(own)}
         for number, mean in means.items():
             self._scores.setdefault(number, {})[name] = mean
+        missing = len(rows) - len(means)
+        if missing > MAX_UNJUDGED * len(rows):
+            told = f"{missing} of {len(rows)} answers have none (unreadable, or their thinking never ended)"
+            logger.warning("%s: %s is not reported: %s", self.task, name, told)
+            means = {}
         values = np.array(list(means.values()))
         self._figures[name] = float(values.mean()) if len(values) else math.nan
         error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

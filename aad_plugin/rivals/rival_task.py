@@ -31,6 +31,7 @@ from aad_plugin.rivals.dialogues import render, turns_of
 from aad_plugin.rivals.judged_run import CANDIDATE, JUDGED_FOLDER, JudgedRun
 from aad_plugin.rivals.label_metrics import mean_of_all, standard_error_of
 from aad_plugin.settings import DecodingSettings
+from aad_plugin.texts.messages import prompt_hash
 from aad_plugin.texts.saved_answers import check_baseline, read_baseline, saved_replies
 from aad_plugin.texts.thinking import answer_after_thinking
 
@@ -105,15 +106,28 @@ class RivalTask(GenerateTask):
         self.run.check_folder()
         super().build_all_requests(**options)
         if self._baseline:
+            self._refuse_pictures_of_one_prompt()
             docs = [instance.doc for instance in self.instances if instance.idx == 0]
             prompts = [_asked(doc, self._turns_answered(doc)) for doc in docs]
             check_baseline(self._baseline, prompts, self.run.metadata["baseline"])
 
+    def _refuse_pictures_of_one_prompt(self) -> None:
+        """Raise ConfigError where saved answers, found by their prompt's text, could be about another picture."""
+        if self.config.doc_to_image is None:
+            return
+        marks = [prompt_hash(_asked(doc, self._turns_answered(doc))) for doc in self.eval_docs]
+        if len(set(marks)) < len(marks):
+            raise ConfigError(
+                f"a baseline's answers are found by their prompt's text, and {len(marks)} documents of {self.config.task} "
+                f"share {len(set(marks))} texts over other pictures: leave the baseline out"
+            )
+
     def fewshot_docs(self) -> Any:
         """Few-shot examples come from the training file where it is there, else from the other test documents."""
         shown = fewshot_settings(self)
-        if shown.split not in (None, *self.dataset):
-            shown.split = self.config.test_split
+        others = shown.split is None and not (self.has_training_docs() or self.has_validation_docs())
+        if others or shown.split not in (None, *self.dataset):
+            shown.split = self.config.test_split  # lm-eval leaves the document itself out of its own split alone
         return super().fewshot_docs()
 
     def fewshot_context(self, doc: dict[str, Any], num_fewshot: int, *args: Any, **options: Any) -> Any:

@@ -72,7 +72,13 @@ def _copy_adapter(origin: Path, target: Path) -> str:
     """Copy an adapter's own files (not checkpoints or adapters in sub-folders)."""
     if origin.resolve() != target.resolve():
         target.mkdir(exist_ok=True)
-        for file in origin.iterdir():
-            if file.is_file() and (file.name.startswith(("adapter_", "tokenizer", "special_tokens", "chat_template"))):
-                shutil.copy2(file, target / file.name)
+        for file in _own_files(target):
+            file.unlink()  # of an adapter that was saved here before
+        for file in _own_files(origin):
+            shutil.copy2(file, target / file.name)
     return target.name
+
+
+def _own_files(folder: Path) -> list[Path]:
+    own = ("adapter_", "tokenizer", "special_tokens", "chat_template")
+    return [file for file in folder.iterdir() if file.is_file() and file.name.startswith(own)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.head import HeadInput
@@ -146,10 +147,16 @@ def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:
         return held["policy"], held["reference"]
     from aad_plugin.sources.merging import full_checkpoints
 
-    dtype = pair.sides.policy.dtype
+    if getattr(pair.sides.policy, "quantization_method", None):
+        raise ConfigError(
+            "bench holds a pair of adapters against its two models merged, and a quantised base has none: leave load_in_… "
+            "out"
+        )
+    dtype, attention = pair.sides.policy.dtype, pair.sides.policy.config._attn_implementation
     models = []
     for path in full_checkpoints(pair.source, str(dtype).removeprefix("torch.")):
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(pair.device).eval()
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        model = model.to(pair.device).eval()
         HeadInput(model)
         models.append(model)
     return models[0], models[1]

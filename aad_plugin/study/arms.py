@@ -13,6 +13,7 @@ from aad_plugin.study.prompts import Prompt
 from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Answer
 from aad_plugin.study.sweeps import best_on_dev
+from aad_plugin.texts.thinking import shown_text
 
 REFERENCE, GREEDY, BEST_OF_2, EFT, AAD = "greedy reference", "greedy policy", "best_of_2", "EFT", "AAD"
 ORACLE_PICKS = "picker = oracle"
@@ -155,7 +156,7 @@ def _costs(
 
     return Costs(
         tokens=text(lambda one: one.tokens),
-        characters=text(lambda one: len(one.text)),
+        characters=text(lambda one: len(shown_text(one.text))),
         truncated=text(lambda one: not one.ended),
         policy_passes=work(lambda one: one.policy_passes),
         reference_passes=work(lambda one: one.reference_passes + picker * one.picker_passes),

@@ -171,4 +171,7 @@ def load_wrong_reference(pair: AlignedPair, path: str) -> AlignedPair:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot load the wrong reference {path!r}: {reason}") from error
     sides = Checkpoints(pair.sides.policy, reference.to(pair.sides.policy.device).eval())
-    return AlignedPair(sides, vocab_size=vocab_size, settings=pair.settings, tokenizer=pair.tokenizer)
+    return AlignedPair(
+        sides, vocab_size=vocab_size, settings=pair.settings, tokenizer=pair.tokenizer,
+        chat_template_args=pair.chat_template_args,
+    )  # fmt: skip

@@ -25,6 +25,7 @@ from aad_plugin.study.rewards import Reader
 from aad_plugin.study.rows import Rows
 from aad_plugin.study.sweeps import best_on_dev
 from aad_plugin.study.tables import Table
+from aad_plugin.texts.thinking import shown_text
 
 PAIRS, HELD_OUT = "pairs.json", "held_out.json"
 _SHOWN = ("greedy", "aad")
@@ -124,7 +125,7 @@ def _won(reader: Reader, one: Decoding, other: Decoding, plan: StudyPlan) -> dic
     """Win rate of one decoding over another by the oracle, raw and at matched length, with their 95 % intervals."""
     margins = reader.rewards(one, plan.table) - reader.rewards(other, plan.table)
     p = np.where(margins == 0, 0.5, margins > 0).astype(float)
-    lengths = [reader.costs(lambda answer: len(answer.text), way, plan.table)[:, 0] for way in (one, other)]
+    lengths = [reader.costs(lambda answer: len(shown_text(answer.text)), way, plan.table)[:, 0] for way in (one, other)]
     raw, matched = mean_with_interval(p), length_controlled(p, lengths[0], lengths[1])
     return {
         "raw": [raw.value, raw.low, raw.high],

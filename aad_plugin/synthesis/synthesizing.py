@@ -24,6 +24,7 @@ from aad_plugin.harness.asking import (
     identity,
     load_model,
     render,
+    scorer_weights,
     too_long,
     whose_context,
 )
@@ -164,6 +165,7 @@ def _asked(prompts: PromptSet, recipe: Recipe, model_args: dict[str, Any], engin
         "margin_judge": recipe.margin_judge,
         "min_margin": recipe.limits.min_margin,
         **({"skip_long": True} if recipe.skip_long else {}),
+        **scorer_weights(recipe.margin_judge),
     }
 
 

@@ -22,7 +22,7 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import making_folder, write_text
 from aad_plugin.harness.arguments import loading_args
-from aad_plugin.harness.asking import identity
+from aad_plugin.harness.asking import identity, scorer_weights
 from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.merging import full_checkpoints, merge_adapter, with_template
 from aad_plugin.sources.parts import PairSource
@@ -113,7 +113,7 @@ class Plan:
             "student": self.student, "prompts": self.prompts.digest, "held_out_prompts": self.held_out.digest,
             "oracle_prompts": self.oracle_prompts.digest, "training": read_recipe(self.training),
             "trl_arguments": list(self.trl_arguments), "picker": self.picker, "oracle": self.oracle,
-            "max_new_tokens": self.max_new_tokens,
+            "max_new_tokens": self.max_new_tokens, **scorer_weights(self.oracle, self.picker),
         }  # fmt: skip
 
 

@@ -23,12 +23,12 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
-from aad_plugin.harness.asking import identity
+from aad_plugin.harness.asking import identity, scorer_weights
 from aad_plugin.sources.arguments import take_source
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.synthesis.synthesizing import Recipe, synthesize
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Evaluation, Scorer, evaluate, load_scorer
+from aad_plugin.training.evaluation import Evaluation, Scorer, check_model_args, evaluate, load_scorer
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import free, merging_dtype, owned
 from aad_plugin.training.recipes import read_recipe
@@ -83,6 +83,7 @@ class Plan:
             "picker": self.picker,
             "oracle": self.oracle,
             "engine": self.engine,
+            **scorer_weights(self.oracle, self.picker, self.recipe.margin_judge),
         }
 
 
@@ -98,6 +99,7 @@ def iterate(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
         TrainingFailed: TRL ended with an error.
     """
     check_trl()
+    check_model_args(model_args)
     with owned(folder, "iterate"):
         path = folder / ACCOUNT
         asked = plan.asked(model_args)
@@ -148,9 +150,11 @@ def _evaluated(home: Path, plan: Plan, model_args: dict[str, Any], scorers: tupl
 
 
 def _trained(folder: Path, home: Path, plan: Plan, model_args: dict[str, Any], dataset: Path) -> dict[str, Any]:
-    """Train the policy of `model_args` on the pairs; returns the model_args of the new pair."""
+    """Train the policy of `model_args` on the pairs; returns the model_args of the new pair, which decodes as that one."""
     options = dict(model_args)
-    start = start_checkpoint(home, take_source(options), merging_dtype(model_args, plan.training, plan.trl_arguments))
+    source = take_source(options)
+    options = {**source.settings, **options}  # what a pair folder says of decoding is no part of the new pair's parts
+    start = start_checkpoint(home, source, merging_dtype(model_args, plan.training, plan.trl_arguments))
     output = home / "policy"
     finished = home / "training.json"
     if not read_account(finished):

@@ -31,6 +31,7 @@ from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.texts.messages import Messages, Reply, conversation, digest
+from aad_plugin.texts.thinking import shown_text
 
 _QUESTIONS_AT_ONCE = 32
 
@@ -104,8 +105,10 @@ class RewardModel:
         return [self._known[key] for key in keys]
 
     def _pieces(self, prompt: str | Messages, answer: Reply) -> tuple[Piece, ...]:
-        """What a reward model reads: prompt and answer in the tokenizer's own chat format, see `spelling`."""
-        messages = conversation(prompt, answer)
+        """What a reward model reads: prompt and answer, its thinking removed, in the tokenizer's own chat format."""
+        messages = conversation(
+            prompt, shown_text(answer) if isinstance(answer, str) else tuple(map(shown_text, answer))
+        )
         if self.tokenizer.chat_template:
             return self.speller.conversation(messages)
         return self.speller.plain("\n\n".join(message["content"] for message in messages))

@@ -51,6 +51,8 @@ def ag_news(data: Any, labels: Sequence[str], data_dir: str | None = None, **met
 
     def read(row: Row) -> tuple[str, str]:
         label = row["label"]
+        if label not in labels and not 0 <= int(label) < len(labels):
+            raise ValueError(f"a label from 0 to {len(labels) - 1}, or its name (got {label!r})")
         return row["text"], label if label in labels else labels[int(label)]
 
     return documents(_maker(labels, "news", read), data, data_dir)

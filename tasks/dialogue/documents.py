@@ -11,6 +11,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.tasks.data import Row, documents, rows_of
 from aad_plugin.texts.answer_files import read_answers
 from aad_plugin.texts.messages import prompt_hash
+from aad_plugin.texts.thinking import answer_after_thinking
 
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -50,7 +51,8 @@ def mt_bench_turn2(data: Any, first_turn: str | None = None, data_dir: str | Non
         if reply is None:
             return None  # the first run may have had a --limit
         first, second = doc.pop("turns")
-        turns = [("user", first), ("assistant", str(reply)), ("user", second)]
+        said = answer_after_thinking(str(reply))  # thinking is no part of a chat, as in this package's own turns
+        turns = [("user", first), ("assistant", str(reply) if said is None else said), ("user", second)]
         return {**doc, "prompt": [{"role": role, "content": text} for role, text in turns]}
 
     return documents(make, data, data_dir)

@@ -60,6 +60,14 @@ def test_reward_scores_do_not_depend_on_batches(reward_folder):
     assert len(set(together)) > 3
 
 
+def test_a_reward_model_reads_no_thinking(reward_folder):
+    model = RewardModel.load(reward_folder)
+    plain, thought = ("why", "because"), ("why", "<think>so and so</think>\nbecause")
+    assert model.score([thought]) == model.score([plain]) != model.score([("why", "so and so because")])
+    chat = [{"role": "user", "content": "why"}, {"role": "user", "content": "and?"}]
+    assert model.score([(chat, ("<think>x</think>a", "b"))]) == model.score([(chat, ("a", "b"))])
+
+
 def test_reward_judge_is_bradley_terry_on_scores(reward_folder):
     judge = load_judge(f"reward:{reward_folder}")
     items = made_up(6)

@@ -211,6 +211,7 @@ def test_amber_scores_gold(data_dir):
     other = score(task, lambda doc: {"yes": "No", "no": "Yes", "": "birds"}[doc["label"]])
     assert (other["accuracy_aad"], other["chair_aad"], other["hal_aad"], other["cog_aad"]) == (0, 1, 1, 1)
     assert other["amber_score_aad"] == 0
+    assert score(task, lambda doc: "Perhaps")["unparsed_aad"] == 1, "descriptions are neither parsed nor unparsed"
 
 
 def test_ambers_parts(data_dir):

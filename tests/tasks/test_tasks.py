@@ -124,6 +124,14 @@ def test_few_shot_examples_come_from_the_training_file(data_dir):
     assert text.count("Is my card on its way?") == 2 and text.count("Category: card_arrival\n\n") == 2
 
 
+@pytest.mark.parametrize("name", ["aad_demo_categorization", "aad_demo_moderation"])
+def test_few_shot_examples_from_the_documents_leave_the_asked_one_out(name):
+    task = load(name)[name]
+    task.set_fewshot_seed(1)
+    texts = [(doc, task.fewshot_context(doc, 8)) for doc in task.eval_docs]
+    assert all(text.count(task.doc_to_text(doc)) == 1 for doc, text in texts)
+
+
 def test_dialogues_have_no_answers_to_show(data_dir):
     task = one("aad_hh_harmless", data_dir)
     with pytest.raises(ConfigError, match="num_fewshot must be 0"):
@@ -187,6 +195,13 @@ def test_bad_local_files(tmp_path, files, message):
         load("aad_banking77", data_dir=str(tmp_path))
 
 
+@pytest.mark.parametrize("label", ["4", "-1"])
+def test_a_topic_out_of_range_is_one_line(tmp_path, label):
+    (tmp_path / "ag_news_test.csv").write_text(f"text,label\nx,{label}\n")
+    with pytest.raises(ConfigError, match=rf"a label from 0 to 3, or its name \(got '{label}'\)"):
+        load("aad_ag_news", data_dir=str(tmp_path))
+
+
 def test_a_data_dir_that_is_none_and_no_network(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"is not a folder; expected one that holds banking77_test\.csv"):
         load("aad_banking77", data_dir=str(tmp_path / "nowhere"))
@@ -199,7 +214,7 @@ def test_the_second_turn_needs_the_first(data_dir, tmp_path):
     with pytest.raises(ConfigError, match="run aad_mt_bench with --log_samples first"):
         load("aad_mt_bench_turn2", data_dir=str(data_dir))
     first = tmp_path / "first.jsonl"
-    first.write_text('{"prompt": "Write a haiku.", "output": "Frogs jump."}\n')
+    first.write_text('{"prompt": "Write a haiku.", "output": "<think>frogs?</think>Frogs jump."}\n')
     task = one("aad_mt_bench_turn2", data_dir, first_turn=str(first))
     assert [turn["content"] for turn in task.eval_docs[0]["prompt"]] == [
         "Write a haiku.",

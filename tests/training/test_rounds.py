@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from aad_plugin.engine.options import refuse_revision
 from aad_plugin.errors import ConfigError
+from aad_plugin.harness.asking import identity, scorer_weights
 from aad_plugin.sources.parts import resolve
 from aad_plugin.training import rounds
-from aad_plugin.training.evaluation import Answers, Evaluation, win_rate
+from aad_plugin.training.evaluation import Answers, Evaluation, check_model_args, win_rate
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import merging_dtype
 from aad_plugin.training.recipes import recipe_path
@@ -112,6 +116,37 @@ def test_rounds_stop_where_the_picker_sees_no_gain(words, aad, tmp_path, monkeyp
     assert result.exit_code == 0, result.exception
     assert "Stopped after round 2: on the held-out prompts the picker prefers round 1." in result.output
     assert [row["round"] for row in json.loads((tmp_path / "out" / "rounds.json").read_text())["rounds"]] == [0, 1, 2]
+
+
+def test_later_rounds_decode_as_a_pair_folder_says(checkpoints, tmp_path, monkeypatch):
+    from aad_plugin.pair.model import load_pair
+
+    pair = load_pair(policy=str(checkpoints.policy), reference=str(checkpoints.reference), alpha=0.3, temperature=0.7)
+    pair.save_pretrained(tmp_path / "pair")
+    (tmp_path / "training.json").write_text('{"start": "s"}')
+    plan = SimpleNamespace(training=recipe_path("dpo_demo"), trl_arguments=())
+    found = rounds._trained(tmp_path, tmp_path, plan, {"pair": str(tmp_path / "pair"), "temperature": 0.9}, tmp_path)
+    assert (found["alpha"], found["temperature"]) == (0.3, 0.9) and found["policy"].endswith("policy")
+
+
+def test_weights_that_change_under_their_name_are_another_run(checkpoints, tmp_path):
+    policy = shutil.copytree(checkpoints.policy, tmp_path / "policy")
+    args = {"policy": str(policy), "reference": str(checkpoints.reference)}
+    before, judged = identity(args), scorer_weights(f"reward:{policy}", "implicit", None, "reward:org/hub")
+    assert before == identity(args) and list(judged["scorer_weights"]) == [f"reward:{policy}"]
+    weights = bytearray((policy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (policy / "model.safetensors").write_bytes(weights)
+    assert identity(args) != before and scorer_weights(f"reward:{policy}") != judged
+    assert "weights" not in identity({"policy": "org/one", "reference": "org/two"})
+
+
+@pytest.mark.parametrize("name", ["revision", "reference_revision"])
+def test_a_training_reads_no_other_revision(name):
+    with pytest.raises(ConfigError, match=f"{name}=abc: a training reads the main revision"):
+        check_model_args({"policy": "org/one", "reference": "org/two", name: "abc"})
+    with pytest.raises(ConfigError, match="revision=abc: weights that are extrapolated or merged"):
+        refuse_revision("abc")
 
 
 @pytest.mark.parametrize(
