@@ -169,12 +169,16 @@ class PairAnswers:
         """Rendered prompt -> the turns it was rendered from: pickers and later turns want those."""
         return self.__dict__.setdefault("_rendered_chats", {})
 
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Render a chat and remember its turns; where a template refuses a system turn, lm-eval would leave it out."""
+    def settled_turns(self, chat: list[dict[str, str]], add_generation_prompt: bool = True) -> list[dict[str, Any]]:
+        """A chat as its template takes it, see `rendering.settled`."""
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
         options |= getattr(self, "chat_template_args", None) or {}
         probe = functools.partial(self.tokenizer.apply_chat_template, tokenize=False, **options)
-        turns = settled(probe, chat_history, f"the chat that starts with {str(chat_history[0])[:80]}")
+        return settled(probe, chat, f"the chat that starts with {str(chat[0])[:80]}")
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render a chat and remember its turns; where a template refuses a system turn, lm-eval would leave it out."""
+        turns = self.settled_turns(chat_history, add_generation_prompt)
         text = super().apply_chat_template(turns, add_generation_prompt)  # type: ignore[misc]
         self._chats[text] = [dict(turn) for turn in chat_history]
         return text

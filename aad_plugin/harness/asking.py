@@ -67,7 +67,9 @@ def load_model(engine: str, arguments: Mapping[str, Any], *, sees: bool = False)
 def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Of model_args those that decide what is answered, with a mark of weights in folders: fit to be written down."""
     own = {name: value for name, value in arguments.items() if name not in _ELSEWHERE}
-    parts = take_source(dict(arguments)).parts()
+    named = arguments.get("pair")
+    is_preset = named is not None and not Path(str(named)).expanduser().exists()  # such a name stands for its weights
+    parts = {} if is_preset else take_source(dict(arguments)).parts()
     weights = {role: mark for role, part in parts.items() if isinstance(part, str) and (mark := _local_weights(part))}
     return {**own, **({"weights": weights} if weights else {})}
 

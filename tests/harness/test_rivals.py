@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.judges.sitting.store import Store
 from aad_plugin.judges.statistics.results import read_verdicts
+from aad_plugin.rivals.judged_run import JudgedRun
 from aad_plugin.rivals.rival_task import RivalTask, is_degenerate
 from tests.toys import PAD, VOCAB, byte_tokenizer
 
@@ -89,6 +91,31 @@ def test_a_judged_run(checkpoints, tmp_path, reward_model, monkeypatch):
     scores = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
     assert [row["id"] for row in scores] == [row["id"] for row in answers]
     assert sum(row["reward_aad"] for row in scores) / 6 == pytest.approx(metrics["reward_aad,none"])
+
+
+@pytest.mark.parametrize(("missing", "reported"), [(2, True), (3, False), (100, False)])
+def test_a_mean_of_what_could_be_scored_is_reported_while_little_is_missing(missing, reported, caplog):
+    """As of win rates: what is left of 100 answers when many have no grade says little of all of them."""
+    run = JudgedRun("task", {}, judged=False)
+    documents = [{"id": str(number)} for number in range(100)]
+    run._mean("grade_aad", documents, [[] if number < missing else [5.0] for number in range(100)])
+    value, error = run._figures["grade_aad"], run._figures["grade_aad_stderr"]
+    assert (value, error) == (5.0, 0.0) if reported else math.isnan(value) and math.isnan(error)
+    assert ("grade_aad is not reported" in caplog.text) is not reported
+
+
+def test_answers_to_other_pictures_are_no_baseline(checkpoints, tmp_path):
+    """They are found by their prompt's text, and three documents ask the same of three pictures."""
+    task = object.__new__(RivalTask)
+    task.answers = ["aad"]
+    task._config = SimpleNamespace(doc_to_image="image", task="t")
+    docs = [{"id": str(number), "prompt": "Describe this image."} for number in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RivalTask, "eval_docs", docs)
+        with pytest.raises(ConfigError, match="3 documents of t share 1 texts over other pictures"):
+            task._refuse_pictures_of_one_prompt()
+        patch.setattr(RivalTask, "eval_docs", docs[:1])
+        task._refuse_pictures_of_one_prompt()
 
 
 def test_a_judge_outside_its_limits_is_said(checkpoints, tmp_path, reward_model, caplog, monkeypatch):

@@ -221,3 +221,24 @@ def test_a_pair_in_memory_is_proven_too():
     pair = toy_pair("two_models").pair
     assert pair.proof is None
     assert AADLM(pretrained=pair, device="cpu").model.proof.path == "two models"
+
+
+def test_an_adapter_saved_over_another_leaves_nothing_of_it(tmp_path):
+    from aad_plugin.sources.folder import _copy_adapter
+
+    for name, files in (
+        ("one", ["adapter_model.safetensors", "chat_template.jinja", "README.md"]),
+        ("two", ["adapter_model.bin"]),
+    ):
+        (tmp_path / name).mkdir()
+        for file in ["adapter_config.json", *files]:
+            (tmp_path / name / file).write_text(name)
+    for name in ("one", "two", "two"):
+        assert _copy_adapter(tmp_path / name, tmp_path / "saved") == "saved"
+    (tmp_path / "saved" / "notes.txt").write_text("a user's own")
+    _copy_adapter(tmp_path / "saved", tmp_path / "saved")
+    assert {file.name for file in (tmp_path / "saved").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.bin",
+        "notes.txt",
+    }

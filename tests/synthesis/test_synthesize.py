@@ -72,6 +72,21 @@ def test_what_the_chats_were_rendered_with_stands_where_trl_reads_it(command, ch
     assert all(row["chat_template_kwargs"] == {"enable_thinking": False} for row in rows(tmp_path / "out"))
 
 
+def test_a_system_turn_that_the_template_ignores_is_trained_on_where_it_was_answered(command, checkpoints, tmp_path):
+    policy = shutil.copytree(checkpoints.policy, tmp_path / "policy")
+    (policy / "chat_template.jinja").write_text(
+        "{% for m in messages if m['role'] != 'system' %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    )
+    (tmp_path / "system.jsonl").write_text(
+        json.dumps({"prompt": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Say 1"}]}) + "\n"
+    )
+    named = f"policy={policy},reference={checkpoints.reference},dtype=float32,device=cpu"
+    done = command(tmp_path / "out", "--model-args", named, "--prompts", tmp_path / "system.jsonl")
+    assert done.exit_code == 0, done.exception
+    (row,) = rows(tmp_path / "out")
+    assert [turn["role"] for turn in row["prompt"]] == ["user"] and row["prompt"][0]["content"].startswith("Be kind.")
+
+
 def test_a_finished_folder_is_not_asked_again_and_belongs_to_its_words(command, tmp_path, monkeypatch):
     assert command(tmp_path / "out").exit_code == 0
     monkeypatch.setattr("aad_plugin.synthesis.synthesizing.load_model", None)
