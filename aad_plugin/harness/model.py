@@ -137,6 +137,7 @@ class AADLM(PairAnswers, HFLM):
             tokenizer=self.tokenizer,
             reference_tokenizer=self._reference_tokenizer(own["reference"]),
             adapter_revision=options.get("revision"),
+            reference_revision=own["reference"].get("revision"),
             shortcuts=arguments.shortcuts,
             draft_model=arguments.draft_model,
             pickles=options.get("use_safetensors") is False,

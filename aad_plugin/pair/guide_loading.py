@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,19 @@ class Casting:
     checkpoints: dict[Role, GuideModel] = field(default_factory=dict)
 
 
-def cast(source: PairSource) -> Casting:
-    """Give every model of a pair's guides a role; one that the pair reads anyway keeps the role it has there."""
+def cast(source: PairSource, revisions: Mapping[Role, str | None] | None = None) -> Casting:
+    """Give every model of a pair's guides a role; one that the pair reads anyway keeps the role it has there.
+
+    Args:
+        revisions: of the pair's own two checkpoints on the hub, where they were named: a guide of that name is another.
+    """
     found = Casting()
     known: dict[tuple[str, str | None, str | None], Role] = {}
-    for role, path in _own(source).items():
-        known.setdefault(_key(path), role)
+    for role, own in _own(source).items():
+        named = (revisions or {}).get(role)
+        if named not in (None, "main") and not Path(own.path).expanduser().exists():
+            own = replace(own, revision=named)
+        known.setdefault(_key(own), role)
     for number, guide in enumerate(source.guides, start=1):
         roles: list[Role | None] = []
         for model, role in ((guide.model, f"guide{number}"), (guide.reference, f"guide{number}_reference")):
@@ -113,15 +120,18 @@ class _Named:
         return self.parameters
 
 
-def load_cast(source: PairSource, policy: PreTrainedModel, tokenizer: Any, vocab_size: int, *, pickles: bool) -> Cast:
+def load_cast(
+    source: PairSource, policy: PreTrainedModel, tokenizer: Any, vocab_size: int, *, pickles: bool,
+    revisions: Mapping[Role, str | None] | None = None,
+) -> Cast:  # fmt: skip
     """Load what of a pair's guides is neither one of its own models nor an adapter of its base.
 
     Args:
-        policy: says dtype and device. pickles: whether weights may be read from pickle files.
+        policy: says dtype and device. pickles: whether weights may be read from pickle files. revisions: see `cast`.
     Raises:
         ConfigError: a model cannot be read, or is of another kind. VocabMismatch: its token ids are others.
     """
-    casting = cast(source)
+    casting = cast(source, revisions)
     models = {role: _load(model, policy, tokenizer, vocab_size, pickles) for role, model in casting.checkpoints.items()}
     for path in filter(None, casting.adapters.values()):
         check_kind(GuideModel(path, source.base))

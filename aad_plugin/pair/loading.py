@@ -146,6 +146,7 @@ def load_parts(
         tokenizer=own,
         reference_tokenizer=other,
         adapter_revision=sides["policy"].revision,
+        reference_revision=sides["reference"].revision,
         shortcuts=shortcuts,
         pickles=options.get("use_safetensors") is False,
         draft_model=draft_model,
@@ -197,6 +198,7 @@ def assemble(
     tokenizer: Any,
     reference_tokenizer: Any,
     adapter_revision: str | None = None,
+    reference_revision: str | None = None,
     shortcuts: str = "auto",
     pickles: bool = False,
     draft_model: str | None = None,
@@ -206,6 +208,7 @@ def assemble(
 
     Args:
         load_model: called with a checkpoint and the role it plays; for a shared base the role is "policy".
+        adapter_revision: of the policy or its adapter on the hub. reference_revision: of the reference.
         pickles: whether adapters may be read from pickle files.
         draft_model: the draft's name; it is loaded when the pair is joined.
         processor: of models that see.
@@ -218,7 +221,8 @@ def assemble(
     if processor is not None and source.guides:
         raise ConfigError("guides read token ids alone, and this pair sees pictures: leave guide=… out")
     policy = load_model(source.backbone, "policy")
-    found = load_cast(source, policy, tokenizer, vocab_size, pickles=pickles)
+    revisions: dict[Role, str | None] = {"policy": adapter_revision, "reference": reference_revision}
+    found = load_cast(source, policy, tokenizer, vocab_size, pickles=pickles, revisions=revisions)
     sides: Sides
     if source.shares_base:
         others = found.casting.adapters

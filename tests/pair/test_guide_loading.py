@@ -20,6 +20,7 @@ from aad_plugin.explain.views import compact_steps
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.model import AADLM
 from aad_plugin.pair.account import describe
+from aad_plugin.pair.guide_loading import cast
 from aad_plugin.pair.guides import TokenGuide
 from aad_plugin.sources.parts import resolve
 from tests.pair.test_guides import naive_guided
@@ -66,6 +67,19 @@ def test_what_the_pair_holds_is_not_loaded_twice(checkpoints):
     assert own.guides.members == (TokenGuide("policy", "guide1_reference"),)
     assert own.sides.adapters["guide1_reference"] is None, "the base alone, as one more side of the shared rows"
     assert own.proof.path == "shared rows"
+
+
+def test_a_guide_by_the_pairs_own_name_is_another_model_at_another_revision(checkpoints):
+    source = resolve(policy="org/p", reference="org/r", guide="org/p", guide_reference="org/r")
+    assert (
+        cast(source).members == cast(source, {"policy": "main", "reference": None}).members == [("policy", "reference")]
+    )
+    found = cast(source, {"policy": "abc", "reference": None})
+    assert found.members == [("guide1", "reference")] and list(found.checkpoints) == ["guide1"]
+    local = resolve(
+        policy=str(checkpoints.policy), reference="org/r", guide=str(checkpoints.policy), guide_reference="org/r"
+    )
+    assert cast(local, {"policy": "abc"}).members == [("policy", "reference")], "a folder has no revisions"
 
 
 def test_a_policy_alone_is_guided_and_reads_the_guides_tokens(checkpoints, folders):
