@@ -20,6 +20,7 @@ from aad_plugin.cli.judge_running import Running
 from aad_plugin.cli.judge_systems import finish_systems, meetings_of
 from aad_plugin.cli.option_group import takes
 from aad_plugin.errors import ConfigError
+from aad_plugin.texts.cleaning import without_passwords
 
 
 @takes(call=Call, terms=Terms)
@@ -61,8 +62,10 @@ def _count_again(call: Call, asked: JudgeOptions, terms: Terms) -> None:
     """Rebuild the summary of what was judged before."""
     assert terms.from_file is not None
     verdicts = read.verdicts_of(terms.from_file)
-    _check_share(_finish(call, terms, verdicts, read.data_of(verdicts, **terms.data)), terms.max_unjudged)
-    _check_limits(verdicts, asked.load(call.judges) if call.judges else [])
+    judges = asked.load(call.judges) if call.judges else []
+    data, clean = read.data_of(verdicts, **terms.data), cleaner(judges)
+    _check_share(_finish(call, terms, verdicts, data, lambda text: clean(without_passwords(text))), terms.max_unjudged)
+    _check_limits(verdicts, judges)
 
 
 def _load(call: Call, asked: JudgeOptions) -> tuple[list[Any], list[Any]]:

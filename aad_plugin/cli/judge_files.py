@@ -29,6 +29,11 @@ def check_run(items: list[Any], judges: list[Any], repeats: int, transport: str,
     from aad_plugin.judges import Comparison
     from aad_plugin.judges.sitting.judging import check_terms
 
+    if transport == "file" and sum("file" in one.transports for one in judges) > 1:
+        raise ConfigError(
+            "by --transport file one judge is asked at a time, since all would write the same requests.jsonl: judge with "
+            "each into an --output of its own, or by another transport"
+        )
     pairs = isinstance(items[0], Comparison)
     for one in judges:
         check_terms(one, transport_of(transport, one, judges), max_cost)
@@ -79,11 +84,12 @@ def data_of(
     """What the statistics need besides verdicts, read and checked; of `judge` where there are no verdicts yet."""
     from aad_plugin.judges.checks.label_files import read_labels
     from aad_plugin.judges.checks.label_menu import menu_of_judge
+    from aad_plugin.judges.statistics.official import check_official
     from aad_plugin.judges.statistics.results import read_difficulties
     from aad_plugin.judges.statistics.summary import check_difficulties
 
-    if gamed is not None and not gamed.is_file():
-        raise ConfigError(f"there is no file {gamed}")
+    if gamed is not None:
+        check_official(len(verdicts), gamed)
     menu = menu_of_judge(judge) if judge else None
     hardness = read_difficulties(difficulties) if difficulties else None
     if hardness is not None:

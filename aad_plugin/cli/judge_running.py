@@ -54,11 +54,11 @@ class Running:
     def verdicts(self, items: list[Any]) -> list[Any]:
         """Judge; blocks on the judges."""
         from aad_plugin.judges import jury_verdicts
-        from aad_plugin.judges.statistics.cyclic_jury import cyclic_verdicts, deal
+        from aad_plugin.judges.statistics.cyclic_jury import cyclic_verdicts
 
         names = self._names()
         if self.jury == "cyclic":
-            dealt = deal(items, names, self.seed)
+            dealt = self._dealt(items, names)
             shares = {
                 name: [item for item, dealt_to in zip(items, dealt, strict=True) if dealt_to == name] for name in names
             }
@@ -90,10 +90,8 @@ class Running:
 
     def print_estimates(self, items: list[Any]) -> None:
         """Print what each judge would be asked and cost; asks nothing."""
-        from aad_plugin.judges.statistics.cyclic_jury import deal
-
         names = self._names()
-        dealt = deal(items, names, self.seed) if self.jury == "cyclic" else []
+        dealt = self._dealt(items, names) if self.jury == "cyclic" else []
         for name, one in zip(names, self.judges, strict=True):
             own = [item for item, to in zip(items, dealt, strict=True) if to == name] if dealt else items
             self._print_estimate(own, one)
@@ -102,8 +100,9 @@ class Running:
         from aad_plugin.judges.sitting.estimate import estimate
 
         found = estimate(
-            items, one, self.output, transport=self.sitting["transport"], seed=self.seed, repeats=self.repeats
-        )
+            items, one, self.output, transport=self.sitting["transport"], seed=self.seed, repeats=self.repeats,
+            challenge=self.challenge,
+        )  # fmt: skip
         money = "unknown (pass --price)" if found.cost is None else f"{found.cost:.4f}, at most {found.most_cost:.4f}"
         unsure = (
             "" if found.form_known else " (in the dearest form of reply: the judge was not asked yet which it knows)"
@@ -113,6 +112,16 @@ class Running:
             f"and {found.completion_tokens} completion tokens, cost {money}{unsure}; smallest detectable "
             f"win-rate difference from one half: {100 * found.detectable:.1f} points (5 % level, power 80 %)"
         )
+
+    def _dealt(self, items: list[Any], names: list[str]) -> list[str]:
+        """The judge of each item of a cyclic jury; one question about two pictures is two prompts."""
+        from aad_plugin.judges.sitting.pictures import marks_of
+        from aad_plugin.judges.statistics.cyclic_jury import deal
+        from aad_plugin.texts.messages import shown_hash
+
+        marks = [marks_of(item.pictures, f"item {item.id!r}") for item in items]
+        own = [shown_hash(item.prompt, shown) for item, shown in zip(items, marks, strict=True)]
+        return deal(items, names, self.seed, own)
 
     def _names(self) -> list[str]:
         """Names of the judges, told apart where two share one."""

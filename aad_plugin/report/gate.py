@@ -15,6 +15,7 @@ import numpy as np
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.statistics.intervals import CONFIDENCE, paired_difference
+from aad_plugin.judges.statistics.summary import MAX_UNJUDGED
 from aad_plugin.report.documents import Document
 from aad_plugin.report.gate_file import Gate, Rule
 from aad_plugin.report.gate_series import (
@@ -207,7 +208,11 @@ def _compare(
             result.mismatches.append(Mismatch(before.task, "method", detail))
             continue
         keys = [key for key in one.values if key in two.values]
-        left = len(set(one.values) ^ set(two.values))
+        left, every = len(set(one.values) ^ set(two.values)), len(set(one.values) | set(two.values))
+        if left > MAX_UNJUDGED * every and "documents" not in gate.allow:
+            detail = f"{metric}: {left} of {every} documents have a value in one run only"
+            result.mismatches.append(Mismatch(before.task, "documents", detail))
+            continue
         if left:
             result.notes.append(f"{before.task}: {metric}: {left} documents have a value in one run only: left out")
         if not keys:

@@ -13,6 +13,8 @@ _SHORTEST_SECRET = 4
 # turn the direction of writing around.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_USERINFO = re.compile(r"(?<=:)//[^/\s@]+@")
+
 
 def printable(text: str) -> str:
     """Text that a terminal shows and does not obey, and that every file can hold; line ends and tabs stay."""
@@ -28,6 +30,11 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
     for form in sorted(written, key=len, reverse=True):
         text = text.replace(form, "[secret]")
     return text
+
+
+def without_passwords(text: str) -> str:
+    """`text` with what stands for a name and password in its URLs replaced."""
+    return _USERINFO.sub("//[secret]@", text)
 
 
 def _forms(secret: str) -> Iterable[str]:

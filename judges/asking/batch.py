@@ -47,7 +47,8 @@ def send_batches(
     with Spool(paid) as spool:
         spool.add(requests)
         if spool.entries:
-            _Batches(endpoint, on_reply, sitting, Budget(sitting.max_cost, paid), spool).send()
+            sitting.budget = sitting.budget or Budget(sitting.max_cost, paid)
+            _Batches(endpoint, on_reply, sitting, sitting.budget, spool).send()
 
 
 class _Batches:
@@ -216,6 +217,7 @@ class _Batches:
     def take(self, reply: Reply) -> None:
         key = reply.key
         if key not in self.open:
+            self.keep_foreign(reply)
             return
         self.budget.settle_key(key, reply)
         if reply.body is None and reply.reason == "transport":
@@ -227,3 +229,10 @@ class _Batches:
         self.failures.pop(key, None)
         del self.open[key]
         self.on_reply(reply)
+
+    def keep_foreign(self, reply: Reply) -> None:
+        """Keep a paid reply to a question that this run does not ask: of other answers, rounds or challenges."""
+        held = self.sitting.store.find(reply.key)
+        is_new = held is None or not held.judged
+        if reply.body is not None and reply.key not in self.spool.entries and is_new:
+            self.on_reply(reply)

@@ -234,17 +234,20 @@ def _letter_masses(token: Mapping[str, Any]) -> dict[str, float]:
         ValueError: what stands there are no log-probabilities: above 0, more than 1 in sum, or two for one token.
     """
     listed = token.get("top_logprobs") or [token]
-    seen: dict[str, float] = {}
+    seen: dict[Any, float] = {}  # by id, where a server tells it: two tokens may have one text
     mass: dict[str, float] = {}
+    total = 0.0
     for entry in listed:
-        name, p = str(entry.get("token", "")), _probability(entry["logprob"])
-        if name in seen and seen[name] != p:
+        name, word, p = str(entry.get("token", "")), _word(entry), _probability(entry["logprob"])
+        key = entry.get("id", name)
+        if word in _LETTERS and seen.get(key, p) != p:
             raise ValueError(f"two log-probabilities for the token {name!r}")
-        if name not in seen and (word := _word(entry)) in _LETTERS:
+        if word in _LETTERS and key not in seen:
             mass[word] = mass.get(word, 0.0) + p
-        seen[name] = p
-    if sum(seen.values()) > _MOST_MASS:
-        raise ValueError(f"expected log-probabilities, got probabilities that sum to {sum(seen.values()):.3g}")
+        total += p if seen.get(key) != p else 0.0
+        seen[key] = p
+    if total > _MOST_MASS:
+        raise ValueError(f"expected log-probabilities, got probabilities that sum to {total:.3g}")
     return mass
 
 

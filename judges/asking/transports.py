@@ -22,7 +22,7 @@ def send(
     if sitting.transport == "live":
         from aad_plugin.judges.asking.live import send_live
 
-        budget = Budget(sitting.max_cost, price)
+        budget = sitting.budget = sitting.budget or Budget(sitting.max_cost, price)
         if not send_live(requests, endpoint, on_reply, concurrency=concurrency, budget=budget):
             sitting.stop(f"the cost limit {sitting.max_cost} is reached")
     elif sitting.transport == "batch":

@@ -259,7 +259,7 @@ class ChatJudge(Judge):
                 self.channel.send([self.request(_PROBE[self.kind], form)], replies.append, now)
                 (reply,) = replies
                 if reply.body is None and reply.reason == "transport":
-                    raise JudgeUnavailable(f"the judge {self.name} does not answer: {reply.detail}")
+                    raise JudgeUnavailable(self.clean(f"the judge {self.name} does not answer: {reply.detail}"))
                 if reply.body is None:  # the server rejects this form
                     said.append(f"{form}: {reply.detail}")
                     break
@@ -268,10 +268,8 @@ class ChatJudge(Judge):
                 if read.reason in (None, "incomplete") and (read.form == form or _holds_logprobs(reply.body)):
                     return form
                 said.append(f"{form}: {read.detail or read.reason or read.form}")
-        raise VerdictUnreadable(
-            f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
-            + (f"; first: {said[0]}" if len(self.forms) > 1 else "")
-        )
+        told = f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
+        raise VerdictUnreadable(printable(self.clean(told + (f"; first: {said[0]}" if len(self.forms) > 1 else ""))))
 
 
 def _reply_tokens(template: Template) -> int:

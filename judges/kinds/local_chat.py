@@ -115,8 +115,10 @@ class _Local(Channel):
         for row in range(len(batch)):
             tokens = self.tokenizer.batch_decode(top.indices[row].unsqueeze(-1))
             pairs = [
-                {"token": token, "logprob": value}
-                for token, value in zip(tokens, top.values[row].tolist(), strict=True)
+                {"token": token, "id": number, "logprob": value}
+                for token, number, value in zip(
+                    tokens, top.indices[row].tolist(), top.values[row].tolist(), strict=True
+                )
             ]
             bodies.append(
                 self._body(tokens[0], "length", inputs["attention_mask"][row], 1)

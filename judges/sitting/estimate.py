@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from aad_plugin.judges.statistics.intervals import smallest_detectable_differenc
 class Estimate:
     """How large a judging run is. Tokens are estimated from bytes; for English the error is about a quarter.
 
-    `requests` is the number of requests whose replies are not in the store yet, with both orders and all rounds. Costs are
-    None without a price. `most_cost` is the upper bound that `max_cost` is compared with. It assumes twice the prompt
-    tokens and replies as long as the token limit, as from a judge that thinks. If the judge has not been asked yet which
-    form of reply it knows (`form_known`), it assumes the most expensive one. `detectable` is the smallest distance of a
-    win rate from one half that `num_items` prompts can show (5 % level, power 80 %, hard verdicts).
+    `requests` is the number of requests whose replies are not in the store yet, with both orders, all rounds and
+    challenges. Costs are None without a price. `most_cost` is the upper bound that `max_cost` is compared with. It
+    assumes twice the prompt tokens and replies as long as the token limit, as from a judge that thinks. If the judge
+    has not been asked yet which form of reply it knows (`form_known`), it assumes the most expensive one.
+    `detectable` is the smallest distance of a win rate from one half that `num_items` prompts can show (5 % level,
+    power 80 %, hard verdicts).
     """
 
     judge: str
@@ -44,6 +46,7 @@ def estimate(
     transport: str = "live",
     seed: int = 0,
     repeats: int = 0,
+    challenge: bool = False,
 ) -> Estimate:
     """Estimate what `compare` or `grade` with the same arguments would ask. Asks, writes and waits for nothing.
 
@@ -57,7 +60,8 @@ def estimate(
     price = judge.price.by(transport) if judge.price else None
     store = Store.peek(output_dir)
     judge.prepare(Sitting(store, transport="file"))  # by file nothing can be asked, so nothing is probed
-    for question in Plan(items, judge, seed, repeats).questions(store):
+    plan = Plan(items, judge, seed, repeats, challenge=challenge)
+    for question in itertools.chain(plan.questions(store), plan.challenges(store, planned=True)):
         requests += 1
         size = judge.size(question, price)
         prompt_tokens += size.prompt_tokens

@@ -128,6 +128,11 @@ def check_terms(judge: Judge, transport: str, max_cost: float | None) -> None:
         raise ConfigError(
             f"the judge {judge.name} is asked by the transport {' or '.join(judge.transports)} only, got {transport!r}"
         )
+    if max_cost is not None and transport == "file" and not judge.in_process:
+        raise ConfigError(
+            "a cost limit holds for requests that this package sends, and by the file transport somebody else does: leave "
+            "it out (--estimate says what all of them cost)"
+        )
     if max_cost is None or judge.price is not None or judge.in_process:
         return
     raise ConfigError(

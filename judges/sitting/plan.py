@@ -73,16 +73,21 @@ class Plan:
                         shown = case.item.pictures
                         yield Question(key, as_messages(case.item.prompt), first or "", second, pictures=shown)
 
-    def challenges(self, store: Store) -> Iterator[Question]:
-        """Questions that tell the judge it is wrong, where it has ruled and was not told yet."""
+    def challenges(self, store: Store, *, planned: bool = False) -> Iterator[Question]:
+        """Questions that tell the judge it is wrong, where it has ruled and was not told yet.
+
+        Args:
+            planned: also where it has not ruled yet, as if it had found the first text better.
+        """
         for row in sorted(self.challenged):
             case = self.cases[row]
             for turn, key in enumerate(case.keys[0] if case.keys else ()):
                 ruling, told = store.find(key), store.find(key + _CHALLENGED)
-                if ruling and ruling.p is not None and not (told and told.judged):
+                p = ruling.p if ruling else 1.0 if planned else None
+                if p is not None and not (told and told.judged):
                     first, second = case.texts if turn == 0 else case.texts[::-1]
                     asked, shown = as_messages(case.item.prompt), case.item.pictures
-                    yield Question(key + _CHALLENGED, asked, first or "", second, ruling.p, shown)
+                    yield Question(key + _CHALLENGED, asked, first or "", second, p, shown)
 
     def verdicts(self, store: Store) -> list[Verdict]:
         """One verdict per item, in the order of items, from what the store holds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.judges.items import Ruling
@@ -29,7 +30,8 @@ class Sitting:
         poll_s: for the batch transport, seconds between two looks at the batches.
         on_ruling: called after each recorded ruling (progress bar).
     Attributes:
-        judge_fingerprint: of the judge that sits, once it is prepared.
+        judge_fingerprint: of the judge that sits, once it is prepared. budget: of what it may spend, its channel's, one for
+            all that is asked in the sitting.
     Raises:
         ConfigError: unknown transport, or a cost limit that is no positive number.
     """
@@ -42,6 +44,7 @@ class Sitting:
     on_ruling: Callable[[Ruling], None] | None = None
     judge_fingerprint: str = field(default="", init=False)
     stopped: str = field(default="", init=False)
+    budget: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.transport not in TRANSPORTS:

@@ -21,18 +21,23 @@ from aad_plugin.texts.messages import digest, prompt_hash
 CYCLIC = "cyclic jury"
 
 
-def deal(items: Sequence[Item], judges: Sequence[str], seed: int = 0) -> list[str]:
+def deal(
+    items: Sequence[Item], judges: Sequence[str], seed: int = 0, prompts: Sequence[str] | None = None
+) -> list[str]:
     """The judge of each item: prompts in random order, dealt in turns; items of one prompt share their judge.
 
+    Args:
+        prompts: what tells the items' prompts apart, where they show pictures; None for their texts.
     Raises:
         ConfigError: fewer than two judges.
     """
     if len(judges) < 2:
         raise ConfigError(f"a jury needs at least two different judges, got {', '.join(judges) or 'none'}")
-    prompts = list(dict.fromkeys(prompt_hash(item.prompt) for item in items))
-    random.Random(f"jury {seed}").shuffle(prompts)
-    by_prompt = {prompt: judges[turn % len(judges)] for turn, prompt in enumerate(prompts)}
-    return [by_prompt[prompt_hash(item.prompt)] for item in items]
+    own = [prompt_hash(item.prompt) for item in items] if prompts is None else list(prompts)
+    order = list(dict.fromkeys(own))
+    random.Random(f"jury {seed}").shuffle(order)
+    by_prompt = {prompt: judges[turn % len(judges)] for turn, prompt in enumerate(order)}
+    return [by_prompt[prompt] for prompt in own]
 
 
 def cyclic_verdicts(by_judge: Mapping[str, Sequence[Verdict]], order: Sequence[str]) -> list[Verdict]:

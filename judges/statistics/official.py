@@ -21,13 +21,30 @@ _NUM_INSTRUCTIONS = 805
 _INSTALL = "pip install 'aad_plugin[alpaca]'"
 
 
+def check_official(num: int, gamed: str | Path) -> None:
+    """Raise before anything is asked what :func:`official_length_control` would raise after all is paid for.
+
+    Args:
+        num: of verdicts that there will be. gamed: AlpacaEval's df_gamed.csv.
+    """
+    if num != _NUM_INSTRUCTIONS:
+        raise ConfigError(
+            f"AlpacaEval's length control needs verdicts on all {_NUM_INSTRUCTIONS} instructions, got {num}; "
+            "leave --df-gamed out to use this package's own"
+        )
+    if not Path(gamed).is_file():
+        raise ConfigError(f"there is no file {gamed}")
+    if importlib.util.find_spec("alpaca_eval") is None:
+        raise BackendMissing(f"this needs the alpaca_eval package, which is not installed: {_INSTALL}")
+
+
 def official_length_control(
-    p: Sequence[float], candidate_lengths: Sequence[int], baseline_lengths: Sequence[int], gamed: str | Path
+    p: Sequence[float | None], candidate_lengths: Sequence[int], baseline_lengths: Sequence[int], gamed: str | Path
 ) -> LengthControlled:
     """AlpacaEval 2's own length-controlled win rate, by the alpaca_eval package.
 
     Args:
-        p: (805,) verdicts in the order of AlpacaEval's instructions; its difficulties go by position.
+        p: (805,) verdicts in the order of AlpacaEval's instructions, None where unjudged; its difficulties go by position.
         candidate_lengths, baseline_lengths: (805,) characters.
         gamed: AlpacaEval's file df_gamed.csv (regulariser rows and difficulties).
     Raises:
@@ -43,13 +60,7 @@ def fit_length_control(
 
     A row without a verdict takes no part in the fit and is predicted like the others, as upstream does.
     """
-    if len(p) != _NUM_INSTRUCTIONS:
-        raise ConfigError(
-            f"AlpacaEval's length control needs verdicts on all {_NUM_INSTRUCTIONS} instructions, got {len(p)}; "
-            "leave --df-gamed out to use this package's own"
-        )
-    if not Path(gamed).is_file():
-        raise ConfigError(f"there is no file {gamed}")
+    check_official(len(p), gamed)
     order = {
         "do": "length_control",
         "gamed": str(Path(gamed).resolve()),

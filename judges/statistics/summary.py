@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import BackendMissing, ConfigError, JudgeUnavailable
 from aad_plugin.files.whole import without_nan
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.statistics.challenge import challenge_figures
@@ -163,7 +163,7 @@ def summarize(
         "candidate_length": _mean([v.candidate_length for v in judged]),
     }
     if pairwise:
-        controlled = _length_control(judged, difficulties, gamed)
+        controlled = _official(verdicts, gamed) if gamed is not None else _length_control(judged, difficulties)
         figures |= _pairwise(judged, len(asked), controlled) | _positions(judged)
     else:
         figures |= _pointwise(judged)
@@ -213,16 +213,20 @@ def check_difficulties(verdicts: Sequence[Verdict], difficulties: Mapping[str, f
         )
 
 
-def _length_control(
-    judged: Sequence[Verdict], difficulties: Mapping[str, float] | None, gamed: str | Path | None
-) -> LengthControlled:
-    """By AlpacaEval's own package where its data is at hand, else by our regression."""
-    if gamed is not None:
-        from aad_plugin.judges.statistics.official import official_length_control
+def _official(verdicts: Sequence[Verdict], gamed: str | Path) -> LengthControlled:
+    """By AlpacaEval's own package, which leaves rows without a verdict out of the fit; no rate where it fails."""
+    from aad_plugin.judges.statistics.official import official_length_control
 
-        rows = sorted(judged, key=lambda v: (len(v.id), v.id))  # numbers, as numbers are ordered
-        lengths = [v.candidate_length for v in rows], [v.baseline_length for v in rows]
-        return official_length_control([v.p or 0.0 for v in rows], *lengths, gamed)
+    rows = sorted(verdicts, key=lambda v: (len(v.id), v.id))  # numbers, as numbers are ordered
+    lengths = [v.candidate_length for v in rows], [v.baseline_length for v in rows]
+    try:
+        return official_length_control([v.p for v in rows], *lengths, gamed)
+    except (BackendMissing, JudgeUnavailable) as error:  # the verdicts are paid for, and their other figures stand
+        return LengthControlled(_NAN, _NAN, _NAN, _NAN, f"none: {error}")
+
+
+def _length_control(judged: Sequence[Verdict], difficulties: Mapping[str, float] | None) -> LengthControlled:
+    """By our regression."""
     hardness = [difficulties[v.id] for v in judged] if difficulties is not None else None
     lengths = [v.candidate_length for v in judged], [v.baseline_length for v in judged]
     return length_controlled([v.p or 0.0 for v in judged], *lengths, hardness, [v.prompt for v in judged])

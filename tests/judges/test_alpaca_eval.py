@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -86,6 +87,8 @@ def test_alpaca_evals_own_length_control_where_its_data_is(tmp_path):
     assert "by the alpaca_eval package" in summary.lc_method
     own = summarize(verdicts, difficulties=difficulties)
     assert "own GLM" in own.lc_method and abs(summary.lc_win_rate - own.lc_win_rate) < 0.05
+    missing = [dataclasses.replace(verdicts[0], p=None, orders=(), reason="content_filter"), *verdicts[1:]]
+    assert summarize(missing, gamed=gamed).lc_win_rate == pytest.approx(summary.lc_win_rate, abs=0.01)
     with pytest.raises(ConfigError, match=r"needs verdicts on all 805 instructions, got 100"):
         summarize(verdicts[:100], gamed=gamed)
 

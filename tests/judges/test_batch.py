@@ -102,6 +102,22 @@ def test_a_killed_run_finds_its_batches_again(loopback, tmp_path, undisturbed, m
     assert len(state.batches.batches) == 1 and len(state.batches.answered) == 40
 
 
+def test_paid_replies_to_other_questions_are_kept_for_the_run_that_asks_them(
+    loopback, tmp_path, undisturbed, monkeypatch
+):
+    """Answers X are killed while their batch runs, answers Y are judged into the same folder, then X again."""
+    url, state = loopback()
+    state.batches.polls = 10**9
+    killed_while_it_waits(monkeypatch, url, tmp_path)
+    state.batches.polls = 0
+    other = [Comparison(f"y{one.id}", one.prompt, one.candidate + " y", one.baseline) for one in made_up(5)]
+    judge = load_judge("openai:planted", base_url=url, form="logprobs")
+    options = {"progress": False, "transport": "batch", "poll_s": 0.01}
+    assert all(v.judged for v in compare(other, judge, tmp_path, **options))
+    assert p_of(by_batch(url, output_dir=tmp_path)) == pytest.approx(undisturbed)
+    assert len(state.batches.answered) == 40 + 10, "nothing is paid for twice"
+
+
 def test_another_stores_batches_are_left_alone(loopback, tmp_path):
     url, state = loopback()
     by_batch(url, output_dir=tmp_path / "one")

@@ -61,6 +61,13 @@ def test_a_jury_is_checked_before_anybody_is_paid(files, single, tmp_path, loopb
     refused("a jury is made of pairwise judges", *single, "--judge", two, "--judge", two, *out)
     refused("a cost limit needs", *files, "--judge", f"{one},price=1/1", "--judge", one, "--max-cost", 1, *out)
     refused("--repeats measures the noise of win rates", *single, "--judge", two, "--repeats", 2, *out)
+    filed = ["--transport", "file", *out]
+    refused("one judge is asked at a time", *files, "--judge", one, "--judge", f"{one},form=tag", *filed)
+    refused("a cost limit holds for requests that this package sends", *files, "--judge", f"{one},price=1/1",
+            "--max-cost", 1, *filed)  # fmt: skip
+    gamed = tmp_path / "df_gamed.csv"
+    gamed.write_text("model\n")
+    refused("needs verdicts on all 805 instructions, got 30", *files, "--judge", one, "--df-gamed", gamed, *out)
     assert not state.seen
 
 

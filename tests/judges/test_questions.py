@@ -13,6 +13,7 @@ from aad_plugin.judges.asking.languages import Tongues, language_of_text
 from aad_plugin.judges.asking.rubric import read_rubric, statements_of
 from aad_plugin.judges.asking.wording import languages_of
 from aad_plugin.judges.items import Question, Verdict
+from aad_plugin.judges.sitting.estimate import estimate
 from aad_plugin.judges.statistics.criteria import criteria_figures
 from aad_plugin.judges.statistics.cyclic_jury import cyclic_figures, cyclic_verdicts, deal
 from aad_plugin.judges.statistics.jury import jury_verdicts
@@ -275,6 +276,17 @@ def test_a_challenge_shows_whether_a_judge_stands_by_its_verdicts(yields, form, 
     assert summarize([verdict_of(json.loads(json.dumps(v.to_json()))) for v in verdicts]).extra == figures
 
 
+def test_challenges_are_part_of_the_estimate_and_of_one_budget(loopback, tmp_path):
+    url, _ = loopback(yields=True)
+    judge = load_judge("openai:planted", base_url=url, form="logprobs", price="200/800")
+    items = made_up(60)
+    plain, whole = (estimate(items, judge, challenge=challenge) for challenge in (False, True))
+    assert (plain.requests, whole.requests) == (120, 220) and whole.most_cost > plain.most_cost
+    limit = plain.cost * 1.05
+    verdicts = compare(items, judge, tmp_path, challenge=True, max_cost=limit, progress=False)
+    assert 0 < sum(v.cost for v in verdicts if v.cost) <= limit
+
+
 def test_a_challenge_repeats_the_verdict_in_its_form():
     judge = load_judge("openai:x", form="json", language="de")
     question = Question("k", [{"role": "user", "content": "?"}], "One.", "Two.", challenged=0.0)
@@ -300,6 +312,14 @@ def test_a_cyclic_jury_deals_prompts_out_evenly_and_keeps_them_together():
     assert deal(items, ["a", "b", "c"], seed=1) == dealt != deal(items, ["a", "b", "c"], seed=2)
     with pytest.raises(ConfigError, match="a jury needs at least two different judges, got a"):
         deal(items, ["a"])
+
+
+def test_a_cyclic_jury_deals_one_question_about_many_pictures_out():
+    items = [Comparison(str(n), "Describe the picture.", "x", "y") for n in range(30)]
+    assert len(set(deal(items, ["a", "b", "c"]))) == 1
+    assert (
+        sorted(deal(items, ["a", "b", "c"], 0, [str(n) for n in range(30)]).count(name) for name in "abc") == [10] * 3
+    )
 
 
 def test_a_cyclic_jury_estimates_what_a_whole_one_does_at_the_price_of_one_judge():

@@ -43,6 +43,20 @@ def test_soft_verdict(p, expected):
     assert read.p == pytest.approx(expected) and read.form == "logprobs"
 
 
+def test_two_tokens_with_one_text_are_two_tokens():
+    """ "▁A" and "A" are decoded alike; a server that tells ids says that they are two."""
+    tops = [("A", 5, 0.5), ("A", 9, 0.25), ("B", 7, 0.25)]
+    named = [{"token": token, "id": number, "logprob": math.log(q)} for token, number, q in tops]
+    logprobs = {"content": [{**named[0], "top_logprobs": named}]}
+    assert read_reply(reply("A", "length", logprobs), PAIR, "logprobs").p == pytest.approx(0.75)
+    for one in named:
+        del one["id"]
+    assert read_reply(reply("A", "length", logprobs), PAIR, "logprobs").reason == "unreadable"
+    fragments = letters(A=0.6, B=0.2)
+    fragments["content"][0]["top_logprobs"] += [{"token": "\ufffd", "logprob": math.log(q)} for q in (0.02, 0.01)]
+    assert read_reply(reply("A", "length", fragments), PAIR, "logprobs").p == pytest.approx(0.75)
+
+
 def test_absent_letter_with_floor_logprob_counts_as_zero():
     logprobs = letters(A=0.9)
     logprobs["content"][0]["top_logprobs"].append({"token": "B", "logprob": -9999.0})

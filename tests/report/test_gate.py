@@ -320,6 +320,19 @@ def test_a_gate_file_reads_as_documented(tmp_path):
 # ------------------------------------------------------------------ few changes, and what is gated
 
 
+def test_a_run_that_was_hardly_judged_passes_no_gate():
+    """157 of the new run's 160 answers never ended their thinking: what three of them say is no comparison."""
+    old, new = _labels([1] * 160), _labels([1] * 160)
+    for key in list(new.tasks["t"].documents)[3:]:
+        new.tasks["t"].documents[key].values.clear()
+    new.name = "new"
+    result = check_gate(old, new, Gate())
+    (found,) = result.mismatches
+    assert result.exit_code == 3 and found.what == "documents" and "157 of 160 documents have a value" in found.detail
+    allowed = check_gate(old, new, Gate(allow=("documents",)))
+    assert allowed.exit_code == 0 and "157 documents have a value in one run only" in allowed.notes[0]
+
+
 def test_two_verdicts_that_become_ties_are_no_regression():
     """Was: REGRESSION with a lower bound of -8e305."""
     old = np.random.default_rng(0).choice([0.0, 0.5, 1.0], 160)
