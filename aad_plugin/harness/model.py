@@ -194,22 +194,20 @@ class AADLM(PairAnswers, HFLM):
                 picker=picker_for(settings),
                 prompts=prompts,
                 on_readings=None if self._tracer is None else readings.extend,
-                max_length=max_length,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **options,
+                **{"max_length": max_length, "pad_token_id": self.tokenizer.pad_token_id, **options},
             )
         if self._tracer is not None:
             self._tracer.decoded(self._contexts, settings, sample, readings)
-        self._ends = dict(zip(self._contexts, self._truncated(tokens[:, context.shape[1] :], stop), strict=True))
+        ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
+        self._ends = dict(zip(self._contexts, self._truncated(tokens[:, context.shape[1] :], stop, ends), strict=True))
         return tokens
 
-    def _truncated(self, answers: Tensor, stop: list[str]) -> list[bool]:
+    def _truncated(self, answers: Tensor, stop: list[str], ends: int | list[int] | None) -> list[bool]:
         """Whether each answer of a batch ran into its budget: no end token and no stop sequence.
 
         Args:
-            answers: (B, new) token ids, of the picked answers where several were drawn.
+            answers: (B, new) token ids, of the picked answers where several were drawn. ends: the end tokens.
         """
-        ends = self.model.generation_config.eos_token_id
         ids = {ends} if isinstance(ends, int) else set(ends or ())
         rows = zip(answers.tolist(), self.tokenizer.batch_decode(answers), strict=True)
         return [ids.isdisjoint(row) and not any(sequence in text for sequence in stop) for row, text in rows]

@@ -14,10 +14,17 @@ def adapter_mix(model: Any, policy: str, reference: str | None, scale: float) ->
     Args:
         model: a PeftModel. policy, reference: names of its adapters; None = the base alone.
     Raises:
-        ConfigError: an adapter replaces whole modules, which no strength scales.
+        ConfigError: an adapter is no LoRA, or replaces whole modules, which no strength scales.
     """
     from peft.utils.other import AuxiliaryTrainingWrapper
 
+    config = model.peft_config[policy]
+    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA" or getattr(config, "use_dora", False):
+        kind = "DoRA" if getattr(config, "use_dora", False) else getattr(config.peft_type, "value", config.peft_type)
+        raise ConfigError(
+            f"expo scales what a LoRA adds, and the adapter is {kind}, which adds nothing in proportion: write one model "
+            "with aad pairs save --expo and decode that"
+        )
     whole = next((name for name, one in model.named_modules() if isinstance(one, AuxiliaryTrainingWrapper)), None)
     if whole is not None:
         raise ConfigError(

@@ -21,6 +21,7 @@ from aad_plugin.pair.sides import Sides
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.guides import Guide, GuideModel
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
+from aad_plugin.sources.merging import untie
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
 
@@ -192,6 +193,7 @@ def _load(
 def _merged(base: PreTrainedModel, path: str, pickles: bool) -> PreTrainedModel:
     if not pickles:
         refuse_pickled_adapter(Path(path).expanduser())
+    untie(base)
     model = attached(base, path)
     result = model.load_adapter(path, adapter_name="default")
     if result.unexpected_keys:

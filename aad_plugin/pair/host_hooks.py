@@ -12,16 +12,18 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
 
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair import cache_names
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.call import Call
 from aad_plugin.pair.compiled import CompiledStep, cache_length, compiles
 from aad_plugin.pair.drafts import CONFIDENCE, TOKENS, Draft, DraftReader
 from aad_plugin.pair.guides import Guides
-from aad_plugin.pair.multimodal import positions, refuse_beside_pictures
+from aad_plugin.pair.multimodal import is_prompt, positions, refuse_beside_pictures
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
 from aad_plugin.pair.reading import BuildCache
+from aad_plugin.pair.rope_switch import grows_beyond, rope_switch, say_rereading
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 
@@ -88,6 +90,25 @@ class HostHooks(GenerationMixin):
                 self.guides.refuse_several(option)
         held = cache_names.take(model_kwargs)
         call = self._calls[-1]
+        if held is not None and model_kwargs.get("multimodal") is not None and not is_prompt(held):
+            raise ConfigError(
+                "pictures beside a cache that holds a text would not be read: leave them out where they are those it "
+                "holds, or the cache where they are new"
+            )
+        shares = len(self.sides.models()) < len(self.sides.roles)
+        if generation_config.prefill_chunk_size and generation_config.cache_implementation in STATIC and shares:
+            raise ConfigError(
+                "prefill_chunk_size beside a static cache is for pairs of two models: adapters of one base are more rows "
+                "than the host makes the cache for; leave one of the two out"
+            )
+        if self._grows_beyond_its_rope(generation_config, model_kwargs):
+            if held is not None or guesses or generation_config.cache_implementation in STATIC:
+                raise ConfigError(
+                    "this text may grow beyond the length at which the model's rotary factors change, and is read anew at "
+                    "each step then: leave the given cache, static caches and drafts out, or lower max_new_tokens"
+                )
+            generation_config.use_cache = model_kwargs["use_cache"] = call.is_cached = False
+            return None
         is_own = held is None and not guesses and self.is_cached
         if compiles(self.sides, generation_config, call.settings, is_own):
             call.compiled = self._compiled_step(generation_config.compile_config)
@@ -123,6 +144,21 @@ class HostHooks(GenerationMixin):
         else:  # else the host would go on to pass the last token alone
             generation_config.use_cache = model_kwargs["use_cache"] = False
         return None
+
+    def _grows_beyond_its_rope(self, config: Any, model_kwargs: dict[str, Any]) -> bool:
+        """Whether the answer may cross a change of a model's rotary factors; says so once."""
+        models = self.sides.models().values()
+        switches = [switch for one in models if (switch := rope_switch(one.config)) is not None]
+        if not switches or config.use_cache is False or not self.is_cached:
+            return False
+        mask, places = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
+        shape = mask if mask is not None else places  # the host takes a mask away that hides nothing
+        padded = 0 if shape is None else shape.shape[-1]
+        longest = padded if mask is None else int(mask.sum(-1).max())
+        crosses = grows_beyond(switches, longest, longest + config.max_length - padded, config.prefill_chunk_size)
+        if crosses:
+            say_rereading(min(switches))
+        return crosses
 
     def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
         """Whether steps are read by what ``get_compiled_call`` gives; known since the cache was built."""

@@ -45,6 +45,25 @@ _OTHER_SAMPLERS = {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff":
 """transformers' options of sampling that :class:`KeyedSampler` has not, with what asks for nothing."""
 
 
+_KEEP_SCORES = frozenset(
+    "max_new_tokens max_length max_time pad_token_id bos_token_id eos_token_id use_cache cache_implementation "
+    "cache_config prefill_chunk_size compile_config disable_compile prompt_lookup_num_tokens max_matching_ngram_size "
+    "assistant_model num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold do_sample num_beams "
+    "num_return_sequences return_dict_in_generate output_scores output_logits stop_strings multimodal".split()
+)
+
+
+def edits_scores(options: Mapping[str, Any]) -> bool:
+    """Whether options of ``generate`` may change the scores that tokens are drawn from; unknown ones may.
+
+    A penalty of 1 and whatever is not set change nothing.
+    """
+    return any(
+        not (name in _KEEP_SCORES or value in (None, False) or value == [] or (name.endswith("penalty") and value == 1))
+        for name, value in options.items()
+    )
+
+
 def refuse_other_samplers(strategy: str, options: Mapping[str, Any]) -> None:
     """Raise ConfigError for an option of sampling that would have no effect on a strategy that draws."""
     for name, neutral in _OTHER_SAMPLERS.items():

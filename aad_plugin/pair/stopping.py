@@ -43,8 +43,16 @@ class StopSequences(StoppingCriteria):
         texts = self.tokenizer.batch_decode(answer[:, -(self.tail + new - 1) :])
         for row, text in enumerate(texts):
             if any(sequence in text for sequence in self.sequences):
-                self.lengths[row] = min(int(self.lengths[row]), answer.shape[1])
+                self.lengths[row] = min(int(self.lengths[row]), self._end(answer[row], new))
         return (self.lengths <= answer.shape[1]).to(input_ids.device)
+
+    def _end(self, answer: Tensor, new: int) -> int:
+        """How many tokens an answer has when it first holds a stop sequence, which the last ``new`` of them made."""
+        for length in range(len(answer) - new + 1, len(answer)):
+            text = self.tokenizer.decode(answer[max(0, length - self.tail) : length])
+            if any(sequence in text for sequence in self.sequences):
+                return length
+        return len(answer)
 
 
 class StepTeller(StoppingCriteria):

@@ -7,7 +7,7 @@ sequences. Token-level strategies go straight to ``AlignedPair.generate``. Knows
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.multimodal import MultimodalInputs
+from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
-from aad_plugin.pair.sampling import KeyedSampler, prompt_key, refuse_other_samplers
+from aad_plugin.pair.sampling import KeyedSampler, edits_scores, prompt_key, refuse_other_samplers
 from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
@@ -114,7 +115,7 @@ def implicit_rewards(
 ) -> Tensor:
     """Return (B,) float64 Σ log π_policy − log π_reference over each drawn answer, its end included.
 
-    Only the reference reads the answers again.
+    Only the reference reads the answers again, where the policy's probabilities are known from drawing them.
 
     Args:
         attention_mask: (B, P) int64 of the prompts.
@@ -127,8 +128,11 @@ def implicit_rewards(
     for rows in _chunks(range(len(tokens)), _SCORED_ROWS if multimodal is None else len(tokens)):
         part = slice(rows.start, rows.stop)
         mask = torch.cat([attention_mask[part], answer_mask[part].to(attention_mask.dtype)], dim=1)
-        (reference,) = pair.answer_logprobs(tokens[part], mask, prompt_length, ("reference",), multimodal)
-        sums.append(((drawn.policy_logprobs[part] - reference).double() * answer_mask[part]).sum(-1))
+        known = drawn.policy_logprobs
+        roles: tuple[Role, ...] = ("policy", "reference") if known is None else ("reference",)
+        *read, reference = pair.answer_logprobs(tokens[part], mask, prompt_length, roles, multimodal)
+        policy = read[0] if known is None else known[part]
+        sums.append(((policy - reference).double() * answer_mask[part]).sum(-1))
     return torch.cat(sums).cpu()
 
 
@@ -175,13 +179,14 @@ class Drawn:
 
     Attributes:
         tokens: (B, P + new) int64. lengths: (B,) answer tokens, the end included.
-        policy_logprobs: (B, new) float32 of the drawn tokens, known from drawing them; empty where nothing was drawn.
+        policy_logprobs: (B, new) float32 of the drawn tokens, known from drawing them; empty where nothing was drawn, None
+            where they were drawn from edited scores.
         recorder: read the call's steps, where a trace is wanted. rows: (B) this answer's rows of the call.
     """
 
     tokens: Tensor
     lengths: Tensor
-    policy_logprobs: Tensor
+    policy_logprobs: Tensor | None
     recorder: TokenRecorder | None
     rows: Sequence[int]
 
@@ -217,7 +222,7 @@ class _Run:
         self.settings = settings
         self.options = options
         self.prompt_length = input_ids.shape[1]
-        eos = pair.generation_config.eos_token_id
+        eos = options.get("eos_token_id", pair.generation_config.eos_token_id)
         self.eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
         ends = (
             set(pair.tokenizer.batch_decode([[token] for token in self.eos])) if pair.tokenizer is not None else set()
@@ -301,6 +306,8 @@ class _Run:
     def rewards(self, drawn: Drawn, picker: Picker | None, prompts: Sequence[Any]) -> Tensor:
         """Return (B,) float64 scores of one answer per prompt."""
         if self.settings.picker == "implicit":
+            if edits_scores(self.options):  # what was drawn from is then no probability of the policy
+                drawn = replace(drawn, policy_logprobs=None)
             return implicit_rewards(self.pair, self.attention_mask, drawn, self.multimodal)
         if picker is None:
             raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")

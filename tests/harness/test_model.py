@@ -200,6 +200,13 @@ def test_bad_arguments(evaluate, checkpoints, extra, gen_kwargs, message):
         evaluate("aad", {**checkpoints.model_args("two_models"), **extra}, gen_kwargs=gen_kwargs)
 
 
+def test_options_that_the_host_sets_itself_may_be_given(evaluate, checkpoints):
+    args = checkpoints.model_args("two_models")
+    plain = evaluate("aad", args)
+    given = evaluate("aad", {**args, "answers_dir": "none"}, gen_kwargs="pad_token_id=257")
+    assert answers(plain) == answers(given)
+
+
 def test_an_empty_prompt(checkpoints):
     from aad_plugin.harness.model import AADLM
     from aad_plugin.harness.task_host import generate_request

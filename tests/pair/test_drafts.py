@@ -84,6 +84,9 @@ def test_a_stop_sequence_is_seen_among_tokens_that_came_at_once():
     stopper = StopSequences(["ab"], tokenizer, 1)
     assert not stopper(torch.tensor([tokenizer.encode("xy")]), None).any()
     assert stopper(torch.tensor([tokenizer.encode("xyab0123456789")]), None).all()
+    assert stopper.lengths.tolist() == [len(tokenizer.encode("xyab")) - 1], (
+        "what came after the stop is no part of the answer"
+    )
 
 
 def test_what_a_draft_cannot_serve_is_refused():

@@ -121,6 +121,21 @@ def test_two_architectures_have_no_such_model():
         pair.generate(input_ids=IDS, max_new_tokens=2, strategy="expo", pad_token_id=257)
 
 
+@pytest.mark.parametrize("kind", ["DoRA", "IA3"])
+def test_adapters_that_add_nothing_in_proportion_are_refused(kind):
+    from peft import IA3Config, LoraConfig, get_peft_model
+
+    from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+
+    config = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM")
+    if kind == "IA3":
+        config = IA3Config(target_modules=["q_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
+    model = get_peft_model(copy.deepcopy(toy_model("llama", 4)), config, adapter_name="policy").eval()
+    pair = AlignedPair(OneBaseInTurns(model, {"policy": "policy", "reference": None}), vocab_size=258)
+    with pytest.raises(ConfigError, match=f"expo scales what a LoRA adds, and the adapter is {kind}"):
+        pair.generate(input_ids=IDS, max_new_tokens=2, strategy="expo", pad_token_id=257)
+
+
 def test_whole_modules_of_an_adapter_are_refused(checkpoints):
     from peft import LoraConfig, get_peft_model
 

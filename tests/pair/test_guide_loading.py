@@ -313,6 +313,32 @@ def test_weights_and_loglikelihoods_without_their_models_are_refused_before_load
         PairArguments.parse(None, None, {"policy": "p", "guide": "g", "loglikelihood": "implicit_reward"})
 
 
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
+def test_a_guides_adapter_of_a_tied_head_stays_out_of_the_embeddings(checkpoints, tmp_path, module):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(checkpoints.base)
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    base.save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    tied = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+    tuned = get_peft_model(tied, LoraConfig(target_modules=[module], r=2, task_type="CAUSAL_LM"))
+    for name, weight in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    tuned.save_pretrained(tmp_path / "adapter")
+    pair = AlignedPair.from_pretrained(
+        policy=str(checkpoints.policy), reference=str(checkpoints.reference), guide=str(tmp_path / "adapter")
+    )
+    ids = torch.tensor(random_prompts([7]))
+    with torch.no_grad():
+        wanted = tuned.eval()(input_ids=ids).logits
+    torch.testing.assert_close(pair.sides.models()["guide1"](ids).logits, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_an_adapter_of_another_base_guides_as_a_model_of_its_own(checkpoints, tmp_path):
     words = checkpoints.model_args("reference_plus_lora")
     shutil.copytree(checkpoints.base, tmp_path / "base")

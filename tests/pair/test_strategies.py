@@ -8,8 +8,9 @@ import torch
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.answering import answer
 from aad_plugin.pair.cache import PairCache, can_repeat
+from aad_plugin.pair.sampling import edits_scores
 from aad_plugin.pair.scoring import Scorer
-from aad_plugin.pair.strategies import decode
+from aad_plugin.pair.strategies import _Run, decode
 from aad_plugin.settings import STRATEGIES, DecodingSettings
 from tests.pairs import KINDS, toy_pair
 from tests.toys import PAD, left_pad, random_prompts
@@ -121,6 +122,51 @@ def test_rows_are_repeated_only_where_every_cache_can(pair):
     plain, other = DynamicCache(config=config), StaticCache(config=config, max_cache_len=8)
     assert can_repeat(PairCache(PairCache(plain, plain), plain))
     assert not can_repeat(PairCache(PairCache(plain, other), plain)) and not can_repeat(None)
+
+
+@pytest.mark.parametrize("more", [
+    {}, {"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 1}, {"suppress_tokens": list(range(100))},
+    {"min_new_tokens": 9},
+])  # fmt: skip
+def test_implicit_rewards_are_of_the_models_whatever_edits_the_scores_that_are_drawn_from(pair, more):
+    ids, mask = left_pad(PROMPTS)
+    settings = DecodingSettings(strategy="best_of_n", n=3, temperature=1.5)
+    options = {"max_new_tokens": 12, "pad_token_id": PAD, **more}
+    run = _Run(pair, ids, mask, settings, [], options)
+    assert edits_scores(options) == bool(more)
+    for drawn in run.draw([str(number) for number in range(len(ids))], range(3)):
+        width = drawn.tokens.shape[1] - ids.shape[1]
+        inside = torch.arange(width) < drawn.lengths[:, None]
+        whole = torch.cat([mask, inside.long()], dim=1)
+        policy, reference = pair.answer_logprobs(drawn.tokens, whole, ids.shape[1], ("policy", "reference"))
+        wanted = ((policy - reference).double() * inside).sum(-1)
+        torch.testing.assert_close(run.rewards(drawn, None, []), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_the_end_token_that_was_asked_for_ends_an_answer(pair):
+    ids, mask = left_pad(PROMPTS)
+    plain = decode(
+        pair, ids, mask, DecodingSettings(strategy="greedy"), max_new_tokens=9, pad_token_id=PAD, eos_token_id=None
+    )
+    end = int(plain[0, ids.shape[1] + 1])
+    run = _Run(pair, ids, mask, DecodingSettings(strategy="sample", temperature=0.01), [], {
+        "max_new_tokens": 9, "pad_token_id": PAD, "eos_token_id": end})  # fmt: skip
+    (drawn,) = run.draw([str(number) for number in range(len(ids))], range(1))
+    first = plain[0, ids.shape[1] :].tolist().index(end) + 1
+    assert run.eos == [end] and int(drawn.lengths[0]) == first
+
+
+def test_pieces_of_a_prompt_and_a_static_cache(pair):
+    """The host makes the cache before it reads a piece, for as many rows as there are prompts."""
+    ids, mask = left_pad(PROMPTS[:2])
+    asked = {"attention_mask": mask, "max_new_tokens": 4, "pad_token_id": PAD, "prefill_chunk_size": 4}
+    if len(pair.sides.models()) == 2:
+        found = pair.generate(ids, cache_implementation="static", **asked)
+        assert torch.equal(found, pair.generate(ids, **{**asked, "prefill_chunk_size": None}))
+    else:
+        with pytest.raises(ConfigError, match="prefill_chunk_size beside a static cache is for pairs of two models"):
+            pair.generate(ids, cache_implementation="static", **asked)
+        assert torch.equal(pair.generate(ids, **asked), pair.generate(ids, **{**asked, "prefill_chunk_size": None}))
 
 
 def test_a_reward_picker_chooses_by_prompt_and_text(pair):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from aad_plugin import AlignedPair, answer
 from aad_plugin.errors import ConfigError, VocabMismatch
+from aad_plugin.pair import cache_names
 from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.encoding import encode, render, token_ids
 from tests.toys import EOS, naive_aad
@@ -91,6 +92,15 @@ def test_ways_to_generate_see(pair: AlignedPair, options: dict) -> None:
     given = {"input_ids": batch.ids, "attention_mask": batch.mask, "multimodal": batch.multimodal, "pad_token_id": 257}
     together = pair.generate(**given, max_new_tokens=6, **options)[:, batch.ids.shape[1] :].tolist()
     assert together == [row for rows in alone for row in rows]
+
+
+def test_pictures_beside_a_text_that_is_held_already_are_refused(pair: AlignedPair) -> None:
+    batch = encode(pair, [render(pair, show("what?", picture(3)), None, 0)])
+    asked = {"multimodal": batch.multimodal, "max_new_tokens": 2, "eos_token_id": None, "pad_token_id": 257}
+    first = pair.generate(input_ids=batch.ids, attention_mask=batch.mask, return_dict_in_generate=True, **asked)
+    more = torch.cat([first.sequences, batch.ids[:, :3]], dim=1)
+    with pytest.raises(ConfigError, match="pictures beside a cache that holds a text would not be read"):
+        pair.generate(input_ids=more, **{cache_names.host_name(): cache_names.take(dict(first))}, **asked)
 
 
 @pytest.mark.parametrize("option", ["prompt_lookup_num_tokens", "prefill_chunk_size"])
