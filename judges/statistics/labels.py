@@ -26,18 +26,30 @@ def label_figures(
     if labelled[0].p is None:
         machine = [str(v.label if v.label is not None else v.grade) for v in labelled]
         human = [str(labels[v.id]) for v in labelled]
-        return agreement_figures(machine, human, resamples, seed)
+        return agreement_figures(machine, human, resamples, seed, list(map(_cluster, labelled)))
     sides = {1.0: "candidate", 0.0: "tie", -1.0: "baseline"}
     machine = [sides[float(np.sign((v.p or 0.0) - 0.5))] for v in labelled]
     human = [sides[float(np.sign(labels[v.id] - 0.5))] for v in labelled]
     truth = {v.id: float(labels[v.id]) for v in labelled}
-    return agreement_figures(machine, human, resamples, seed) | corrected_win_rate(judged, truth)
+    agreement = agreement_figures(machine, human, resamples, seed, list(map(_cluster, labelled)))
+    return agreement | corrected_win_rate(judged, truth)
+
+
+def _cluster(verdict: Verdict) -> str:
+    """What items of one prompt share."""
+    return verdict.prompt or verdict.id
 
 
 def agreement_figures(
-    machine: Sequence[str], human: Sequence[str], resamples: int = 9999, seed: int = 0
+    machine: Sequence[str],
+    human: Sequence[str],
+    resamples: int = 9999,
+    seed: int = 0,
+    prompts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Share of equal labels with its 95 % interval (Clopper-Pearson), and Cohen's kappa with a bootstrap interval.
+
+    `prompts` tells which labels belong together; the share's interval counts prompts then, kappa's still labels.
 
     kappa is NaN where both sides use one and the same label throughout. Its usual interval from an asymptotic standard
     error covers 87 % instead of 95 for 50 labels of which 90 % agree.
@@ -46,7 +58,7 @@ def agreement_figures(
     said = np.array([names.index(name) for name in machine])
     truth = np.array([names.index(name) for name in human])
     equal = int((said == truth).sum())
-    share = mean_with_interval(said == truth)
+    share = mean_with_interval(said == truth, prompts)
     figures = {"num_labelled": len(truth), "agreement": share.value, "agreement_ci95": [share.low, share.high]}
     if len(names) == 1:
         return figures | {"kappa": float("nan"), "kappa_ci95": [float("nan")] * 2}
@@ -79,8 +91,10 @@ def corrected_win_rate(judged: Sequence[Verdict], truth: Mapping[str, float]) ->
     p = np.array([v.p for v in judged if v.id in truth], dtype=float)
     y = np.array([truth[v.id] for v in judged if v.id in truth], dtype=float)
     others = np.array([v.p for v in judged if v.id not in truth], dtype=float)
+    own = [_cluster(v) for v in judged if v.id in truth]
+    theirs = [_cluster(v) for v in judged if v.id not in truth]
     num, rest = len(p), len(others)
-    alone = mean_with_interval(y)
+    alone = mean_with_interval(y, own)
     if num < 3 or rest < 2 or p.std() == 0 or y.std() == 0:
         weight, value, error = 0.0, alone.value, alone.standard_error
     else:
@@ -88,9 +102,9 @@ def corrected_win_rate(judged: Sequence[Verdict], truth: Mapping[str, float]) ->
         weight = float(np.cov(p, y)[0, 1] / everything.var(ddof=1) / (1 + num / rest))
         weight = min(max(weight, 0.0), 1.0)
         value = float(weight * others.mean() + (y - weight * p).mean())
-        error = float(((y - weight * p).var(ddof=1) / num + weight**2 * others.var(ddof=1) / rest) ** 0.5)
+        error = _error_of_sum((y - weight * p, own), (weight * others, theirs))
     value = min(max(value, 0.0), 1.0)  # a correction may reach beyond what a share can be
-    low, high = _logit_interval(value, error, num) if weight else (alone.low, alone.high)
+    low, high = _logit_interval(value, error, len(set(own))) if weight else (alone.low, alone.high)
     low, high = min(low, value), max(high, value)
     return {
         "corrected_win_rate": value,
@@ -98,6 +112,24 @@ def corrected_win_rate(judged: Sequence[Verdict], truth: Mapping[str, float]) ->
         "corrected_ci95": [low, high],
         "judge_weight": weight,
     }
+
+
+def _error_of_sum(*parts: tuple[np.ndarray, Sequence[str]]) -> float:
+    """Standard error of the sum of several means, items of one prompt moving together; of prompts that come once it is the
+    usual one.
+
+    Args:
+        parts: per mean its values and what tells their prompts.
+    """
+    moves: list[dict[str, float]] = []
+    for values, prompts in parts:
+        own: dict[str, float] = {}
+        for prompt, residual in zip(prompts, (values - values.mean()) / len(values), strict=True):
+            own[prompt] = own.get(prompt, 0.0) + float(residual)
+        moves.append(own)
+    alone = sum(sum(move**2 for move in own.values()) * len(own) / max(1, len(own) - 1) for own in moves)
+    together = 2 * sum(moves[0].get(prompt, 0.0) * move for own in moves[1:] for prompt, move in own.items())
+    return float(max(0.0, alone + together) ** 0.5)
 
 
 def _logit_interval(value: float, error: float, num: int) -> tuple[float, float]:

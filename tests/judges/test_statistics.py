@@ -14,7 +14,7 @@ from aad_plugin.judges.checks.label_files import read_labels
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.statistics.intervals import mean_with_interval, smallest_detectable_difference
 from aad_plugin.judges.statistics.jury import jury_verdicts
-from aad_plugin.judges.statistics.labels import agreement_figures, corrected_win_rate
+from aad_plugin.judges.statistics.labels import agreement_figures, corrected_win_rate, label_figures
 from aad_plugin.judges.statistics.length_control import length_controlled
 from aad_plugin.judges.statistics.noise import noise_figures
 from aad_plugin.judges.statistics.results import read_difficulties, read_verdicts
@@ -161,6 +161,22 @@ def test_agreement_and_kappa():
     assert figures["agreement"] == 0.8 and figures["kappa"] == pytest.approx(0.6)
     assert figures["kappa_ci95"][0] < 0.6 < figures["kappa_ci95"][1]
     assert math.isnan(agreement_figures(["a"], ["a"])["kappa"])
+
+
+def test_labels_of_one_prompt_are_no_independent_labels():
+    """Each prompt has four labelled items of one outcome: as much is known as of a quarter of them."""
+    dice = np.random.default_rng(2)
+    human = dice.integers(0, 2, 30).astype(float)
+    said = np.clip(np.abs(human - (dice.random(30) < 0.2)) * 0.8 + 0.1, 0, 1)
+
+    def figures(times: int) -> dict:
+        verdicts = [Verdict(f"{i}-{k}", f"q{i}", "j", p=float(said[i])) for i in range(30) for k in range(times)]
+        verdicts += [Verdict(f"o{i}-{k}", f"o{i}", "j", p=float(said[i % 30])) for i in range(60) for k in range(times)]
+        return label_figures(verdicts, {f"{i}-{k}": human[i] for i in range(30) for k in range(times)}, resamples=99)
+
+    one, four = figures(1), figures(4)
+    for name in ("corrected_win_rate", "corrected_standard_error", "corrected_ci95", "agreement_ci95"):
+        assert four[name] == pytest.approx(one[name], abs=0.02), name
 
 
 def test_a_corrected_win_rate_is_a_share_within_its_interval():
