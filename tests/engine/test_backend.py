@@ -44,6 +44,14 @@ def test_strategies_answer_as_on_transformers(run, demo_model, run_folder):
     assert again == found
 
 
+def test_a_kept_answer_ends_at_the_stop_strings_behind_its_thinking(run, demo_model, monkeypatch):
+    """With a think_end_token lm-eval gives vLLM the end token alone and cuts afterwards."""
+    monkeypatch.setattr(demo_model, "think_end_token", " ")
+    fresh = answers(run(demo_model, gen_kwargs="strategy=greedy,until=e"))
+    assert not any("e" in text or " " in text for text in fresh) and any(fresh)
+    assert answers(run(demo_model, gen_kwargs="strategy=greedy,until=e")) == fresh
+
+
 @pytest.mark.parametrize("strategy", ["sample", "best_of_3"])
 def test_drawn_answers_are_complete(run, demo_model, strategy):
     found = answers(run(demo_model, gen_kwargs=f"strategy={strategy}"))
