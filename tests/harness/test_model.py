@@ -96,7 +96,7 @@ def test_sampled_answers_are_not_cached(evaluate, checkpoints, tmp_path):
     evaluate("aad", args, use_cache=cache, gen_kwargs="strategy=greedy")
     (file,) = tmp_path.glob("cache*.db")
     with sqlite3.connect(file) as database:
-        (table,) = [name for (name,) in database.execute("select name from sqlite_master") if name.startswith("aad_")]
+        (table,) = [name for (name,) in database.execute("select name from sqlite_master") if name.startswith("aad2_")]
         assert database.execute(f'select count(*) from "{table}"').fetchone() == (len(QUESTIONS),)
 
 
