@@ -112,7 +112,7 @@ def engine_pair(
 
 def refuse_revision(revision: str | None) -> None:
     """Raise ConfigError for a revision of weights that are rewritten on disk, which reads the main one."""
-    if revision:
+    if revision not in (None, "", "main"):
         raise ConfigError(
             f"revision={revision}: weights that are extrapolated or merged for vLLM are read from the main revision; fetch "
             "the one you want (hf download ID --revision REVISION --local-dir FOLDER) and name its folder"

@@ -63,7 +63,8 @@ def check_model_args(model_args: dict[str, Any]) -> None:
     """Raise ConfigError for model_args with which the model that is evaluated would not load, before anything trains."""
     given = dict(model_args)
     PairArguments.parse(given.pop("pair", None), given.pop("pretrained", None), given)
-    if named := next((name for name in ("revision", "reference_revision") if model_args.get(name)), None):
+    asked = (name for name in ("revision", "reference_revision") if model_args.get(name) not in (None, "", "main"))
+    if named := next(asked, None):
         raise ConfigError(
             f"{named}={model_args[named]}: a training reads the main revision of a hub model; fetch the one you want "
             "(hf download ID --revision REVISION --local-dir FOLDER) and name its folder"
