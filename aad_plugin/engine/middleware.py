@@ -39,12 +39,17 @@ def model_names(name: str, held: Held) -> list[str]:
     Raises:
         ConfigError: a name that ends as the name of another strategy would.
     """
-    if (ending := next((s for s in STRATEGIES if name.endswith(f"-{s}")), None)) is not None:
+    if (ending := _asked_by(name)) is not None:
         raise ConfigError(
             f"the name {name!r} ends with -{ending}, by which requests ask for that strategy: serve the pair under another "
             "name (--name)"
         )
     return [name, *(f"{name}-{strategy}" for strategy in held.strategies[1:])]
+
+
+def _asked_by(name: str) -> str | None:
+    """The strategy that a model's name asks for by its end."""
+    return next((strategy for strategy in STRATEGIES if name.endswith(f"-{strategy}")), None)
 
 
 def environment(shared_ids: int, held: Held, ignore_temperature: bool) -> dict[str, str]:
@@ -85,7 +90,7 @@ def check_request(
     given = body.get("vllm_xargs") or {}
     if not isinstance(given, dict):
         raise ConfigError(f"vllm_xargs must be an object, got {type(given).__name__}")
-    named = next((s for s in STRATEGIES if str(body.get("model", "")).endswith(f"-{s}")), None)
+    named = _asked_by(str(body.get("model", "")))
     if named and given.get("aad_strategy", named) != named:
         raise ConfigError(
             f"the model name asks for {named!r} and vllm_xargs for {given['aad_strategy']!r}: name one strategy"

@@ -66,7 +66,7 @@ def explain(
         (greedy,) = answer(
             pair, [prompt], strategy="greedy", max_new_tokens=max_new_tokens, chat=chat, progress=progress
         )
-    truncated = len(steps) == max_new_tokens and steps[-1].chosen.id not in end_ids(pair.generation_config)
+    truncated = len(steps) == max_new_tokens and steps[-1].chosen.id not in end_ids(pair.generation_config.eos_token_id)
     return Explanation(
         prompt=shown_text(prompt),
         answer=text,

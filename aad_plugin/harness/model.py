@@ -30,6 +30,7 @@ from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
 from aad_plugin.pair.step import Step
+from aad_plugin.pair.stopping import end_ids
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.known_options import safetensors_only
@@ -208,7 +209,7 @@ class AADLM(PairAnswers, HFLM):
         Args:
             answers: (B, new) token ids, of the picked answers where several were drawn. ends: the end tokens.
         """
-        ids = {ends} if isinstance(ends, int) else set(ends or ())
+        ids = set(end_ids(ends))
         rows = zip(answers.tolist(), self.tokenizer.batch_decode(answers), strict=True)
         return [ids.isdisjoint(row) and not any(sequence in text for sequence in stop) for row, text in rows]
 

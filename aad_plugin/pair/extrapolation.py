@@ -16,11 +16,12 @@ def adapter_mix(model: Any, policy: str, reference: str | None, scale: float) ->
     Raises:
         ConfigError: an adapter is no LoRA, or replaces whole modules, which no strength scales.
     """
+    from peft import LoraConfig
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     config = model.peft_config[policy]
-    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA" or getattr(config, "use_dora", False):
-        kind = "DoRA" if getattr(config, "use_dora", False) else getattr(config.peft_type, "value", config.peft_type)
+    if not isinstance(config, LoraConfig) or config.use_dora:
+        kind = "DoRA" if isinstance(config, LoraConfig) else config.peft_type.value
         raise ConfigError(
             f"expo scales what a LoRA adds, and the adapter is {kind}, which adds nothing in proportion: write one model "
             "with aad pairs save --expo and decode that"

@@ -90,17 +90,7 @@ class HostHooks(GenerationMixin):
                 self.guides.refuse_several(option)
         held = cache_names.take(model_kwargs)
         call = self._calls[-1]
-        if held is not None and model_kwargs.get("multimodal") is not None and not is_prompt(held):
-            raise ConfigError(
-                "pictures beside a cache that holds a text would not be read: leave them out where they are those it "
-                "holds, or the cache where they are new"
-            )
-        shares = len(self.sides.models()) < len(self.sides.roles)
-        if generation_config.prefill_chunk_size and generation_config.cache_implementation in STATIC and shares:
-            raise ConfigError(
-                "prefill_chunk_size beside a static cache is for pairs of two models: adapters of one base are more rows "
-                "than the host makes the cache for; leave one of the two out"
-            )
+        self._check_cache_options(generation_config, model_kwargs, held)
         if self._grows_beyond_its_rope(generation_config, model_kwargs):
             if held is not None or guesses or generation_config.cache_implementation in STATIC:
                 raise ConfigError(
@@ -144,6 +134,20 @@ class HostHooks(GenerationMixin):
         else:  # else the host would go on to pass the last token alone
             generation_config.use_cache = model_kwargs["use_cache"] = False
         return None
+
+    def _check_cache_options(self, config: Any, model_kwargs: dict[str, Any], held: Cache | None) -> None:
+        """Raise ConfigError for what neither a given cache nor one of this pair's can hold."""
+        if held is not None and model_kwargs.get("multimodal") is not None and not is_prompt(held):
+            raise ConfigError(
+                "pictures beside a cache that holds a text would not be read: leave them out where they are those it "
+                "holds, or the cache where they are new"
+            )
+        shares = len(self.sides.models()) < len(self.sides.roles)
+        if config.prefill_chunk_size and config.cache_implementation in STATIC and shares:
+            raise ConfigError(
+                "prefill_chunk_size beside a static cache is for pairs of two models: adapters of one base are more rows "
+                "than the host makes the cache for; leave one of the two out"
+            )
 
     def _grows_beyond_its_rope(self, config: Any, model_kwargs: dict[str, Any]) -> bool:
         """Whether the answer may cross a change of a model's rotary factors; says so once."""

@@ -67,9 +67,8 @@ class StepTeller(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def end_ids(config: Any) -> list[int]:
-    """Return the ids that end an answer, of a generation config that names one, several or none."""
-    ends = config.eos_token_id
+def end_ids(ends: Any) -> list[int]:
+    """Return the ids that end an answer, of what transformers calls eos_token_id: one, several or none."""
     return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 

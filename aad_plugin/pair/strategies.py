@@ -20,7 +20,7 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, edits_scores, prompt_key, refuse_other_samplers
-from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths
+from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths, end_ids
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
@@ -222,8 +222,7 @@ class _Run:
         self.settings = settings
         self.options = options
         self.prompt_length = input_ids.shape[1]
-        eos = options.get("eos_token_id", pair.generation_config.eos_token_id)
-        self.eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        self.eos = end_ids(options.get("eos_token_id", pair.generation_config.eos_token_id))
         ends = (
             set(pair.tokenizer.batch_decode([[token] for token in self.eos])) if pair.tokenizer is not None else set()
         )

@@ -12,7 +12,6 @@ import numpy as np
 from aad_plugin.judges.statistics.intervals import interval_of_rate
 from aad_plugin.report.runs import Run, TaskRun
 from aad_plugin.report.verdict_folders import Comparison
-from aad_plugin.texts.thinking import answer_after_thinking
 
 _BY_SCORE = "score_win_rate"
 
@@ -215,7 +214,7 @@ def _counted(run: Run, task: TaskRun) -> list[Figure]:
     found = []
     for name in names_of(task):
         answers = [one.answers[name] for one in task.documents.values() if name in one.answers]
-        lengths = [float(sum(len(answer_after_thinking(text) or "") for text in one.texts)) for one in answers]
+        lengths = [float(one.judged_length) for one in answers]
         found.append(Figure(run.name, task.task, name, "length", *_mean(lengths)))
         ends = [float(one.truncated) for one in answers if one.truncated is not None]
         if ends:

@@ -56,7 +56,7 @@ class Decoder:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self._lengths: dict[str, int] = {}
-        self._ends = end_ids(pair.generation_config)
+        self._ends = end_ids(pair.generation_config.eos_token_id)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raise ConfigError where a prompt leaves no room in the context."""

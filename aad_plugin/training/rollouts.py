@@ -90,7 +90,7 @@ def draw_from_pair(
         input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, strategy="aad", alpha=alpha,
         do_sample=True, temperature=temperature, top_k=0, top_p=1.0, pad_token_id=0 if pad is None else pad,
     )  # fmt: skip
-    lengths = answer_lengths(tokens, ids.shape[1], end_ids(pair.generation_config))
+    lengths = answer_lengths(tokens, ids.shape[1], end_ids(pair.generation_config.eos_token_id))
     answers = [row[ids.shape[1] :][: int(n)].tolist() for row, n in zip(tokens, lengths, strict=True)]
     padded, kept = right_pad(answers, pair.device)
     keep = padded.shape[1] + 1

@@ -252,7 +252,7 @@ def _decoded(asked: Asked, original: AlignedPair) -> list[tuple[list[int], int, 
     settings, prompts = original.settings.override(strategy="aad"), list(asked.oracle_prompts.prompts[:_COMPARED])
     ids, mask = encode_prompts(original, prompts)
     tokens = decode(original, ids, mask, settings, max_new_tokens=asked.max_new_tokens)
-    lengths = answer_lengths(tokens, ids.shape[1], end_ids(original.generation_config))
+    lengths = answer_lengths(tokens, ids.shape[1], end_ids(original.generation_config.eos_token_id))
     found = []
     for row, kept, length in zip(tokens, mask, lengths, strict=True):
         padding = int((kept == 0).sum())  # (T,) left-padded prompt and answer -> both alone
