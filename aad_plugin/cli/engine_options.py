@@ -26,29 +26,32 @@ class AskedPair:
 
     def engine_dtype(self, extra: Sequence[str]) -> str:
         """Return the engine's dtype: --dtype, else model_args' dtype, else "auto"."""
-        return _value(extra, "--dtype") or self.dtype
+        return engine_value(extra, "--dtype") or self.dtype
 
     def engine_options(self, extra: Sequence[str]) -> list[str]:
         """Return the engine's options with the dtype that model_args named."""
         return [*([] if "--dtype" in extra or self.dtype == "auto" else ["--dtype", self.dtype]), *extra]
 
-    def proving(self) -> dict[str, Any]:
+    def proving(self, extra: Sequence[str]) -> dict[str, Any]:
         """Return the pair's parts and the settings of requests that name none, for the self-test."""
         own = ("alpha", "guide_scale") if self.source.guides else ("alpha",)
-        return {**self.source.arguments(), **{name: getattr(self.settings, name) for name in own}}
+        revisions = {"revision": engine_value(extra, "--revision"), "reference_revision": self.reference_revision}
+        named = {name: revision for name, revision in revisions.items() if revision}
+        return {**self.source.arguments(), **{name: getattr(self.settings, name) for name in own}, **named}
 
     def prepare(self, extra: Sequence[str]) -> Any:
         """Return the :class:`aad_plugin.engine.options.EnginePair`; merges adapters on first use where they must be."""
         from aad_plugin.engine.options import engine_pair
 
         return engine_pair(
-            self.source, self.settings, dtype=self.engine_dtype(extra), revision=_value(extra, "--revision"),
+            self.source, self.settings, dtype=self.engine_dtype(extra), revision=engine_value(extra, "--revision"),
             reference_revision=self.reference_revision, merge_adapters=self.merge_adapters,
-            load_format=_value(extra, "--load-format"), speculative_config=_value(extra, "--speculative-config"),
+            load_format=engine_value(extra, "--load-format"),
+            speculative_config=engine_value(extra, "--speculative-config"),
         )  # fmt: skip
 
 
-def _value(extra: Sequence[str], option: str) -> str | None:
+def engine_value(extra: Sequence[str], option: str) -> str | None:
     """Return what follows an option, as a word of its own or after ``=``."""
     joined = next((word.partition("=")[2] for word in extra if word.startswith(f"{option}=")), None)
     return extra[extra.index(option) + 1] if option in extra[:-1] else joined

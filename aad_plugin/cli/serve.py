@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from aad_plugin.cli.engine_options import AskedPair, asked_pair
+from aad_plugin.cli.engine_options import AskedPair, asked_pair, engine_value
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
+from aad_plugin.errors import ConfigError
 
 
 @names_a_pair(positional=True)
@@ -61,7 +62,7 @@ def serve(
 
     expected = None
     if self_test is not False:
-        expected = expected_tokens(asked.proving(), dtype)
+        expected = expected_tokens(asked.proving(extra), dtype)
     run(
         server_arguments(prepared, name, asked.engine_options(extra)),
         expected,
@@ -77,16 +78,13 @@ def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> 
     from aad_plugin.pair.guide_loading import cast
     from aad_plugin.sources.merging import can_share_base
 
-    source, revision = asked.source, asked.reference_revision
-    casting = cast(source)
+    source, revision = asked.source, engine_value(extra, "--revision")
+    others = asked.reference_revision or revision
+    casting = cast(source, {"policy": revision, "reference": others})
     guides = list(casting.checkpoints.values())
-
-    def number(flag: str, default: int) -> int:
-        return int(extra[extra.index(flag) + 1]) if flag in extra else default
-
-    configs = [AutoConfig.from_pretrained(source.backbone)]
-    configs.append(AutoConfig.from_pretrained(source.reference, revision=revision) if source.reference else configs[0])
-    devices, context = number("--tensor-parallel-size", 1), number("--max-model-len", 4096)
+    configs = [AutoConfig.from_pretrained(source.backbone, revision=revision)]
+    configs.append(AutoConfig.from_pretrained(source.reference, revision=others) if source.reference else configs[0])
+    devices, context = _number(extra, "--tensor-parallel-size", 1), _number(extra, "--max-model-len", 4096)
     found = plan(
         *(part(config, dtype) for config in configs), devices=devices, device_gib=device_gib, context=context,
         shares_base=asked.merge_adapters is not True and can_share_base(source), is_alone=source.is_alone,
@@ -94,3 +92,13 @@ def _plan(asked: AskedPair, dtype: str, extra: list[str], device_gib: float) -> 
         guide_sides=len(casting.adapters),
     )  # fmt: skip
     print("\n".join(found.lines()))
+
+
+def _number(extra: list[str], option: str, default: int) -> int:
+    """Return an option of the engine that is a whole number from 1."""
+    given = engine_value(extra, option)
+    if given is None:
+        return default
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"{option} must be a whole number from 1 to plan with, got {given!r}")
+    return int(given)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.guide_loading import cast, check_kind, check_tokenizer
+from aad_plugin.pair.reading import Role
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.guides import GuideModel, check_guided
 from aad_plugin.sources.merging import is_plain_lora, merged_checkpoint
@@ -37,23 +39,25 @@ def check_guides(source: PairSource, settings: DecodingSettings) -> None:
     check_guided(settings, len(source.guides), source.is_alone)
 
 
-def guides_of(source: PairSource, shares: bool, dtype: str, tokenizer: str, vocab_size: int) -> EngineGuides:
+def guides_of(
+    source: PairSource, shares: bool, dtype: str, tokenizer: str, vocab_size: int, revisions: Mapping[Role, str | None]
+) -> EngineGuides:
     """Give every model of a pair's guides its place: one that the engine reads anyway, a further side of the shared base,
     or a further checkpoint. Adapters that cannot share a base are merged into checkpoints on first use.
 
     Args:
         shares: whether the pair's sides share their base. dtype: of merged weights. tokenizer: the policy's.
-        vocab_size: number of token ids that the pair shares.
+        vocab_size: number of token ids that the pair shares. revisions: of its two checkpoints, as `cast` takes them.
     Raises:
         ConfigError: a guide that is no language model. VocabMismatch: one with other token ids.
     """
     from transformers import AutoTokenizer
 
     try:
-        own = AutoTokenizer.from_pretrained(tokenizer)
+        own = AutoTokenizer.from_pretrained(tokenizer, revision=revisions.get("policy"))
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"no tokenizer at {tokenizer!r}: {first_line(e)}") from e
-    casting = cast(source)
+    casting = cast(source, revisions)
     adapters: dict[str, str | None] = {}
     checkpoints: dict[str, list[str | None]] = {}
     base = str(source.base)

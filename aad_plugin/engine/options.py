@@ -19,6 +19,7 @@ from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.extrapolating import expo_checkpoint
+from aad_plugin.sources.known_options import refuse_revisions
 from aad_plugin.sources.merging import can_share_base, full_checkpoints, refuse_pickles, with_template
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
@@ -78,7 +79,8 @@ def engine_pair(
     reference_revision = reference_revision if source.shares_base else reference_revision or revision
     shares = not merge_adapters and not reference_revision and can_share_base(source)
     if settings.strategy == "expo" or (source.shares_base and not shares):
-        refuse_revision(revision or reference_revision)
+        named = {"revision": revision, "reference_revision": reference_revision}
+        refuse_revisions(named, "weights that are extrapolated or merged for vLLM are made from")
     if settings.strategy == "expo":
         path = str(expo_checkpoint(source, settings.expo_scale, dtype))
         return EnginePair(path, path, (path,), {"generation_config": "vllm"}, settings.expo_scale)
@@ -99,24 +101,16 @@ def engine_pair(
         tokenizer = source.tokenizer if not source.shares_base else policy
         own |= {} if source.is_alone else {"reference": reference, "reference_revision": reference_revision}
     # One base has one vocabulary: its adapters' folders may have a tokenizer with more tokens.
-    other = tokenizer if source.shares_base else reference
-    own["shared_vocab_size"] = _shared_vocab_size(tokenizer, other, reference_revision)
-    contexts = [(checkpoints[0], None), (reference, reference_revision)]
+    other = (tokenizer, revision) if source.shares_base else (reference, reference_revision)
+    own["shared_vocab_size"] = _shared_vocab_size((tokenizer, revision), other)
+    contexts = [(checkpoints[0], revision), (reference, revision if source.shares_base else reference_revision)]
     if source.guides:
-        guided = guides_of(source, shares, dtype, tokenizer, own["shared_vocab_size"])
+        revisions = {"policy": revision, "reference": reference_revision}
+        guided = guides_of(source, shares, dtype, tokenizer, own["shared_vocab_size"], revisions)
         own |= {**guided.overrides, "guide_scale": settings.guide_scale}
         checkpoints += guided.checkpoints
-        contexts += [(path, revision) for path, revision in guided.overrides["guide_checkpoints"].values()]
+        contexts += [tuple(guide) for guide in guided.overrides["guide_checkpoints"].values()]
     return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), _arguments(own, contexts))
-
-
-def refuse_revision(revision: str | None) -> None:
-    """Raise ConfigError for a revision of weights that are rewritten on disk, which reads the main one."""
-    if revision not in (None, "", "main"):
-        raise ConfigError(
-            f"revision={revision}: weights that are extrapolated or merged for vLLM are read from the main revision; fetch "
-            "the one you want (hf download ID --revision REVISION --local-dir FOLDER) and name its folder"
-        )
 
 
 def _arguments(own: dict[str, Any], contexts: list[Any]) -> dict[str, Any]:
@@ -161,11 +155,12 @@ def _mapping(given: Any) -> dict[str, Any]:
     return found
 
 
-def _shared_vocab_size(tokenizer: str, reference: str, revision: str | None) -> int:
+def _shared_vocab_size(*both_at: tuple[str, str | None]) -> int:
+    """Return the number of token ids that the tokenizers of both sides (path, revision) share."""
     from transformers import AutoTokenizer
 
     try:
-        both = AutoTokenizer.from_pretrained(tokenizer), AutoTokenizer.from_pretrained(reference, revision=revision)
+        both = [AutoTokenizer.from_pretrained(path, revision=revision) for path, revision in both_at]
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"no tokenizer for the pair: {first_line(e)}") from e
     return shared_vocab_size(*both)

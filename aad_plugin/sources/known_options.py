@@ -52,6 +52,20 @@ def safetensors_only(path: str, options: Mapping[str, Any], allow: str = "use_sa
     return {**named, "use_safetensors": True}
 
 
+def refuse_revisions(given: Mapping[str, Any], why: str) -> None:
+    """Raise ConfigError for a revision of a hub model other than the main one, where another cannot be read.
+
+    Args:
+        given: options by name; ``revision`` and ``reference_revision`` are looked at. why: what reads the main one.
+    """
+    for name in ("revision", "reference_revision"):
+        if given.get(name) not in (None, "", "main"):
+            raise ConfigError(
+                f"{name}={given[name]}: {why} the main revision of a hub model; fetch the one you want (hf download ID "
+                "--revision REVISION --local-dir FOLDER) and name its folder"
+            )
+
+
 def refuse_unknown(names: Iterable[str], known: Iterable[str], config: Any) -> None:
     """Raise for the first name that is neither known nor an attribute of the model's configuration.
 

@@ -20,6 +20,7 @@ from aad_plugin.harness.arguments import PairArguments, loading_args
 from aad_plugin.harness.asking import check_room, load_model, render
 from aad_plugin.harness.whole_batches import answer_in_batches, open_store
 from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
+from aad_plugin.sources.known_options import refuse_revisions
 from aad_plugin.texts.prompts import PromptSet
 
 # Scores answers: prompts and answers, one number each, larger is better.
@@ -63,12 +64,7 @@ def check_model_args(model_args: dict[str, Any]) -> None:
     """Raise ConfigError for model_args with which the model that is evaluated would not load, before anything trains."""
     given = dict(model_args)
     PairArguments.parse(given.pop("pair", None), given.pop("pretrained", None), given)
-    asked = (name for name in ("revision", "reference_revision") if model_args.get(name) not in (None, "", "main"))
-    if named := next(asked, None):
-        raise ConfigError(
-            f"{named}={model_args[named]}: a training reads the main revision of a hub model; fetch the one you want "
-            "(hf download ID --revision REVISION --local-dir FOLDER) and name its folder"
-        )
+    refuse_revisions(model_args, "a training reads")
 
 
 def load_scorer(name: str, start: dict[str, Any]) -> Scorer:
