@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +19,7 @@ from experiments.one_model.table import write_table
 
 def row(name, rewards, text="four", **more):
     figures = {"kl_to_policy": 0.5, "degenerate": 0.0, "seconds_per_token": 0.01, "aad_choices": 0.6, "aad_departures": 0.2,
-               "seconds_of_making": 3.0, "steps": 9, "note": "", **more}  # fmt: skip
+               "steps": 9, "note": "", **more}  # fmt: skip
     return {"row": name, "texts": [text] * len(rewards), "rewards": rewards, **figures}
 
 
@@ -25,8 +28,8 @@ def test_rows_are_held_against_greedy_and_attempts_are_listed(tmp_path):
     done = {"greedy": row("greedy", [1.0] * 4), "expo": row("expo", [1.0, 3.0, -1.0, 3.0], note="scale 2"),
             "aad": row("aad", [2.0] * 4, kl_to_policy=None)}  # fmt: skip
     (tmp_path / "attempts.jsonl").write_text(
-        json.dumps({"row": "iterate", "began": "2026-11-26T10:00:00", "outcome": "TrainingFailed: x", "seconds": 4})
-        + "\n"
+        '{"row": "iterate", "began": "2026-11-26T10:00:00"}\n{"row": "expo", "began": "2026-11-26T10:00:00"}\n'
+        '{"row": "iterate", "began": "2026-11-26T10:00:00", "outcome": "TrainingFailed: x", "seconds": 4}\n'
     )
     text = write_table(tmp_path, done, ["greedy", "expo", "iterate", "aad"])
     assert (
@@ -34,6 +37,7 @@ def test_rows_are_held_against_greedy_and_attempts_are_listed(tmp_path):
         and "| greedy | 1.000 ± 0.000 | – | – | 4 | 0.500 |" in text
     )
     assert "Still missing: iterate." in text and "* 2026-11-26T10:00:00 iterate: TrainingFailed: x, 4 s" in text
+    assert "* 2026-11-26T10:00:00 expo: under way, or killed\n" in text
     assert len(json.loads((tmp_path / "one_model.json").read_text())) == 3
 
 
@@ -74,8 +78,11 @@ def test_a_finished_row_is_kept_and_a_failed_one_is_tried_again(asked, monkeypat
         "grpo-rollouts-1",
     ]
     assert made == [*every, "iterate-1"]
-    outcomes = [json.loads(line)["outcome"] for line in (tmp_path / "out" / "attempts.jsonl").read_text().splitlines()]
-    assert outcomes.count("finished") == 8 and outcomes.count("ConfigError: no room") == 1
+    lines = (tmp_path / "out" / "attempts.jsonl").read_text().splitlines()
+    outcomes = [json.loads(line).get("outcome", "began") for line in lines]
+    assert (
+        outcomes.count("began") == 9 and outcomes.count("finished") == 8 and outcomes.count("ConfigError: no room") == 1
+    )
 
 
 def test_a_row_that_another_process_makes_is_left_to_it(asked, monkeypatch, tmp_path, capsys):
@@ -140,3 +147,76 @@ def test_rows_of_another_question_are_refused(asked, monkeypatch, tmp_path):
     (tmp_path / "out" / "asked.json").unlink()
     with pytest.raises(ConfigError, match=r"holds rows, but not what they were asked \(asked.json\)"):
         command.main()
+
+
+def test_other_weights_of_the_pair_and_another_recipe_are_another_question(asked, monkeypatch, checkpoints, tmp_path):
+    from aad_plugin.errors import ConfigError
+
+    monkeypatch.setattr(command, "measured", lambda asked, name: row(name, [1.0, 2.0]))
+    own = tmp_path / "policy"
+    shutil.copytree(checkpoints.policy, own)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("learning_rate: 1.0e-4\n")
+    pair = ["--model-args", f"policy={own},reference={checkpoints.reference}", "--rl-training", str(recipe)]
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:1], *sys.argv[3:], *pair])
+    command.main()
+    recipe.write_text("learning_rate: 2.0e-4\n")
+    with pytest.raises(ConfigError, match="other recipes"):
+        command.main()
+    recipe.write_text("learning_rate: 1.0e-4\n")
+    command.main()
+    shutil.copy(checkpoints.reference / "model.safetensors", own / "model.safetensors")
+    with pytest.raises(ConfigError, match="other model_args"):
+        command.main()
+
+
+def test_a_picker_that_is_the_oracle_under_another_name_is_refused(asked, monkeypatch, checkpoints, tmp_path):
+    from aad_plugin.errors import ConfigError
+
+    for name in ("one", "two"):
+        shutil.copytree(checkpoints.policy, tmp_path / name)
+    words = ["--oracle", f"reward:{tmp_path / 'one'}", "--picker", f"reward:{tmp_path / 'two'}"]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, *words])
+    with pytest.raises(ConfigError, match="are one reward model by two names"):
+        command._asked()
+
+
+def test_trainings_take_the_pairs_own_alpha(asked, monkeypatch):
+    plans = []
+
+    def reinforce(folder, plan, model_args):
+        plans.append(plan)
+        return {"start": {"picker_mean": 1.0}, "trained": {"picker_mean": 2.5}}
+
+    monkeypatch.setattr(rows.reinforcing, "reinforce", reinforce)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--model-args", "alpha=0.3"])
+    rows._make(command._asked()[0], "grpo-rollouts-1")
+    assert plans[0].alpha == 0.3 and plans[0].trl_arguments[-2:] == ("--max_completion_length", "64")
+
+
+def test_a_synthesis_that_was_half_copied_is_copied_again(asked, monkeypatch, tmp_path):
+    question = command._asked()[0]
+    there = question.output / "iterate-1" / "round-1" / "synthesis"
+    (there / "dataset").mkdir(parents=True)
+    (there / "synthesis.json").write_text("{}")
+    write_text(question.output / "rows" / "iterate-1.json", "{}")
+    monkeypatch.setattr(
+        rows.shutil, "copytree", lambda one, other, **_: (Path(other) / "synthesis.json").write_text("")
+    )
+    monkeypatch.setattr(rows.rounds, "iterate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(rows, "making_folder", stopped(rows.making_folder))
+    with pytest.raises(KeyboardInterrupt):
+        rows._iterated(question, "2")
+    assert not (question.output / "iterate-2" / "round-1" / "synthesis").exists()
+
+
+def stopped(making):
+    """A folder in the making whose process is interrupted before it is whole."""
+
+    @contextlib.contextmanager
+    def making_folder(target):
+        with making(target) as part:
+            yield part
+            raise KeyboardInterrupt
+
+    return making_folder

@@ -27,8 +27,8 @@ def distill(
     picker: Annotated[str, typer.Option(help="reward:<model> other than the oracle, or implicit.")],
     output: Annotated[Path, typer.Option(help="Folder for training, answers and the student.")],
     teacher: Annotated[str, typer.Option(help="aad or eft.")] = "aad",
-    scale: Annotated[float, typer.Option(help="Of the eft teacher.")] = 1.5,
-    alpha: Annotated[float | None, typer.Option(help="Of the aad teacher's plausible set; default 0.1.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Of the eft teacher; default the pair's, 1.5.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of the aad teacher's set; default the pair's, 0.1.")] = None,
     teacher_temperature: Annotated[
         float, typer.Option(help="Of softmax(advantage / temperature), the aad teacher's distribution.")
     ] = 0.25,
@@ -45,14 +45,14 @@ def distill(
     from aad_plugin.training.trl_command import check_trl
 
     check_trl()
-    from aad_plugin.settings import DecodingSettings
     from aad_plugin.training.distilling import Plan
     from aad_plugin.training.distilling import distill as train
     from aad_plugin.training.recipes import one_model_recipe
 
+    own = named.settings(alpha=alpha, eft_scale=scale)
     plan = Plan(
-        **run.plan(asked, "distill"), training=one_model_recipe(recipe), picker=picker, teacher=teacher, scale=scale,
-        alpha=DecodingSettings().override(alpha=alpha).alpha, temperature=teacher_temperature, divergence=divergence,
+        **run.plan(asked, "distill"), training=one_model_recipe(recipe), picker=picker, teacher=teacher,
+        scale=own.eft_scale, alpha=own.alpha, temperature=teacher_temperature, divergence=divergence,
         student=student,
     )  # fmt: skip
     train(output, plan, named.arguments)

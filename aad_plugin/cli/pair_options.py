@@ -98,6 +98,13 @@ class NamedPair:
         own = DecodingSettings().override(**{**source.settings, **_named_settings(self.arguments), **_given(settings)})
         check_guided(own, len(source.guides), source.is_alone)
 
+    def settings(self, **settings: Any) -> DecodingSettings:
+        """Return how the pair decodes: as its folder says, then the model_args, then what is given here; fetches a preset's
+        parts."""
+        given = dict(self.arguments)
+        source = take_source(given)
+        return take_settings(given, source.settings).override(**settings)
+
     def load(self, **settings: Any) -> Any:
         """Return the :class:`aad_plugin.AlignedPair`, with those of the settings that are not None."""
         self.check(**settings)

@@ -34,7 +34,9 @@ def rl(
     share: Annotated[
         float | None, typer.Option(help="Part of each group that the pair draws; grpo-rollouts, default 0.25.")
     ] = None,
-    alpha: Annotated[float | None, typer.Option(help="Of the pair's plausible set; default 0.1.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Of the pair's plausible set; default the pair's own, 0.1.")
+    ] = None,
     teacher_temperature: Annotated[
         float, typer.Option(help="The pair draws from softmax(advantage / temperature).")
     ] = 0.25,
@@ -46,14 +48,13 @@ def rl(
     from aad_plugin.training.trl_command import check_trl
 
     check_trl()
-    from aad_plugin.settings import DecodingSettings
     from aad_plugin.training.recipes import one_model_recipe
     from aad_plugin.training.reinforcing import Plan, reinforce
 
     plan = Plan(
         **run.plan(asked, "rl"), recipe=recipe, training=one_model_recipe(training), reward=reward, per_token=per_token,
         share=(0.25 if recipe == "grpo-rollouts" else 0.0) if share is None else share,
-        alpha=DecodingSettings().override(alpha=alpha).alpha, temperature=teacher_temperature,
+        alpha=named.settings(alpha=alpha).alpha, temperature=teacher_temperature,
     )  # fmt: skip
     reinforce(output, plan, named.arguments)
     typer.echo((output / "rl.md").read_text(encoding="utf-8"))

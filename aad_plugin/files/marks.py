@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _READ = (".safetensors", ".bin", ".json", ".gguf", ".pt", ".model", ".jinja", ".py")
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 _IN_EVERY_SNAPSHOT = ("config.json", "adapter_config.json")
 
 
@@ -61,7 +61,7 @@ def weight_files_mark(path: str, revision: str | None = None) -> str | None:
     local = given if given.exists() else _snapshot(path, revision)
     if local is None:
         return None
-    files = [local] if local.is_file() else sorted(file for file in local.iterdir() if file.suffix in _WEIGHTS)
+    files = [local] if local.is_file() else sorted(file for file in local.iterdir() if file.suffix in WEIGHTS)
     if not files:
         return None
     marks = [[file.name, file.stat().st_size, file_sha256(file, 2**20)] for file in files]

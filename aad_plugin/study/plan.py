@@ -18,6 +18,7 @@ from aad_plugin.study.prompts import Prompt
 
 FILE = "plan.json"
 _SHOWN = 60
+TOKENIZER = "tokenizer"  # its mark among the models, which plans of before 27 November 2026 lack
 _PLACES = ("parts",)  # where the models lie: a moved folder is the same pair, its weights are marked
 
 
@@ -116,7 +117,9 @@ def keep_plan(folder: Path, plan: StudyPlan, models: dict[str, Any]) -> None:
         for part in ("plan", "models"):
             for name in dict.fromkeys([*there[part], *mine[part]]):
                 old, new = there[part].get(name), mine[part].get(name)
-                if old != new and name not in _PLACES:
+                if name in _PLACES or (name == TOKENIZER and name not in there[part]):
+                    continue
+                if old != new:
                     raise ConfigError(
                         f"{folder} holds another study: {name} is {_short(old)} there, {_short(new)} here; give the same "
                         "settings to go on with it, or pass another --output"

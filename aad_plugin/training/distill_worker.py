@@ -70,7 +70,7 @@ def main(words: list[str]) -> None:
     config.beta = job["beta"]
     tokenizer = AutoTokenizer.from_pretrained(job["tokenizer"], padding_side="left")
     pair = load_pair(**job["pair"])
-    student = _student(job)
+    student = _student(job, model_config.dtype)
     common: dict[str, Any] = {
         "model": student, "args": config, "processing_class": tokenizer, "train_dataset": _prompts(job["prompts"]),
         "peft_config": None if job["adapter"] else get_peft_config(model_config),
@@ -85,8 +85,8 @@ def main(words: list[str]) -> None:
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
 
 
-def _student(job: dict[str, Any]) -> Any:
-    dtype = job["dtype"] if job["dtype"] == "auto" else getattr(torch, job["dtype"])
+def _student(job: dict[str, Any], name: str | None) -> Any:
+    dtype = getattr(torch, name) if name not in (None, "auto") else "auto"
     model = AutoModelForCausalLM.from_pretrained(job["student"], dtype=dtype)
     if job["adapter"]:
         model = attached(model, job["adapter"], is_trainable=True)

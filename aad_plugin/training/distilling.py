@@ -23,12 +23,20 @@ from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import making_folder, write_text
 from aad_plugin.harness.arguments import loading_args
 from aad_plugin.harness.asking import identity, scorer_weights
+from aad_plugin.judges.kinds.reward import refuse_twins
 from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.merging import full_checkpoints, merge_adapter, with_template
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Scorer, check_model_args, evaluate, greedy_answers, load_scorer
+from aad_plugin.training.evaluation import (
+    Scorer,
+    beside_one_base,
+    check_model_args,
+    evaluate,
+    greedy_answers,
+    load_scorer,
+)
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import context_of, free, merging_dtype, owned, take_up, template_words, write_rows
@@ -135,7 +143,7 @@ class _Start:
             return {"policy": str(trained.resolve()), "reference": self.reference, **options}
         adapter = self.adapter if trained is None else str(trained.resolve())
         if adapter is not None:
-            return {"reference": self.checkpoint, "adapter": adapter, **options}
+            return {"reference": self.checkpoint, "adapter": adapter, **beside_one_base(options)}
         return {"policy": self.checkpoint, "reference": self.reference, **options}
 
 
@@ -155,6 +163,7 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
     options = dict(model_args)
     source = take_source(options)
     _check_student(source, plan)
+    refuse_twins(plan.oracle, plan.picker)
     with owned(folder, "distill"):
         asked = plan.asked(model_args)
         drawn = take_up(
@@ -215,12 +224,11 @@ def _train(
         folder / "prompts.jsonl", plan.prompts.prompts, AutoTokenizer.from_pretrained(home), template_args,
         context=context_of(start.checkpoint, start.reference), new_tokens=new_tokens,
     )  # fmt: skip
-    recipe = read_recipe(plan.training)
     job = {
         "pair": loading_args(model_args), "teacher": plan.teacher, "scale": plan.scale, "alpha": plan.alpha,
         "teacher_temperature": plan.temperature, "beta": DIVERGENCES[plan.divergence], "student": start.checkpoint,
         "adapter": start.adapter, "tokenizer": home,
-        "dtype": str(recipe.get("dtype", "auto")), "prompts": str((folder / "prompts.jsonl").resolve()),
+        "prompts": str((folder / "prompts.jsonl").resolve()),
     }  # fmt: skip
     write_text(folder / "job.json", json.dumps(job, indent=1, default=str) + "\n")
     logger.info("training on %d prompts; the bar tells how long it will take", len(plan.prompts))

@@ -20,6 +20,7 @@ from aad_plugin.harness.arguments import PairArguments, loading_args
 from aad_plugin.harness.asking import check_room, load_model, render
 from aad_plugin.harness.whole_batches import answer_in_batches, open_store
 from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
+from aad_plugin.sources.arguments import REFERENCE_OPTIONS
 from aad_plugin.sources.known_options import refuse_revisions
 from aad_plugin.texts.prompts import PromptSet
 
@@ -65,6 +66,12 @@ def check_model_args(model_args: dict[str, Any]) -> None:
     given = dict(model_args)
     PairArguments.parse(given.pop("pair", None), given.pop("pretrained", None), given)
     refuse_revisions(model_args, "a training reads")
+
+
+def beside_one_base(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pair's options for a policy trained as an adapter: its reference is what it was trained from, to which the
+    options of the pair's own reference (device, dtype …) do not apply."""
+    return {name: value for name, value in options.items() if name not in REFERENCE_OPTIONS}
 
 
 def load_scorer(name: str, start: dict[str, Any]) -> Scorer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,8 @@ def take_up(
     there = read_account(folder / "asked.json")
     if there and (folder / "training").is_dir():
         refuse_other_run(folder, there, asked, dict.fromkeys(asked, what))
+    elif there != json.loads(json.dumps(asked, default=str)):
+        shutil.rmtree(folder / "start", ignore_errors=True)  # merged of a pair that was asked before, and not trained
     write_text(folder / "asked.json", json.dumps(asked, indent=2, default=str) + "\n")
     end_orphans(folder)
     drawn = check_options(command, ["--config", str(training), "--output_dir", str(folder), *more])

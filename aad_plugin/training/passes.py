@@ -6,18 +6,21 @@ every pass by one generator, which begins anew with the process.
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from trl.trainer.utils import RepeatSampler
 
 
 class PassSampler(RepeatSampler):
-    """TRL's sampler, whose order in a pass is that of accelerate's seedable one: by seed + number of the pass."""
+    """TRL's sampler, whose order is told anew for each pass: by the seed in the first, as TRL's own, and later by seed and
+    number of the pass together (their sum would be another seed's)."""
 
     def set_epoch(self, epoch: int) -> None:
         """Begin pass ``epoch``, from 0; called by transformers' trainer, which knows where it goes on."""
         if self.shuffle:
-            self.generator.manual_seed((self.seed or 0) + epoch)
+            seed = self.seed or 0
+            self.generator.manual_seed(random.Random(f"{seed} {epoch}").getrandbits(32) if epoch else seed)
 
 
 class KeepsOrder:

@@ -24,11 +24,12 @@ from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness.arguments import loading_args
 from aad_plugin.harness.asking import identity, scorer_weights
+from aad_plugin.judges.kinds.reward import refuse_twins
 from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.merging import full_checkpoints, merge_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Evaluation, check_model_args, evaluate, load_scorer
+from aad_plugin.training.evaluation import Evaluation, beside_one_base, check_model_args, evaluate, load_scorer
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
@@ -101,6 +102,10 @@ class Plan:
             raise ConfigError(
                 f"--reward must be implicit, or with grpo-rollouts reward:<model>, got {self.reward!r} for {self.recipe}"
             )
+        if self.per_token and self.reward != "implicit":
+            raise ConfigError(
+                f"--per-token divides the implicit reward by length, and --reward is {self.reward}: leave it out"
+            )
         if self.reward == self.oracle:
             raise ConfigError(f"--reward and --oracle are both {self.oracle}: what is optimised cannot measure itself")
         if not self.temperature > 0:
@@ -137,6 +142,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
     """
     check_trl(OLDEST_TRL)
     check_model_args(model_args)
+    refuse_twins(plan.oracle, plan.reward)
     options = dict(model_args)
     source = take_source(options)
     with owned(folder, "rl"):
@@ -154,7 +160,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
         trained = folder / "training"
         args = {"policy": start, "reference": reference, **options}
         if (trained / "adapter_config.json").is_file():
-            after_args = {"reference": start, "adapter": str(trained.resolve()), **options}
+            after_args = {"reference": start, "adapter": str(trained.resolve()), **beside_one_base(options)}
         else:
             after_args = {"policy": str(trained.resolve()), "reference": reference, **options}
         found: dict[str, Evaluation] = {}

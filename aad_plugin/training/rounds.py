@@ -24,11 +24,12 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness.asking import identity, scorer_weights
+from aad_plugin.judges.kinds.reward import refuse_twins
 from aad_plugin.sources.arguments import take_source
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.synthesis.synthesizing import Recipe, synthesize
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Evaluation, Scorer, check_model_args, evaluate, load_scorer
+from aad_plugin.training.evaluation import Evaluation, Scorer, beside_one_base, check_model_args, evaluate, load_scorer
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import free, merging_dtype, owned
 from aad_plugin.training.recipes import read_recipe
@@ -100,6 +101,7 @@ def iterate(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
     """
     check_trl()
     check_model_args(model_args)
+    refuse_twins(plan.oracle, plan.picker, plan.recipe.margin_judge)
     with owned(folder, "iterate"):
         path = folder / ACCOUNT
         asked = plan.asked(model_args)
@@ -175,7 +177,7 @@ def _trained(folder: Path, home: Path, plan: Plan, model_args: dict[str, Any], d
         )
         write_text(finished, json.dumps({"start": start, "last_checkpoint": str(last_checkpoint(output))}) + "\n")
     if (output / "adapter_config.json").is_file():
-        return {"reference": start, "adapter": str(output.resolve()), **options}
+        return {"reference": start, "adapter": str(output.resolve()), **beside_one_base(options)}
     return {"policy": str(output.resolve()), "reference": start, **options}
 
 

@@ -22,12 +22,14 @@ from filelock import FileLock, Timeout
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
-from aad_plugin.judges.kinds.reward import reward_mark
+from aad_plugin.harness.asking import identity
+from aad_plugin.judges.kinds.reward import refuse_twins, reward_mark
 from aad_plugin.sources.arguments import parse_model_args
 from aad_plugin.texts.messages import digest
 from aad_plugin.texts.prompts import PromptSet, read_prompts, refuse_overlap
 from aad_plugin.training.owning import free
-from experiments.one_model.rows import Asked, measured, row_names
+from aad_plugin.training.recipes import read_recipe
+from experiments.one_model.rows import Asked, measured, recipes, row_names
 from experiments.one_model.table import write_table
 from experiments.one_model.times import add_times
 
@@ -64,6 +66,8 @@ def keep_account(asked: Asked) -> None:
     account: dict[str, Any] = {
         name: value.digest if isinstance(value, PromptSet) else value for name, value in vars(asked).items()
     }
+    account["model_args"] = identity(asked.model_args)
+    account["recipes"] = {name: read_recipe(path) for name, path in recipes(asked).items()}
     account["weights"] = {
         name: digest(reward_mark(name.removeprefix("reward:"))) for name in (asked.oracle, asked.picker)
     }
@@ -81,6 +85,8 @@ def keep_account(asked: Asked) -> None:
 def _attempt(asked: Asked, name: str, file: Path) -> None:
     """Make one row and note how it ended; a row that fails does not keep the others from being made."""
     start, outcome = time.time(), "finished"
+    began = {"row": name, "began": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start))}
+    _note(asked, began)  # a process that is killed writes no more than this
     print(f"row {name}", flush=True)
     try:
         found = measured(asked, name)
@@ -92,10 +98,13 @@ def _attempt(asked: Asked, name: str, file: Path) -> None:
         outcome = f"broken off: {type(error).__name__}"
         raise
     finally:
-        line = {"row": name, "began": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start)), "outcome": outcome}
-        with (asked.output / "attempts.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({**line, "seconds": round(time.time() - start, 1)}, ensure_ascii=False) + "\n")
+        _note(asked, {**began, "outcome": outcome, "seconds": round(time.time() - start, 1)})
         free()
+
+
+def _note(asked: Asked, line: dict[str, Any]) -> None:
+    with (asked.output / "attempts.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _asked() -> tuple[Asked, list[str]]:
@@ -110,7 +119,7 @@ def _asked() -> tuple[Asked, list[str]]:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--scales", default="0.5,1,2,3", help="of ExPO, picked on the held-out prompts")
     parser.add_argument("--eft-scale", type=float, default=3.0)
-    parser.add_argument("--steps", type=int, default=30, help="of every training that is ours; DPO takes a third")
+    parser.add_argument("--steps", type=int, default=30, help="of every training; DPO takes two thirds")
     parser.add_argument("--distill-recipe", default="distill_demo")
     parser.add_argument("--rl-training", default="grpo_demo")
     parser.add_argument("--dpo-recipe", default="dpo_demo")
@@ -127,6 +136,7 @@ def _asked() -> tuple[Asked, list[str]]:
     refuse_overlap(**sets)
     if given["picker"] == given["oracle"]:
         raise ConfigError("--picker and --oracle must be two models: what chooses cannot measure")
+    refuse_twins(given["picker"], given["oracle"])
     numbers: dict[str, Any] = {"seeds": tuple(int(one) for one in given.pop("seeds").split(",")),
                "scales": tuple(float(one) for one in given.pop("scales").split(","))}  # fmt: skip
     asked = Asked(model_args={**({"pair": pair} if pair else {}), **model_args}, **sets, **numbers, **given)

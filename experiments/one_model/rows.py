@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from filelock import FileLock
 from torch import Tensor
 
 from aad_plugin.files.run_folder import read_account
-from aad_plugin.files.whole import write_text
+from aad_plugin.files.whole import making_folder, write_text
 from aad_plugin.pair.answering import answer, encode_prompts
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.pair.step import whole_text
 from aad_plugin.pair.stopping import answer_lengths, end_ids
 from aad_plugin.pair.strategies import decode
 from aad_plugin.rivals.rival_task import is_degenerate
+from aad_plugin.sources.arguments import take_settings, take_source
 from aad_plugin.synthesis.filters import Limits
 from aad_plugin.synthesis.synthesizing import Recipe
 from aad_plugin.texts.prompts import PromptSet
@@ -31,7 +31,8 @@ from aad_plugin.training.owning import free
 from aad_plugin.training.recipes import one_model_recipe, recipe_path
 
 TRAINED = ("iterate", "distill-aad", "distill-eft", "grpo-implicit", "grpo-rollouts")
-_DPO = ("--per_device_train_batch_size", "8", "--warmup_steps", "2")
+_PAIRS = 8  # of answers that one step of DPO reads
+_DPO = ("--per_device_train_batch_size", str(_PAIRS), "--gradient_accumulation_steps", "1", "--warmup_steps", "2")
 _COMPARED = 40  # prompts along whose answers logits are read
 
 
@@ -73,6 +74,14 @@ class _Made:
     evaluated: Path | None = None
 
 
+def recipes(asked: Asked) -> dict[str, Path]:
+    """The files of TRL's options, by what they train."""
+    return {
+        "distill": one_model_recipe(asked.distill_recipe), "grpo": one_model_recipe(asked.rl_training),
+        "iterate": recipe_path(asked.dpo_recipe),
+    }  # fmt: skip
+
+
 def row_names(asked: Asked) -> list[str]:
     """The rows in the order in which they are made; those that train, once per seed: a run that is cut short has all of
     them with fewer seeds."""
@@ -81,9 +90,7 @@ def row_names(asked: Asked) -> list[str]:
 
 def measured(asked: Asked, name: str) -> dict[str, Any]:
     """Make a row's model and return its figures; answers and rewards go along, so that the table pairs them."""
-    start = time.monotonic()
     made = _make(asked, name)
-    making = time.monotonic() - start
     free()
     pair = load_pair(**made.model_args)
     settings = made.settings or {}
@@ -94,7 +101,7 @@ def measured(asked: Asked, name: str) -> dict[str, Any]:
         pair.sides.extrapolate(settings["expo_scale"])
     return {
         "row": name, "note": made.note, **settings, "texts": texts, "rewards": rewards,
-        "seconds_of_making": round(making, 1), "degenerate": sum(map(is_degenerate, texts)) / len(texts),
+        "degenerate": sum(map(is_degenerate, texts)) / len(texts),
         "kl_to_policy": None if made.strategy == "aad" else _kl(asked, pair, role, original, texts),
         **_agreement(asked, pair, role if made.strategy != "aad" else "aad", original),
     }  # fmt: skip
@@ -130,24 +137,31 @@ def _make(asked: Asked, name: str) -> _Made:
     common: dict[str, Any] = {
         "prompts": asked.prompts, "held_out": asked.held_out_prompts, "oracle_prompts": asked.oracle_prompts,
         "oracle": asked.oracle, "batch_size": asked.batch_size, "max_new_tokens": asked.max_new_tokens,
-        "trl_arguments": ("--seed", seed, "--max_steps", str(asked.steps)),
+        "trl_arguments": ("--seed", seed, "--max_steps", str(asked.steps), "--max_completion_length",
+                          str(asked.max_new_tokens)),
     }  # fmt: skip
     if kind.startswith("distill"):
         teacher = kind.partition("-")[2]
         plan = distilling.Plan(
-            training=one_model_recipe(asked.distill_recipe), picker=asked.picker, teacher=teacher,
-            scale=asked.eft_scale, student="weights", **common,
+            training=recipes(asked)["distill"], picker=asked.picker, teacher=teacher,
+            scale=asked.eft_scale, alpha=_alpha(asked), student="weights", **common,
         )  # fmt: skip
         step = distilling.distill(folder, plan, asked.model_args)["about"]["chosen_step"]
         return _checkpoint(asked, folder / "student", f"step {step}", folder / "evaluated" / f"step-{step}")
-    share = 0.25 if kind == "grpo-rollouts" else 0.0
-    training = one_model_recipe(asked.rl_training)
-    figures = reinforcing.reinforce(
-        folder, reinforcing.Plan(recipe=kind, training=training, share=share, **common), asked.model_args
-    )
+    plan_of_rl = reinforcing.Plan(
+        recipe=kind, training=recipes(asked)["grpo"], share=0.25 if kind == "grpo-rollouts" else 0.0,
+        alpha=_alpha(asked), **common,
+    )  # fmt: skip
+    figures = reinforcing.reinforce(folder, plan_of_rl, asked.model_args)
     before, after = (figures[when]["picker_mean"] for when in ("start", "trained"))
     note = f"implicit reward of held-out answers {before:.2f} → {after:.2f}"
     return _checkpoint(asked, folder / "policy", note, folder / "evaluated" / "trained")
+
+
+def _alpha(asked: Asked) -> float:
+    """The pair's own, which AAD's row decodes by."""
+    given = dict(asked.model_args)
+    return take_settings(given, take_source(given).settings).alpha
 
 
 def _adopt(asked: Asked, pattern: str, folder: Path) -> None:
@@ -181,18 +195,21 @@ def _iterated(asked: Asked, seed: str) -> _Made:
     for there in sorted(asked.output.glob("iterate-*/round-1/synthesis")):  # the seed is the training's
         made = (asked.output / "rows" / f"{there.parent.parent.name}.json").is_file()
         if made and not (home / "synthesis").is_dir():
-            shutil.copytree(there, home / "synthesis")
+            with making_folder(home / "synthesis") as part:
+                shutil.copytree(there, part, dirs_exist_ok=True)
+    steps = max(1, asked.steps * 2 // 3)
     plan = rounds.Plan(
         prompts=asked.prompts, held_out=asked.held_out_prompts, oracle_prompts=asked.oracle_prompts,
         recipe=Recipe("sample", {}, asked.max_new_tokens, Limits(1, True, None), None),
-        training=recipe_path(asked.dpo_recipe), oracle=asked.oracle, picker=asked.picker,
-        trl_arguments=(*_DPO, "--seed", seed, "--max_steps", str(max(1, asked.steps // 3))), batch_size=asked.batch_size,
+        training=recipes(asked)["iterate"], oracle=asked.oracle, picker=asked.picker,
+        trl_arguments=(*_DPO, "--seed", seed, "--max_steps", str(steps)), batch_size=asked.batch_size,
     )  # fmt: skip
-    rounds.iterate(folder, plan, asked.model_args)
+    done = rounds.iterate(folder, plan, asked.model_args)[-1]
+    note = f"1 round of {done.pairs} pairs, {steps} steps of {_PAIRS}"
     if (home / "policy" / "adapter_config.json").is_file():
         model_args = {"reference": str(home / "start"), "adapter": str(home / "policy"), **asked.placement}
-        return _Made(model_args, note="1 round", evaluated=home)
-    return _checkpoint(asked, home / "policy", "1 round", home)
+        return _Made(model_args, note=note, evaluated=home)
+    return _checkpoint(asked, home / "policy", note, home)
 
 
 # ---------------------------------------------------------------------------------------------- measures

@@ -14,7 +14,7 @@ from aad_plugin.training.rounds_table import Round, row_of
 
 _HEAD = (
     "row", "oracle", "wins against greedy", "at matched length", "characters", "KL", "degenerate", "s/token",
-    "AAD's choices", "where AAD leaves greedy", "made in s",
+    "AAD's choices", "where AAD leaves greedy",
 )  # fmt: skip
 
 
@@ -29,13 +29,25 @@ def write_table(folder: Path, done: Mapping[str, Mapping[str, Any]], names: Sequ
     attempts = folder / "attempts.jsonl"
     if attempts.is_file():
         lines += ["", "Every attempt:", ""]
-        for line in attempts.read_text(encoding="utf-8").splitlines():
-            one = json.loads(line)
-            lines.append(f"* {one['began']} {one['row']}: {one['outcome']}, {one['seconds']:.0f} s")
+        lines += [_attempt(one) for one in _attempts(attempts)]
     text = "\n".join(lines) + "\n"
     write_text(folder / "one_model.md", text)
     write_text(folder / "one_model.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     return text
+
+
+def _attempts(file: Path) -> list[dict[str, Any]]:
+    """Every attempt in the order of beginning, with its end where one was written."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        one = json.loads(line)
+        found.setdefault((one["began"], one["row"]), {}).update(one)
+    return list(found.values())
+
+
+def _attempt(one: Mapping[str, Any]) -> str:
+    ended = f"{one['outcome']}, {one['seconds']:.0f} s" if "outcome" in one else "under way, or killed"
+    return f"* {one['began']} {one['row']}: {ended}"
 
 
 def _figures(row: Mapping[str, Any], greedy: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -57,7 +69,6 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
         _rate(one, "win_rate_over_start_at_matched_length"), f"{one['characters']:.0f}",
         _number(one["kl_to_policy"], 3), f"{one['degenerate']:.3f}",
         _number(one.get("seconds_per_token"), 4), f"{one['aad_choices']:.3f}", f"{one['aad_departures']:.3f}",
-        f"{one['seconds_of_making']:.0f}",
     ]  # fmt: skip
 
 

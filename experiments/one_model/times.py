@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from filelock import FileLock
+
 from aad_plugin.files.whole import write_text
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import load_pair
@@ -21,8 +23,9 @@ def add_times(asked: Asked, done: Mapping[str, dict[str, Any]]) -> None:
     """Give every row its seconds per token: greedy's, ExPO's and AAD's of the pair, of all trained rows the one that a
     single trained model of the policy's size takes; measured once and kept."""
     file = asked.output / "times.json"
-    if not file.is_file():
-        write_text(file, json.dumps(_measured(asked, done), indent=1) + "\n")
+    with FileLock(file.with_suffix(".lock")):  # one process measures, alone
+        if not file.is_file():
+            write_text(file, json.dumps(_measured(asked, done), indent=1) + "\n")
     found = json.loads(file.read_text(encoding="utf-8"))
     for name, row in done.items():
         row["seconds_per_token"] = found[name if name in found else "trained"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.files.marks import WEIGHTS
 from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.kinds.local_models import (
     LocalJudge,
@@ -166,6 +167,25 @@ class RewardJudge(LocalJudge):
 def reward_mark(spec: str, dtype: str = "auto") -> dict[str, Any]:
     """Return what tells a reward model from another: name, dtype and hashes of files; see `RewardModel.load`."""
     return {"kind": "reward", "model": spec, **model_mark(dtype, *_parts(spec))}
+
+
+def refuse_twins(*specs: str | None) -> None:
+    """Refuse reward models that are one under several names: what chooses answers, or is optimised, cannot measure them.
+
+    Args:
+        specs: "reward:<model>"; other names and None are passed over. One name twice is the caller's to judge.
+    Raises:
+        ConfigError: two names stand for weight files of one content. A copy in another dtype is not noticed.
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    for spec in dict.fromkeys(name for name in specs if name and name.startswith("reward:")):
+        files = model_mark("", *_parts(spec.removeprefix("reward:")))["files"]
+        weights = tuple(sorted(mark for name, mark in files if name.endswith(WEIGHTS)))
+        if weights and (other := seen.setdefault(weights, spec)) != spec:
+            raise ConfigError(
+                f"{other} and {spec} are one reward model by two names: what chooses answers, or is optimised, cannot "
+                "measure them; pass two models"
+            )
 
 
 def _ruling(question: Question, first: float, second: float, model: str, seconds: float) -> Ruling:
