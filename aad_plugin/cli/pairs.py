@@ -87,6 +87,11 @@ def check(
                 "warning: the implicit reward orders these preferences no better than chance. Is the reference the very "
                 "model the policy was tuned from, and are these preferences of the kind it was tuned on?"
             )
+        if found.reversed:
+            warning = (
+                "warning: the implicit reward prefers the rejected answers. Are policy and reference swapped, or chosen "
+                "and rejected?"
+            )
     console.print(table)
     if warning:
         typer.echo(warning, err=True)
@@ -144,6 +149,10 @@ def _verdict(choice: Any, found: Any) -> str:
         return "verdict: of no use, AAD answers as greedy decoding does; is the reference the policy itself?"
     if found is not None and found.near_chance:
         return "verdict: doubtful, the implicit reward does not order the preferences; check the reference"
+    if found is not None and found.reversed:
+        return (
+            "verdict: the wrong way round, the implicit reward prefers the rejected answers; swap policy and reference"
+        )
     changes = f"departs from greedy at {choice.departures:.0%} of steps"
     if found is None:
         return f"verdict: the pair works, AAD {changes}; whether the reference is the right one --preferences FILE can tell"

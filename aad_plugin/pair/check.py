@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from aad_plugin.decoding import plausible_set
+from aad_plugin.judges.statistics.intervals import mean_with_interval
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.step import whole_text
 from aad_plugin.pair.strategies import decode
 from aad_plugin.sources.memory import cache_bytes_per_token
 from aad_plugin.texts.preferences import Preference
+from aad_plugin.texts.prompts import prompt_key
 from aad_plugin.texts.rendering import chat_template_of, without_template
 
 _PROMPTS = (
@@ -53,7 +54,8 @@ class Ambiguity:
 
 @dataclass(frozen=True)
 class PreferenceAccuracy:
-    """Share of pairs whose chosen answer has the larger implicit reward, with its 95 % interval; the same for length.
+    """Share of pairs whose chosen answer has the larger implicit reward, with its 95 % interval over prompts; the same for
+    length.
 
     Margins, chosen minus rejected, in nats: their mean and quartiles.
     """
@@ -69,6 +71,11 @@ class PreferenceAccuracy:
     def near_chance(self) -> bool:
         """Whether one half lies in the interval: the wrong reference, or a policy that learned nothing of this kind."""
         return self.interval[0] <= 0.5 <= self.interval[1]
+
+    @property
+    def reversed(self) -> bool:
+        """Whether the interval lies below one half: the rejected answers are preferred, as by a swapped pair."""
+        return self.interval[1] < 0.5
 
 
 def memory(pair: AlignedPair) -> Memory:
@@ -138,18 +145,17 @@ def implicit_rewards(pair: AlignedPair, prompt: list[dict[str, str]], answers: S
 def preference_accuracy(
     pair: AlignedPair, preferences: Sequence[Preference], progress: bool = True
 ) -> PreferenceAccuracy:
-    """Score preference pairs by the implicit reward; ties count one half against."""
+    """Score preference pairs by the implicit reward; an equal pair counts as lost."""
     margins, longer = [], []
     for item in tqdm(preferences, disable=not progress, unit="pair", desc="implicit reward"):
         chosen, rejected = implicit_rewards(pair, item.prompt, (item.chosen, item.rejected))
         margins.append(chosen - rejected)
         longer.append(len(item.chosen) > len(item.rejected))
-    wins = sum(margin > 0 for margin in margins)
+    wins = mean_with_interval([margin > 0 for margin in margins], [prompt_key(item.prompt) for item in preferences])
     low, middle, high = (float(value) for value in np.quantile(margins, (0.25, 0.5, 0.75)))
-    interval = binomtest(wins, len(margins)).proportion_ci(0.95, method="wilson")
     return PreferenceAccuracy(
-        wins / len(margins),
-        (interval.low, interval.high),
+        wins.value,
+        (wins.low, wins.high),
         math.fsum(margins) / len(margins),
         (low, middle, high),
         sum(longer) / len(longer),

@@ -236,8 +236,9 @@ def _graded(run: Run, task: TaskRun) -> list[Figure]:
                 )
             )
         num = max(1, int(one.figures.get("n") or 0) - int(one.figures.get("n_unjudged") or 0))
+        errors = one.figures.get("label_standard_errors") or {}
         for label, share in (one.figures.get("labels") or {}).items():
-            error = math.sqrt(share * (1 - share) / num)
+            error = errors.get(label, math.sqrt(share * (1 - share) / num))  # files of before have none
             found.append(Figure(run.name, task.task, one.candidate, f"{label} by {one.judge}", share, error))
     return found
 

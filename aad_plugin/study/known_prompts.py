@@ -8,9 +8,15 @@ from pathlib import Path
 
 from aad_plugin.demo.assets import SHIPPED
 from aad_plugin.demo.training_prompts import trained_prompts
-from aad_plugin.study.prompts import Prompt, prompt_mark, read_prompts
+from aad_plugin.study.prompts import Prompt, read_prompts
+from aad_plugin.texts.messages import as_messages
+from aad_plugin.texts.prompts import prompt_key
 
 _DEMO = {"oracle": "reward", "picker": "reward", "pair": "policy"}
+
+
+def _key(prompt: Prompt) -> str:
+    return prompt_key([dict(turn) for turn in as_messages(prompt)])
 
 
 def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], trained_on: Iterable[Path]) -> list[str]:
@@ -24,15 +30,15 @@ def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], t
     """
     demos = {role: str(name).removeprefix("reward:") for role, name in names.items()}
     known = {
-        role: {prompt_mark(text) for text in trained_prompts(name, _DEMO[role])}
+        role: {_key(text) for text in trained_prompts(name, _DEMO[role])}
         for role, name in demos.items()
         if name in SHIPPED
     }
     sources = [(f"the {role} ({names[role]}) was trained on", marks) for role, marks in known.items()]
-    sources += [(f"{path} holds", {prompt_mark(p) for p in read_prompts(str(path))}) for path in trained_on]
+    sources += [(f"{path} holds", {_key(p) for p in read_prompts(str(path))}) for path in trained_on]
     warnings = []
     for what, marks in sources:
-        shared = [prompt for prompt in prompts if prompt_mark(prompt) in marks]
+        shared = [prompt for prompt in prompts if _key(prompt) in marks]
         if shared:
             warnings.append(
                 f"{what} {len(shared)} of the study's {len(prompts)} prompts, first {_shown(shared[0])}: its rewards there "

@@ -8,7 +8,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.texts.messages import as_messages, digest
-from aad_plugin.texts.prompts import check_text, prompt_rows
+from aad_plugin.texts.prompts import check_text, prompt_key, prompt_rows
 
 Prompt = str | list[dict[str, str]]
 
@@ -19,7 +19,8 @@ def read_prompts(source: str) -> list[Prompt]:
     Args:
         source: a file or a data set, as :func:`aad_plugin.texts.prompts.prompt_rows` reads them.
     Returns:
-        distinct prompts in file order; of a conversation, the turns up to the user's last one.
+        prompts in file order, distinct even without case and white space; of a conversation, the turns up to the user's
+        last one.
     Raises:
         ConfigError: nothing there, a malformed line or a prompt without text (file and line), no prompts at all.
     """
@@ -29,7 +30,7 @@ def read_prompts(source: str) -> list[Prompt]:
         if not turns or not str(turns[-1].get("content", "")).strip():
             raise ConfigError(f"{place}: this prompt has no text; every row needs some to answer")
         check_text(place, *(str(turn["content"]) for turn in turns))
-        found.setdefault(prompt_mark(prompt), prompt if isinstance(prompt, str) else turns)
+        found.setdefault(prompt_key(turns), prompt if isinstance(prompt, str) else turns)
     if not found:
         raise ConfigError(f"{source} holds no prompts")
     return list(found.values())

@@ -79,6 +79,17 @@ def mean_with_interval(
     return Estimate(mean, _error(sums, sizes), min(float(low[0]), mean), max(float(high[0]), mean), len(sums))
 
 
+def standard_error(values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable]) -> float:
+    """Standard error of the mean of all values by linearisation over clusters; NaN of fewer than two clusters.
+
+    Args:
+        values: (N,) finite. clusters: (N,) what belongs together, e.g. the prompt.
+    """
+    if len(values) < 2:
+        return _NAN
+    return _error(*_by_cluster(np.asarray(values, dtype=float), clusters))
+
+
 def mean_of_unbounded(values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | None = None) -> Estimate:
     """Mean of values without bounds, e.g. rewards, with Gaffke's bounds or Student's t.
 

@@ -17,7 +17,7 @@ from aad_plugin.files.whole import without_nan
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.statistics.challenge import challenge_figures
 from aad_plugin.judges.statistics.criteria import criteria_figures
-from aad_plugin.judges.statistics.intervals import INTERVAL_METHOD, mean_with_interval
+from aad_plugin.judges.statistics.intervals import INTERVAL_METHOD, mean_with_interval, standard_error
 from aad_plugin.judges.statistics.jury import jury_figures
 from aad_plugin.judges.statistics.labels import label_figures
 from aad_plugin.judges.statistics.length_control import LengthControlled, length_controlled
@@ -44,7 +44,8 @@ class Summary:
         first_position_rate: mean p of whatever was shown first; 0.5 is without bias. Both NaN for judges without order.
         lc_win_rate, lc_standard_error, lc_ci95: as if answers were equally long; `lc_method` names method and data.
         candidate_length, baseline_length: mean characters, thinking removed.
-        grade, grade_standard_error: mean of pointwise grades. labels: label -> share of judged items.
+        grade, grade_standard_error: mean of pointwise grades. labels: label -> share of judged items;
+            label_standard_errors: of it. All errors are clustered by prompt.
         prompt_tokens, completion_tokens, cost: of the judge; cost is None without a price.
         models, system_fingerprints: reply's own name -> items; more than one of either is drift.
         extra: figures of repeats (`noise`), of a jury (`jury`), of a rubric (`criteria`), of challenges (`challenge`), of
@@ -82,6 +83,7 @@ class Summary:
     grade: float = _NAN
     grade_standard_error: float = _NAN
     labels: dict[str, float] = field(default_factory=dict)
+    label_standard_errors: dict[str, float] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
@@ -246,16 +248,20 @@ def _positions(judged: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def _pointwise(judged: Sequence[Verdict]) -> dict[str, Any]:
-    grades = np.array([v.grade for v in judged if v.grade is not None], dtype=float)
-    labels = Counter(v.label for v in judged if v.label is not None)
-    error = float(grades.std(ddof=1) / len(grades) ** 0.5) if len(grades) > 1 else _NAN
+    graded = [v for v in judged if v.grade is not None]
+    labelled = [v for v in judged if v.label is not None]
+    grades = [v.grade or 0.0 for v in graded]
+    labels = Counter(v.label for v in labelled)
+    prompts = [v.prompt for v in labelled]
+    errors = {label: standard_error([v.label == label for v in labelled], prompts) for label, _ in labels.most_common()}
     return {
         "win_rate": _NAN,
         "standard_error": _NAN,
         "ci95": (_NAN, _NAN),
         "grade": _mean(grades),
-        "grade_standard_error": error,
+        "grade_standard_error": standard_error(grades, [v.prompt for v in graded]),
         "labels": {label: count / labels.total() for label, count in labels.most_common()},
+        "label_standard_errors": errors,
     }
 
 

@@ -91,8 +91,13 @@ def test_a_server_names_the_strategies_it_serves():
             False,
             "verdict: fit for AAD, which departs from greedy at 20% of steps, and the implicit reward orders 80%",
         ),
+        (0.2, "reversed", "verdict: the wrong way round, the implicit reward prefers the rejected answers; swap"),
     ],
 )
 def test_a_pair_check_ends_with_a_verdict(departures, near_chance, said):
-    found = None if near_chance is None else SimpleNamespace(near_chance=near_chance, accuracy=0.8)
+    found = (
+        None
+        if near_chance is None
+        else SimpleNamespace(near_chance=near_chance is True, reversed=near_chance == "reversed", accuracy=0.8)
+    )
     assert _verdict(SimpleNamespace(departures=departures), found).startswith(said)

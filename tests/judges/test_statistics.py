@@ -303,3 +303,20 @@ def test_a_jury_keeps_orders_rounds_and_the_names_of_replies():
     assert summary.position_consistency == 0.0 and summary.extra["flip_rate"] == 1.0
     drifted = [verdict(0, 0.5, models=("m1",)), verdict(1, 0.5, models=("m2",))]
     assert summarize(jury_verdicts({"a": drifted, "b": [verdict(0, 1.0), verdict(1, 1.0)]})).drift
+
+
+@pytest.mark.parametrize("field", ["grade", "label"])
+def test_the_error_of_grades_and_labels_counts_prompts(field):
+    """Each answer four times under its prompt says no more than once."""
+    values = [3, 7, 7, 1, 9, 7] if field == "grade" else ["comply", "refuse", "refuse", "comply", "refuse", "refuse"]
+
+    def errors(times):
+        found = summarize([
+            Verdict(f"{number}-{time}", f"prompt {number}", "judge", **{field: value})
+            for number, value in enumerate(values) for time in range(times)
+        ])  # fmt: skip
+        return found.grade_standard_error if field == "grade" else found.label_standard_errors["refuse"]
+
+    assert errors(4) == pytest.approx(errors(1))
+    numbers = values if field == "grade" else [value == "refuse" for value in values]
+    assert errors(1) == pytest.approx(np.std(numbers, ddof=1) / 6**0.5)

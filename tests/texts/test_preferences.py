@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
+from aad_plugin.pair import check
 from aad_plugin.pair.check import implicit_rewards, preference_accuracy
 from aad_plugin.texts.preferences import Preference, read_preferences
 from tests.pairs import toy_pair
@@ -67,6 +68,19 @@ def test_accuracy_and_margins_are_those_of_the_implicit_reward():
         (margins[2], margins[4], margins[6])
     )  # of 9 sorted values: no interpolation
     assert found.interval[0] < found.accuracy < found.interval[1]
+
+
+def test_pairs_of_one_prompt_count_together(monkeypatch):
+    """Ten prompts of four pairs each, seven of them right: forty pairs by themselves would be told from chance."""
+    rewards = iter([(1.0, 0.0)] * 28 + [(0.0, 1.0)] * 12)
+    monkeypatch.setattr(check, "implicit_rewards", lambda *_: next(rewards))
+    preferences = [Preference(turn("user", f"Say {i // 4}"), "yes", "no") for i in range(40)]
+    found = preference_accuracy(None, preferences, progress=False)
+    assert found.accuracy == 0.7 and found.near_chance and not found.reversed
+    rewards = iter([(0.0, 1.0)] * 37 + [(1.0, 0.0)] * 3)
+    apart = [Preference(turn("user", f"Say {i}"), "yes", "no") for i in range(40)]
+    swapped = preference_accuracy(None, apart, progress=False)
+    assert swapped.reversed and not swapped.near_chance
 
 
 def test_pairs_check_prints_accuracy_and_margins(checkpoints, tmp_path):
