@@ -11,6 +11,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.arguments import take_settings, take_source
 from aad_plugin.sources.guides import check_guided
+from aad_plugin.sources.known_options import trusting
 from aad_plugin.sources.parts import PairSource
 
 
@@ -36,7 +37,7 @@ class AskedPair:
         """Return the pair's parts and the settings of requests that name none, for the self-test."""
         own = ("alpha", "guide_scale") if self.source.guides else ("alpha",)
         revisions = {"revision": engine_value(extra, "--revision"), "reference_revision": self.reference_revision}
-        named = {name: revision for name, revision in revisions.items() if revision}
+        named = {name: revision for name, revision in revisions.items() if revision} | trusting(_trusts(extra))
         return {**self.source.arguments(), **{name: getattr(self.settings, name) for name in own}, **named}
 
     def prepare(self, extra: Sequence[str]) -> Any:
@@ -47,7 +48,7 @@ class AskedPair:
             self.source, self.settings, dtype=self.engine_dtype(extra), revision=engine_value(extra, "--revision"),
             reference_revision=self.reference_revision, merge_adapters=self.merge_adapters,
             load_format=engine_value(extra, "--load-format"),
-            speculative_config=engine_value(extra, "--speculative-config"),
+            speculative_config=engine_value(extra, "--speculative-config"), trust_remote_code=_trusts(extra),
         )  # fmt: skip
 
 
@@ -55,6 +56,10 @@ def engine_value(extra: Sequence[str], option: str) -> str | None:
     """Return what follows an option, as a word of its own or after ``=``."""
     joined = next((word.partition("=")[2] for word in extra if word.startswith(f"{option}=")), None)
     return extra[extra.index(option) + 1] if option in extra[:-1] else joined
+
+
+def _trusts(extra: Sequence[str]) -> bool:
+    return "--trust-remote-code" in extra
 
 
 def asked_pair(named: NamedPair, **settings: Any) -> AskedPair:

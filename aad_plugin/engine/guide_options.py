@@ -12,6 +12,7 @@ from aad_plugin.pair.guide_loading import cast, check_kind, check_tokenizer
 from aad_plugin.pair.reading import Role
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.guides import GuideModel, check_guided
+from aad_plugin.sources.known_options import trusting
 from aad_plugin.sources.merging import is_plain_lora, merged_checkpoint
 from aad_plugin.sources.parts import PairSource
 
@@ -40,7 +41,14 @@ def check_guides(source: PairSource, settings: DecodingSettings) -> None:
 
 
 def guides_of(
-    source: PairSource, shares: bool, dtype: str, tokenizer: str, vocab_size: int, revisions: Mapping[Role, str | None]
+    source: PairSource,
+    shares: bool,
+    dtype: str,
+    tokenizer: str,
+    vocab_size: int,
+    revisions: Mapping[Role, str | None],
+    *,
+    trust_remote_code: bool = False,
 ) -> EngineGuides:
     """Give every model of a pair's guides its place: one that the engine reads anyway, a further side of the shared base,
     or a further checkpoint. Adapters that cannot share a base are merged into checkpoints on first use.
@@ -48,13 +56,14 @@ def guides_of(
     Args:
         shares: whether the pair's sides share their base. dtype: of merged weights. tokenizer: the policy's.
         vocab_size: number of token ids that the pair shares. revisions: of its two checkpoints, as `cast` takes them.
+        trust_remote_code: whether a tokenizer's own code is run.
     Raises:
         ConfigError: a guide that is no language model. VocabMismatch: one with other token ids.
     """
     from transformers import AutoTokenizer
 
     try:
-        own = AutoTokenizer.from_pretrained(tokenizer, revision=revisions.get("policy"))
+        own = AutoTokenizer.from_pretrained(tokenizer, revision=revisions.get("policy"), **trusting(trust_remote_code))
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"no tokenizer at {tokenizer!r}: {first_line(e)}") from e
     casting = cast(source, revisions)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from aad_plugin.engine.requests import DRAFTS_DRAW, Held, settings_of
+from aad_plugin.engine.requests import DRAFTS_DRAW, PENALTIES, Held, settings_of
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import AADError, ConfigError
 
@@ -28,7 +28,6 @@ _HARMLESS = (
     "/tokenize", "/detokenize", "/ping", "/health", "/reset_prefix_cache", "/sleep", "/wake_up", "/start_profile",
     "/stop_profile",
 )  # fmt: skip
-_PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
 Message = MutableMapping[str, Any]
 
 
@@ -110,14 +109,13 @@ def check_request(
             f"temperature must be 0 on this server, got {body['temperature']}: answers are {DRAFTS_DRAW}; start it "
             "without --speculative-config to sample"
         )
-    elif body.get("prompt_logprobs") is not None or (body.get("echo") and _asks_logprobs(body)):
+    elif _asks_of_prompt(body):
         raise ConfigError(
             "log-probabilities of a prompt (prompt_logprobs, or echo with logprobs) are read off the server's default "
             "scores, which are several models': not served; --model aad-vllm scores choices"
         )
     _check_ids(body, shared_ids)
-    own = {**given, "aad_strategy": settings.strategy} if named or given else given
-    return {**body, "vllm_xargs": own} if own else body
+    return {**body, "vllm_xargs": {**given, "aad_strategy": settings.strategy}}  # whatever the engine's own default is
 
 
 def _check_scores(body: dict[str, Any], strategy: str) -> None:
@@ -128,16 +126,23 @@ def _check_scores(body: dict[str, Any], strategy: str) -> None:
             f"temperature must be 0 with strategy {strategy!r}, got {body['temperature']}: scores are no "
             f"log-probabilities; {advice}, or start the server with --ignore-temperature"
         )
-    for name, neutral in _PENALTIES.items():
+    for name, neutral in PENALTIES.items():
         if body.get(name) not in (None, neutral):
             raise ConfigError(f"{name} rescales logits and means nothing on scores of several models; {advice}")
-    if _asks_logprobs(body) or body.get("prompt_logprobs"):
+    if _asks_logprobs(body) or _asks_of_prompt(body):
         raise ConfigError(f"logprobs of strategy {strategy!r} would be scores, not log-probabilities; {advice}")
 
 
 def _asks_logprobs(body: dict[str, Any]) -> bool:
     wanted = body.get("logprobs")
     return (wanted is not None and wanted is not False) or bool(body.get("top_logprobs"))
+
+
+def _asks_of_prompt(body: dict[str, Any]) -> bool:
+    """Whether vLLM would tell log-probabilities of the prompt: 0 asks for each token's own, and so does a chat's echo."""
+    if body.get("prompt_logprobs") is not None:
+        return True
+    return bool(body.get("echo")) and ("messages" in body or _asks_logprobs(body))
 
 
 def _check_ids(body: dict[str, Any], shared_ids: int | None) -> None:

@@ -19,7 +19,7 @@ from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.extrapolating import expo_checkpoint
-from aad_plugin.sources.known_options import refuse_revisions
+from aad_plugin.sources.known_options import refuse_revisions, trusting
 from aad_plugin.sources.merging import can_share_base, full_checkpoints, refuse_pickles, with_template
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
@@ -58,6 +58,7 @@ def engine_pair(
     merge_adapters: bool | None = None,
     load_format: str | None = None,
     speculative_config: Any = None,
+    trust_remote_code: bool = False,
 ) -> EnginePair:
     """Prepare a pair for vLLM: tokenizers compared, adapters merged where they cannot share their base, scores entered
     by ``hf_overrides``. With strategy "expo" the engine gets one plain model of extrapolated weights and answers by no
@@ -70,6 +71,7 @@ def engine_pair(
         merge_adapters: None or False shares the base's weights where both sides can, True merges all the same.
         load_format: of the engine; pickles are read only where it asks for them.
         speculative_config: of the engine, a mapping or JSON: drafts, which the pair reads without loss.
+        trust_remote_code: of the engine: code beside tokenizers and configurations is run to read them.
     Raises:
         ConfigError: drafts or guides that a pair cannot have.
         BackendMissing: no vLLM, or one that is too old. VocabMismatch: the token→id maps differ.
@@ -93,7 +95,7 @@ def engine_pair(
     }
     if shares:
         checkpoints = [str(part) for part in (source.base, source.adapter, source.reference_adapter) if part]
-        tokenizer, reference = with_template(source), checkpoints[0]
+        tokenizer, reference = with_template(source, trust_remote_code), checkpoints[0]
         own |= {"adapter": source.adapter, "reference_adapter": source.reference_adapter}
     else:
         policy, reference = full_checkpoints(source, dtype)
@@ -102,18 +104,20 @@ def engine_pair(
         own |= {} if source.is_alone else {"reference": reference, "reference_revision": reference_revision}
     # One base has one vocabulary: its adapters' folders may have a tokenizer with more tokens.
     other = (tokenizer, revision) if source.shares_base else (reference, reference_revision)
-    own["shared_vocab_size"] = _shared_vocab_size((tokenizer, revision), other)
+    own["shared_vocab_size"] = _shared_vocab_size((tokenizer, revision), other, trust=trust_remote_code)
     contexts = [(checkpoints[0], revision), (reference, revision if source.shares_base else reference_revision)]
     if source.guides:
         revisions = {"policy": revision, "reference": reference_revision}
-        guided = guides_of(source, shares, dtype, tokenizer, own["shared_vocab_size"], revisions)
+        guided = guides_of(
+            source, shares, dtype, tokenizer, own["shared_vocab_size"], revisions, trust_remote_code=trust_remote_code
+        )
         own |= {**guided.overrides, "guide_scale": settings.guide_scale}
         checkpoints += guided.checkpoints
         contexts += [tuple(guide) for guide in guided.overrides["guide_checkpoints"].values()]
-    return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), _arguments(own, contexts))
+    return EnginePair(checkpoints[0], tokenizer, tuple(checkpoints), _arguments(own, contexts, trust_remote_code))
 
 
-def _arguments(own: dict[str, Any], contexts: list[Any]) -> dict[str, Any]:
+def _arguments(own: dict[str, Any], contexts: list[Any], trust: bool) -> dict[str, Any]:
     """Return what the engine is started with: what composes its model, and the shortest context of the models."""
     arguments: dict[str, Any] = {
         "hf_overrides": {"architectures": [ARCHITECTURE], "aad": own},
@@ -121,7 +125,7 @@ def _arguments(own: dict[str, Any], contexts: list[Any]) -> dict[str, Any]:
         # No sampling defaults of a checkpoint leak into a request.
         "generation_config": "vllm",
     }
-    if (context := _shorter_context(contexts)) is not None:
+    if (context := _shorter_context(contexts, trust)) is not None:
         arguments["max_model_len"] = context
     return arguments
 
@@ -155,24 +159,24 @@ def _mapping(given: Any) -> dict[str, Any]:
     return found
 
 
-def _shared_vocab_size(*both_at: tuple[str, str | None]) -> int:
+def _shared_vocab_size(*both_at: tuple[str, str | None], trust: bool = False) -> int:
     """Return the number of token ids that the tokenizers of both sides (path, revision) share."""
     from transformers import AutoTokenizer
 
     try:
-        both = [AutoTokenizer.from_pretrained(path, revision=revision) for path, revision in both_at]
+        both = [AutoTokenizer.from_pretrained(at, revision=of, **trusting(trust)) for at, of in both_at]
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"no tokenizer for the pair: {first_line(e)}") from e
     return shared_vocab_size(*both)
 
 
-def _shorter_context(models: Sequence[tuple[str, str | None]]) -> int | None:
+def _shorter_context(models: Sequence[tuple[str, str | None]], trust: bool = False) -> int | None:
     """Return the shortest context of the models (path, revision), where it is shorter than the first one's, which vLLM
     would take for all."""
     from transformers import AutoConfig
 
     try:
-        configs = [AutoConfig.from_pretrained(path, revision=revision) for path, revision in models]
+        configs = [AutoConfig.from_pretrained(at, revision=of, **trusting(trust)) for at, of in models]
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"cannot read the pair's configurations: {first_line(e)}") from e
     own, *others = map(known_context, configs)

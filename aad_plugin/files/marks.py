@@ -68,8 +68,20 @@ def weight_files_mark(path: str, revision: str | None = None) -> str | None:
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
 
 
+def weights_of(model: Any) -> list[tuple[str, Any]]:
+    """A model's weights by name: parameters, and buffers that are saved with it, in which quantised layers keep theirs."""
+    found = list(model.named_parameters())
+    if hasattr(model, "named_modules"):
+        skipped = {
+            f"{home}.{name}".lstrip(".") for home, module in model.named_modules()
+            for name in module._non_persistent_buffers_set
+        }  # fmt: skip
+        found += [(name, buffer) for name, buffer in model.named_buffers() if name not in skipped]
+    return found
+
+
 def weights_mark(model: Any) -> str:
-    """Return 16 hex digits from every parameter's name, shape, dtype, first values and sum of bits.
+    """Return 16 hex digits from every weight's name, shape, dtype, first values and sum of bits.
 
     The sum is one of whole numbers, the same in whatever order a device adds them up, so a change anywhere in the weights
     gives another mark. Reads the weights once (some seconds for a large model on a CPU).
@@ -78,7 +90,7 @@ def weights_mark(model: Any) -> str:
 
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # as wide as an element of so many bytes
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    for name, parameter in weights_of(model):
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         if parameter.device.type != "meta" and parameter.numel():
             flat = parameter.detach().flatten()

@@ -157,7 +157,12 @@ class PairAnswers:
 
     def _split(self, gen_kwargs: Mapping[str, Any]) -> tuple[DecodingSettings, int, dict[str, Any]]:
         plain = {name: value for name, value in gen_kwargs.items() if name != FOLLOW_UPS}
-        return split_gen_kwargs(plain, self.settings)
+        return split_gen_kwargs(plain, self.settings, self._own_words)
+
+    @property
+    def _own_words(self) -> frozenset[str]:
+        """gen_kwargs of this host beside those of transformers and lm-eval."""
+        return frozenset()
 
     def _draws(self, request: Instance) -> bool:
         return self._split(request.args[1])[0].samples

@@ -82,11 +82,7 @@ class PairArguments:
         source = take_source(rest, pair)
         settings, loglikelihood = _decoding(rest, source.settings)
         check_guided(settings, len(source.guides), source.is_alone)
-        if source.is_alone and loglikelihood != "policy":
-            raise ConfigError(
-                f"loglikelihood={loglikelihood!r} reads a reference, and this policy was given none: pass reference=…, or "
-                "loglikelihood=policy"
-            )
+        _check_choosing(loglikelihood, source.is_alone)
         options = take_per_model(rest, prefix="reference_")
         for given in (rest, options):
             typed({name: given[name] for name in ("dtype",) if name in given})  # refuse a misspelt one here
@@ -111,6 +107,8 @@ class PairArguments:
         settings, loglikelihood = _decoding(rest, {}, pair.settings)
         kept = {"answers_dir": rest.pop("answers_dir", None), "trace": _folder(rest.pop("trace", None))}
         shortcuts = check_shortcuts(rest.pop("shortcuts", pair.shortcuts))
+        _check_choosing(loglikelihood, pair.guides.is_alone)
+        check_guided(settings, len(pair.guides.members), pair.guides.is_alone)
         if pair.chat_template_args:
             rest["chat_template_args"] = {**pair.chat_template_args, **(rest.get("chat_template_args") or {})}
         return cls(
@@ -127,6 +125,15 @@ class PairArguments:
         known = [name for host in hosts for name in inspect.signature(host.__init__).parameters]  # type: ignore[misc]
         # A pair's own names are listed for the suggestion; parse() has taken them out of `hflm` already.
         refuse_unknown(self.hflm, [*_OWN, *(name for name in known if name not in ("self", "kwargs"))], config)
+
+
+def _check_choosing(loglikelihood: str, is_alone: bool) -> None:
+    """Raise ConfigError for choices that a policy without a reference cannot score."""
+    if is_alone and loglikelihood != "policy":
+        raise ConfigError(
+            f"loglikelihood={loglikelihood!r} reads a reference, and this policy was given none: pass reference=…, or "
+            "loglikelihood=policy"
+        )
 
 
 def loading_args(model_args: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,13 @@ _GENERATE = frozenset(vars(GenerationConfig())) | {"do_sample", "use_cache", "as
 
 
 def split_gen_kwargs(
-    gen_kwargs: Mapping[str, Any], defaults: DecodingSettings
+    gen_kwargs: Mapping[str, Any], defaults: DecodingSettings, own_words: Collection[str] = ()
 ) -> tuple[DecodingSettings, int, dict[str, Any]]:
     """Split one request's gen_kwargs.
 
     Args:
         gen_kwargs: as the task or ``--gen_kwargs`` wrote them, raw or normalised by lm-eval.
-        defaults: the model's settings; a request overrides them.
+        defaults: the model's settings; a request overrides them. own_words: names that the host takes besides.
     Returns:
         the request's settings, its sample number (0, or k for the k-th repeat), and what ``generate`` gets.
         ``temperature`` and ``top_p`` belong to the strategy where it samples. Elsewhere they take effect only with
@@ -55,10 +55,9 @@ def split_gen_kwargs(
     if "stop_strings" in rest:
         raise ConfigError("stop_strings is transformers' word: lm-eval's is until=[…]")
     for name in rest:
-        if name not in _GENERATE and name not in _LENGTHS and name != "until":
-            raise ConfigError(
-                f"unknown gen_kwarg {name!r}{nearest(name, [*SETTING_NAMES, *_GENERATE, *_LENGTHS, 'until'])}"
-            )
+        if name not in (*_GENERATE, *_LENGTHS, *own_words, "until"):
+            names = [*SETTING_NAMES, *_GENERATE, *_LENGTHS, *own_words, "until"]
+            raise ConfigError(f"unknown gen_kwarg {name!r}{nearest(name, names)}")
     return settings, sample, rest
 
 

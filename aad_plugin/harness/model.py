@@ -13,7 +13,7 @@ import torch
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.quantizers import AutoQuantizationConfig
 
 from aad_plugin.errors import ConfigError, first_line
@@ -106,6 +106,14 @@ class AADLM(PairAnswers, HFLM):
         except (ImportError, OSError, ValueError) as e:
             raise ConfigError(f"cannot read a model at {pretrained!r}: {first_line(e)}") from e
         self._arguments.check_unknown(self._config, self.hosts)
+
+    def _get_backend(self, *args: Any, **options: Any) -> None:
+        super()._get_backend(*args, **options)
+        if self.AUTO_MODEL_CLASS is AutoModelForSeq2SeqLM:
+            raise ConfigError(
+                f"{self._source.backbone!r} is an encoder-decoder ({self._config.model_type}): expected two causal "
+                "language models, which read prompt and answer as one text"
+            )
 
     def _create_model(self, pretrained: str, **options: Any) -> None:
         arguments = self._arguments
@@ -211,7 +219,9 @@ class AADLM(PairAnswers, HFLM):
         """
         ids = set(end_ids(ends))
         rows = zip(answers.tolist(), self.tokenizer.batch_decode(answers), strict=True)
-        return [ids.isdisjoint(row) and not any(sequence in text for sequence in stop) for row, text in rows]
+        return [
+            ids.isdisjoint(row) and not any(sequence in text for sequence in stop if sequence) for row, text in rows
+        ]
 
     def _ended(self, context: str) -> bool | None:
         return self._ends.get(context)

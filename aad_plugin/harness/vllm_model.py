@@ -16,9 +16,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook
 
 from aad_plugin.engine.options import engine_pair, on_gpu, with_users
-from aad_plugin.engine.requests import DRAFTS_DRAW, extra_args
+from aad_plugin.engine.requests import DRAFTS_DRAW, PENALTIES, extra_args
 from aad_plugin.engine.self_test import TOKENS, EngineProof
 from aad_plugin.errors import BackendMissing, ConfigError, first_line
 from aad_plugin.files.marks import checkpoint_commit, checkpoint_mark, tokenizer_mark, weight_files_mark
@@ -69,6 +70,7 @@ class AADVLLM(PairAnswers, VLLM):
             arguments.source, self.settings, dtype=str(options.get("dtype", "auto")), revision=options.get("revision"),
             reference_revision=revision, merge_adapters=options.pop("merge_adapters", None),
             load_format=options.get("load_format"), speculative_config=options.get("speculative_config"),
+            trust_remote_code=options.get("trust_remote_code") is True,
         )  # fmt: skip
         if arguments.trace:
             raise ConfigError("trace=… is written by --model aad: vLLM keeps no scores of the tokens it did not choose")
@@ -81,7 +83,8 @@ class AADVLLM(PairAnswers, VLLM):
         self._truncated: dict[str, bool | None] = {}
         self._store: AnswerStore | None = None
         self._chosen: str | None = None
-        options.setdefault("tokenizer", self._pair.tokenizer)
+        if options.setdefault("tokenizer", self._pair.tokenizer) == self._pair.model and options.get("revision"):
+            options.setdefault("tokenizer_revision", options["revision"])  # as vLLM reads it by itself
         own = dict(self._pair.arguments)
         if self._pair.expo_scale is None:
             own["hf_overrides"] = with_users(own["hf_overrides"], options.pop("hf_overrides", None))
@@ -117,12 +120,12 @@ class AADVLLM(PairAnswers, VLLM):
         """What transformers answers, asked before the engine takes the memory; nothing where it passed before."""
         source, given = self._arguments.source, self._arguments.telling
         assert source is not None
-        revisions = {name: given[name] for name in ("revision", "reference_revision") if given.get(name)}
+        how = {name: given[name] for name in ("revision", "reference_revision", "trust_remote_code") if given.get(name)}
         settings = {
             "alpha": self.settings.alpha,
             **({"guide_scale": self.settings.guide_scale} if source.guides else {}),
         }
-        parts = {**source.arguments(), **settings, **revisions}
+        parts = {**source.arguments(), **settings, **how}
         account = {**self._weights_account(), **settings, "versions": versions()}
         return EngineProof(account, parts, str(options.get("dtype", "auto")))
 
@@ -136,6 +139,10 @@ class AADVLLM(PairAnswers, VLLM):
 
     # ----------------------------------------------------------------- decoding
 
+    @property
+    def _own_words(self) -> frozenset[str]:
+        return _taken()
+
     def _answer(self, requests: list[Instance], store: AnswerStore, disable_tqdm: bool) -> list[Answer]:
         self._store = store
         return super()._answer(requests, store, disable_tqdm)
@@ -143,27 +150,31 @@ class AADVLLM(PairAnswers, VLLM):
     def _decode(self, requests: list[Instance], disable_tqdm: bool) -> list[Answer]:
         """Answer requests in one go, a best_of_n request as n drawn ones of which the picker's favourite is kept."""
         drawn: list[Instance] = []
-        spans = []
+        slots: list[list[int | Answer]] = []  # of each request: rows of `drawn`, or what an earlier run drew
         self._asked, self._truncated, self._until = {}, {}, {}
         for request in requests:
             settings, sample, options = self._split(request.args[1])
-            vllm_options(options, _taken())  # refused before anything is decoded
+            _check_scores(vllm_options(options, _taken()), settings)  # refused before anything is decoded
             self._check_weights(settings)
             if settings.samples and not self._takes_seeds:
                 raise ConfigError(
                     f"strategy={settings.strategy} draws with a seed, which vLLM cannot do on a CPU while it reads prompts "
                     "in parts: leave enable_chunked_prefill out"
                 )
-            if settings.samples and self._has_drafts:
+            if (settings.samples or options.get("do_sample")) and self._has_drafts:
                 raise ConfigError(f"strategy={settings.strategy} is {DRAFTS_DRAW}: leave speculative_config out")
             many = settings.n if settings.strategy == "best_of_n" else 1
-            spans.append(range(len(drawn), len(drawn) + many))
-            for number in range(many):
-                # What arrives is kept under the request's own key; of drawn answers only the picked one is.
-                key = self._key(*request.args) if many == 1 else None
-                drawn.append(self._marked(request, settings, sample * many + number, key))
-        texts = VLLM.generate_until(self, drawn, disable_tqdm=disable_tqdm)
-        candidates = [[Answer(texts[row], self._truncated.get(str(row))) for row in span] for span in spans]
+            slots.append([])
+            for number in range(sample * many, (sample + 1) * many):
+                # Kept on arrival: the answer to a request under its own key, of several draws each as the sample it is.
+                key = self._key(*request.args) if many == 1 else self._sample_key(request, number)
+                there = self._store.find(key) if many > 1 and key and self._store is not None else None
+                slots[-1].append(len(drawn) if there is None else Answer(there.answer, there.truncated))
+                if there is None:
+                    drawn.append(self._marked(request, settings, number, key))
+        texts = VLLM.generate_until(self, drawn, disable_tqdm=disable_tqdm) if drawn else []
+        fresh = [Answer(text, self._truncated.get(str(row))) for row, text in enumerate(texts)]
+        candidates = [[one if isinstance(one, Answer) else fresh[one] for one in own] for own in slots]
         answers = [several[0] for several in candidates]
         open_rows = [row for row, several in enumerate(candidates) if len(several) > 1]
         picked = self._pick([requests[row] for row in open_rows], [candidates[row] for row in open_rows])
@@ -173,6 +184,11 @@ class AADVLLM(PairAnswers, VLLM):
             if key and self._store is not None:
                 self._store.add(key, Stored(str(answer), answer.truncated))
         return answers
+
+    def _sample_key(self, request: Instance, sample: int) -> str | None:
+        """What a draw of a best_of_n request is kept under: the policy's sample of that number."""
+        context, gen_kwargs = request.args
+        return self._key(context, {**gen_kwargs, "strategy": "sample", "sample": sample})
 
     def _check_weights(self, settings: DecodingSettings) -> None:
         """Raise ConfigError for a request that needs other weights than the engine holds."""
@@ -292,13 +308,17 @@ class AADVLLM(PairAnswers, VLLM):
         """Score continuations by the chosen model; the implicit reward is the policy's score minus the reference's."""
         choice = self._arguments.loglikelihood
         if choice != "implicit_reward":
-            return self._scores(choice, requests, **kwargs)
+            return self._scores(choice, requests, is_answer=True, **kwargs)
         scored = {role: self._scores(role, requests, **kwargs) for role in ("policy", "reference")}
         pairs = zip(scored["policy"], scored["reference"], strict=True)
         return [(policy - reference, greedy) for (policy, greedy), (reference, _) in pairs]
 
-    def _scores(self, role: str, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        """Log-likelihoods by one model: prompt log-probabilities are read off the engine's default scores."""
+    def _scores(self, role: str, requests: Any, is_answer: bool = False, **kwargs: Any) -> list[tuple[float, bool]]:
+        """Log-likelihoods by one model: prompt log-probabilities are read off the engine's default scores.
+
+        Args:
+            is_answer: whether they are what was asked for, which lm-eval's cache may keep, or a part of it.
+        """
         if self._pair.expo_scale is not None:
             raise ConfigError(
                 f"loglikelihood={role} is the {role}'s, and with strategy=expo vLLM holds neither: write the extrapolated "
@@ -306,10 +326,13 @@ class AADVLLM(PairAnswers, VLLM):
             )
         strategy = "greedy" if role == "policy" else "reference"
         before = self.settings.strategy if self.settings.ranks_ratios else "greedy"
+        hook = self.cache_hook
         self._default(strategy)
         try:
+            self.cache_hook = hook if is_answer else CacheHook(None)
             return super()._loglikelihood_tokens(requests, disable_tqdm=kwargs.get("disable_tqdm", True))
         finally:
+            self.cache_hook = hook
             self._default(before)
 
     def _default(self, strategy: str) -> None:
@@ -371,6 +394,16 @@ class AADVLLM(PairAnswers, VLLM):
         account.pop("checkpoints")
         account["self_test"] = self.proof.status if self.proof is not None else "a plain model, nothing to test"
         return {**base, "aad": account}
+
+
+def _check_scores(options: Mapping[str, Any], settings: DecodingSettings) -> None:
+    """Raise ConfigError for penalties of logits where a strategy ranks log-ratios, as transformers' host does."""
+    for name, neutral in PENALTIES.items() if settings.ranks_ratios else ():
+        if options.get(name) not in (None, neutral):
+            raise ConfigError(
+                f"{name}={options[name]!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: leave it "
+                "out, or use strategy=greedy"
+            )
 
 
 def _marked_weights(model: GuideModel) -> dict[str, Any]:

@@ -10,7 +10,10 @@ import torch
 from aad_plugin.files.marks import text_mark, weights_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.stopping import end_ids
 from aad_plugin.sources.processors import processor_mark
+
+END_TOKENS = "end_tokens"
 
 
 def describe(pair: AlignedPair) -> dict[str, Any]:
@@ -36,8 +39,16 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         **({"guides": pair.guides.accounts} if pair.guides.members else {}),
         **({"processor": processor_mark(pair.processor)} if pair.processor is not None else {}),
         **({"chat_template_args": pair.chat_template_args} if pair.chat_template_args else {}),
+        **_end_tokens(pair),
         **({"draft": pair.draft.account()} if pair.draft is not None else {}),
     }
+
+
+def _end_tokens(pair: AlignedPair) -> dict[str, list[int]]:
+    """The end tokens by which answers end, where the policy's generation_config names others than its configuration."""
+    own, ends = pair.sides.policy.config.get_text_config(), pair.generation_config.eos_token_id
+    found, stated = (sorted(end_ids(one)) for one in (ends, getattr(own, "eos_token_id", None)))
+    return {} if found == stated else {END_TOKENS: found}
 
 
 def _head_dtype(model: torch.nn.Module) -> str:

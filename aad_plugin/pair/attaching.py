@@ -39,7 +39,7 @@ def attach_adapters(
     """Load a pair's adapters onto its base and check that all of them arrived and nothing else changed.
 
     Args:
-        base: the loaded base; changed in place. revision: of an adapter on the hub.
+        base: the loaded base; changed in place. revision: of the pair's adapters on the hub.
         vocab_size: number of token ids that the pair's tokenizer has.
         pickles: whether adapters may be read from pickle files, which can run code.
         others: adapters of further sides by role; None = the base alone.
@@ -56,12 +56,13 @@ def attach_adapters(
     grown = max(_rows(Path(str(path)).expanduser(), base) for path in adapters.values())
     _grow(base, source, grown, vocab_size)
     before = _sampled_weights(base, vocab_size)
-    options = {"revision": revision} if revision and not Path(source.adapter or "").is_dir() else {}
+    on_hub = {name for name in ("policy", "reference") if name in adapters and not Path(str(adapters[name])).is_dir()}
+    options = {name: {"revision": revision} if revision and name in on_hub else {} for name in adapters}
     try:
-        model = attached(base, str(source.adapter), adapter_name="policy", **options)
+        model = attached(base, str(source.adapter), adapter_name="policy", **options["policy"])
         # PEFT only warns of tensors that find no layer, and says which only when an adapter is loaded by itself.
         for name, path in adapters.items():
-            own = options if name == "policy" else {}
+            own = options[name]
             _check_tensors(model, name, str(path), model.load_adapter(path, adapter_name=name, **own))
     except ConfigError:
         raise

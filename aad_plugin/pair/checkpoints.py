@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from aad_plugin.files.marks import weights_of
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.packed_products import PackedProducts
@@ -193,7 +194,8 @@ def _caught_up(step: Step) -> Step:
 def _equal_weights(one: nn.Module, other: nn.Module) -> bool:
     """Whether two models are the same. Their advantages are then exactly 0 only if both read in the same portions:
     a chunk rounds differently from single tokens. Stops at the first difference, usually the first tensor."""
-    pairs = zip(reversed(list(one.parameters())), reversed(list(other.parameters())), strict=False)
+    mine, theirs = ([weight for _, weight in weights_of(model)] for model in (one, other))
+    pairs = zip(reversed(mine), reversed(theirs), strict=False)
     return all(
         a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aad_plugin.files.marks import weights_of
+
 SAME_WEIGHTS = (
     "policy and reference hold the same weights, so every advantage is zero and aad chooses nothing that greedy would not: "
     "expected a policy and the model it was tuned from. Is one path the other's copy, or was the adapter never trained?"
@@ -14,7 +16,7 @@ _FIRST = 64
 
 def equal_models(policy: nn.Module, reference: nn.Module) -> bool:
     """Whether two checkpoints hold the same weights, compared one by one up to the first difference."""
-    mine, theirs = dict(policy.named_parameters()), dict(reference.named_parameters())
+    mine, theirs = dict(weights_of(policy)), dict(weights_of(reference))
     return mine.keys() == theirs.keys() and all(_equal(mine[name], theirs[name]) for name in mine)
 
 

@@ -68,8 +68,9 @@ class StepTeller(StoppingCriteria):
 
 
 def end_ids(ends: Any) -> list[int]:
-    """Return the ids that end an answer, of what transformers calls eos_token_id: one, several or none."""
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    """Return the ids that end an answer, of what transformers calls eos_token_id: one, several or none, which some write
+    as −1."""
+    return [one for one in ([] if ends is None else [ends] if isinstance(ends, int) else ends) if one >= 0]
 
 
 def answer_lengths(tokens: Tensor, prompt_length: int, ends: Sequence[int]) -> Tensor:

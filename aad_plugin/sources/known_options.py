@@ -52,6 +52,12 @@ def safetensors_only(path: str, options: Mapping[str, Any], allow: str = "use_sa
     return {**named, "use_safetensors": True}
 
 
+def trusting(trust: bool) -> dict[str, bool]:
+    """Return ``from_pretrained``'s option that runs a repository's own code, where a user asked for it: without the
+    option transformers may ask on the terminal."""
+    return {"trust_remote_code": True} if trust else {}
+
+
 def refuse_revisions(given: Mapping[str, Any], why: str) -> None:
     """Raise ConfigError for a revision of a hub model other than the main one, where another cannot be read.
 

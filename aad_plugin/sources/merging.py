@@ -15,7 +15,7 @@ from aad_plugin.files.cache import cache_dir
 from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.files.whole import making_folder
 from aad_plugin.sources.attached import attached
-from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
+from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only, trusting
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.rendering import borrow_template
 
@@ -84,14 +84,14 @@ def is_plain_lora(adapter: Path) -> bool:
     return all(name.endswith(_PLAIN) and "lm_head" not in name and "embed" not in name for name in names)
 
 
-def with_template(source: PairSource) -> str:
+def with_template(source: PairSource, trust_remote_code: bool = False) -> str:
     """Return where the tokenizer of a shared base is: the adapter's own or the base's, or, where only the base has a chat
     template, a copy of the adapter's that has it, too."""
     from transformers import AutoTokenizer
 
     home = source.tokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(home)
+        tokenizer = AutoTokenizer.from_pretrained(home, **trusting(trust_remote_code))
     except (ImportError, OSError, ValueError) as e:
         raise ConfigError(f"no tokenizer at {home!r}: {first_line(e)}") from e
     had = getattr(tokenizer, "chat_template", None)

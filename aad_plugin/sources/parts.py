@@ -41,6 +41,7 @@ class PairSource:
         proof: why the reference is known to be the reference.
         settings: decoding settings stored in a pair folder.
         guides: what rewards tokens besides, with strategy=guided. guide, guide_reference: the same as written.
+        is_alone: whether a policy stands without a reference, for guides to steer; ``reference`` is then the policy.
     """
 
     policy: str | None = None
@@ -54,11 +55,7 @@ class PairSource:
     guides: tuple[Guide, ...] = ()
     guide: Any = None
     guide_reference: Any = None
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether a policy stands without a reference, for guides to steer."""
-        return bool(self.guides) and not self.shares_base and self.policy == self.reference
+    is_alone: bool = False
 
     @property
     def shares_base(self) -> bool:
@@ -167,7 +164,7 @@ def _from_parts(given: dict[str, str], guided: bool = False) -> PairSource:
     if names == {"policy"} and guided:
         alone = given["policy"]
         proof = "none is named: guides steer the policy"
-        return PairSource(policy=alone, reference=alone, proof=proof, settings={"strategy": "guided"})
+        return PairSource(policy=alone, reference=alone, proof=proof, settings={"strategy": "guided"}, is_alone=True)
     if names == {"policy"}:
         raise ReferenceUnknown(
             f"policy={given['policy']!r} was given without its reference: pass reference=<the SFT checkpoint it was tuned "
@@ -224,12 +221,14 @@ def _from_pair_folder(folder: Path, config: dict[str, Any]) -> PairSource:
             pointers[name] = str(folder / pointers[name])
     guide = {name: pointers.pop(name, None) for name in GUIDE_NAMES}
     known = {name: value for name, value in pointers.items() if name in PART_NAMES and value}
-    if guide["guide"] and set(known) == {"policy"}:
+    is_alone = bool(guide["guide"]) and set(known) == {"policy"}
+    if is_alone:
         known["reference"] = known["policy"]
     for name, value in known.items():
         _check_exists(f"{name} of pair folder {folder}", value)
     guides = read_guides(guide["guide"], guide["guide_reference"], _pair_models)
-    source = PairSource(**known, proof=f"pair folder {folder}", settings=settings, guides=guides, **guide)
+    about: dict[str, Any] = {"proof": f"pair folder {folder}", "settings": settings, "is_alone": is_alone}
+    source = PairSource(**known, **about, guides=guides, **guide)
     if not source.backbone or not (source.shares_base or source.reference):
         raise ConfigError(f"{folder / PAIR_FILE} names no complete pair (source: {pointers}); save it again")
     return source

@@ -18,7 +18,8 @@ from aad_plugin.study.prompts import Prompt
 
 FILE = "plan.json"
 _SHOWN = 60
-TOKENIZER = "tokenizer"  # its mark among the models, which plans of before 27 November 2026 lack
+TOKENIZER = "tokenizer"
+_NEWER = (TOKENIZER, "end_tokens")  # marks among the models that plans of before 28 November 2026 lack
 _PLACES = ("parts",)  # where the models lie: a moved folder is the same pair, its weights are marked
 
 
@@ -117,7 +118,7 @@ def keep_plan(folder: Path, plan: StudyPlan, models: dict[str, Any]) -> None:
         for part in ("plan", "models"):
             for name in dict.fromkeys([*there[part], *mine[part]]):
                 old, new = there[part].get(name), mine[part].get(name)
-                if name in _PLACES or (name == TOKENIZER and name not in there[part]):
+                if name in _PLACES or (name in _NEWER and name not in there[part]):
                     continue
                 if old != new:
                     raise ConfigError(
