@@ -142,3 +142,21 @@ def test_drafts_and_sampled_answers_are_refused_together():
     with pytest.raises(ConfigError, match="without --speculative-config"):
         check_request(body, held=Held(drafts=True))
     assert check_request({**body, "temperature": 0}, held=Held(drafts=True))["vllm_xargs"] == {"aad_strategy": "greedy"}
+
+
+@pytest.mark.parametrize("strategy", ["eft", "reference", "greedy"])
+def test_the_plain_name_is_aad_whatever_the_pair_stores(strategy):
+    """The engine's own default is the pair's: what a request means goes along with it."""
+    assert check_request({"model": "my-pair", "prompt": "x"})["vllm_xargs"] == {"aad_strategy": "aad"}
+    alone = check_request({"model": "my-pair", "prompt": "x"}, held=Held(1, True))
+    assert alone["vllm_xargs"] == {"aad_strategy": "guided"}
+    own = {"model": "my-pair", "prompt": "x", "vllm_xargs": {"aad_strategy": strategy}}
+    assert check_request(own)["vllm_xargs"] == {"aad_strategy": strategy}
+
+
+@pytest.mark.parametrize("model", ["aad", "aad-eft", "aad-greedy"])
+@pytest.mark.parametrize("asked", [{"prompt_logprobs": 0}, {"echo": True, "messages": []}])
+def test_a_prompts_own_scores_are_no_log_probabilities_either(model, asked):
+    with pytest.raises(ConfigError, match="log"):
+        check_request({"model": model, **asked})
+    assert check_request({"model": model, "prompt": "x", "echo": True})

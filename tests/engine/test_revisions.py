@@ -5,6 +5,8 @@ The hub is not reachable here: what asks for it is answered by toys, one for eac
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
@@ -23,15 +25,17 @@ CONTEXTS = {("my/dpo", "v2"): 512, ("my/sft", "v1"): 64, ("my/dpo", None): 32}
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Every (id, revision) that is asked for."""
-    found = []
+    """Every (id, revision) that is asked for, and whether its own code may run."""
+    found, trusted = [], []
 
-    def tokenizer(name, revision=None, **_):
+    def tokenizer(name, revision=None, **options):
         found.append((name, revision))
+        trusted.append(options.get("trust_remote_code", False))
         return byte_tokenizer()
 
-    def config(name, revision=None, **_):
+    def config(name, revision=None, **options):
         found.append((name, revision))
+        trusted.append(options.get("trust_remote_code", False))
         return LlamaConfig(max_position_embeddings=CONTEXTS[name, revision])
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", tokenizer)
@@ -39,13 +43,13 @@ def asked(monkeypatch):
     for name in ("check_vllm", "refuse_pickles"):
         monkeypatch.setattr(options, name, lambda *_: None)
     monkeypatch.setattr(guide_options, "check_kind", lambda _: None)
-    return found
+    return SimpleNamespace(names=found, trusted=trusted)
 
 
 def test_tokenizers_and_contexts_are_those_of_the_revisions(asked):
     source = PairSource(policy="my/dpo", reference="my/sft")
     pair = engine_pair(source, DecodingSettings(), revision="v2", reference_revision="v1")
-    assert set(asked) == {("my/dpo", "v2"), ("my/sft", "v1")}
+    assert set(asked.names) == {("my/dpo", "v2"), ("my/sft", "v1")}
     assert pair.arguments["max_model_len"] == 64
 
 
@@ -66,8 +70,9 @@ def test_a_servers_self_test_and_plan_read_the_revision_that_is_served(asked, ca
     proving = pair.proving(["--revision=v2"])
     assert (proving["revision"], proving["reference_revision"]) == ("v2", "v1")
     assert "revision" not in pair.proving([])
+    assert pair.proving(["--trust-remote-code"])["trust_remote_code"] is True
     serve._plan(pair, "bfloat16", ["--revision", "v2", "--max-model-len=2048"], 80.0)
-    assert asked == [("my/dpo", "v2"), ("my/sft", "v1")]
+    assert asked.names == [("my/dpo", "v2"), ("my/sft", "v1")]
     assert "requests of full length" in capsys.readouterr().out
 
 
@@ -85,4 +90,11 @@ def test_weights_that_are_rewritten_are_those_of_no_other_revision(asked, named)
         ConfigError, match="revision=abc: weights that are extrapolated or merged for vLLM are made from"
     ):
         engine_pair(source, DecodingSettings(strategy="expo"), **named)
-    assert not asked
+    assert not asked.names
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_repositorys_own_code_is_run_where_the_user_said_so(asked, trust):
+    source = PairSource(policy="my/dpo", reference="my/sft")
+    engine_pair(source, DecodingSettings(), revision="v2", reference_revision="v1", trust_remote_code=trust)
+    assert asked.trusted and set(asked.trusted) == {trust}

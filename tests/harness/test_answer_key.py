@@ -6,21 +6,23 @@ import dataclasses
 import inspect
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from aad_plugin.files.marks import checkpoint_mark, tokenizer_mark
+from aad_plugin.files.marks import checkpoint_mark, tokenizer_mark, weights_mark
 from aad_plugin.harness.answer_store import request_key
 from aad_plugin.harness.arguments import _OWN, PairArguments
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.harness.model import AADLM
 from aad_plugin.harness.neutral_options import NEUTRAL
+from aad_plugin.pair.same_weights import equal_models
 from aad_plugin.settings import READ_BY, STRATEGIES, DecodingSettings
 from aad_plugin.sources.known_options import FROM_PRETRAINED
-from tests.toys import byte_tokenizer
+from tests.toys import EOS, byte_tokenizer
 
 OTHER = {"strategy": "greedy", "alpha": 0.3, "n": 5, "picker": "reward:x", "eft_scale": 2.5, "expo_scale": 1.5,
          "guide_scale": 2.5, "guide_top_k": 3, "cd_alpha": 0.5, "cd_beta": 0.3, "noise_step": 300,
@@ -180,3 +182,32 @@ def test_a_checkpoints_mark_is_its_files_or_its_commit(tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     assert checkpoint_mark(str(tmp_path)) != before
     assert checkpoint_mark("nobody/nothing") == ["nobody/nothing", None]
+
+
+def test_end_tokens_of_generation_config_count(checkpoints, tmp_path):
+    """A user who adds the missing end token of a checkpoint gets no answers of before."""
+    own = tmp_path / "policy"
+    shutil.copytree(checkpoints.policy, own)
+    arguments = {**checkpoints.model_args("two_models"), "policy": str(own)}
+    before = AADLM(**arguments, device="cpu")
+    file = own / "generation_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "eos_token_id": [EOS, 31]}))
+    after = AADLM(**arguments, device="cpu")
+    assert after.model_account()["end_tokens"] == sorted([EOS, 31]) and "end_tokens" not in before.model_account()
+    assert after.cache_fingerprint() != before.cache_fingerprint()
+
+
+def test_weights_in_buffers_count():
+    """Quantised layers keep theirs there; what is computed anew at every loading does not."""
+
+    class Quantised(torch.nn.Module):
+        def __init__(self, value, computed=0):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(2))
+            self.register_buffer("qweight", torch.tensor([value], dtype=torch.uint8))
+            self.register_buffer("cos", torch.tensor([computed]), persistent=False)
+
+    assert weights_mark(Quantised(1)) != weights_mark(Quantised(2))
+    assert weights_mark(Quantised(1)) == weights_mark(Quantised(1, 7))
+    assert equal_models(Quantised(1), Quantised(1, 7)) and not equal_models(Quantised(1), Quantised(2))

@@ -106,3 +106,14 @@ def test_an_answer_is_a_string_that_is_copied_whole(again):
     answer = again(Answer("text", True))
     assert answer == "text" and answer.truncated is True and json.dumps(answer) == '"text"'
     assert is_truncated("plain") is None and is_truncated(type(answer)("gold")) is None and type(answer)(3) == "3"
+
+
+def test_an_empty_stop_string_ends_no_answer(checkpoints):
+    """lm-eval leaves it out of its own cut; every text contains it."""
+    import torch
+
+    from aad_plugin.harness.model import AADLM
+
+    model = AADLM(**checkpoints.model_args("two_models"), device="cpu")
+    answers = torch.tensor([[65, 66, 67], [65, EOS, EOS]])
+    assert model._truncated(answers, [""], EOS) == model._truncated(answers, ["zzz"], EOS) == [True, False]

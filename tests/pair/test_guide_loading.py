@@ -101,6 +101,20 @@ def test_a_policy_alone_is_guided_and_reads_the_guides_tokens(checkpoints, folde
             answer(pair, ["a"], strategy=strategy, max_new_tokens=2)
 
 
+def test_a_policy_alone_in_memory_scores_no_choices_by_a_reward(checkpoints, folders):
+    pair = AlignedPair.from_pretrained(policy=str(checkpoints.policy), guide=str(folders["small"]))
+    with pytest.raises(ConfigError, match="'implicit_reward' reads a reference, and this policy was given none"):
+        AADLM(pretrained=pair, loglikelihood="implicit_reward", device="cpu")
+    with pytest.raises(ConfigError, match="reads a reference, and this policy was given none"):
+        AADLM(pretrained=pair, strategy="aad", device="cpu")
+
+
+def test_one_name_at_two_revisions_is_a_pair(checkpoints, folders):
+    source = resolve(policy="org/m", reference="org/m", guide=str(folders["small"]))
+    assert not source.is_alone and source.parts()["reference"] == "org/m"
+    assert resolve(policy="org/m", guide=str(folders["small"])).is_alone
+
+
 def test_a_pair_folder_keeps_its_guides(checkpoints, folders, tmp_path):
     words = checkpoints.model_args("reference_plus_lora") | {"guide": folders["small"], "guide_scale": 2}
     pair = AlignedPair.from_pretrained(**words, strategy="guided")

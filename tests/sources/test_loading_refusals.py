@@ -11,18 +11,23 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BartConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    T5Config,
 )
 
 from aad_plugin.errors import ConfigError, ReferenceUnknown, first_line
 from aad_plugin.harness.model import AADLM
 from aad_plugin.judges.kinds.specs import load_judge
+from aad_plugin.pair import attaching
 from aad_plugin.pair.answering import answer
 from aad_plugin.pair.model import load_pair
+from aad_plugin.pair.stopping import end_ids
+from aad_plugin.sources.attached import attached
 from aad_plugin.sources.merging import refuse_pickles, with_template
-from aad_plugin.sources.parts import resolve
+from aad_plugin.sources.parts import PairSource, resolve
 from tests.pairs import toy_pair
 from tests.toys import byte_tokenizer
 
@@ -242,3 +247,43 @@ def test_an_adapter_saved_over_another_leaves_nothing_of_it(tmp_path):
         "adapter_model.bin",
         "notes.txt",
     }
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path, kind):
+    """lm-eval's class would read it as one, with the prompt in the answer."""
+    configs = {
+        "bart": BartConfig(vocab_size=300, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+                           decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16),
+        "t5": T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2),
+    }  # fmt: skip
+    configs[kind].save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=rf"is an encoder-decoder \({kind}\): expected two causal language models"):
+        AADLM(policy=str(tmp_path), reference=str(tmp_path), device="cpu")
+
+
+def test_both_adapters_on_the_hub_are_read_at_the_revision(checkpoints, monkeypatch):
+    from peft import PeftModel
+
+    asked, load = {}, PeftModel.load_adapter
+    homes = {"hub/sft": checkpoints.sft_adapter, "hub/dpo": checkpoints.adapter}
+
+    def load_adapter(self, path, adapter_name, **options):
+        asked[adapter_name] = options.pop("revision", None)
+        return load(self, homes.get(path, path), adapter_name)
+
+    monkeypatch.setattr(attaching, "attached", lambda base, path, adapter_name, **_: attached(
+        base, str(checkpoints.adapter), adapter_name=adapter_name
+    ))  # fmt: skip
+    monkeypatch.setattr(PeftModel, "load_adapter", load_adapter)
+    monkeypatch.setattr(attaching, "_check_tensors", lambda *_: None)
+    monkeypatch.setattr(attaching, "_rows", lambda *_: 0)
+    source = PairSource(base=str(checkpoints.base), adapter="hub/dpo", reference_adapter="hub/sft")
+    base = AutoModelForCausalLM.from_pretrained(checkpoints.base)
+    attaching.attach_adapters(base, source, "v2", vocab_size=257, pickles=True)
+    assert asked == {"policy": "v2", "reference": "v2"}
+
+
+def test_an_end_token_of_minus_one_is_none():
+    assert end_ids(-1) == [] and end_ids([7, -1]) == [7] and end_ids(0) == [0]
