@@ -118,7 +118,7 @@ def keep_plan(folder: Path, plan: StudyPlan, models: dict[str, Any]) -> None:
         for part in ("plan", "models"):
             for name in dict.fromkeys([*there[part], *mine[part]]):
                 old, new = there[part].get(name), mine[part].get(name)
-                if name in _PLACES or (name in _NEWER and name not in there[part]):
+                if name in _PLACES or (name in _NEWER and TOKENIZER not in there[part]):
                     continue
                 if old != new:
                     raise ConfigError(
