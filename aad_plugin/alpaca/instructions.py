@@ -1,8 +1,8 @@
 """The instructions that are answered: AlpacaEval's 805, a part of them, or any other set of one's own.
 
-``official.tsv`` holds, in the official order, each instruction's source set and the first 16 hex digits of the SHA-256
-of instruction and of the baseline's output (gpt4_1106_preview): enough to recognise them, without their text, whose
-licence (CC-BY-NC-4.0) keeps it out of this package.
+``official.tsv`` holds, in the official order, each instruction's source set, the first 16 hex digits of the SHA-256 of
+instruction and of the baseline's output (gpt4_1106_preview), and the hash by which verdicts name a prompt: enough to
+recognise them, without their text, whose licence (CC-BY-NC-4.0) keeps it out of this package.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ class Instruction:
 
     Args:
         dataset: source set, e.g. "koala". mark: of the text. reference: mark of the reference's output, None without.
-        text: None where only marks are known.
+        prompt: hash by which verdicts name an official one, see `prompt_hash`. text: None where only marks are known.
     """
 
     dataset: str
     mark: str
     reference: str | None = None
+    prompt: str | None = None
     text: str | None = None
 
 
@@ -97,6 +98,28 @@ class InstructionSet:
         return cls(_official(), "official")
 
 
+def refuse_other_order(prompts: Mapping[str, str]) -> None:
+    """Refuse verdicts to which AlpacaEval's difficulties do not belong: they go by row number.
+
+    Args:
+        prompts: item id -> hash of its prompt, of all verdicts; where a task of lm-eval wrote the document's number in its
+            place, the numbers are the data set's.
+    Raises:
+        ConfigError: as many as AlpacaEval has, but other prompts, or in another order.
+    """
+    official = [row.prompt for row in _official()]
+    if len(prompts) != len(official) or all(number == prompt for number, prompt in prompts.items()):
+        return
+    if [prompts.get(str(number)) for number in range(len(official))] == official:
+        return
+    known = sum(prompt in set(official) for prompt in prompts.values())
+    told = "all stand in another order" if known == len(official) else f"{known} are AlpacaEval's"
+    raise ConfigError(
+        f"AlpacaEval's instruction difficulties go by row number, and of these {len(prompts)} prompts {told}: put the rows "
+        "of the baseline's file into the order of AlpacaEval's instructions, or leave --difficulties and --df-gamed out"
+    )
+
+
 def text_mark(text: str) -> str:
     """First 16 hex digits of the SHA-256 of a text, exactly as it stands."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
@@ -136,7 +159,7 @@ def load_instructions(source: str | Path | None, *, partial: bool = False) -> In
         # The reference is the official baseline, whoever's outputs the file holds.
         marks = [_official()[known[row.mark]] for row in rows]
         rows = [
-            Instruction(mark.dataset, mark.mark, mark.reference, row.text)
+            Instruction(mark.dataset, mark.mark, mark.reference, mark.prompt, row.text)
             for mark, row in zip(marks, rows, strict=True)
         ]
     full = all(isinstance(entry.get("output"), str) and entry.get("generator") for _, entry in entries)
@@ -182,7 +205,7 @@ def _row(entry: Mapping[str, Any], place: str, default: str) -> Instruction:
     dataset, output = entry.get("dataset", default), entry.get("output")
     if not isinstance(dataset, str) or not isinstance(output, str | None):
         raise ConfigError(f"{place}: dataset and output must be texts, got {json.dumps([dataset, output])[:_SHOWN]}")
-    return Instruction(dataset, text_mark(text), text_mark(output) if output is not None else None, text)
+    return Instruction(dataset, text_mark(text), text_mark(output) if output is not None else None, text=text)
 
 
 def _refuse_twice(rows: Sequence[Instruction], places: Sequence[str]) -> None:

@@ -82,6 +82,7 @@ def data_of(
     judge: Any = None,
 ) -> dict[str, Any]:
     """What the statistics need besides verdicts, read and checked; of `judge` where there are no verdicts yet."""
+    from aad_plugin.alpaca.instructions import refuse_other_order
     from aad_plugin.judges.checks.label_files import read_labels
     from aad_plugin.judges.checks.label_menu import menu_of_judge
     from aad_plugin.judges.statistics.official import check_official
@@ -90,6 +91,8 @@ def data_of(
 
     if gamed is not None:
         check_official(len(verdicts), gamed)
+    if gamed is not None or difficulties is not None:
+        refuse_other_order({verdict.id: verdict.prompt for verdict in verdicts})
     menu = menu_of_judge(judge) if judge else None
     hardness = read_difficulties(difficulties) if difficulties else None
     if hardness is not None:

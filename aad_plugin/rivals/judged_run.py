@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -136,7 +137,7 @@ class JudgedRun:
         return self._share
 
     def _judge_once(self, items: Sequence[Row]) -> float:
-        rows = sorted(items, key=lambda item: item["id"])
+        rows = sorted(items, key=_place)
         try:
             path = self._write(rows)
         except OSError as e:
@@ -154,7 +155,7 @@ class JudgedRun:
 
     def keep(self, items: Sequence[Row]) -> float:
         """Write the answers and say how to judge them (--predict_only); return lm-eval's own 999 for that."""
-        path = self._write(sorted(items, key=lambda item: item["id"]))
+        path = self._write(sorted(items, key=_place))
         if self.judged:
             self._say_how_to_finish(path, "--predict_only")
         return 999
@@ -331,6 +332,11 @@ def _save_pictures(folder: Path, row: Row) -> dict[str, list[str]]:
 
 def _reply(replies: Sequence[str]) -> Reply:
     return replies[0] if len(replies) == 1 else tuple(replies)
+
+
+def _place(row: Row) -> tuple[int, str]:
+    """By which documents are put in order: ids that are numbers as numbers, which AlpacaEval's difficulties go by."""
+    return (int(row["id"]), "") if str(row["id"]).isdecimal() else (sys.maxsize, str(row["id"]))
 
 
 def _comparisons(row: Row, candidate: str, opponent: str) -> Iterator[tuple[int, Comparison]]:
