@@ -16,6 +16,8 @@ _SHOWN = 80
 def pair_rows(candidates: Sequence[Row], baselines: Sequence[Row], allow_unmatched: bool = False) -> list[Comparison]:
     """Join two files on the user's turns; ids are the baseline's row numbers.
 
+    Where the two sides' earlier replies differ, each has its own conversation: the user's turns, and a reply to each.
+
     Raises:
         ConfigError: rows without a counterpart, unless allowed; no row with one.
     """
@@ -28,8 +30,7 @@ def pair_rows(candidates: Sequence[Row], baselines: Sequence[Row], allow_unmatch
             without.append(row)
         else:
             _check_system(match, row)
-            prompt = row.prompt if _system(row.prompt) and not _system(match.prompt) else match.prompt
-            comparisons.append(Comparison(str(row.number), prompt, match.text, row.text, pictures=row.pictures))
+            comparisons.append(_comparison(match, row))
     left = list(by_prompt.values())
     if ((without or left) and not allow_unmatched) or not comparisons:
         shown = [(row.place, as_messages(row.prompt)[-1]["content"]) for row in [*left[:1], *without[:1]]]
@@ -40,6 +41,40 @@ def pair_rows(candidates: Sequence[Row], baselines: Sequence[Row], allow_unmatch
             f"only in the baseline's{examples}; {hint}, or name the field that holds the prompt with --prompt-field"
         )
     return comparisons
+
+
+def _comparison(match: Row, row: Row) -> Comparison:
+    prompt = row.prompt if _system(row.prompt) and not _system(match.prompt) else match.prompt
+    texts = match.text, row.text
+    earlier, others = _earlier(match), _earlier(row)
+    if earlier != others or isinstance(match.text, str) != isinstance(row.text, str):
+        prompt = [turn for turn in as_messages(prompt) if turn["role"] != "assistant"]
+        texts = _replies(match), _replies(row)
+    return Comparison(str(row.number), prompt, *texts, pictures=row.pictures)
+
+
+def _earlier(row: Row) -> list[str]:
+    """A side's replies before its last one, as far as the row keeps them."""
+    said = [turn["content"] for turn in as_messages(row.prompt) if turn["role"] == "assistant"]
+    said += [] if isinstance(row.text, str) else row.text[:-1]
+    return [one.strip() for one in said]
+
+
+def _replies(row: Row) -> tuple[str, ...]:
+    """A side's replies, one to each of the user's turns.
+
+    Raises:
+        ConfigError: a turn without a reply, or with several.
+    """
+    turns, replies = as_messages(row.prompt), [row.text] if isinstance(row.text, str) else list(row.text)
+    found = tuple([*(turn["content"] for turn in turns if turn["role"] == "assistant"), *replies])
+    asked = sum(turn["role"] == "user" for turn in turns)
+    if len(found) != asked:
+        raise ConfigError(
+            f"{row.place} and its counterpart continue different conversations, and it holds {len(found)} replies to "
+            f"{asked} user turns, so that no judge can be shown both; expected one reply to each"
+        )
+    return found
 
 
 def _system(prompt: str | Messages) -> list[str]:

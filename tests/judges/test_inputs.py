@@ -12,6 +12,7 @@ import pytest
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.pairing import pair_rows, single_rows
 from aad_plugin.texts.answer_files import has_field, read_answers
+from aad_plugin.texts.saved_answers import check_baseline, read_baseline
 
 
 def write(path, rows):
@@ -64,6 +65,35 @@ def test_rows_are_joined_on_user_turns_alone(tmp_path):
     one = write(tmp_path / "one.jsonl", [{"messages": [*turns, {"role": "user", "content": "u2"}], "output": "1"}])
     two = write(tmp_path / "two.jsonl", [{"messages": [*turns[1:], {"role": "user", "content": "u2"}], "output": "2"}])
     assert len(pair_rows(read_answers(one), read_answers(two))) == 1
+
+
+def conversation(first, last, **more):
+    turns = [("user", "Name a city."), ("assistant", first), ("user", "Why that one?")]
+    return {"messages": [{"role": role, "content": text} for role, text in turns], "output": last, **more}
+
+
+def test_each_side_keeps_its_own_conversation(tmp_path):
+    """Was: both were shown under the candidate's earlier reply, and the other's looked like nonsense."""
+    ours = write(tmp_path / "ours.jsonl", [conversation("Oslo", "Because of the sea.")])
+    theirs = write(tmp_path / "theirs.jsonl", [conversation("Madrid", "Because it is sunny.")])
+    (one,) = pair_rows(read_answers(ours), read_answers(theirs))
+    (other,) = pair_rows(read_answers(theirs), read_answers(ours))
+    assert one.prompt == other.prompt == [
+        {"role": "user", "content": "Name a city."}, {"role": "user", "content": "Why that one?"}
+    ]  # fmt: skip
+    assert (one.candidate, one.baseline) == (other.baseline, other.candidate)
+    assert one.baseline == ("Madrid", "Because it is sunny.")
+    same = write(tmp_path / "same.jsonl", [conversation("Oslo ", "It is near.")])
+    (alike,) = pair_rows(read_answers(ours), read_answers(same))
+    assert len(alike.prompt) == 3 and alike.candidate == "Because of the sea."
+
+
+def test_a_baseline_of_other_conversations_is_refused(tmp_path):
+    spec = write(tmp_path / "theirs.jsonl", [conversation("Madrid", "Because it is sunny.")])
+    saved = read_baseline(spec, "task")
+    check_baseline(saved, [conversation("Madrid", "")["messages"]], spec)
+    with pytest.raises(ConfigError, match="answers other conversations than this task's: before 'Why that one"):
+        check_baseline(saved, [conversation("Oslo", "")["messages"]], spec)
 
 
 def test_samples_with_several_filters_count_once(tmp_path):
