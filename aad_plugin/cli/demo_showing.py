@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.texts.rows import json_lines
+
 SHOWN = {"aad_demo_dialogue": 3}
 """How many answers of a task are shown; one of any other."""
 _Row = dict[str, Any]
@@ -33,7 +35,7 @@ def side_by_side(folders: Sequence[Path]) -> Iterator[Any]:
     from rich.text import Text
 
     for folder in folders:
-        rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [row for _, row in json_lines(folder / "answers.jsonl")]
         right = {str(row["doc"]["id"]): row["target"] for row in _labelled(folder)}
         shown = SHOWN.get(folder.parent.name, 1)
         for row in rows[:: max(1, len(rows) // shown)][:shown]:
@@ -105,7 +107,7 @@ def _labelled(folder: Path) -> list[_Row]:
     """The samples of a labelling task that lm-eval wrote beside the results; none for other tasks."""
     task = folder.parent.name
     files = sorted(folder.parent.parent.glob(f"samples_{task}_*.jsonl"), key=lambda file: file.stat().st_mtime)
-    rows = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()] if files else []
+    rows = [row for _, row in json_lines(files[-1])] if files else []
     return [row for row in rows if "unparsed_aad" in row and "unparsed_greedy" in row]
 
 

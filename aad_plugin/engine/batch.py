@@ -55,7 +55,7 @@ def prepare_batch(
     if not requests.is_file():
         raise ConfigError(f"no request file {str(requests)!r}")
     lines, refused = [], []
-    for number, line in enumerate(requests.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(requests.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

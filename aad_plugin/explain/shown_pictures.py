@@ -9,13 +9,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import ShownPicture
 from aad_plugin.explain.trace_files import text_hash
 from aad_plugin.files.whole import write_text
 from aad_plugin.sources.images import Picture, data_url
+from aad_plugin.texts.rows import json_lines
 
 _SIDE = 320  # pixels: legible, and about 15 kB as JPEG
 
@@ -76,8 +76,7 @@ def read_shown(path: Path) -> Iterator[ShownDocument]:
         ConfigError: it cannot be read, or a line is none of these.
     """
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row: dict[str, Any] = json.loads(line)
+        for _, row in json_lines(path):
             pictures = tuple(ShownPicture(**one) for one in row["pictures"])
             if not all(str(one.data).startswith("data:image/") for one in pictures):
                 raise ValueError("a picture is no data: URL")

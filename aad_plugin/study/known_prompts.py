@@ -10,13 +10,13 @@ from aad_plugin.demo.assets import SHIPPED
 from aad_plugin.demo.training_prompts import trained_prompts
 from aad_plugin.study.prompts import Prompt, read_prompts
 from aad_plugin.texts.messages import as_messages
-from aad_plugin.texts.prompts import prompt_key
+from aad_plugin.texts.prompts import leak_key
 
 _DEMO = {"oracle": "reward", "picker": "reward", "pair": "policy"}
 
 
 def _key(prompt: Prompt) -> str:
-    return prompt_key([dict(turn) for turn in as_messages(prompt)])
+    return leak_key([dict(turn) for turn in as_messages(prompt)])
 
 
 def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], trained_on: Iterable[Path]) -> list[str]:

@@ -19,8 +19,7 @@ def read_prompts(source: str) -> list[Prompt]:
     Args:
         source: a file or a data set, as :func:`aad_plugin.texts.prompts.prompt_rows` reads them.
     Returns:
-        prompts in file order, distinct even without case and white space; of a conversation, the turns up to the user's
-        last one.
+        distinct prompts in file order; of a conversation, the turns up to the user's last one.
     Raises:
         ConfigError: nothing there, a malformed line or a prompt without text (file and line), no prompts at all.
     """

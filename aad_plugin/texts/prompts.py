@@ -37,8 +37,8 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that differ where a prompt or the order differs."""
-        return hashlib.sha256("\n".join(map(prompt_key, self.prompts)).encode()).hexdigest()[:16]
+        """16 hex digits that differ where a prompt, by any character, or the order differs."""
+        return hashlib.sha256("\n".join(_mark(prompt, str) for prompt in self.prompts).encode()).hexdigest()[:16]
 
     @property
     def shows_pictures(self) -> bool:
@@ -89,15 +89,25 @@ def distinct_prompts(rows: Iterable[tuple[str, str | Messages]], source: str) ->
 
 
 def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
-    """A digest of a prompt's turns and pictures; white space at the ends and letter case do not count."""
-    turns = [[turn["role"], _folded(turn["content"])] for turn in prompt]
+    """A digest of a prompt's turns and pictures, which tells prompts apart; white space at the ends does not count."""
+    return _mark(prompt, str.strip)
+
+
+def leak_key(prompt: Sequence[Mapping[str, Any]]) -> str:
+    """As :func:`prompt_key`, where neither letter case nor any white space counts: what gives a prompt of one set away in
+    another."""
+    return _mark(prompt, lambda text: " ".join(text.split()).lower())
+
+
+def _mark(prompt: Sequence[Mapping[str, Any]], of: Callable[[str], str]) -> str:
+    turns = [[turn["role"], _content(turn["content"], of)] for turn in prompt]
     return hashlib.sha256(json.dumps(turns).encode()).hexdigest()[:16]
 
 
-def _folded(content: Any) -> Any:
+def _content(content: Any, of: Callable[[str], str]) -> Any:
     if isinstance(content, str):
-        return " ".join(content.split()).lower()
-    return [{"picture": part["image"].digest} if part["type"] == "image" else _folded(part["text"]) for part in content]
+        return of(content)
+    return [{"picture": part["image"].digest} if part["type"] == "image" else of(part["text"]) for part in content]
 
 
 def refuse_overlap(**sets: PromptSet) -> None:
@@ -105,8 +115,8 @@ def refuse_overlap(**sets: PromptSet) -> None:
     named = list(sets.items())
     for number, (name, one) in enumerate(named):
         for other_name, other in named[number + 1 :]:
-            theirs = {prompt_key(prompt) for prompt in other.prompts}
-            shared = [prompt for prompt in one.prompts if prompt_key(prompt) in theirs]
+            theirs = {leak_key(prompt) for prompt in other.prompts}
+            shared = [prompt for prompt in one.prompts if leak_key(prompt) in theirs]
             if shared:
                 shown = json.dumps(text_of(shared[0][-1]["content"]), ensure_ascii=False)[:60]
                 raise ConfigError(
@@ -155,7 +165,7 @@ def source_rows(source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other separators of lines
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -241,6 +251,11 @@ def raw_prompt(entry: Any, place: str, field: str | None = None) -> Any:
             f"(there are {', '.join(entry)})"
         )
     prompt = entry[field] if field else field_of(entry, PROMPT_FIELDS, place)
+    if not field and prompt is entry.get("instruction") and str(entry.get("input") or "").strip():
+        raise ConfigError(
+            f"{place}: beside 'instruction' stands an 'input', which would be left out: join them into one field, "
+            "or name the field that holds the whole prompt with --prompt-field"
+        )
     if not isinstance(prompt, str | list):
         raise ConfigError(f"{place}: a prompt is a string or a list of messages, got {type(prompt).__name__}")
     return prompt

@@ -72,6 +72,7 @@ def _row(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
 
 
 _SHOWN = 80
+_LONGEST = 2**30  # characters of a csv field
 _FORMATS = ".csv, .json, .jsonl, .parquet (.gz too)"
 
 
@@ -96,7 +97,16 @@ def _csv_rows(path: Path) -> Iterable[dict[str, Any]]:
             encoding="utf-8-sig", newline=""
         )  # fmt: skip
         with opened as file:
-            yield from csv.DictReader(file)
+            csv.field_size_limit(_LONGEST)  # of all readers in this process; a picture may stand in a field
+            reader = csv.DictReader(file)
+            for row in reader:
+                if None in row or None in row.values():
+                    what = "more" if None in row else "fewer"
+                    raise ConfigError(
+                        f"{path}, line {reader.line_num}: {what} fields than the {len(reader.fieldnames or ())} columns of "
+                        "the first line; put a text that holds a comma into double quotes"
+                    )
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"cannot read {path} as csv: {error}") from error
 

@@ -16,6 +16,7 @@ from trl import DistillationConfig, DistillationTrainer, ModelConfig, TrlParser,
 
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.sources.attached import attached
+from aad_plugin.texts.rows import json_lines
 from aad_plugin.training.passes import KeepsOrder
 from aad_plugin.training.teachers import WideTeacher, aad_log_probs, divergence, teacher_scores
 
@@ -96,8 +97,7 @@ def _student(job: dict[str, Any], name: str | None) -> Any:
 def _prompts(path: str) -> Any:
     from datasets import Dataset
 
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return Dataset.from_list([{"prompt": json.loads(line)["prompt"]} for line in lines])
+    return Dataset.from_list([{"prompt": row["prompt"]} for _, row in json_lines(Path(path))])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aad_plugin.demo.assets import SHIPPED
 from aad_plugin.demo.training_prompts import trained_prompts
-from aad_plugin.texts.prompts import prompt_key
+from aad_plugin.texts.prompts import leak_key
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def warn_of_known_prompts(spec: str, prompts: Sequence[Sequence[dict[str, str]]]
     trained = training_prompts(spec)
     if not trained:
         return 0
-    known = {prompt_key([{"role": "user", "content": text}]) for text in trained}
-    shared = sum(prompt_key(prompt) in known for prompt in prompts)
+    known = {leak_key([{"role": "user", "content": text}]) for text in trained}
+    shared = sum(leak_key(prompt) in known for prompt in prompts)
     if shared:
         logger.warning(
             "%s was trained on %d of these prompts: its scores of them are no held-out measure", spec, shared

@@ -18,6 +18,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair, load_pair
+from aad_plugin.texts.rows import json_lines
 from aad_plugin.training.implicit_reward import answer_rewards
 from aad_plugin.training.rollouts import MixedGroups, mixed_rollouts
 
@@ -77,8 +78,7 @@ def _reward(pair: AlignedPair, name: str) -> Callable[..., list[float]]:
 def _prompts(path: str) -> Any:
     from datasets import Dataset
 
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return Dataset.from_list([{"prompt": json.loads(line)["prompt"]} for line in lines])
+    return Dataset.from_list([{"prompt": row["prompt"]} for _, row in json_lines(Path(path))])
 
 
 if __name__ == "__main__":

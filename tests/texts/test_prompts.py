@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from aad_plugin.engine.batch import prepare_batch
 from aad_plugin.errors import ConfigError
 from aad_plugin.texts.prompts import read_prompts, refuse_overlap
 from tests.public_data import DATA, needs_public_data
@@ -23,7 +24,7 @@ def write(path, *rows):
 
 def test_lines_of_text_and_repeated_ones(tmp_path):
     path = tmp_path / "p.txt"
-    path.write_text("How?\n\nWhy?\n how? \n")
+    path.write_text("How?\n\nWhy?\n How? \n")
     found = read_prompts(str(path))
     assert list(found.prompts) == [user("How?"), user("Why?")] and found.repeated == 1
 
@@ -119,3 +120,76 @@ def test_sets_that_share_a_prompt_are_refused(tmp_path):
     two = read_prompts(write(tmp_path / "b.jsonl", {"prompt": "why? "}))
     with pytest.raises(ConfigError, match=r'--prompts and --held-out-prompts share 1 prompts, first: "Why\?"'):
         refuse_overlap(prompts=one, held_out_prompts=two)
+
+
+def test_an_input_beside_an_instruction_is_not_left_out(tmp_path):
+    """Alpaca's format: two rows of one instruction were one prompt, without their texts."""
+    path = tmp_path / "alpaca.json"
+    rows = [
+        {"instruction": "Summarise the text.", "input": text, "output": "…"} for text in ("Cats sleep.", "Dogs bark.")
+    ]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(ConfigError, match="entry 1: beside 'instruction' stands an 'input', which would be left out"):
+        read_prompts(str(path))
+    assert len(read_prompts(str(path), "instruction")) == 1
+    path.write_text(json.dumps([{**row, "input": ""} for row in rows]))
+    assert len(read_prompts(str(path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "prompt\nHello, how are you?\n",
+            "line 2: more fields than the 1 columns of the first line; put a text that holds",
+        ),
+        ("prompt,id\nHello\n", "line 2: fewer fields than the 2 columns"),
+    ],
+)
+def test_a_csv_row_that_is_torn_by_a_comma_is_named(tmp_path, text, message):
+    path = tmp_path / "prompts.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_prompts(str(path))
+
+
+def test_a_csv_field_may_be_long(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text('prompt\n"' + "long " * 50_000 + '"\n')
+    assert len(read_prompts(str(path)).prompts[0][0]["content"]) > 200_000
+
+
+def test_prompts_that_differ_by_case_or_indentation_are_two_and_give_each_other_away(tmp_path):
+    def written(name, *prompts):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+        return read_prompts(str(path))
+
+    both = written("both.jsonl", "if a:\n    b", "if a:\n  b", "Who leads the US?", "Who leads us?", "Who leads us? ")
+    assert len(both) == 4 and both.repeated == 1
+    assert written("a.jsonl", "write: a b").digest != written("b.jsonl", "Write:\n\nA B").digest
+    with pytest.raises(ConfigError, match="--one and --two share 1 prompts"):
+        refuse_overlap(one=written("a.jsonl", "What is X?"), two=written("b.jsonl", "what is  x?"))
+
+
+def test_separators_of_lines_within_a_text_end_no_row(tmp_path):
+    """U+2028 and its like stand unescaped in JSON lines and in texts."""
+    odd = "first\u2028second\x85third"
+    lines, text = tmp_path / "p.jsonl", tmp_path / "p.txt"
+    lines.write_text(json.dumps({"prompt": odd}, ensure_ascii=False) + "\n")
+    text.write_text(f"{odd}\r\nanother\n")
+    assert [prompt[0]["content"] for prompt in read_prompts(str(lines)).prompts] == [odd]
+    assert [prompt[0]["content"] for prompt in read_prompts(str(text)).prompts] == [odd, "another"]
+    body = {"custom_id": "a", "url": "/v1/completions", "body": {"model": "aad", "prompt": odd}}
+    lines.write_text(json.dumps(body, ensure_ascii=False) + "\n")
+    assert len(prepare_batch(lines, None)[0]) == 1
+
+
+def test_trainers_read_every_prompt_that_was_written_for_them(tmp_path):
+    pytest.importorskip("trl")
+    from aad_plugin.training import distill_worker, rl_worker
+
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"prompt": "one\u2028two"}, ensure_ascii=False) + "\n")
+    for worker in (distill_worker, rl_worker):
+        assert worker._prompts(str(path))["prompt"] == ["one\u2028two"]
