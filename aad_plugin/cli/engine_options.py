@@ -14,6 +14,8 @@ from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.known_options import trusting
 from aad_plugin.sources.parts import PairSource
 
+_SHORT = {"-tp": "--tensor-parallel-size"}
+
 
 @dataclass(frozen=True)
 class AskedPair:
@@ -31,7 +33,7 @@ class AskedPair:
 
     def engine_options(self, extra: Sequence[str]) -> list[str]:
         """Return the engine's options with the dtype that model_args named."""
-        return [*([] if "--dtype" in extra or self.dtype == "auto" else ["--dtype", self.dtype]), *extra]
+        return [*([] if engine_value(extra, "--dtype") or self.dtype == "auto" else ["--dtype", self.dtype]), *extra]
 
     def proving(self, extra: Sequence[str]) -> dict[str, Any]:
         """Return the pair's parts and the settings of requests that name none, for the self-test."""
@@ -53,13 +55,21 @@ class AskedPair:
 
 
 def engine_value(extra: Sequence[str], option: str) -> str | None:
-    """Return what follows an option, as a word of its own or after ``=``."""
-    joined = next((word.partition("=")[2] for word in extra if word.startswith(f"{option}=")), None)
-    return extra[extra.index(option) + 1] if option in extra[:-1] else joined
+    """Return what follows an option, as a word of its own or after ``=``, in any of vLLM's spellings of its name."""
+    for number, word in enumerate(extra):
+        name, joined, value = word.partition("=")
+        if _spelled(name) == option:
+            return value if joined else next(iter(extra[number + 1 : number + 2]), None)
+    return None
+
+
+def _spelled(name: str) -> str:
+    """An option by the name that vLLM's help gives it: underscores are dashes there, too."""
+    return _SHORT.get(name, name.replace("_", "-") if name.startswith("--") else name)
 
 
 def _trusts(extra: Sequence[str]) -> bool:
-    return "--trust-remote-code" in extra
+    return "--trust-remote-code" in map(_spelled, extra)
 
 
 def asked_pair(named: NamedPair, **settings: Any) -> AskedPair:

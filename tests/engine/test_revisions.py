@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
 from aad_plugin.cli import serve
-from aad_plugin.cli.engine_options import AskedPair
+from aad_plugin.cli.engine_options import AskedPair, engine_value
 from aad_plugin.engine import guide_options, options
 from aad_plugin.engine.options import engine_pair
 from aad_plugin.errors import ConfigError
@@ -98,3 +98,21 @@ def test_a_repositorys_own_code_is_run_where_the_user_said_so(asked, trust):
     source = PairSource(policy="my/dpo", reference="my/sft")
     engine_pair(source, DecodingSettings(), revision="v2", reference_revision="v1", trust_remote_code=trust)
     assert asked.trusted and set(asked.trusted) == {trust}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--max-model-len", "64", "--tensor-parallel-size", "4"],
+        ["--max_model_len", "64", "-tp", "4"],
+        ["--max_model_len=64", "-tp=4"],
+    ],
+)
+def test_a_plan_reads_every_spelling_of_an_option(asked, capsys, extra):
+    pair = AskedPair(PairSource(policy="my/dpo", reference="my/sft"), DecodingSettings(), "auto", "v1", None)
+    serve._plan(pair, "bfloat16", ["--revision", "v2", *extra], 80.0)
+    plan = capsys.readouterr().out
+    serve._plan(pair, "bfloat16", ["--revision=v2", "--max-model-len=64", "--tensor-parallel-size=4"], 80.0)
+    assert plan == capsys.readouterr().out
+    assert engine_value(extra, "--max-model-len") == "64" and engine_value(extra, "--tensor-parallel-size") == "4"
+    assert engine_value(["--dtype"], "--dtype") is None
