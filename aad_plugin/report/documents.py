@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import ShownPicture
 from aad_plugin.explain.trace_files import AnswerTrace, text_hash
-from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
+from aad_plugin.texts.messages import Messages, as_messages, digest, prompt_hash
 from aad_plugin.texts.parts import shown_columns
 from aad_plugin.texts.prompts import prompt_of
-from aad_plugin.texts.samples import in_turns, sample_answers
+from aad_plugin.texts.samples import in_turns, sample_answers, shows_pictures
 from aad_plugin.texts.thinking import answer_after_thinking
 
 
@@ -59,10 +60,13 @@ class Document:
 
     Args:
         key: what two runs share: lm-eval's hash of the document, or its id. id: for people.
-        prompt: as the user put it. prompt_hash: of the user's turns, as verdicts carry it.
+        prompt: as the user put it; as the model saw it where the document's own words are no part of that.
+        prompt_hash: of the user's turns, as verdicts carry it.
         rendered_hash: lm-eval's hash of the prompt as the model saw it; empty without samples.
+        asked: hash of everything that a task of lm-eval asked about this document; empty for judged tasks.
         target: the gold answer, where there is one. values: metric (with its filter) -> number of this document.
-        number: lm-eval's, within the task. pictures: that the prompt showed, small.
+        number: lm-eval's, within the task. shows_pictures: whether the prompt showed some. pictures: those, small, where
+            the run kept them.
     """
 
     key: str
@@ -70,11 +74,23 @@ class Document:
     prompt: str | Messages
     prompt_hash: str
     rendered_hash: str = ""
+    asked: str = ""
     target: str = ""
     answers: dict[str, AnswerText] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
     number: int | None = None
+    shows_pictures: bool = False
     pictures: tuple[ShownPicture, ...] = ()
+
+    @property
+    def cluster(self) -> str:
+        """What documents have in common that ask the same and therefore are one draw: what was asked, with its pictures.
+
+        A document whose pictures are not known is a draw of its own.
+        """
+        if self.pictures:
+            return digest([self.asked or self.prompt_hash, *(one.digest for one in self.pictures)])
+        return self.key if self.shows_pictures else self.asked or self.prompt_hash
 
     @property
     def prompt_text(self) -> str:
@@ -113,10 +129,14 @@ def read_answers_file(path: Path, problems: list[str]) -> dict[str, Document]:
     documents = {}
     for place, row in read_lines(path, problems):
         try:
-            prompt, key = prompt_of(row, place), str(row["id"])
+            hidden = shown_columns(row)  # pictures stand beside the prompt, and are not read
+            prompt = prompt_of({name: value for name, value in row.items() if name not in hidden}, place)
+            key = str(row["id"])
             truncated = row.get("truncated") or {}
             answers = {name: AnswerText(_texts(texts), truncated.get(name)) for name, texts in row["outputs"].items()}
-            documents[key] = Document(key, key, prompt, prompt_hash(prompt), answers=answers)
+            documents[key] = Document(
+                key, key, prompt, prompt_hash(prompt), answers=answers, shows_pictures=bool(hidden)
+            )
         except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
             problems.append(f"{place} holds no answers ({type(error).__name__}: {error}): left out")
     return documents
@@ -169,7 +189,7 @@ def _opened(path: Path) -> Any:
 
 def _document(row: Mapping[str, Any], place: str) -> Document:
     doc = row["doc"] if isinstance(row["doc"], dict) else {"doc": row["doc"]}
-    rendered = _rendered(row)
+    rendered, asked = _rendered(row), ""
     judged = row.get("judged", row.get("bypass"))
     if isinstance(judged, dict) and "answers" in judged:  # a task of this package
         prompt = judged["prompt"]
@@ -178,6 +198,7 @@ def _document(row: Mapping[str, Any], place: str) -> Document:
     else:
         prompt = _prompt(doc, rendered, place)
         answers = _answers(row, doc, prompt, place)
+        asked = _asked(row)
     for answer in answers.values():
         answer.rendered_hash = row.get("prompt_hash", "")
     number = row.get("doc_id")
@@ -190,13 +211,15 @@ def _document(row: Mapping[str, Any], place: str) -> Document:
     return Document(
         key=str((None if _holds_addresses(doc) else row.get("doc_hash")) or number),
         id=str(doc.get("id", number)),
-        prompt=prompt,
+        prompt=prompt if _stands_in(prompt, rendered) else rendered,
         prompt_hash=prompt_hash(prompt),
         rendered_hash=row.get("prompt_hash", ""),
+        asked=asked,
         target=str(row.get("target", "") or ""),
         answers=answers,
         values=values,
         number=number if isinstance(number, int) else None,
+        shows_pictures=shows_pictures(row) or bool(shown_columns(doc)),
     )
 
 
@@ -240,6 +263,22 @@ def _rendered(row: Mapping[str, Any]) -> str:
     if isinstance(arguments, dict):
         return str(arguments.get("gen_args_0", {}).get("arg_0", ""))
     return str(arguments[0][0]) if isinstance(arguments, list) and arguments else ""
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    """Hash of the texts of a row's requests: the prompt, and the continuations where these are scored."""
+    arguments = row.get("arguments")
+    requests = list(arguments.values()) if isinstance(arguments, dict) else arguments or []
+    given = [list(one.values()) if isinstance(one, dict) else one for one in requests]
+    texts = [text for one in given for text in one[:2] if isinstance(text, str)]
+    return digest(texts) if texts else str(row.get("prompt_hash", ""))
+
+
+def _stands_in(prompt: str | Messages, rendered: str) -> bool:
+    """Whether a document's words are part of what the model saw: copa's "question" is the word "cause" or "effect"."""
+    if not isinstance(prompt, str) or not rendered:
+        return True
+    return re.search(rf"(?<!\w){re.escape(prompt.strip())}(?!\w)", rendered) is not None
 
 
 def _prompt(doc: Mapping[str, Any], rendered: str, place: str) -> str | Messages:

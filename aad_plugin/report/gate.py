@@ -125,9 +125,19 @@ def check_gate(old: Run, new: Run, gate: Gate) -> GateResult:
         return result
     used: set[Rule] = set()
     for name, before in old.tasks.items():
+        covering = {rule for rule in gate.rules if rule.covers_task(name)}
+        missing = [
+            f"{one.samples_missing} in {run.name}"
+            for run in (old, new)
+            if (one := run.tasks.get(name)) is not None and one.samples_missing
+        ]
+        if covering and missing:
+            used |= covering
+            result.mismatches.append(Mismatch(name, "metric", "; ".join(missing)))
+            continue
         series = series_of(before)
         gated = _gated(result, before, new.tasks.get(name), series, gate)
-        used |= {rule for rule in gate.rules for metric in gated if rule.covers(name, metric)}
+        used |= {rule for rule in covering for metric in gated if rule.covers(name, metric)}
         if not gated:
             continue
         after = new.tasks.get(name)
@@ -141,7 +151,7 @@ def check_gate(old: Run, new: Run, gate: Gate) -> GateResult:
             _compare(result, before, after, gated, series, gate)
     if not used:
         raise ConfigError(_covers_nothing(old))
-    result.mismatches += [_unmet(rule, old) for rule in gate.rules if not rule.is_pattern and rule not in used]
+    result.mismatches += [_unmet(rule, old) for rule in gate.rules if rule.names_one and rule not in used]
     for name in new.tasks:
         if name not in old.tasks:
             result.notes.append(f"{name} is new: nothing to compare with")
@@ -171,12 +181,19 @@ def _gated(
 
 
 def _unmet(rule: Rule, old: Run) -> Mismatch:
-    """A metric that the gate file names and no task offers: passing in silence would hide it."""
-    tasks = [task for name, task in old.tasks.items() if rule.covers(name, rule.metric)]
+    """A task or a metric that the gate file names and the run does not have: passing in silence would hide it."""
+    tasks = [task for name, task in old.tasks.items() if rule.covers_task(name)]
+    if not tasks:
+        there = ", ".join(old.tasks)
+        return Mismatch(
+            rule.task, "metric", f"no such task, which the gate file names, in {old.name}; there are {there}"
+        )
+    if rule.is_pattern:
+        return Mismatch(rule.task, "metric", f"no metric in {old.name} that the gate file's {rule.metric} could gate")
     in_table = [task.task for task in tasks if rule.metric in table_only(task, {})]
     why = (
         f"has no value per document in {', '.join(in_table)}, only a figure of the whole task" if in_table
-        else "is no metric of any such task" if tasks else "names no task of this run"
+        else "is no metric of any such task"
     )  # fmt: skip
     return Mismatch(rule.task, "metric", f"{rule.metric}, which the gate file names, {why} in {old.name}")
 
@@ -220,7 +237,7 @@ def _compare(
             result.mismatches.append(Mismatch(before.task, "metric", detail))
             continue
         pairs = np.array([[one.values[key], two.values[key]] for key in keys])
-        clusters = [before.documents[key].prompt_hash if key in before.documents else key for key in keys]
+        clusters = [before.documents[key].cluster if key in before.documents else key for key in keys]
         result.compared.append(_tested(before, metric, rule, pairs, clusters))
 
 

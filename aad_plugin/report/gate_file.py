@@ -42,11 +42,20 @@ class Rule:
     @property
     def is_pattern(self) -> bool:
         """Whether it names metrics by pattern: those without a direction are then left out."""
-        return any(c in self.metric for c in "*?[")
+        return _is_pattern(self.metric)
+
+    @property
+    def names_one(self) -> bool:
+        """Whether it names a task or a metric and no pattern: what it names must be there."""
+        return not (_is_pattern(self.task) and _is_pattern(self.metric))
+
+    def covers_task(self, task: str) -> bool:
+        """Whether the rule is about any metric of a task."""
+        return fnmatch.fnmatchcase(task, self.task)
 
     def covers(self, task: str, metric: str) -> bool:
         """Whether the rule is about a metric of a task."""
-        return fnmatch.fnmatchcase(task, self.task) and fnmatch.fnmatchcase(metric, self.metric)
+        return self.covers_task(task) and fnmatch.fnmatchcase(metric, self.metric)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,10 @@ def _rule(content: Any, path: Path) -> Rule:
     if drop < 0:
         raise ConfigError(f"{path}: smallest_drop must be at least 0, got {drop}")
     return dataclasses.replace(rule, smallest_drop=drop)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")
 
 
 def _mapping(content: Any, path: Path, names: Any) -> Mapping[str, Any]:

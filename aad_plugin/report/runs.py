@@ -10,12 +10,14 @@ Owns finding and joining. A run is a folder (or several joined by commas), in wh
     pictures_<task>_rank<n>.jsonl               what the documents of a pair that sees showed, small
     *.parquet                                   traces; lm-eval's results name the newest run's folder
 
-Of several results for one task the newest counts. What cannot be read is said in one line and left out.
+Of several results for one task the newest counts, with the samples of the same date. What cannot be read is said in one
+line and left out.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,8 @@ from aad_plugin.report.documents import Document, read_answers_file, read_sample
 from aad_plugin.report.leagues import is_league, read_leagues
 from aad_plugin.report.verdict_folders import Comparison, read_comparison
 
+_SAMPLES = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT.*)\.jsonl(\.gz)?")
+
 
 @dataclass
 class TaskRun:
@@ -38,7 +42,8 @@ class TaskRun:
         higher_is_better: metric without filter -> direction, where it has one. version, num_fewshot: lm-eval's.
         documents: by lm-eval's hash of the document, or by its id where there are no samples.
         comparisons: what judges said.
-        date: when, for choosing the newest. judged_folder: where lm-eval's results say that the judged run wrote.
+        date: when, for choosing the newest. samples_missing: why there are no samples, where others are left out.
+        judged_folder: where lm-eval's results say that the judged run wrote.
     """
 
     task: str
@@ -49,7 +54,7 @@ class TaskRun:
     documents: dict[str, Document] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     date: str = ""
-    samples: Path | None = None
+    samples_missing: str = ""
     judged_folder: Path | None = None
 
 
@@ -96,9 +101,7 @@ def read_run(spec: str) -> Run:
         if path.name.startswith("results_") and path.suffix == ".json":
             _read_results(run, path)
     files = sorted({*files, *_elsewhere(run, files)})
-    for path in files:
-        if path.name.startswith("samples_") and ".jsonl" in path.suffixes:
-            _read_samples(run, path)
+    _read_samples(run, files)
     _read_shown(run, [path for path in files if is_shown(path)])
     _read_judged(run, files)
     run.leagues = read_leagues(files, run.problems)
@@ -192,13 +195,24 @@ def _metrics(figures: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
     return found
 
 
-def _read_samples(run: Run, path: Path) -> None:
-    task, _, date = path.name.partition(".")[0].removeprefix("samples_").rpartition("_")
-    held = run.tasks.setdefault(task, TaskRun(task, date=date))
-    if held.samples is not None and held.samples.name > path.name:
-        return
-    held.samples = path
-    held.documents = read_samples(path, run.problems)
+def _read_samples(run: Run, files: Iterable[Path]) -> None:
+    """Read each task's samples of the same run of lm-eval as its results, the newest where it has no results."""
+    by_task: dict[str, dict[str, Path]] = {}
+    for path in files:
+        if (named := _SAMPLES.fullmatch(path.name)) is not None:
+            by_task.setdefault(named[1], {})[named[2]] = path
+        elif path.name.startswith("samples_") and ".jsonl" in path.suffixes:
+            run.problems.append(f"{path} is not named samples_<task>_<date>.jsonl, as lm-eval names them: left out")
+    for task, by_date in by_task.items():
+        newest = max(by_date)
+        held = run.tasks.setdefault(task, TaskRun(task, date=newest))
+        if held.date in by_date:
+            held.documents = read_samples(by_date[held.date], run.problems)
+            continue
+        held.samples_missing = f"the newest results are of {held.date}, the newest samples of {newest}"
+        run.problems.append(
+            f"{task}: {held.samples_missing}: these samples are left out; run lm-eval again with --log_samples"
+        )
 
 
 def _read_shown(run: Run, files: Iterable[Path]) -> None:

@@ -70,6 +70,52 @@ def write_run(
     return folder
 
 
+def write_stock_run(
+    folder: Path,
+    questions: Sequence[str],
+    requests: Sequence[Sequence[Sequence[Any]]],
+    values: Sequence[float],
+    *,
+    task: str = "stock",
+    stamp: str = "2026-11-20T10-00-00.000000",
+    is_logged: bool = True,
+) -> Path:
+    """Write results and samples as a stock task leaves them, with the metric acc.
+
+    Args:
+        questions: each document's field of that name. requests: per document the arguments of its requests.
+        is_logged: whether samples are written, as with --log_samples.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "doc_id": i,
+            "doc": {"id": str(i), "question": question},
+            "target": "",
+            "arguments": {
+                f"gen_args_{n}": {f"arg_{m}": value for m, value in enumerate(arguments)}
+                for n, arguments in enumerate(asked)
+            },
+            "resps": [["yes"]] * len(asked),
+            "filtered_resps": ["yes"] * len(asked),
+            "filter": "none",
+            "metrics": ["acc"],
+            "doc_hash": sha(f"{question} {i}"),
+            "prompt_hash": sha(asked[0][0]),
+            "target_hash": sha(""),
+            "acc": value,
+        }
+        for i, (question, asked, value) in enumerate(zip(questions, requests, values, strict=True))
+    ]
+    results = _results(task, rows, "torch.bfloat16", 1.0, {"acc": True})
+    results["results"][task]["acc,none"] = sum(values) / len(values)
+    (folder / f"results_{stamp}.json").write_text(json.dumps(results))
+    if is_logged:
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"samples_{task}_{stamp}.jsonl").write_text(lines)
+    return folder
+
+
 def _sample(number: int, prompt: str, answers: Mapping[str, str], labels: Mapping[str, float]) -> dict[str, Any]:
     rendered = f"<user>{prompt}<assistant>"
     doc = {"id": f"doc-{number:05}", "prompt": prompt}

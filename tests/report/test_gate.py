@@ -21,7 +21,7 @@ from aad_plugin.report.gate_views import gate_text
 from aad_plugin.report.runs import Run, TaskRun, read_run
 from aad_plugin.report.verdict_folders import Comparison
 from tests.report import gate_simulation as simulation
-from tests.report.planted import texts, write_run
+from tests.report.planted import sha, texts, write_run, write_stock_run
 
 N = 500
 
@@ -427,3 +427,88 @@ def test_verdicts_and_rewards_are_found_where_the_results_say(tmp_path):
     assert reward.difference == -1 and reward.outcome == "regression" and -7 <= reward.low < -1 < reward.high <= 0
     (tmp_path / "elsewhere" / "old").rename(tmp_path / "gone")
     assert "which is not there: pass the folder they are in" in read_run(str(folders["old"])).problems[0]
+
+
+# ------------------------------------------------------------------ stock tasks
+
+_ASKS = {"until": []}
+
+
+def _stock(root, questions, requests):
+    """A stock task's run in which all is right, and one in which all is wrong."""
+    old = write_stock_run(root / "old", questions, requests, [1.0] * len(questions))
+    new = write_stock_run(root / "new", questions, requests, [0.0] * len(questions))
+    return read_run(str(old)), read_run(str(new))
+
+
+def test_a_field_that_only_names_the_kind_of_question_makes_no_cluster(tmp_path):
+    """copa's "question" is "cause" or "effect": its documents were two prompts to the gate, n = 2."""
+    questions = [("cause", "effect")[i % 2] for i in range(40)]
+    asked = [[[f"Man {i} slipped, so", f" he fell {n}"] for n in (1, 2)] for i in range(40)]
+    result = check_gate(*_stock(tmp_path, questions, asked), Gate())
+    assert (result.compared[0].n, result.exit_code) == (40, 1)
+    documents = list(read_run(str(tmp_path / "old")).tasks["stock"].documents.values())
+    assert documents[3].prompt_text == "Man 3 slipped, so"  # what was asked, not its kind
+
+
+def test_equal_prompts_with_other_continuations_are_other_questions(tmp_path):
+    """blimp asks with an empty prompt, and scores two sentences."""
+    asked = [[["", f"Sentence {i}."], ["", f"Sentences {i}."]] for i in range(40)]
+    result = check_gate(*_stock(tmp_path, [f"q{i}" for i in range(40)], asked), Gate())
+    assert result.compared[0].n == 40
+
+
+def test_equal_requests_are_one_draw(tmp_path):
+    asked = [[[f"Question {i // 10}", _ASKS]] for i in range(40)]
+    result = check_gate(*_stock(tmp_path, [f"q{i}" for i in range(40)], asked), Gate())
+    assert result.compared[0].n == 4
+
+
+def test_one_question_about_many_pictures_is_as_many_prompts(tmp_path):
+    """60 documents that ask "Describe the picture." were one prompt to the gate, n = 1."""
+    words = "Describe the picture."
+    asked = [[[words, _ASKS, {"visual": [f"<PIL.Image at 0x{i}>"]}]] for i in range(60)]
+    result = check_gate(*_stock(tmp_path, [words] * 60, asked), Gate())
+    assert (result.compared[0].n, result.exit_code) == (60, 1)
+    for name in ("old", "new"):  # 20 pictures, each shown by three documents
+        shown = [
+            {"name": "data", "digest": str(i % 20), "width": 1, "height": 1, "data": "data:image/"} for i in range(60)
+        ]
+        lines = [{"number": i, "prompt_hash": sha(words), "pictures": [one]} for i, one in enumerate(shown)]
+        (tmp_path / name / "pictures_stock_rank0.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    result = check_gate(*(read_run(str(tmp_path / name)) for name in ("old", "new")), Gate())
+    assert result.compared[0].n == 20
+
+
+def test_newer_results_without_samples_are_not_compared_by_older_samples(tmp_path):
+    """Tuesday ran without --log_samples: its figures stood beside Monday's documents, and the gate passed."""
+    asked = [[[f"q{i}", _ASKS]] for i in range(40)]
+    questions = [f"q{i}" for i in range(40)]
+    old = write_stock_run(tmp_path / "old", questions, asked, [1.0] * 40)
+    new = write_stock_run(tmp_path / "new", questions, asked, [1.0] * 40)
+    tuesday = "2026-11-21T10-00-00.000000"
+    write_stock_run(new, questions, asked, [0.0] * 40, stamp=tuesday, is_logged=False)
+    late = read_run(str(new))
+    said = f"the newest results are of {tuesday}, the newest samples of 2026-11-20T10-00-00.000000"
+    assert late.problems == [f"stock: {said}: these samples are left out; run lm-eval again with --log_samples"]
+    assert not late.tasks["stock"].documents
+    for pair in ((read_run(str(old)), late), (late, read_run(str(old)))):
+        result = check_gate(*pair, Gate(allow=("documents",), rules=(Rule("stock", "acc"),)))
+        assert result.exit_code == 3 and [one.detail for one in result.mismatches] == [f"{said} in new"]
+    write_stock_run(new, questions, asked, [0.0] * 40, stamp="2026-11-22T10-00-00.000000")
+    assert check_gate(read_run(str(old)), read_run(str(new)), Gate()).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Rule("mistyped"), "no such task, which the gate file names, in run; there are t"),
+        (Rule("mistyped", "acc*"), "no such task, which the gate file names, in run; there are t"),
+        (Rule("t", "reward*"), "no metric in run that the gate file's reward* could gate"),
+    ],
+)
+def test_an_entry_that_names_a_task_and_covers_nothing_is_no_silence(rule, said):
+    result = check_gate(_with_rivals(), _with_rivals(), Gate(rules=(Rule("t", "accuracy_aad"), rule)))
+    assert result.exit_code == 3 and [one.detail for one in result.mismatches] == [said]
+    patterns = Gate(rules=(Rule("t", "accuracy_aad"), Rule("other_*", "*")))
+    assert check_gate(_with_rivals(), _with_rivals(), patterns).exit_code == 0

@@ -215,6 +215,31 @@ def test_the_newest_results_count(run):
     assert len(task.documents) == 5 and task.date.startswith("2026-11-21") and newer
 
 
+def test_a_task_with_a_dot_in_its_name_is_one_task(tmp_path):
+    run = write_run(tmp_path / "run", texts(3, 10), task="mmlu_v1.5_x")
+    found = read_run(str(run))
+    assert {name: (len(task.documents), bool(task.metrics)) for name, task in found.tasks.items()} == {
+        "mmlu_v1.5_x": (3, True)
+    }
+    undated = run / "samples_mine.jsonl"
+    undated.write_text("")
+    assert read_run(str(run)).problems == [
+        f"{undated} is not named samples_<task>_<date>.jsonl, as lm-eval names them: left out"
+    ]
+
+
+def test_answers_to_pictures_are_read_with_their_verdicts(run):
+    """Each line of answers.jsonl names the pictures it shows, and the verdicts on all of them had vanished."""
+    (answers,) = run.rglob("answers.jsonl")
+    rows = [json.loads(line) | {"pictures": ["pictures/a.png"]} for line in answers.read_text().splitlines()]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_run(str(run / "judged"))
+    (task,) = found.tasks.values()
+    assert not found.problems and len(task.documents) == 100
+    assert win_rates_of([found])[0].n == 100
+    assert len({document.cluster for document in task.documents.values()}) == 100
+
+
 def test_verdicts_on_other_answers_are_left_out(run):
     write_run(run / "again", texts(100, 10, seed=5), stamp="2026-11-21T10-00-00.000000")
     found = read_run(str(run))
