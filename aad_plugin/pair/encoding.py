@@ -17,7 +17,7 @@ from torch import Tensor
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.multimodal import MultimodalInputs, take_multimodal
 from aad_plugin.sources.images import Picture, check_number, parts_of, picture_of_part, read_picture
-from aad_plugin.texts.parts import text_of
+from aad_plugin.texts.parts import as_parts, text_of
 from aad_plugin.texts.rendering import chat_template_of, render_chat
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -43,14 +43,17 @@ class Encoded:
     multimodal: MultimodalInputs | None = None
 
 
-def render(pair: Any, prompt: Prompt, chat: bool | None, number: int) -> Rendered:
+def render(
+    pair: Any, prompt: Prompt, chat: bool | None, number: int, template_args: Mapping[str, Any] | None = None
+) -> Rendered:
     """Return a prompt as text with its pictures.
 
     Args:
         pair: its tokenizer, or processor, has the template. chat: wrap a string as a user's turn; None: if there is a
-            template. number: of the prompt, for messages.
+            template. number: of the prompt, for messages. template_args: what the template is given; default: the pair's.
     Raises:
-        ConfigError: an empty prompt, pictures for a pair that reads text alone, a template without a place for them.
+        ConfigError: an empty prompt, pictures for a pair that reads text alone, a template without a place for them, a
+            text that holds the word for such a place.
     """
     if not isinstance(prompt, (str, list, tuple)):
         raise ConfigError(f"prompt {number + 1} must be text or chat messages, got {prompt!r}")
@@ -70,11 +73,14 @@ def render(pair: Any, prompt: Prompt, chat: bool | None, number: int) -> Rendere
     if not chat:
         if not isinstance(prompt, str):
             raise ConfigError("chat=False takes plain strings, got chat messages")
+        _check_places(pair, prompt, pictures, place)
         return Rendered(prompt, False)
     if not template:
         what = "processor" if pair.processor is not None else "tokenizer"
         raise ConfigError(f"this {what} has no chat template: pass chat=False to continue plain text")
-    text = _rendered(pair, messages, template, place)
+    text = _rendered(
+        pair, messages, template, place, pair.chat_template_args if template_args is None else template_args
+    )
     _check_places(pair, text, pictures, place)
     return Rendered(text, True, tuple(pictures))
 
@@ -158,8 +164,10 @@ def _content(content: Any, pictures: list[Picture], place: str) -> Any:
     return parts
 
 
-def _rendered(pair: Any, messages: list[dict[str, Any]], template: Any, place: str) -> str:
-    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **pair.chat_template_args}
+def _rendered(
+    pair: Any, messages: list[dict[str, Any]], template: Any, place: str, template_args: Mapping[str, Any]
+) -> str:
+    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **template_args}
     if pair.processor is None:
         flat = [{**turn, "content": text_of(turn["content"])} for turn in messages]
         return render_chat(functools.partial(pair.tokenizer.apply_chat_template, **options), flat, place)
@@ -167,13 +175,7 @@ def _rendered(pair: Any, messages: list[dict[str, Any]], template: Any, place: s
     probe = functools.partial(pair.tokenizer.apply_chat_template, chat_template=chosen, **options)
     if not any(isinstance(turn["content"], list) for turn in messages) and _takes_strings(probe):
         return render_chat(probe, messages, place)
-    as_parts = [
-        {**turn, "content": turn["content"]}
-        if isinstance(turn["content"], list)
-        else {**turn, "content": [{"type": "text", "text": turn["content"]}]}
-        for turn in messages
-    ]
-    return render_chat(probe, as_parts, place)
+    return render_chat(probe, [{**turn, "content": as_parts(turn["content"])} for turn in messages], place)
 
 
 def _takes_strings(render: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import replacing
 from aad_plugin.sources.images import Picture
+from aad_plugin.texts.parts import as_parts
 
 FOLDER = "images"
 _TEXT = {"_type": "Value", "dtype": "string"}
@@ -18,12 +19,12 @@ _TURNS = [{"role": _TEXT, "content": [{"type": _TEXT, "text": _TEXT}]}]
 
 def in_parts(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return turns of parts alone, each picture only as its place."""
-    return [{"role": turn["role"], "content": [_place(part) for part in _parts(turn["content"])]} for turn in turns]
+    return [{"role": turn["role"], "content": [_place(part) for part in as_parts(turn["content"])]} for turn in turns]
 
 
 def pictures_in(turns: Sequence[Mapping[str, Any]]) -> list[Picture]:
     """Return the pictures of turns, in the order of their places."""
-    return [part["image"] for turn in turns for part in _parts(turn["content"]) if part["type"] == "image"]
+    return [part["image"] for turn in turns for part in as_parts(turn["content"]) if part["type"] == "image"]
 
 
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> list[str]:
@@ -79,10 +80,6 @@ def _feature(name: str, value: Any) -> Any:
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     return {"bytes": (folder / name).read_bytes(), "path": Path(name).name}
-
-
-def _parts(content: Any) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _place(part: Mapping[str, Any]) -> dict[str, Any]:

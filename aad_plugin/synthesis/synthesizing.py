@@ -207,8 +207,8 @@ def _candidates(
         answers[side] = answer_in_batches(
             model, contexts, recipe.gen_kwargs(strategy), store, batch_size=size, label=f"{side}: {strategy}"
         )
-    if not prompts.shows_pictures:  # what a training renders must be what was answered, system turns included
-        asked = [model.settled_turns(prompt) for prompt in asked]
+    # What a training renders must be what was answered, system turns included.
+    asked = [model.settled_turns(prompt) for prompt in asked]
     candidates = [
         _candidate(model, prompt, chosen, rejected)
         for prompt, chosen, rejected in zip(asked, answers["chosen"], answers["rejected"], strict=True)

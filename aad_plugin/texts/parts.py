@@ -19,6 +19,11 @@ def text_of(content: Any) -> str:
     return " ".join(str(part.get("text") or "") for part in content if part.get("type", "text") == "text")
 
 
+def as_parts(content: Any) -> list[dict[str, Any]]:
+    """Return a turn's content, a string or parts, as parts."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
 def shown_columns(row: Mapping[str, Any]) -> list[str]:
     """Return the columns of a row that hold pictures, videos or sound: by their name, or by what stands in them."""
     return [name for name, value in row.items() if (_NAMED.fullmatch(str(name)) and _is_there(value)) or _shows(value)]

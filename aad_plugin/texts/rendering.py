@@ -14,6 +14,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.texts.parts import as_parts
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def settled(render: Render, messages: Sequence[Turn], place: str) -> list[dict[s
     moved = _system_in_first_user_turn(turns)
     try:
         text = render(turns)
-        if moved is None or render([{**turns[0], "content": turns[0]["content"] + "."}, *turns[1:]]) != text:
+        if moved is None or render([{**turns[0], "content": _altered(turns[0]["content"])}, *turns[1:]]) != text:
             return turns
     except TemplateError as error:
         if moved is None:
@@ -98,10 +99,23 @@ def _system_in_first_user_turn(turns: list[dict[str, Any]]) -> list[dict[str, An
     """The conversation without its leading system turn, which opens the user's; None where there is none to move."""
     if len(turns) < 2 or turns[0].get("role") != "system" or turns[1].get("role") != "user":
         return None
-    contents = [turn.get("content") for turn in turns[:2]]
-    if not all(isinstance(content, str) for content in contents):
+    system, user = (turn.get("content") for turn in turns[:2])
+    if isinstance(system, str) and isinstance(user, str):
+        return [{**turns[1], "content": "\n\n".join(text for text in (system, user) if text)}, *turns[2:]]
+    if not all(isinstance(content, str | list) for content in (system, user)):
         return None
-    return [{**turns[1], "content": "\n\n".join(text for text in contents if text)}, *turns[2:]]  # type: ignore[misc]
+    opening = as_parts(system)
+    if not opening or not all(part.get("type") == "text" for part in opening):
+        return None
+    opening[-1] = {**opening[-1], "text": f"{opening[-1]['text']}\n\n"}
+    return [{**turns[1], "content": [*opening, *as_parts(user)]}, *turns[2:]]
+
+
+def _altered(content: Any) -> Any:
+    """Another content; its first part changes, since a template may read that alone."""
+    if isinstance(content, str):
+        return f"{content}."
+    return [{**content[0], "text": f"{content[0]['text']}."}, *content[1:]]
 
 
 @functools.cache

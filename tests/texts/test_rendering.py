@@ -7,6 +7,7 @@ import logging
 import shutil
 
 import pytest
+from jinja2.exceptions import TemplateError
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.model import AADLM
@@ -67,6 +68,41 @@ def test_what_cannot_be_rendered_is_named(pair):
         ConfigError, match=r"prompt 2: .*takes no such conversation \(user, user\): roles must alternate"
     ):
         answer(pair, ["fine", [USER, USER]])
+
+
+def in_parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def shows(turns) -> str:
+    """A template of parts that leaves out system turns."""
+    turns = [turn for turn in turns if turn["role"] != "system"]
+    return "".join(f"<{turn['role']}>" + "".join(part.get("text", "<p>") for part in turn["content"]) for turn in turns)
+
+
+@pytest.mark.parametrize("system", ["Be brief.", in_parts("Be brief."), in_parts("Be", " brief.")])
+def test_a_system_turn_beside_parts_opens_the_users(system):
+    """Beside a picture an ignored system turn was lost, and a refused one ended the run."""
+    turns = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": [{"type": "image"}, *in_parts("What?")]},
+    ]
+    assert rendering.render_chat(shows, turns, "here") == "<user>Be brief.\n\n<p>What?"
+
+    def refuses(turns):
+        if turns[0]["role"] == "system":
+            raise TemplateError("no system turn")
+        return shows(turns)
+
+    assert rendering.render_chat(refuses, turns, "here") == "<user>Be brief.\n\n<p>What?"
+
+
+def test_a_template_that_reads_a_system_turns_first_part_alone_is_left_alone():
+    def first_part(turns):
+        return f"[{turns[0]['content'][0]['text']}]{shows(turns)}"
+
+    turns = [{"role": "system", "content": in_parts("Be", "brief")}, {"role": "user", "content": in_parts("What?")}]
+    assert rendering.settled(first_part, turns, "here") == turns
 
 
 def test_a_local_judge_reads_its_system_part_in_the_users_turn():

@@ -212,3 +212,18 @@ def test_the_command_line_contrasts(aad, llava, pair: AlignedPair, tmp_path: Pat
     assert set(row["outputs"]) == {"greedy", "vcd"}
     bare = aad("generate", "what is it?", *parts, "--strategies", "vcd")
     assert "these prompts show none: add a picture" in str(bare.exception)
+
+
+def test_a_system_turn_is_read_beside_a_picture(pair: AlignedPair, monkeypatch) -> None:
+    """The template leaves system turns out: the words open the user's turn, as they do for prompts of text."""
+    template = pair.processor.chat_template.replace("for m in messages", "for m in messages if m['role'] == 'user'")
+    monkeypatch.setattr(pair.processor, "chat_template", template)
+    system = {"role": "system", "content": "In French."}
+    assert render(pair, [system, *show("what?", picture(1))], None, 0).text == (
+        "<user>In French.\n\n<image>what?<assistant>"
+    )
+
+
+def test_text_that_holds_the_word_for_a_picture_is_refused_without_a_template_too(pair: AlignedPair) -> None:
+    with pytest.raises(ConfigError, match="prompt 1 has 0 pictures, and its text 1 places for one"):
+        render(pair, "say <image> ok", False, 0)

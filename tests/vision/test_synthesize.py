@@ -169,3 +169,26 @@ def test_trl_trains_on_what_was_written(command, llava, tmp_path: Path, monkeypa
     found = trainer.train()
     assert abs(found.training_loss - 0.6931) < 1e-3  # policy is reference at the first step
     assert not (trainer.model.lm_head.weight == before).all()
+
+
+def test_a_system_turn_stands_in_the_pairs_where_the_template_reads_it(aad, tmp_path: Path) -> None:
+    """A trainer renders the pairs by the same template, which would leave the words out again."""
+    from tests.vision.families import FAMILIES
+
+    family = FAMILIES["llava"]
+    for seed, name in enumerate(("policy", "reference")):
+        processor = family.processor()
+        template = processor.chat_template.replace("for m in messages", "for m in messages if m['role'] == 'user'")
+        processor.chat_template = processor.tokenizer.chat_template = template
+        family.model(seed).save_pretrained(tmp_path / name)
+        processor.save_pretrained(tmp_path / name)
+    picture(1).save(tmp_path / "1.png")
+    turns = [{"role": "system", "content": "In French."}, {"role": "user", "content": "what?"}]
+    path = write(tmp_path, {"messages": turns, "images": ["1.png"]}, {"messages": turns})
+    named = f"policy={tmp_path / 'policy'},reference={tmp_path / 'reference'},dtype=float32,device=cpu"
+    done = aad("synthesize", "--model-args", named, "--prompts", path, "--output", tmp_path / "out", "--rejected",
+               "greedy", "--max-new-tokens", BUDGET, "--keep-truncated")  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    opening = {"type": "text", "text": "In French.\n\n"}
+    for row in rows(tmp_path / "out"):
+        assert [turn["role"] for turn in row["prompt"]] == ["user"] and row["prompt"][0]["content"][0] == opening
