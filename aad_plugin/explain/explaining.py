@@ -56,7 +56,8 @@ def explain(
     readings: list[Reading] = []
     with token_bar(chosen.strategy, max_new_tokens, 1, progress) as on_step:
         decode(
-            pair, batch.ids, batch.mask, chosen, multimodal=batch.multimodal, picker=picker_for(chosen), prompts=[prompt],
+            pair, batch.ids, batch.mask, chosen, multimodal=batch.multimodal,
+            picker=picker_for(chosen, shows_pictures=batch.multimodal is not None), prompts=[prompt],
             on_readings=readings.extend, on_step=functools.partial(on_step, 0), max_new_tokens=max_new_tokens,
         )  # fmt: skip
     steps = steps_of(readings[0], pair.tokenizer)

@@ -51,8 +51,9 @@ class PairAnswers:
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer requests; each may name its own strategy in gen_kwargs, and repeats draw different samples."""
-        for request in requests:  # a typo fails now, before anything is decoded
-            if self._draws(request) or self._key(*request.args) is None:
+        numbered = _number_repeats(requests, self._draws)
+        for request in (*requests, *numbered):  # a typo fails now, before anything is decoded
+            if self._is_drawn_anew(request):
                 never_store(self.cache_hook, request.args)
         self._say_how_drawn(requests)
         fingerprint = DecodingSettings().fingerprint(model=self.model_account())
@@ -63,7 +64,6 @@ class PairAnswers:
         def answer(turn: list[Instance]) -> list[Answer]:
             return self._answer(turn, store, disable_tqdm)
 
-        numbered = _number_repeats(requests, self._draws)
         return list(answer_in_turns(numbered, answer, self._next_context))
 
     def _say_how_drawn(self, requests: list[Instance]) -> None:
@@ -167,6 +167,10 @@ class PairAnswers:
     def _draws(self, request: Instance) -> bool:
         return self._split(request.args[1])[0].samples
 
+    def _is_drawn_anew(self, request: Instance) -> bool:
+        """Whether a request's answer is a draw, which lm-eval's cache must not hold."""
+        return self._draws(request) or self._key(*request.args) is None
+
     # ------------------------------------------------------------------ several turns
 
     @property
@@ -174,12 +178,15 @@ class PairAnswers:
         """Rendered prompt -> the turns it was rendered from: pickers and later turns want those."""
         return self.__dict__.setdefault("_rendered_chats", {})
 
-    def settled_turns(self, chat: list[dict[str, str]], add_generation_prompt: bool = True) -> list[dict[str, Any]]:
-        """A chat as its template takes it, see `rendering.settled`."""
+    def _template(self, add_generation_prompt: bool) -> Callable[..., str]:
+        """What renders a chat's turns."""
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
         options |= getattr(self, "chat_template_args", None) or {}
-        probe = functools.partial(self.tokenizer.apply_chat_template, tokenize=False, **options)
-        return settled(probe, chat, f"the chat that starts with {str(chat[0])[:80]}")
+        return functools.partial(self.tokenizer.apply_chat_template, tokenize=False, **options)
+
+    def settled_turns(self, chat: list[dict[str, Any]], add_generation_prompt: bool = True) -> list[dict[str, Any]]:
+        """A chat as its template takes it, see `rendering.settled`."""
+        return settled(self._template(add_generation_prompt), chat, f"the chat that starts with {str(chat[0])[:80]}")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Render a chat and remember its turns; where a template refuses a system turn, lm-eval would leave it out."""

@@ -96,7 +96,8 @@ class AADLM(PairAnswers, HFLM):
         if not tokenizer and source is not None and source.tokenizer != source.backbone:
             tokenizer = source.tokenizer
         try:
-            super()._create_tokenizer(pretrained, tokenizer, **options)
+            # Not super()'s: lm-eval's class for pictures reads tokenizer= as a processor, and leaves it aside.
+            HFLM._create_tokenizer(self, pretrained, tokenizer, **options)
         except (ImportError, OSError, ValueError) as e:
             raise ConfigError(f"no tokenizer at {tokenizer or pretrained!r}: {first_line(e)}") from e
 
@@ -200,7 +201,7 @@ class AADLM(PairAnswers, HFLM):
                 multimodal=self._multimodal,
                 stop=stop,
                 sample=sample,
-                picker=picker_for(settings),
+                picker=picker_for(settings, shows_pictures=self._multimodal is not None),
                 prompts=prompts,
                 on_readings=None if self._tracer is None else readings.extend,
                 **{"max_length": max_length, "pad_token_id": self.tokenizer.pad_token_id, **options},

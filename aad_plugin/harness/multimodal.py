@@ -8,7 +8,8 @@ off before anything is encoded: lm-eval's cache, kept answers and traces thereby
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from torch import Tensor
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.explain.shown_pictures import write_shown
 from aad_plugin.harness import output_folder
+from aad_plugin.harness.cache import never_store
 from aad_plugin.harness.model import AADLM
 from aad_plugin.pair.encoding import Prompt, Rendered, encode, image_token, may_share_a_batch, render, token_ids
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.sources.images import Picture, check_number, read_picture
 from aad_plugin.sources.processors import check_same_processor, load_processor
+from aad_plugin.texts.parts import as_parts
+from aad_plugin.texts.rendering import chat_template_of
 
 _SHOWN = "\x00shows "  # between a prompt and its pictures' digests; no tokenizer sees it
 
@@ -71,6 +75,10 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
             self.processor = load_processor(pretrained, self._config, **named, **self.pixels)
         _require(self.processor)
         self.tokenizer = self.processor.tokenizer
+        if not isinstance(pretrained, AlignedPair) and (tokenizer or self._source.tokenizer != self._source.backbone):
+            super()._create_tokenizer(pretrained, tokenizer, **options)
+            _check_place(self.processor, self.tokenizer)
+            self.processor.tokenizer = self.tokenizer
 
     def _create_model(self, pretrained: str, **options: Any) -> None:
         source = self._source
@@ -88,14 +96,42 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     def apply_chat_template(self, chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
         """Render a chat, ``<image>`` in its turns as pictures."""
-        turns = copy.deepcopy(chat_history)  # lm-eval's method writes into it
-        text = HFMultimodalLM.apply_chat_template(self, turns, add_generation_prompt)
+        self.chat_applied = True
+        turns = [{**turn, "content": self._shown(turn["content"])} for turn in chat_history]
+        text = self._template(add_generation_prompt)(self.settled_turns(turns, add_generation_prompt))
         self._chats[text] = [dict(turn) for turn in chat_history]
         return text
+
+    def _shown(self, text: str) -> list[dict[str, Any]]:
+        """A turn's parts, as lm-eval's ``apply_chat_template`` takes them from its text."""
+        texts = text.split(DEFAULT_IMAGE_PLACEHOLDER)
+        num_shown = min(self.max_images, len(texts) - 1)
+        place: dict[str, Any] = {"type": "image"}
+        if not self.interleave:
+            return [place] * num_shown + [{"type": "text", "text": "".join(texts)}]
+        parts = []
+        for number, one in enumerate(texts):
+            parts += [{"type": "text", "text": one}] if one else []
+            parts += [place] if number < num_shown else []
+        return parts
+
+    def _template(self, add_generation_prompt: bool) -> Callable[..., str]:
+        template = chat_template_of(self)  # lm-eval's method reads the processor's, without chat_template_args
+        chosen = template if isinstance(template, str) else None
+        return functools.partial(super()._template(add_generation_prompt), chat_template=chosen)
+
+    def settled_turns(self, chat: list[dict[str, Any]], add_generation_prompt: bool = True) -> list[dict[str, Any]]:
+        """A chat in parts as its template takes it, see `rendering.settled`."""
+        return super().settled_turns(
+            [{**turn, "content": as_parts(turn["content"])} for turn in chat], add_generation_prompt
+        )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer requests; their third argument holds the pictures."""
         labelled = [self._with_digests(request) for request in requests]
+        for request, own in zip(requests, labelled, strict=True):
+            if self._is_drawn_anew(own):
+                never_store(self.cache_hook, request.args)  # lm-eval stores an answer under the request as it was, too
         folder = output_folder.run_folder()
         if folder is not None:
             self._write_shown(folder, requests, labelled)
@@ -120,6 +156,8 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         context, gen_kwargs, shown = request.args
         place = f"document {request.doc_id} of {request.task_name}"
         given = list(shown.get("visual") or ())
+        if self.chat_applied:  # its places were cut to max_images, too
+            given = given[: self.max_images]
         if set(shown) - {"visual"} or len(given) != context.count(self._place_of_picture()):
             raise ConfigError(
                 f"{place} has {len(given)} pictures and {context.count(self._place_of_picture())} places for one "
@@ -146,7 +184,7 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         Raises:
             ConfigError: as `aad_plugin.pair.encoding.render`.
         """
-        rendered = render(self.model, prompt, True, 0)
+        rendered = render(self.model, prompt, True, 0, self.chat_template_args)
         self.chat_applied = True
         return self._labelled(rendered.text, rendered.pictures) if rendered.pictures else rendered.text
 
@@ -190,7 +228,7 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         strings = list(strings)
         self._multimodal = None
         if not any(self._pictures.get(text) for text in strings):
-            plain = [text.partition(_SHOWN)[0] for text in strings]
+            plain = [self._rendered(text).text for text in strings]
             found = super().tok_batch_encode(plain, *args, left_truncate_len=left_truncate_len, **kwargs)
             self._contexts = strings
             return found
@@ -208,8 +246,8 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         return batch.ids, batch.mask
 
     def _rendered(self, labelled: str) -> Rendered:
-        text = labelled.partition(_SHOWN)[0]
-        if not self.chat_applied:
+        text, shows, _ = labelled.partition(_SHOWN)
+        if shows and not self.chat_applied:
             text = replace_placeholders(text, DEFAULT_IMAGE_PLACEHOLDER, self._token(), self.max_images)
         return Rendered(text, self.chat_applied, self._pictures.get(labelled, ()))
 
@@ -225,6 +263,19 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         return AADLM._model_call(self, inps, attn_mask, labels)
+
+
+def _check_place(processor: Any, tokenizer: Any) -> None:
+    """Raise ConfigError unless a processor's place of a picture is the same token to another tokenizer."""
+    place = image_token(processor)
+    if place is None:
+        return
+    own, other = (one.convert_tokens_to_ids(place) for one in (processor.tokenizer, tokenizer))
+    if own != other:
+        raise ConfigError(
+            f"the processor's place of a picture, {place}, is token {own} of its own tokenizer and {other} of the one at "
+            f"{tokenizer.name_or_path!r}: leave tokenizer out, or pass one that was made from the checkpoint's"
+        )
 
 
 def _require(processor: Any) -> None:

@@ -61,7 +61,7 @@ def answer(
     check_room(pair, encoded, max_new_tokens)
     # lm-eval's order, ties too: in 16 bit an answer depends a little on the prompts beside it.
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i]), texts[i].text))
-    picker = picker_for(chosen)
+    picker = picker_for(chosen, shows_pictures=any(text.pictures for text in texts))
     answers = [""] * len(encoded)
     batch_size = batch_size if pair.draft is None and may_share_a_batch(pair, texts) else 1
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -10,6 +10,8 @@ import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import register_all, tasks_path
+from tests.toys import byte_tokenizer
+from tests.vision.families import FAMILIES, picture
 from tests.vision.stock_data import mmmu_subjects, write_chartqa, write_mmmu
 
 
@@ -75,7 +77,6 @@ def test_the_report_shows_each_documents_picture(stock: Path, llava) -> None:
     from aad_plugin.report.content import page_content
     from aad_plugin.report.runs import read_run
     from aad_plugin.sources.images import read_picture
-    from tests.vision.families import picture
 
     for name in ("one", "two"):
         tracker = EvaluationTracker(output_path=str(stock / name))
@@ -101,7 +102,6 @@ def test_another_picture_is_another_request(stock: Path, llava) -> None:
     from lm_eval.api.instance import Instance
 
     from aad_plugin.harness.multimodal import AADMultimodalLM
-    from tests.vision.families import picture
 
     lm = AADMultimodalLM(policy=llava[0], reference=llava[1], device="cpu", dtype="float32", batch_size=4,
                          answers_dir=str(stock / "answers"))  # fmt: skip
@@ -139,7 +139,6 @@ def test_pope_by_every_rival(tmp_path: Path, llava, monkeypatch: pytest.MonkeyPa
     import lm_eval
 
     from tests.tasks.upstream import write_upstream
-    from tests.vision.families import picture
 
     folder = write_upstream(tmp_path / "data")
     picture(5).save(folder / "one.png")
@@ -169,3 +168,106 @@ def test_pope_by_every_rival(tmp_path: Path, llava, monkeypatch: pytest.MonkeyPa
     assert len(kept()) == 8
     evaluate(noise_step=900)  # vcd's two answers alone are asked again
     assert len({line["key"] for line in kept()}) == 10
+
+
+# ------------------------------------------------------------------------------------- one model, several requests
+
+
+@pytest.fixture
+def lm(llava):
+    """Builds a model of the toys that keeps no answers."""
+    from aad_plugin.harness.multimodal import AADMultimodalLM
+
+    def build(**options):
+        named = {"policy": llava[0], "reference": llava[1], "device": "cpu", "dtype": "float32", "batch_size": 2}
+        return AADMultimodalLM(**{**named, "answers_dir": "none", **options})
+
+    return build
+
+
+def shown(context: str, *seeds: int, **options):
+    """A request that shows pictures."""
+    from lm_eval.api.instance import Instance
+
+    arguments = (context, {"until": [], "max_gen_toks": 6, **options}, {"visual": [picture(seed) for seed in seeds]})
+    return Instance("generate_until", {}, arguments, 0, metadata=("t", 0, 1))
+
+
+@pytest.mark.parametrize("drawn", [{"strategy": "sample"}, {"strategy": "greedy", "do_sample": True}])
+def test_drawn_answers_to_pictures_are_not_cached(lm, drawn, tmp_path: Path) -> None:
+    """lm-eval stores an answer under the request with its pictures, which was not the one it was told to leave out."""
+    from lm_eval.api.model import CachingLM
+
+    cached = CachingLM(lm(), str(tmp_path / "cache.db"))
+    cached.generate_until([shown("<image> what?", 1, **drawn)] * 2)
+    assert len(cached.dbdict) == 0
+    cached.generate_until([shown("<image> what?", 1, strategy="greedy")])
+    assert len(cached.dbdict) == 2  # as our hook keeps it, and as lm-eval does
+
+
+THINKS = (
+    FAMILIES["llava"]
+    .processor()
+    .chat_template.replace("<assistant>", "<assistant>{% if enable_thinking is false %}<no think>{% endif %}")
+)
+
+
+def test_what_a_template_is_told_reaches_it(lm, llava, tmp_path: Path) -> None:
+    from aad_plugin.pair.model import AlignedPair
+
+    model = lm(enable_thinking=False)
+    model.processor.chat_template = THINKS
+    turn = {"role": "user", "content": "<image>what?"}
+    assert model.apply_chat_template([turn]) == "<user><image>what?<assistant><no think>"
+    prompt = [{"role": "user", "content": [{"type": "image", "image": picture(1)}, {"type": "text", "text": "what?"}]}]
+    assert model.render_prompt(prompt).startswith("<user><image>what?<assistant><no think>")
+    pair = AlignedPair.from_pretrained(
+        policy=llava[0], reference=llava[1], dtype="float32", chat_template_args={"enable_thinking": False}
+    )
+    pair.processor.chat_template = THINKS
+    loaded = type(model)(pretrained=pair, answers_dir="none")
+    assert loaded.apply_chat_template([turn]) == "<user><image>what?<assistant><no think>"
+
+
+def test_a_named_tokenizer_is_read(lm, llava, tmp_path: Path) -> None:
+    own = FAMILIES["llava"].processor().tokenizer
+    own.chat_template, own.bos_token = None, "x"
+    own.save_pretrained(tmp_path / "own")
+    model = lm(tokenizer=str(tmp_path / "own"))
+    assert model.tokenizer.bos_token == "x" and model.processor.tokenizer is model.tokenizer
+    assert model.generate_until([shown("<image> what?", 1)]) == lm().generate_until([shown("<image> what?", 1)])
+    byte_tokenizer().save_pretrained(tmp_path / "other")
+    with pytest.raises(
+        ConfigError, match="the processor's place of a picture, <image>, is token 258 of its own tokenizer"
+    ):
+        lm(tokenizer=str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("interleave", [True, False])
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("num_shown", [0, 1, 2])
+def test_as_many_pictures_are_shown_as_lm_eval_shows(lm, interleave: bool, chat: bool, num_shown: int) -> None:
+    """With a chat template, two pictures under max_images=1 were refused: the template has one place then."""
+    words = "<image> first <image> second"
+    model = lm(max_images=num_shown, interleave=interleave)
+    context = model.apply_chat_template([{"role": "user", "content": words}]) if chat else words
+    asked = model._with_digests(shown(context, 1, 2))
+    rendered = model._rendered(asked.args[0])
+    assert len(rendered.pictures) == rendered.text.count("<image>") == num_shown
+    assert len(model.generate_until([shown(context, 1, 2), shown(context, 3, 4)])) == 2
+    with pytest.raises(ConfigError, match="places for one"):
+        lm().generate_until([shown("<image>", 1, 2)])
+
+
+def test_a_system_turn_that_the_template_ignores_opens_the_users(lm) -> None:
+    model = lm()
+    template = model.processor.chat_template
+    model.processor.chat_template = template.replace("for m in messages", "for m in messages if m['role'] == 'user'")
+    turns = [{"role": "system", "content": "In French."}, {"role": "user", "content": "<image>what?"}]
+    assert model.apply_chat_template(turns) == "<user>In French.\n\n<image>what?<assistant>"
+
+
+def test_no_reward_model_picks_answers_to_pictures(lm) -> None:
+    asked = {"strategy": "best_of_2", "picker": "reward:a/model"}
+    with pytest.raises(ConfigError, match="a reward model reads text alone and cannot pick answers to pictures, got"):
+        lm().generate_until([shown("<image> what?", 1, **asked)])
