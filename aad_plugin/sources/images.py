@@ -262,6 +262,8 @@ def _picture(image: Any, name: str, place: str, data: bytes | None = None) -> Pi
         if getattr(image, "n_frames", 1) > 1:
             logger.warning("%s: %r has several frames; the first is shown", place, name)
         upright = _upright(image)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {name!r} {error}") from error
     except Exception as error:  # as above, of broken pixels
         raise ConfigError(f"{place}: {name!r} is broken: {' '.join(str(error).split())[:100]}") from error
     digest = hashlib.sha256(f"{upright.size}".encode() + upright.tobytes()).hexdigest()[:16]
@@ -285,9 +287,17 @@ def _upright(image: Any) -> Any:
 
 
 def _narrowed(image: Any) -> Any:
+    """Return a grey picture of more than 8 bits as one of 8: white is 1 for real numbers and 65535 for whole ones.
+
+    A scale by the largest value there is would show a dark picture bright.
+    """
     import numpy as np
     from PIL import Image
 
     values = np.asarray(image).astype("float64")
-    scale = 1.0 if values.max(initial=0) <= 255 else 255 / 65535
-    return Image.fromarray((values * scale).clip(0, 255).astype("uint8"))
+    low, high, white = values.min(), values.max(), 1.0 if image.mode == "F" else 65535.0
+    if not (low >= 0 and high <= white):  # nor NaN
+        raise ConfigError(
+            f"has grey values from {low:g} to {high:g}, expected 0 (black) to {white:g} (white): save it with 8 or 16 bits"
+        )
+    return Image.fromarray((values * (255 / white)).round().astype("uint8"))

@@ -28,6 +28,37 @@ def test_every_mode_becomes_upright_rgb(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "turned.png").image.size == (30, 40)
 
 
+def encoded(values: np.ndarray, kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+@pytest.mark.parametrize("share", [255 / 65535, 0.5, 1.0])
+def test_a_scale_is_no_guess_from_the_largest_value(dtype: str, share: float) -> None:
+    """Real numbers from 0 to 1 became black, and 255 of 65535 became white."""
+    white = 1 if dtype == "float32" else 65535
+    values = np.linspace(0, white * share, 16).reshape(4, 4).astype(dtype)
+    seen = np.asarray(read_picture(encoded(values, "TIFF")).image)[..., 0]
+    assert np.abs(seen - values / white * 255).max() < 0.501  # rounded to whole numbers
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (np.array([[0, 65536]], dtype="int32"), "from 0 to 65536, expected 0 (black) to 65535 (white)"),
+        (np.array([[-1, 5]], dtype="int32"), "from -1 to 5, expected 0 (black) to 65535 (white)"),
+        (np.array([[0, 255]], dtype="float32"), "from 0 to 255, expected 0 (black) to 1 (white)"),
+        (np.array([[0, np.nan]], dtype="float32"), "from nan to nan, expected 0 (black) to 1 (white)"),
+    ],
+)
+def test_a_scale_that_nobody_tells_is_refused(values: np.ndarray, wanted: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        read_picture(encoded(values, "TIFF"), "prompt 1")
+    assert str(told.value) == f"prompt 1: 'data' has grey values {wanted}: save it with 8 or 16 bits"
+
+
 def test_frames_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     picture(1).save(tmp_path / "two.gif", save_all=True, append_images=[picture(2)])
     read_picture(tmp_path / "two.gif")
