@@ -18,6 +18,7 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.pair.multimodal import MultimodalInputs, take_multimodal
 from aad_plugin.sources.images import Picture, check_number, parts_of, picture_of_part, read_picture
 from aad_plugin.texts.parts import as_parts, text_of
+from aad_plugin.texts.prompts import writable
 from aad_plugin.texts.rendering import chat_template_of, render_chat
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -62,6 +63,7 @@ def render(
     pictures: list[Picture] = []
     for turn in prompt if not isinstance(prompt, str) else ():
         messages.append({**turn, "content": _content(turn.get("content", ""), pictures, place)})
+    writable(messages, place)
     check_number(len(pictures), place)
     if not pictures and not any(text_of(turn["content"]).strip() for turn in messages):
         raise ConfigError(f"{place} is empty: expected text to answer")

@@ -24,6 +24,7 @@ from aad_plugin.texts.prompts import (
     is_preference,
     raw_prompt,
     source_rows,
+    writable,
 )
 
 
@@ -39,9 +40,9 @@ def picture_prompt_rows(source: str, field: str | None = None) -> Iterator[tuple
         ConfigError: as `read_picture`; parts and pictures that are not of one number.
     """
     path = Path(source).expanduser()
-    folder = path.parent if path.is_file() else path
+    folder = path.parent if path.is_file() else Path(source.partition("#")[0]).expanduser()
     for place, row in source_rows(source):
-        yield place, _prompt(row, place, field, folder)
+        yield place, writable(_prompt(row, place, field, folder), place)
 
 
 def _prompt(row: Mapping[str, Any], place: str, field: str | None, folder: Path) -> str | Messages:

@@ -80,7 +80,6 @@ def distinct_prompts(rows: Iterable[tuple[str, str | Messages]], source: str) ->
             raise ConfigError(
                 f"{place}: expected a prompt with text, got {json.dumps(prompt, ensure_ascii=False, default=str)[:60]}"
             )
-        check_text(place, *(text_of(turn["content"]) for turn in messages))
         seen.setdefault(prompt_key(messages), messages)
         number += 1
     if not number:
@@ -127,7 +126,7 @@ def refuse_overlap(**sets: PromptSet) -> None:
 
 
 def prompt_rows(source: str, field: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield ("file, line n", prompt) of every row, unchecked and as often as it stands there; arguments as above.
+    """Yield ("file, line n", prompt) of every row, also an empty one, as often as it stands there; arguments as above.
 
     Raises:
         ConfigError: as above, and of a row that shows more than text.
@@ -135,9 +134,9 @@ def prompt_rows(source: str, field: str | None = None) -> Iterator[tuple[str, An
     for place, row in source_rows(source):
         if is_preference(row, field):
             refuse_shown(row, row["chosen"], place)
-            yield place, [turn for turn in row["chosen"][:-1] if isinstance(turn, dict)]
+            yield place, writable([turn for turn in row["chosen"][:-1] if isinstance(turn, dict)], place)
         else:
-            yield place, prompt_of(row, place, field or ("prompt" if "prompt" in row else None))
+            yield place, writable(prompt_of(row, place, field or ("prompt" if "prompt" in row else None)), place)
 
 
 def is_preference(row: Mapping[str, Any], field: str | None) -> bool:
@@ -215,6 +214,13 @@ def check_text(place: str, *texts: str) -> None:
             raise ConfigError(
                 f"{place}: the text holds half a surrogate pair ({text[error.start]!r}), which is no character; remove it"
             ) from error
+
+
+def writable(prompt: str | Messages, place: str) -> str | Messages:
+    """Return a prompt, text or messages, whose text can be written; raises ConfigError as `check_text`."""
+    turns = [{"content": prompt}] if isinstance(prompt, str) else prompt
+    check_text(place, *(text_of(turn.get("content", "")) for turn in turns))
+    return prompt
 
 
 def field_of(entry: Mapping[str, Any], names: Sequence[str], place: str) -> Any:

@@ -6,11 +6,13 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from aad_plugin.errors import ConfigError
+
+_UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error)  # the last two: a torn or damaged .gz
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -20,15 +22,12 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ConfigError: unreadable file, malformed line (named), or something else than objects.
     """
     try:
-        opened = (
-            gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
-        )
-        with opened as file:
+        with _opened(path) as file:
             if path.name.removesuffix(".gz").endswith(".json"):
                 yield from _list_rows(path, file.read())
                 return
             yield from _line_rows(path, file)
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:  # the last two: a torn or damaged .gz
+    except _UNREADABLE as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 
@@ -39,6 +38,12 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _line_rows(path, file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def _opened(path: Path, newline: str | None = None) -> TextIO:
+    """A file's text, unpacked where its name ends in .gz; newline: as of ``open``."""
+    opener: Callable[..., TextIO] = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig", newline=newline)
 
 
 def _line_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -93,10 +98,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _csv_rows(path: Path) -> Iterable[dict[str, Any]]:
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
-            encoding="utf-8-sig", newline=""
-        )  # fmt: skip
-        with opened as file:
+        with _opened(path, newline="") as file:
             csv.field_size_limit(_LONGEST)  # of all readers in this process; a picture may stand in a field
             reader = csv.DictReader(file)
             for row in reader:
@@ -107,7 +109,7 @@ def _csv_rows(path: Path) -> Iterable[dict[str, Any]]:
                         "the first line; put a text that holds a comma into double quotes"
                     )
                 yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (*_UNREADABLE, csv.Error) as error:
         raise ConfigError(f"cannot read {path} as csv: {error}") from error
 
 
@@ -117,22 +119,23 @@ def _parquet_rows(path: Path) -> Iterable[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(gzip.open(path) if path.suffix == ".gz" else path)
         described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         features = described.get("info", {}).get("features", {})
         names = {column: feature["names"] for column, feature in features.items() if "names" in feature}
         for batch in file.iter_batches():
             for row in batch.to_pylist():
                 yield row | {column: known[row[column]] for column, known in names.items() if row[column] is not None}
-    except (OSError, pyarrow.ArrowException) as error:
+    except (*_UNREADABLE, pyarrow.ArrowException) as error:
         raise ConfigError(f"cannot read {path} as parquet: {error}") from error
 
 
 def _sections(path: Path) -> Iterator[dict[str, Any]] | None:
     """Rows of a JSON object of lists; None where the file holds a list."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        with _opened(path) as file:
+            content = json.loads(file.read())
+    except (*_UNREADABLE, ValueError) as error:
         raise ConfigError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(content, dict):
         return None

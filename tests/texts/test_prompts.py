@@ -9,7 +9,9 @@ import pytest
 
 from aad_plugin.engine.batch import prepare_batch
 from aad_plugin.errors import ConfigError
-from aad_plugin.texts.prompts import read_prompts, refuse_overlap
+from aad_plugin.sources.picture_prompts import picture_prompt_rows
+from aad_plugin.texts.prompts import prompt_rows, read_prompts, refuse_overlap
+from aad_plugin.texts.rows import rows
 from tests.public_data import DATA, needs_public_data
 
 
@@ -193,3 +195,42 @@ def test_trainers_read_every_prompt_that_was_written_for_them(tmp_path):
     path.write_text(json.dumps({"prompt": "one\u2028two"}, ensure_ascii=False) + "\n")
     for worker in (distill_worker, rl_worker):
         assert worker._prompts(str(path))["prompt"] == ["one\u2028two"]
+
+
+def test_a_table_is_read_gzipped_too(tmp_path):
+    """An object of lists and a parquet file were not, though the list of formats says so."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"prompt": ["Why?", "How?"]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    files = {
+        "t.csv": b"prompt\nWhy?\nHow?\n",
+        "t.json": b'[{"prompt": "Why?"}, {"prompt": "How?"}]',
+        "t.jsonl": b'{"prompt": "Why?"}\n{"prompt": "How?"}',
+        "t.parquet": (tmp_path / "t.parquet").read_bytes(),
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+        assert [row["prompt"] for row in rows(tmp_path / f"{name}.gz")] == ["Why?", "How?"], name
+        (tmp_path / f"torn-{name}.gz").write_bytes(gzip.compress(content)[:-9])
+        with pytest.raises(ConfigError, match="cannot read"):
+            list(rows(tmp_path / f"torn-{name}.gz"))
+    (tmp_path / "lists.json.gz").write_bytes(gzip.compress(b'{"easy": ["Why?"], "hard": ["How?"]}'))
+    assert [row["values"] for row in rows(tmp_path / "lists.json.gz")] == ["Why?", "How?"]
+
+
+def test_half_a_surrogate_pair_is_named_by_whatever_reads_prompts(aad, checkpoints, tmp_path):
+    """`aad generate --prompts` ended in a TypeError of the tokenizer."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "fine"}) + "\n" + json.dumps({"prompt": "half \ud800"}) + "\n")
+    named = ("--policy", checkpoints.policy, "--reference", checkpoints.reference)
+    said = aad("generate", "--prompts", path, *named).exception
+    assert isinstance(said, ConfigError) and str(said).startswith(
+        f"{path}, line 2: the text holds half a surrogate pair"
+    )
+    for read in (lambda: list(prompt_rows(str(path))), lambda: list(picture_prompt_rows(str(path)))):
+        with pytest.raises(ConfigError, match="line 2: the text holds half a surrogate pair"):
+            read()
+    said = aad("generate", "half \ud800", *named).exception
+    assert isinstance(said, ConfigError) and str(said).startswith("prompt 1: the text holds half a surrogate pair")

@@ -60,6 +60,17 @@ def test_a_picture_is_named_in_any_way(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(together) == 1 and together.repeated == len(rows) - 1 and together.shows_pictures
 
 
+@pytest.mark.parametrize("split", ["", "#train"])
+def test_a_data_sets_files_lie_in_its_folder(tmp_path: Path, split: str) -> None:
+    """They were looked for in a folder called FOLDER#train."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "one.png").write_bytes(png(1))
+    (folder / "train.jsonl").write_text(json.dumps({"prompt": "what?", "image": "one.png"}) + "\n")
+    (prompt,) = read_picture_prompts(f"{folder}{split}").prompts
+    assert digests(prompt) == [read_picture(picture(1)).digest]
+
+
 def test_pictures_stand_where_parts_say(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         (tmp_path / f"{seed}.png").write_bytes(png(seed))
