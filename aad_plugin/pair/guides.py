@@ -86,9 +86,14 @@ class Guides:
         Args:
             rows: role -> (B, K, V) logits of :attr:`roles`. step: what sequence reward models have not read yet.
         Raises:
-            ConfigError: sequence reward models and K > 1.
+            ConfigError: sequence reward models and K > 1, or prompts with pictures.
         """
         self.check(settings)
+        if self.readers and step.multimodal is not None:
+            raise ConfigError(
+                f"a sequence reward model reads text alone and cannot guide answers to pictures, got "
+                f"guide={self.readers[0].name}: leave it out for prompts with pictures"
+            )
         policy = rows["policy"]
         reward: Tensor | None = None
         wide = torch.promote_types(policy.dtype, torch.float32)

@@ -227,3 +227,16 @@ def test_a_system_turn_is_read_beside_a_picture(pair: AlignedPair, monkeypatch) 
 def test_text_that_holds_the_word_for_a_picture_is_refused_without_a_template_too(pair: AlignedPair) -> None:
     with pytest.raises(ConfigError, match="prompt 1 has 0 pictures, and its text 1 places for one"):
         render(pair, "say <image> ok", False, 0)
+
+
+def test_no_reward_model_guides_answers_to_pictures(pair: AlignedPair, monkeypatch) -> None:
+    """It would read the tokens of a picture's place, and not the picture."""
+    from aad_plugin.pair.guides import Guides
+    from aad_plugin.pair.reward_guide import RewardReader
+    from tests.pair.test_guide_loading import reward_model
+
+    monkeypatch.setattr(pair, "guides", Guides([RewardReader(reward_model(), "guide1", "reward:small")]))
+    batch = encode(pair, [render(pair, show("what?", picture(1)), None, 0)])
+    settings = pair.settings.override(strategy="guided")
+    with pytest.raises(ConfigError, match="cannot guide answers to pictures, got guide=reward:small: leave it out"):
+        pair(batch.ids, batch.mask, logits_to_keep=1, settings=settings, multimodal=batch.multimodal)
