@@ -64,7 +64,11 @@ def stated_choice(said: str, template: Template) -> tuple[str | None, str]:
     for one, choice in zip(stated, choices, strict=True):
         if choice is None:
             return None, f"{one.word[:80]!r} is none of {', '.join(template.choices)}"
-    choices += _boxes(said, template)
+    boxes = [one for one in _boxes(said) if choice_of(one.word, template, asserted=True) is not None]
+    boxed = [one for one in boxes if not is_mention(said, one.start, one.end)]
+    choices += [choice_of(one.word, template, asserted=True) for one in boxed]
+    if not stated:  # beside the tag or object that was asked for, a box that is written about is no second verdict
+        quoted += [one for one in boxes if one not in boxed]
     choices += _labelled(said, template)
     if not stated:
         choices += _lone_lines(said, template)
@@ -145,13 +149,8 @@ def _also_said(said: str, template: Template) -> set[str]:
     return also
 
 
-def _boxes(said: str, template: Template) -> list[str]:
-    found = []
-    for box in _BOX.finditer(said):
-        choice = choice_of(box[1] or box[2], template, asserted=True)
-        if choice is not None and not is_mention(said, box.start(), box.end()):
-            found.append(choice)
-    return found
+def _boxes(said: str) -> list[_Statement]:
+    return [_Statement(box[1] or box[2], box.start(), box.end()) for box in _BOX.finditer(said)]
 
 
 def _labelled(said: str, template: Template) -> list[str]:
