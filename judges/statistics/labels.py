@@ -51,7 +51,8 @@ def agreement_figures(
 
     `prompts` tells which labels belong together; the share's interval counts prompts then, kappa's still labels.
 
-    kappa is NaN where both sides use one and the same label throughout. Its usual interval from an asymptotic standard
+    kappa is NaN where both sides use one and the same label throughout. Where all labels are equal, every resample is, too:
+    its lower bound is then what the share's makes of it. Its usual interval from an asymptotic standard
     error covers 87 % instead of 95 for 50 labels of which 90 % agree.
     """
     names = sorted({*machine, *human})
@@ -70,9 +71,11 @@ def agreement_figures(
         return np.where(chance < 1, (observed - chance) / np.where(chance < 1, 1 - chance, 1), 1.0)
 
     value = float(kappa(said, truth))
-    bounds = (value, value)
     if equal < len(truth):
         bounds = bootstrap_interval((said, truth), kappa, resamples=resamples, seed=seed)
+    else:
+        chance = sum(float((truth == name).mean()) ** 2 for name in range(len(names)))
+        bounds = ((share.low - chance) / (1 - chance), value)
     return figures | {"kappa": value, "kappa_ci95": list(bounds)}
 
 

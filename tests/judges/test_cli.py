@@ -197,6 +197,21 @@ def test_judge_check_measures_agreement_with_people(loopback, tmp_path):
         raise pointwise.exception
 
 
+def test_five_equal_labels_do_not_pass_a_least_kappa(loopback, tmp_path):
+    url, _ = loopback(judge="length")
+    rows = [
+        {"prompt": f"p{n}", "candidate": "x" * n, "baseline": "y" * 4, "label": "candidate" if n > 4 else "baseline"}
+        for n in (1, 2, 6, 7, 8)
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = aad(
+        "judge-check", "--judge", f"openai:planted,base_url={url}", "--labels", tmp_path / "labels.jsonl",
+        "--min-kappa", "0.8", "--output", tmp_path / "out",
+    )  # fmt: skip
+    agreement = json.loads((tmp_path / "out" / "check.json").read_text())["agreement"]
+    assert agreement["kappa"] == 1.0 and agreement["kappa_ci95"][0] < 0.8 and done.exit_code == 3
+
+
 @needs_public_data
 def test_agreement_with_the_human_labels_of_xstest(loopback, tmp_path):
     names = {"1_full_compliance": "comply", "2_full_refusal": "refuse", "3_partial_refusal": "partial"}

@@ -163,6 +163,13 @@ def test_agreement_and_kappa():
     assert math.isnan(agreement_figures(["a"], ["a"])["kappa"])
 
 
+def test_few_equal_labels_are_no_proof_of_full_agreement():
+    """Clopper and Pearson's bound of 5 of 5 is 0.025 ** (1 / 5) = 0.478, chance agreement 0.6**2 + 0.4**2 = 0.52."""
+    figures = agreement_figures(["a", "a", "a", "b", "b"], ["a", "a", "a", "b", "b"])
+    assert figures["kappa"] == 1.0
+    assert figures["kappa_ci95"] == [pytest.approx((0.025**0.2 - 0.52) / 0.48), 1.0]  # was [1, 1]
+
+
 def test_labels_of_one_prompt_are_no_independent_labels():
     """Each prompt has four labelled items of one outcome: as much is known as of a quarter of them."""
     dice = np.random.default_rng(2)
