@@ -219,7 +219,7 @@ class ChatJudge(Judge):
         """Why there is no verdict, in the words of a reply that was cleaned before it was cut to length."""
         if read.reason is None or not read.detail:
             return ""
-        shown = [json.loads(clean(json.dumps(body, ensure_ascii=False))) for body in bodies]
+        shown = [_cleaned(body, clean) for body in bodies]
         again = merged([read_reply(body, self.template, self.form) for body in shown])
         return printable(clean(again.detail or read.reason))
 
@@ -285,6 +285,15 @@ def _stated(template: Template, p: float, form: str) -> str:
     if form == "logprobs":
         return choice
     return json.dumps({"verdict": choice}) if form == "json" else f"<verdict>{choice}</verdict>"
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    """A JSON value with its texts cleaned, keys included; numbers and the like stay what they are."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {_cleaned(key, clean): _cleaned(inner, clean) for key, inner in value.items()}
+    return [_cleaned(inner, clean) for inner in value] if isinstance(value, list) else value
 
 
 def _whole(text: str) -> str:

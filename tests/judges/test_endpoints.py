@@ -11,6 +11,7 @@ import pytest
 from aad_plugin.errors import JudgeUnavailable
 from aad_plugin.judges import compare, load_judge, summarize
 from aad_plugin.judges.asking import live as live_module
+from aad_plugin.judges.asking.requests import Reply
 from aad_plugin.judges.asking.server_errors import retry_after
 from tests.judges.conftest import made_up
 from tests.judges.faults import KINDS, LIMITED, Faulty, faulty, quarter
@@ -201,6 +202,15 @@ def test_what_a_server_echoes_carries_no_secret(monkeypatch, tmp_path, where, ca
             assert part not in kept
     assert "\x1b" not in kept and "\x07" not in kept
     assert all((v.reason is None) == (where in ("reply", "model", "fingerprint")) for v in verdicts)
+
+
+@pytest.mark.parametrize("value", ["4711", "false", "null", "12345"])
+def test_a_secret_that_stands_in_a_replys_numbers_ends_no_run(value, monkeypatch):
+    monkeypatch.setenv("TENANT", value)
+    odd = {"created": 1794711, "cached": False, "left": None, "number": 12345, f"x-{value}": value}
+    body = {"choices": [{"message": {"content": f"Hard to say, {value}."}}], **odd}
+    found = judge_at("http://localhost:1/v1", headers={"X-Tenant": "$TENANT"}, form="tag").ruling(Reply("k", body))
+    assert found.reason == "unreadable" and "Hard to say, [secret]." in found.detail  # was: JSONDecodeError
 
 
 def test_a_header_value_that_is_a_common_word_spoils_no_verdict(monkeypatch):
