@@ -10,11 +10,12 @@ import importlib.util
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.errors import ConfigError, first_line, nearest
 from aad_plugin.judges.asking.endpoint import Endpoint
 from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.sitting.judge import Judge
@@ -50,20 +51,15 @@ class AlpacaEvalJudge(Judge):
         self.both_orders = order == "both"
         self.is_seeded = order == "seeded"
         folder = Path(name)
-        marks: list[Any] = [name]
-        if folder.is_dir():
-            if not (folder / "configs.yaml").is_file():
-                raise ConfigError(f"{folder} is no alpaca_eval annotator: it needs a configs.yaml")
-            files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".txt"))
-            marks = [folder.name, *((path.name, path.read_text(encoding="utf-8")) for path in files)]
-            name = str(folder.resolve())
-        else:
-            _check_known(name)
+        if folder.is_dir() and not (folder / "configs.yaml").is_file():
+            raise ConfigError(f"{folder} is no alpaca_eval annotator: it needs a configs.yaml")
+        home = folder.resolve() if folder.is_dir() else _installed(name)
         self.name = f"alpaca_eval:{folder.name}"
-        self.annotator = name
+        self.annotator = str(home) if folder.is_dir() else name
         self.concurrency = concurrency
         seeded = {} if self.both_orders else {"order": order}
-        self.fingerprint = digest({"kind": "alpaca_eval", "annotator": marks} | seeded)
+        marks = [self.name, *(_asked_by(home) if home else [])]
+        self.fingerprint = digest({"kind": "alpaca_eval", "annotator": marks, "version": _version()} | seeded)
 
     def prepare(self, sitting: Sitting) -> None:
         """Nothing to find out: the annotator's configuration says how it asks."""
@@ -128,16 +124,53 @@ class AlpacaEvalJudge(Judge):
         return Ruling(**common, p=p, form="alpaca_eval", reply=reply)
 
 
-def _check_known(name: str) -> None:
-    """Refuse an annotator that the installed package has not; without the package the worker says what is missing."""
+def _installed(name: str) -> Path | None:
+    """Folder of an annotator of the installed package, which must know it; None without the package, whose worker says
+    what is missing.
+    """
     spec = importlib.util.find_spec("alpaca_eval")
     configs = Path(spec.origin).parent / "evaluators_configs" if spec and spec.origin else None
-    if configs and configs.is_dir() and not (configs / name / "configs.yaml").is_file():
+    if configs is None or not configs.is_dir():
+        return None
+    if not (configs / name / "configs.yaml").is_file():
         known = [path.parent.name for path in configs.glob("*/configs.yaml")]
         raise ConfigError(
             f"alpaca_eval has no annotator {name!r}{nearest(name, known)}; expected the name of one of its "
             "evaluators_configs, or a folder with a configs.yaml"
         )
+    return configs / name
+
+
+def _asked_by(folder: Path) -> list[str]:
+    """What an annotator asks by: its folder's texts, and each prompt template, named from the folder above."""
+    import yaml
+
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".txt"))
+    try:
+        texts = {path.name: path.read_text(encoding="utf-8") for path in files}
+        content = yaml.safe_load(texts["configs.yaml"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the alpaca_eval annotator {folder}: {first_line(error)}") from error
+    annotators = content.values() if isinstance(content, dict) else ()
+    templates = [
+        str(one["prompt_template"]) for one in annotators if isinstance(one, dict) and "prompt_template" in one
+    ]
+    return [*map("\n".join, texts.items()), *(_text_of(template, folder.parent) for template in templates)]
+
+
+def _text_of(template: str, home: Path) -> str:
+    """A prompt template's text; alpaca_eval takes what names no file as the text itself."""
+    try:
+        return (home / template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return template
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("alpaca_eval")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _rounds(pairs: Sequence[dict[str, str]]) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,36 @@ def test_alpaca_evals_own_length_control_where_its_data_is(tmp_path):
     assert summarize(missing, gamed=gamed).lc_win_rate == pytest.approx(summary.lc_win_rate, abs=0.01)
     with pytest.raises(ConfigError, match=r"needs verdicts on all 805 instructions, got 100"):
         summarize(verdicts[:100], gamed=gamed)
+
+
+def test_what_an_annotator_asks_by_is_part_of_the_judge(annotator, tmp_path, monkeypatch):
+    """alpaca_eval reads a prompt template from the folder above; another annotator's may be named there."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "prompt.txt").write_text(PROMPT)
+    (annotator / "configs.yaml").write_text(CONFIG.replace("planted/prompt.txt", "shared/prompt.txt"))
+    before = load_judge(f"alpaca_eval:{annotator}").fingerprint
+    (shared / "prompt.txt").write_text(PROMPT.replace("You compare.", "You compare with care."))
+    after = load_judge(f"alpaca_eval:{annotator}").fingerprint
+    assert after != before  # was the same, so the old prompt's verdicts were taken for the new one's
+    monkeypatch.setattr(alpaca_eval.metadata, "version", lambda package: "99")
+    assert load_judge(f"alpaca_eval:{annotator}").fingerprint != after
+
+
+def test_an_installed_annotators_files_are_part_of_the_judge(annotator, tmp_path, monkeypatch):
+    package = tmp_path / "alpaca_eval"
+    (package / "evaluators_configs").mkdir(parents=True)
+    annotator.rename(package / "evaluators_configs" / "planted")
+    monkeypatch.setattr(alpaca_eval.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=package / "x.py"))
+    before = load_judge("alpaca_eval:planted").fingerprint
+    (package / "evaluators_configs" / "planted" / "prompt.txt").write_text(PROMPT + " ")
+    assert load_judge("alpaca_eval:planted").fingerprint != before
+
+
+def test_an_annotator_that_cannot_be_read_is_refused(annotator):
+    (annotator / "configs.yaml").write_text("planted: [")
+    with pytest.raises(ConfigError, match=r"cannot read the alpaca_eval annotator .*planted: while parsing"):
+        load_judge(f"alpaca_eval:{annotator}")
 
 
 def test_a_folder_without_configuration_is_refused(tmp_path):
