@@ -31,12 +31,16 @@ def _file_mark(file: Path) -> list[Any]:
 
 def checkpoint_commit(name: str, revision: str | None = None) -> str | None:
     """Return the commit whose files lie in the hub's cache, which a branch such as main may leave behind later."""
-    found = _snapshot(name, revision)
+    found = snapshot(name, revision)
     return None if found is None else found.name
 
 
-def _snapshot(name: str, revision: str | None) -> Path | None:
-    """Return the folder of a hub id's files in the hub's cache."""
+def snapshot(name: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a hub id's files in the hub's cache; None where the cache has none.
+
+    Args:
+        name: hub id. revision: of it; None is its main branch as it was last read.
+    """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -58,7 +62,7 @@ def weight_files_mark(path: str, revision: str | None = None) -> str | None:
         path: a folder, a single file, or a hub id whose files lie in the hub's cache. revision: of the hub id.
     """
     given = Path(path).expanduser()
-    local = given if given.exists() else _snapshot(path, revision)
+    local = given if given.exists() else snapshot(path, revision)
     if local is None:
         return None
     files = [local] if local.is_file() else sorted(file for file in local.iterdir() if file.suffix in WEIGHTS)

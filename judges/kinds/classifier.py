@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.kinds.local_models import (
     LocalJudge,
+    base_of,
     check_model_options,
+    hub_mark,
     made_ready,
     model_mark,
     outputs_of,
@@ -62,9 +66,8 @@ class ClassifierJudge(LocalJudge):
         self.multi_label = model.config.problem_type == "multi_label_classification"
         self.batch_size = batch_size
         self.name = f"classifier:{name}"
-        self.fingerprint = digest(
-            {"kind": "classifier", "model": name, "labels": self.labels, **model_mark(dtype, name)}
-        )
+        marks = model_mark(dtype, name) | hub_mark(name, base_of(name))
+        self.fingerprint = digest({"kind": "classifier", "model": name, "labels": self.labels, **marks})
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Label every answer and record the label with all probabilities."""
@@ -72,16 +75,17 @@ class ClassifierJudge(LocalJudge):
         while batch := list(islice(questions, self.batch_size)):
             started = time.time()
             for question, row in zip(batch, self._probabilities(batch), strict=True):
+                common: dict[str, Any] = {
+                    "key": question.key, "form": "score", "model": self.name, "created": time.time(),
+                    "seconds": (time.time() - started) / len(batch),
+                }  # fmt: skip
+                if not all(map(math.isfinite, row)):
+                    sitting.record(Ruling(**common, reason="unreadable", detail=f"probabilities {row} are not finite"))
+                    continue
                 scores = dict(zip(self.labels, row, strict=True))
                 best = max(scores, key=lambda label: scores[label])
                 label = "none" if self.multi_label and scores[best] < 0.5 else best
-                seconds = (time.time() - started) / len(batch)
-                sitting.record(
-                    Ruling(
-                        question.key, label=label, scores=scores, form="score", model=self.name, seconds=seconds,
-                        created=time.time(),
-                    )
-                )  # fmt: skip
+                sitting.record(Ruling(**common, label=label, scores=scores))
 
     def _probabilities(self, batch: list[Question]) -> list[list[float]]:
         logits = outputs_of(self.model, self.speller, [self._pieces(question) for question in batch])  # (B, labels)

@@ -11,7 +11,14 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.judges.asking.requests import Reply, Request
 from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.judges.kinds.chat import Channel, ChatJudge
-from aad_plugin.judges.kinds.local_models import check_model_options, made_ready, model_mark, weight_options
+from aad_plugin.judges.kinds.local_models import (
+    base_of,
+    check_model_options,
+    hub_mark,
+    made_ready,
+    model_mark,
+    weight_options,
+)
 from aad_plugin.judges.kinds.spelling import Speller
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.images import read_picture
@@ -69,7 +76,7 @@ class _Local(Channel):
             raise ConfigError(f"the judge model {name!r} has no chat template; choose an instruction-tuned model")
         self.model = made_ready(model, self.tokenizer, device)
         self.speller = Speller(self.tokenizer)
-        self.mark = model_mark(dtype, name)
+        self.mark = model_mark(dtype, name) | hub_mark(name, base_of(name))
         self.name = name
         self.batch_size = batch_size
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.files.marks import file_sha256
+from aad_plugin.files.marks import checkpoint_commit, file_sha256, snapshot
 from aad_plugin.judges.kinds.spelling import Piece, Speller
 from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.sitting import Sitting
@@ -39,7 +40,7 @@ def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:
 
     Args:
         dtype: as asked for; rounding shapes a verdict, too.
-        folders: of the model; an adapter and its base are two. Hub ids are no folders and leave no mark.
+        folders: of the model; an adapter and its base are two. Hub ids are no folders and leave no mark, see `hub_mark`.
     """
     marks = []
     for folder in folders:
@@ -49,6 +50,28 @@ def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:
             if path.suffix in _SUFFIXES and path.name not in _NOT_THE_MODEL and path.is_file():
                 marks.append([path.name, file_sha256(path)])
     return {"dtype": dtype, "files": marks}
+
+
+def hub_mark(*names: str | Path | None) -> dict[str, Any]:
+    """What tells the files of hub ids from later ones of the same name: their commits; {} where all names are folders.
+
+    Call it once the models are loaded: before, the hub's cache may hold no commit, or an older one.
+
+    Args:
+        names: of the model; an adapter and its base are two, see `base_of`.
+    """
+    hub = [str(name) for name in names if name is not None and not Path(name).exists()]
+    commits = {name: commit for name in hub if (commit := checkpoint_commit(name)) is not None}
+    return {"commits": commits} if commits else {}
+
+
+def base_of(name: str) -> str | None:
+    """The base that the configuration of an adapter, a folder or a hub id, names; None of what is no adapter."""
+    folder = Path(name) if Path(name).is_dir() else snapshot(name)
+    try:
+        return json.loads((folder or Path(name)).joinpath("adapter_config.json").read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def weight_options(name: str, use_safetensors: bool | None) -> dict[str, Any]:

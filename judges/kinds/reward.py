@@ -22,6 +22,7 @@ from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.kinds.local_models import (
     LocalJudge,
     check_model_options,
+    hub_mark,
     made_ready,
     model_mark,
     outputs_of,
@@ -149,7 +150,7 @@ class RewardJudge(LocalJudge):
         self.name = f"reward:{name}"
         self.batch_size = batch_size
         self.reward_model = RewardModel.load(name, device=device, dtype=dtype, use_safetensors=use_safetensors)
-        self.fingerprint = digest(reward_mark(name, dtype))
+        self.fingerprint = digest(reward_mark(name, dtype) | hub_mark(*_parts(name)))
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Score both texts of every question and record sigmoid(first - second)."""

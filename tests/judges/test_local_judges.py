@@ -8,6 +8,7 @@ import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Answer, Comparison, RewardModel, compare, grade, load_judge, summarize
+from aad_plugin.judges.kinds.local_models import base_of, hub_mark
 from tests.judges.conftest import made_up
 
 WORDS = [
@@ -115,6 +116,16 @@ def test_classifier_labels_answers(tmp_path, tokenizer):
     assert sum(summarize(verdicts).labels.values()) == pytest.approx(1)
 
 
+def test_a_classifier_that_computes_no_numbers_labels_nothing(tmp_path, tokenizer):
+    import torch
+
+    folder = tiny("LlamaForSequenceClassification", tmp_path / "c", tokenizer, num_labels=2)
+    judge = load_judge(f"classifier:{folder}")
+    judge.model.score.weight.data.fill_(torch.nan)
+    (found,) = grade([Answer("0", "p", "good reply")], judge, progress=False)
+    assert (found.label, found.reason, found.detail) == (None, "unreadable", "probabilities [nan, nan] are not finite")
+
+
 def test_multi_label_classifier_may_find_nothing(tmp_path, tokenizer):
     many = {0: "insult", 1: "threat"}
     folder = tiny(
@@ -203,6 +214,29 @@ def test_an_adapters_base_is_part_of_the_judge(tmp_path, tokenizer):
     model.score.weight.data += 1
     model.save_pretrained(base)
     assert fingerprints(f"reward:{tmp_path / 'adapter'}") != before
+
+
+def cached(hub, name, commit, file="config.json"):
+    """A file of a hub id in a hub's cache, as the hub's client lays it out; the id's main branch is at that commit."""
+    home = hub / f"models--{name.replace('/', '--')}"
+    (home / "snapshots" / commit).mkdir(parents=True)
+    (home / "snapshots" / commit / file).write_text('{"base_model_name_or_path": "org/base"}')
+    (home / "refs").mkdir(exist_ok=True)
+    (home / "refs" / "main").write_text(commit)
+
+
+def test_a_hub_models_commit_is_part_of_the_judge(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached(tmp_path, "org/model", "a" * 40)
+    cached(tmp_path, "org/adapter", "b" * 40, "adapter_config.json")
+    cached(tmp_path, "org/base", "c" * 40)
+    assert hub_mark("org/model", base_of("org/model")) == {"commits": {"org/model": "a" * 40}}
+    assert hub_mark("org/adapter", base_of("org/adapter")) == {
+        "commits": {"org/adapter": "b" * 40, "org/base": "c" * 40}
+    }
+    cached(tmp_path, "org/model", "d" * 40)
+    assert hub_mark("org/model")["commits"] == {"org/model": "d" * 40}  # was: no mark at all
+    assert hub_mark(tmp_path, None) == {} and base_of(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
