@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from aad_plugin.judges.kinds.specs import accepted_options, parse_spec
 from aad_plugin.judges.statistics.summary import MAX_UNJUDGED
 from aad_plugin.rivals.arena_score import arena_score
 from aad_plugin.sources.images import read_picture
+from aad_plugin.texts.cleaning import without_passwords
 from aad_plugin.texts.messages import Reply
 from aad_plugin.texts.thinking import answer_after_thinking
 
@@ -63,10 +65,12 @@ class JudgedRun:
         self.judged = judged
         self.spec = _judge_spec(metadata) if judged else None
         self.is_reward = bool(self.spec and self.spec.startswith("reward:"))
-        if self.spec:
-            accepted_options(self.spec)  # a typo fails now, not after hours of answering
         if metadata.get("judge_template"):
             load_template(str(metadata["judge_template"]))
+        if self.spec:  # a mistake fails now, not after hours of answering
+            self._check(self._template(metadata.get("judge_template")), "pairwise")
+            if metadata.get("graded") and (graded := self._template("grade")):
+                self._check(graded, "pointwise")
         self.folder: Path | None = None
         self._share: float | None = None
         self._figures: dict[str, float] = {}
@@ -288,14 +292,44 @@ class JudgedRun:
         own = name != "grade" and "template" in parse_spec(self.spec)[2]
         return {"template": name} if name and takes_one and not own else {}
 
+    def _check(self, options: Mapping[str, Any], kind: str) -> None:
+        """Refuse what a judge cannot be asked with these options; loads no weights, opens no connection.
+
+        Raises:
+            ConfigError: an option it has not, or of a chat judge a template that its form of reply cannot answer or
+                that is not of this kind (pairwise or pointwise).
+        """
+        from aad_plugin.judges import load_judge
+        from aad_plugin.judges.kinds.chat import asked_template
+        from aad_plugin.judges.kinds.local_chat import hf_forms
+
+        accepted_options(str(self.spec))
+        name, _, own = parse_spec(str(self.spec))
+        if name not in ("openai", "hf"):
+            return
+        asked = {**own, **options}
+        template = asked_template(**{key: asked[key] for key in ("template", "rubric", "reasons") if key in asked})
+        if template.kind != kind:
+            raise ConfigError(
+                f"{self.task} needs a {kind} judge, the template {template.name!r} is {template.kind}; "
+                "choose another template"
+            )
+        if name == "openai":
+            load_judge(str(self.spec), **options)
+        else:
+            hf_forms(template)
+
     def _say_how_to_finish(self, path: Path, why: str) -> None:
-        template = self.metadata.get("judge_template")
-        spec = (self.spec or "SPEC") + (f" --template {template}" if template and not self.is_reward else "")
+        named = self.metadata.get("judge_template")
+        told = self._template(named).get("template") if self.spec else named
+        asked = ["--judge", without_passwords(self.spec or "SPEC"), *(["--template", str(told)] if told else [])]
         lines = [
-            f"aad judge --candidate {path}#{self.answers[0]} --baseline {path}#{opponent} --judge {spec} "
-            f"--output {path.parent / f'vs_{opponent}'}"  # where this run's verdicts are, so that none is paid twice
+            shlex.join([
+                "aad", "judge", "--candidate", f"{path}#{self.answers[0]}", "--baseline", f"{path}#{opponent}", *asked,
+                "--output", str(path.parent / f"vs_{opponent}"),  # where this run's verdicts are: none is paid twice
+            ])
             for opponent in self.opponents
-        ]
+        ]  # fmt: skip
         logger.warning("%s: not judged (%s). To finish: %s", self.task, why, "\n".join(lines) or "nothing to compare")
 
 

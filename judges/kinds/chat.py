@@ -89,10 +89,9 @@ class ChatJudge(Judge):
         self.transports = channel.transports
         self.in_process = channel.in_process
         self.mark = mark
-        name = template or ("rubric" if rubric else "dialogue")
-        asked: dict[str, Any] = {"reasons": reasons, "criteria": read_rubric(rubric) if rubric else ()}
-        self.template = load_template(name, **asked)
-        self.tongues = Tongues(name, language, **asked) if language else None
+        self.template = asked_template(template, rubric, reasons)
+        asked: dict[str, Any] = {"reasons": reasons, "criteria": self.template.criteria}
+        self.tongues = Tongues(self.template.name, language, **asked) if language else None
         self.can_be_challenged = self.template.kind == "pairwise" and not rubric
         self.kind = self.template.kind
         self.both_orders = self.kind == "pairwise"
@@ -101,13 +100,7 @@ class ChatJudge(Judge):
             self.sides = (choices[0], choices[-1])
         self.grades = bool(self.template.grades)
         self.choices = () if self.grades or self.kind == "pairwise" else choices
-        self.forms = [form for form in forms if form != "logprobs" or self.template.soft]
-        if not self.forms:
-            besides = " by several criteria" if rubric else "" if reasons == "none" else f" with reasons {reasons} them"
-            raise ConfigError(
-                f"log-probabilities give verdicts between A and B only, the template {name!r} asks for "
-                f"{', '.join(self.template.choices)}{besides}"
-            )
+        self.forms = forms_of(self.template, forms)
         self.parameters = {name: value for name, value in parameters.items() if value is not None}
         if max_tokens is not None and not (isinstance(max_tokens, int) and max_tokens >= 1):
             raise ConfigError(f"max_tokens must be a whole number of at least 1, got {max_tokens!r}")
@@ -270,6 +263,34 @@ class ChatJudge(Judge):
                 said.append(f"{form}: {read.detail or read.reason or read.form}")
         told = f"the judge {self.name} gave no verdict on a plain question in any form; last: {said[-1]}"
         raise VerdictUnreadable(printable(self.clean(told + (f"; first: {said[0]}" if len(self.forms) > 1 else ""))))
+
+
+def asked_template(template: str | None = None, rubric: str | None = None, reasons: str = "none") -> Template:
+    """The template of a chat judge with these options: "dialogue" by default, "rubric" with a rubric.
+
+    Raises:
+        ConfigError: as `load_template` and `read_rubric`.
+    """
+    name = template or ("rubric" if rubric else "dialogue")
+    return load_template(name, reasons=reasons, criteria=read_rubric(rubric) if rubric else ())
+
+
+def forms_of(template: Template, forms: Sequence[str]) -> list[str]:
+    """Those of the forms in which a judge can give a template's verdicts.
+
+    Raises:
+        ConfigError: none of them.
+    """
+    found = [form for form in forms if form != "logprobs" or template.soft]
+    if not found:
+        asked = ", ".join(template.choices)
+        besides = f" with reasons {template.reasons} them" if template.reasons != "none" else ""
+        raise ConfigError(
+            f"log-probabilities give verdicts between A and B only, the template {template.name!r} asks for {asked}"
+            + (" by several criteria" if template.criteria else besides)
+            + "; choose another template or form"
+        )
+    return found
 
 
 def _reply_tokens(template: Template) -> int:

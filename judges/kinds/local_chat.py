@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.judges.asking.requests import Reply, Request
-from aad_plugin.judges.asking.templates import load_template
-from aad_plugin.judges.kinds.chat import Channel, ChatJudge
+from aad_plugin.judges.asking.templates import Template
+from aad_plugin.judges.kinds.chat import Channel, ChatJudge, asked_template, forms_of
 from aad_plugin.judges.kinds.local_models import (
     base_of,
     check_model_options,
@@ -49,16 +49,26 @@ def hf_judge(
     and text with a processor, is shown the pictures of prompts, and reads one request at a time.
 
     Raises:
-        ConfigError: `sees` and no such model.
+        ConfigError: `sees` and no such model, or a template whose verdicts it cannot give, see `hf_forms`.
     """
     check_model_options(device, dtype, batch_size)
+    forms = hf_forms(asked_template(template, rubric, reasons))
     local = _Seeing if sees else _Local
     channel = local(name, device, dtype, batch_size, use_safetensors)
-    by_letter = not rubric and reasons == "none" and load_template(template or "dialogue").kind == "pairwise"
     return ChatJudge(
-        "hf", name, channel, template=template, forms=["logprobs" if by_letter else "tag"], parameters={},
-        max_tokens=max_tokens, mark=channel.mark, rubric=rubric, reasons=reasons, language=language, sees=sees,
+        "hf", name, channel, template=template, forms=forms, parameters={}, max_tokens=max_tokens, mark=channel.mark,
+        rubric=rubric, reasons=reasons, language=language, sees=sees,
     )  # fmt: skip
+
+
+def hf_forms(template: Template) -> list[str]:
+    """The form in which a judge in this process replies to a template.
+
+    Raises:
+        ConfigError: a pairwise template with choices of its own: log-probabilities tell A from B alone.
+    """
+    by_letter = template.kind == "pairwise" and template.reasons == "none" and not template.criteria
+    return forms_of(template, ["logprobs" if by_letter else "tag"])
 
 
 class _Local(Channel):

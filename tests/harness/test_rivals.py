@@ -93,6 +93,61 @@ def test_a_judged_run(checkpoints, tmp_path, reward_model, monkeypatch):
     assert sum(row["reward_aad"] for row in scores) / 6 == pytest.approx(metrics["reward_aad,none"])
 
 
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (
+            {"judge": "preset:gpt-4.1", "judge_template": "arena_hard"},
+            r"log-probabilities give verdicts between A and B only, the template 'arena_hard' asks for A>>B, .*; choose "
+            "another template or form",
+        ),
+        ({"judge": "preset:gpt-4.1", "graded": True}, "A and B only, the template 'grade' asks for 1, 2"),
+        ({"judge": "hf:/nothing/here", "judge_template": "arena_hard"}, "A and B only, the template 'arena_hard'"),
+        (
+            {"judge": "hf:/nothing/here", "judge_template": "grade"},
+            "task needs a pairwise judge, the template 'grade' is",
+        ),
+        ({"judge": "openai:m,form=letter"}, "form must be auto or one of"),
+    ],
+)
+def test_a_judge_that_cannot_answer_is_refused_before_anything_is_answered(metadata, message):
+    """It was told when all was decoded, of grades even when the comparisons were paid."""
+    with pytest.raises(ConfigError, match=message):
+        JudgedRun("task", metadata)
+
+
+def test_judges_that_can_answer_are_not_refused():
+    for spec in ("preset:gpt-4.1,form=auto", "openai:m", "hf:/nothing/here", "reward:/nothing/here"):
+        JudgedRun("task", {"judge": spec, "judge_template": "dialogue", "graded": True})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        (
+            {"judge": "openai:m,template=dialogue", "judge_template": "moderation"},
+            "--judge openai:m,template=dialogue --output",
+        ),
+        ({"judge": "openai:m", "judge_template": "dialogue"}, "--judge openai:m --template dialogue --output"),
+        ({"judge": "alpaca_eval:x", "judge_template": "dialogue"}, "--judge alpaca_eval:x --output"),
+        ({"judge_template": "dialogue"}, "--judge SPEC --template dialogue --output"),
+        (
+            {"judge": "openai:m,base_url=https://u:hunter22@h.example/v1"},
+            "--judge 'openai:m,base_url=https://[secret]@h.example/v1' --output",
+        ),
+    ],
+    ids=["own", "named", "none", "no-judge", "password"],
+)
+def test_the_line_that_finishes_asks_as_the_run_does(metadata, told, caplog, monkeypatch):
+    monkeypatch.setattr("aad_plugin.judges.kinds.alpaca_eval._installed", lambda name: None)
+    run = JudgedRun("task", metadata)
+    run.answered_by(["aad", "greedy"], ["greedy"], 1)
+    run._say_how_to_finish(Path("/some folder/answers.jsonl"), "why")
+    both = [f"'/some folder/answers.jsonl#{name}'" for name in ("aad", "greedy")]
+    line = "To finish: aad judge --candidate {} --baseline {}".format(*both)
+    assert f"{line} {told} '/some folder/vs_greedy'" in caplog.text and "hunter22" not in caplog.text
+
+
 @pytest.mark.parametrize(("missing", "reported"), [(2, True), (3, False), (100, False)])
 def test_a_mean_of_what_could_be_scored_is_reported_while_little_is_missing(missing, reported, caplog):
     """As of win rates: what is left of 100 answers when many have no grade says little of all of them."""
