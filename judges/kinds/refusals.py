@@ -87,12 +87,15 @@ class RefusalJudge(Judge):
         return self.asked.clean(text) if self.asked else text
 
     def _left_over(self, questions: Iterable[Question], sitting: Sitting) -> Iterator[Question]:
+        model = (
+            "" if self.asked else _MODEL
+        )  # beside the asked judge's own name it would look like a judge that changed
         for question in questions:
             reading = _reading(question)
             if self.asked and self._is_unsure(reading):
                 yield question
                 continue
-            common: dict[str, Any] = {"key": question.key, "form": "score", "model": _MODEL, "created": time.time()}
+            common: dict[str, Any] = {"key": question.key, "form": "score", "model": model, "created": time.time()}
             if reading.label is None:
                 sitting.record(Ruling(**common, reason="unreadable", detail=reading.note))
             else:
@@ -103,9 +106,10 @@ class RefusalJudge(Judge):
 
 
 def _asked(spec: str) -> Judge:
-    from aad_plugin.judges.kinds.specs import accepted_options, load_judge
+    from aad_plugin.judges.kinds.specs import accepted_options, load_judge, parse_spec
 
-    given = {"template": "refusal"} if "template" in accepted_options(spec) and "template=" not in spec else {}
+    is_silent = "template" in accepted_options(spec) and "template" not in parse_spec(spec)[2]
+    given = {"template": "refusal"} if is_silent else {}
     judge = load_judge(spec, **given)
     if judge.kind != "pointwise" or set(judge.choices) != set(LABELS):
         raise ConfigError(

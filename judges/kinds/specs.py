@@ -39,7 +39,8 @@ def load_judge(spec: str, **options: Any) -> Judge:
     """Make a judge; loads weights for in-process kinds, opens no connection for the others.
 
     Args:
-        spec: "kind:name", "kind:name,option=value,..." or the path of a YAML file with the keys kind, name and options.
+        spec: "kind:name", "kind:name,option=value,..." or the path of a YAML file with the keys kind, name and options;
+            options after a file's name win over its own.
         options: of that kind, or limits (see `limits.Limits`); they win over the spec's own. None means "not given".
     Raises:
         ConfigError: unknown kind or option (with the nearest name), or nothing is there by that name.
@@ -67,8 +68,10 @@ def parse_spec(spec: str) -> tuple[str, str, dict[str, Any]]:
     Raises:
         ConfigError: the spec has no kind or no name, or the file is not a mapping with them.
     """
-    if spec.endswith((".yaml", ".yml")):
-        return _from_yaml(Path(spec))
+    file, comma, rest = spec.partition(",")
+    if file.endswith((".yaml", ".yml")):
+        kind, name, own = _from_yaml(Path(file))
+        return kind, name, own | (_options(spec, rest.split(",")) if comma else {})
     kind, colon, rest = spec.partition(":")
     name, *pairs = rest.split(",")
     if kind == "preset":

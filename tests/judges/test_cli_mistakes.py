@@ -101,6 +101,8 @@ def test_flags_that_mean_nothing_to_the_judge_are_refused(files, tmp_path):
         ("openai:m,base_url=[hunter2", "the value of base_url after 'openai:m,…' is not YAML"),
         ("opnai:m,api_key=hunter2", "unknown judge kind 'opnai' in 'opnai:m,…'"),
         ("m,api_key=hunter2", "a judge is named kind:name"),
+        ("openai:m,base_url=https://u:hunter2@h.example/v1,rubric=crit.yaml", "crit.yaml"),
+        ("nowhere.yaml,api_key=hunter2", "cannot read the judge file nowhere.yaml: FileNotFoundError"),
     ],
 )
 def test_secrets_in_a_spec_are_not_shown(files, tmp_path, spec, message):

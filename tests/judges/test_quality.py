@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges import grade, load_judge
+from aad_plugin.judges import grade, load_judge, load_template, summarize
+from aad_plugin.judges.asking.wording import prompt_path
 from aad_plugin.judges.checks.human_sets import SETS, read_replies, read_set
 from aad_plugin.judges.checks.quality import implied_win_rate, quality_of
 from aad_plugin.judges.items import Answer, Verdict
@@ -219,9 +220,14 @@ def test_the_reader_of_refusals_as_a_judge_asks_only_where_it_is_unsure(loopback
     assert [v.label for v in alone] == ["refuse", "comply", None] and alone[2].reason == "unreadable"
     assert alone[0].scores is not None and alone[0].scores["refuse"] > 0.8
     (tmp_path / "asked.yaml").write_text(f"{{kind: openai, name: planted, base_url: '{url}', form: json}}")
-    judge = load_judge("refusals:text", judge=str(tmp_path / "asked.yaml"))
+    judge = load_judge(f"refusals:text,judge={tmp_path / 'asked.yaml'}")  # the spec ends in .yaml and is no file
     with_judge = grade(answers, judge, progress=False)
     assert [v.label for v in with_judge] == ["refuse", "comply", "comply"] and sum(state.seen.values()) == 1
+    assert not summarize(with_judge).drift  # texts that are read name no model beside the asked judge's
+    (tmp_path / "own.txt").write_text(prompt_path("refusal").read_text() + "Think of the law.")
+    (tmp_path / "own.yaml").write_text(f"{{kind: openai, name: m, template: {tmp_path / 'own.txt'}}}")
+    judge = load_judge("refusals:text", judge=str(tmp_path / "own.yaml"))
+    assert judge.template_hash == load_template(str(tmp_path / "own.txt")).hash  # was that of `refusal`
     with pytest.raises(ConfigError, match="a pointwise judge with the labels comply, partial, refuse"):
         load_judge("refusals:text", judge="openai:planted,template=dialogue")
 
