@@ -34,7 +34,7 @@ def judge(call: Call, asked: JudgeOptions, terms: Terms) -> None:
     if terms.from_file is not None:
         _count_again(call, asked, terms)
         return
-    call.check()
+    call.check(terms)
     judges, dear = _load(call, asked)
     running = Running(judges, call.output, terms.seed, terms.repeats, terms.challenge, call.jury, terms.sitting)
     items, meetings = _items(call, terms)
@@ -61,6 +61,9 @@ def judge(call: Call, asked: JudgeOptions, terms: Terms) -> None:
 def _count_again(call: Call, asked: JudgeOptions, terms: Terms) -> None:
     """Rebuild the summary of what was judged before."""
     assert terms.from_file is not None
+    if not call.candidate:
+        candidate, baseline = read.sides_of(terms.from_file)
+        call = replace(call, candidate=candidate, baseline=baseline)
     verdicts = read.verdicts_of(terms.from_file)
     judges = asked.load(call.judges) if call.judges else []
     data, clean = read.data_of(verdicts, **terms.data), cleaner(judges)

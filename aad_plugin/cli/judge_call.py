@@ -72,7 +72,7 @@ class Call:
         """Answers of many systems."""
         return [*(self.systems or []), *(self.more_systems or [])]
 
-    def check(self) -> None:
+    def check(self, terms: Terms) -> None:
         """Raise ConfigError for arguments that do not go together."""
         from aad_plugin.judges.leagues.style import chosen_features
 
@@ -92,6 +92,11 @@ class Call:
             raise ConfigError("a protocol has one judge: leave --cascade out")
         if self.specs and self.cascade:
             raise ConfigError("--cascade compares two systems: pass --candidate and --baseline")
+        if (self.specs or self.cascade) and terms.of_one_win_rate:
+            raise ConfigError(
+                f"{'--systems' if self.specs else '--cascade'} makes no use of {', '.join(terms.of_one_win_rate)}, which "
+                "belong to verdicts of --judge on one --candidate: leave them out"
+            )
         if not (self.candidate or self.specs) or not self.judges:
             raise ConfigError(
                 "pass --candidate FILE and --judge SPEC (no judge is the default), or --from verdicts.jsonl; for many "
@@ -142,6 +147,15 @@ class Terms:
     def sitting(self) -> dict[str, Any]:
         """What a sitting of judges is told."""
         return {"transport": self.transport, "results": self.results, "max_cost": self.max_cost, "poll_s": self.poll_s}
+
+    @property
+    def of_one_win_rate(self) -> list[str]:
+        """Which of the given options add to the figures of one judged file, and to nothing else."""
+        given = {
+            "--repeats": self.repeats, "--challenge": self.challenge, "--labels": self.labels,
+            "--difficulties": self.difficulties, "--df-gamed": self.gamed,
+        }  # fmt: skip
+        return [name for name, value in given.items() if value]
 
     @property
     def data(self) -> dict[str, Any]:

@@ -53,16 +53,28 @@ def verdicts_of(path: Path) -> list[Any]:
     """Verdicts of an earlier run, or AlpacaEval's annotations."""
     from aad_plugin.judges.statistics.results import read_verdicts
 
-    try:
-        summary = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        summary = {}
-    if path.name == "verdicts.jsonl" and isinstance(summary, dict) and "systems" in summary:
+    summary = _summary_beside(path)
+    if "systems" in summary:
         raise ConfigError(
             f"{path} holds verdicts on {len(summary['systems'])} systems, of which one win rate would mean nothing: rank "
             f"them with aad league {path.parent}"
         )
     return read_verdicts(path)
+
+
+def sides_of(path: Path) -> tuple[str, str]:
+    """Whose answers an earlier run compared, as its summary says: candidate and baseline; "" where it does not say."""
+    summary = _summary_beside(path)
+    return str(summary.get("candidate", "")), str(summary.get("baseline", ""))
+
+
+def _summary_beside(path: Path) -> dict[str, Any]:
+    """The summary of a run's verdicts.jsonl; {} of other files, and where none can be read."""
+    try:
+        summary = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if path.name == "verdicts.jsonl" and isinstance(summary, dict) else {}
 
 
 def unjudged(items: list[Any], one: Any) -> list[Any]:

@@ -64,6 +64,10 @@ def test_judged_folders_make_a_league(systems, tmp_path, loopback):
     assert done.exit_code == 0, done.output
     league = json.loads((tmp_path / "league" / "league.json").read_text())
     assert {one["system"] for one in league["standings"]} == {"north", "east", "south"}
+    assert aad("judge", "--from", folders[0] / "verdicts.jsonl", "--output", folders[0]).exit_code == 0
+    again = aad("league", *folders, "--draws", "100", "--output", tmp_path / "again")  # was: no names
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "again" / "league.json").read_text())["standings"] == league["standings"]
 
 
 @pytest.mark.parametrize(
@@ -76,9 +80,19 @@ def test_judged_folders_make_a_league(systems, tmp_path, loopback):
         (["--systems", "a.json", "b.json", "--candidate", "c", "--judge", "x:y"], "not both"),
         (["--anchor", "c", "--candidate", "a.json", "--judge", "x:y"], "--anchor belongs to --systems"),
         (["--systems", "a.json", "b.json", "--cascade", "x:y", "--judge", "x:y"], "--cascade compares two systems"),
+        (
+            ["--systems", "a.json", "b.json", "--judge", "x:y", "--repeats", "2", "--challenge"],
+            "--systems makes no use of --repeats, --challenge, which belong to verdicts of --judge on one",
+        ),
+        (
+            ["--candidate", "a.json", "--judge", "x:y", "--cascade", "x:z", "--labels", "l", "--difficulties", "d"],
+            "--cascade makes no use of --labels, --difficulties",
+        ),
+        (["--systems", "a.json", "b.json", "--judge", "x:y", "--df-gamed", "g.csv"], "makes no use of --df-gamed"),
         (["--systems", "a.json", "b.json"], r"pass --candidate FILE and --judge SPEC .* for many systems --systems FILE"),
     ],
-    ids=["argument", "one", "names", "anchor", "both", "anchor alone", "cascade", "no judge"],
+    ids=["argument", "one", "names", "anchor", "both", "anchor alone", "cascade", "ignored", "ignored too", "gamed",
+         "no judge"],
 )  # fmt: skip
 def test_mistakes_are_one_line(arguments, message, monkeypatch):
     from aad_plugin.judges.kinds import specs as kinds
