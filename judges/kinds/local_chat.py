@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -23,6 +24,7 @@ from aad_plugin.judges.kinds.spelling import Speller
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.images import read_picture
 from aad_plugin.sources.processors import load_processor, processor_mark
+from aad_plugin.texts.rendering import known_context
 
 _TOP = 20
 
@@ -87,6 +89,7 @@ class _Local(Channel):
         self.model = made_ready(model, self.tokenizer, device)
         self.speller = Speller(self.tokenizer)
         self.mark = model_mark(dtype, name) | hub_mark(name, base_of(name))
+        self.context = known_context(model.config) or math.inf
         self.name = name
         self.batch_size = batch_size
 
@@ -102,13 +105,23 @@ class _Local(Channel):
         return False
 
     def send(self, requests: Iterable[Request], on_reply: Callable[[Reply], None], sitting: Sitting) -> None:
-        """Answer requests in batches; blocks on the device."""
+        """Answer requests in batches; blocks on the device. Those beyond the model's context are rejected."""
         pending = iter(requests)
         while batch := list(islice(pending, self.batch_size)):
             started = time.time()
-            bodies = self._first_tokens(batch) if batch[0].body.get("logprobs") else self._generate(batch)
-            for request, body in zip(batch, bodies, strict=True):
-                on_reply(Reply(request.key, body, seconds=(time.time() - started) / len(batch)))
+            fitting = [request for request in batch if self._fits(request, on_reply)]
+            if not fitting:
+                continue
+            bodies = self._first_tokens(fitting) if batch[0].body.get("logprobs") else self._generate(fitting)
+            for request, body in zip(fitting, bodies, strict=True):
+                on_reply(Reply(request.key, body, seconds=(time.time() - started) / len(fitting)))
+
+    def _fits(self, request: Request, on_reply: Callable[[Reply], None]) -> bool:
+        size = self._inputs([request])["input_ids"].shape[1]
+        if size > self.context:
+            detail = f"{size} tokens, the judge reads {self.context}"
+            on_reply(Reply(request.key, None, reason="rejected", detail=detail))
+        return size <= self.context
 
     def _inputs(self, batch: list[Request]) -> Any:
         rows = [
@@ -148,6 +161,10 @@ class _Local(Channel):
 
         inputs = self._inputs(batch)
         limit = batch[0].max_tokens
+        room = self.context - inputs["input_ids"].shape[1] + 1  # the last token is not read any more
+        if room < limit and len(batch) > 1:  # a long neighbour must not cut a reply short
+            return [body for request in batch for body in self._generate([request])]
+        limit = int(min(limit, room))
         with torch.inference_mode():
             generated = self.model.generate(
                 **inputs, max_new_tokens=limit, do_sample=False, pad_token_id=self.tokenizer.pad_token_id

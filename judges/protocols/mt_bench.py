@@ -56,7 +56,7 @@ class Pair:
 
 
 def turns_of(items: Iterable[Item]) -> list[Item]:
-    """Both turns of each item as an item of its own, ids "<id>-1" and "<id>-2".
+    """Both turns of each item as an item of its own, ids "<id>-1" and "<id>-2", each with the prompt's pictures.
 
     Raises:
         ConfigError: an answer that is not two replies to two user turns.
@@ -75,7 +75,8 @@ def turns_of(items: Iterable[Item]) -> list[Item]:
             shown = prompt if turn == _TURNS else prompt[: users[0] + 1]
             said = [tuple(text[:turn]) if turn > 1 else text[0] for text in answers]
             name = f"{item.id}-{turn}"
-            found.append(Comparison(name, shown, said[0], said[1]) if len(said) == 2 else Answer(name, shown, said[0]))
+            kind = Comparison if len(said) == 2 else Answer
+            found.append(kind(name, shown, *said, pictures=item.pictures))
     return found
 
 

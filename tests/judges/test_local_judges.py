@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -164,6 +165,25 @@ def test_pointwise_chat_model_generates(tmp_path, tokenizer):
     judge = load_judge(f"hf:{folder}", template="refusal", max_tokens=4)
     verdicts = grade([Answer("0", "p", "good reply"), Answer("1", "p", "reply")], judge, progress=False)
     assert all(v.reason in ("truncated", "unreadable", "empty") for v in verdicts)  # random weights say nothing
+
+
+@pytest.mark.parametrize("template", ["dialogue", "refusal"])
+def test_a_prompt_beyond_the_context_is_not_judged(tmp_path, tokenizer, template):
+    """Llama read on beyond its context and said something, GPT-2 ended the run with an IndexError."""
+    import transformers
+
+    shape = dict(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, pad_token_id=0, eos_token_id=2)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, n_positions=400)).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    judge = load_judge(f"hf:{tmp_path / 'gpt2'}", template=template, batch_size=2)
+    long, short = ["good"] * 400, ["reply"] * 3
+    if template == "dialogue":
+        items = [Comparison(str(n), "p", " ".join(text), "reply") for n, text in enumerate((long, short))]
+        verdicts = compare(items, judge, progress=False)
+    else:
+        verdicts = grade([Answer(str(n), "p", " ".join(x)) for n, x in enumerate((long, short))], judge, progress=False)
+    assert verdicts[0].reason == "rejected" and re.fullmatch(r"\d+ tokens, the judge reads 400", verdicts[0].detail)
+    assert verdicts[1].reason != "rejected"
 
 
 def test_third_parties_add_kinds(monkeypatch, reward_folder):

@@ -134,6 +134,8 @@ def test_mt_benchs_items_are_both_turns():
     assert (two.id, len(two.prompt), two.text) == ("7-2", 2, ("first", "second"))
     pair = turns_of([Comparison("7", prompt, ("a", "b"), ("c", "d"))])
     assert (pair[0].candidate, pair[0].baseline) == ("a", "c")
+    seen = turns_of([Answer("7", prompt, ("first", "second"), pictures=("x.png",))])
+    assert [one.pictures for one in seen] == [("x.png",)] * 2  # were left out, and the judge was asked blind
     with pytest.raises(ConfigError, match="MT-Bench has two user turns and a reply to each; item 7 has 1 user turns"):
         turns_of([Answer("7", "One?", "first")])
 
