@@ -212,7 +212,10 @@ class ChatJudge(Judge):
         """Why there is no verdict, in the words of a reply that was cleaned before it was cut to length."""
         if read.reason is None or not read.detail:
             return ""
-        shown = [_cleaned(body, clean) for body in bodies]
+        try:
+            shown = [_cleaned(body, clean) for body in bodies]
+        except RecursionError:  # nested too deeply to be cleaned, so not shown
+            return read.reason
         again = merged([read_reply(body, self.template, self.form) for body in shown])
         return printable(clean(again.detail or read.reason))
 

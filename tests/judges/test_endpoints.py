@@ -213,6 +213,15 @@ def test_a_secret_that_stands_in_a_replys_numbers_ends_no_run(value, monkeypatch
     assert found.reason == "unreadable" and "Hard to say, [secret]." in found.detail  # was: JSONDecodeError
 
 
+def test_a_reply_nested_too_deeply_ends_no_run():
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    body = {"choices": [{"message": {"content": "Hard to say."}}], "more": deep}
+    found = judge_at("http://localhost:1/v1", form="tag").ruling(Reply("k", body))
+    assert (found.reason, found.detail) == ("unreadable", "unreadable")
+
+
 def test_a_header_value_that_is_a_common_word_spoils_no_verdict(monkeypatch):
     monkeypatch.setenv("MODE", "verdict")
     with faulty(Faulty()) as url:
