@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -141,7 +142,10 @@ def seeing(tmp_path_factory):
     from tests.vision.conftest import save
     from tests.vision.families import FAMILIES
 
-    return save(FAMILIES["llava"], 0, tmp_path_factory.mktemp("judge") / "llava")
+    folder = save(FAMILIES["llava"], 0, tmp_path_factory.mktemp("judge") / "llava")
+    config = Path(folder) / "config.json"  # a judge's prompt in bytes is longer than the toy's context
+    config.write_text(config.read_text().replace('"max_position_embeddings": 1024', '"max_position_embeddings": 4096'))
+    return folder
 
 
 def test_a_local_judge_that_sees_reads_the_picture_as_its_model_does(seeing):
