@@ -32,7 +32,7 @@ from aad_plugin.rivals.judged_run import CANDIDATE, JUDGED_FOLDER, JudgedRun
 from aad_plugin.rivals.label_metrics import mean_of_all, standard_error_of
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.texts.messages import prompt_hash
-from aad_plugin.texts.saved_answers import check_baseline, read_baseline, saved_replies
+from aad_plugin.texts.saved_answers import check_baseline, earlier_replies, read_baseline, saved_replies
 from aad_plugin.texts.thinking import answer_after_thinking
 
 _NGRAM, _MAX_REPEATS = 4, 3
@@ -163,6 +163,8 @@ class RivalTask(GenerateTask):
             "answers": {**replies, **self._opponents_answers(doc, turns)},
             "truncated": truncated,
         }
+        if self._baseline and (earlier := earlier_replies(self._baseline, item["prompt"], turns)):
+            item["earlier"] = {"baseline": earlier}
         if self.run.judged and self.config.doc_to_image:
             item["pictures"] = self.doc_to_image(doc)
         if is_predict_only(self):  # --predict_only: answers are kept, nothing is judged

@@ -51,7 +51,7 @@ def read_baseline(spec: str, task: str) -> dict[str, list[str]]:
 
 
 def check_baseline(saved: Saved, prompts: Sequence[str | Messages], spec: str) -> None:
-    """Raise ConfigError before anything is answered where prompts have no saved answer, or one to another conversation."""
+    """Raise ConfigError before anything is answered where prompts have no saved answer."""
     missing = [prompt for prompt in prompts if prompt_hash(prompt) not in saved]
     if missing:
         first = as_messages(missing[0])[-1]["content"]
@@ -59,20 +59,16 @@ def check_baseline(saved: Saved, prompts: Sequence[str | Messages], spec: str) -
             f"the baseline {spec} has no answer to {len(missing)} of {len(prompts)} prompts of this task (it holds "
             f"{len(saved)} of its own); first: {first[:_SHOWN]!r}. Pass answers to the same prompts, or --limit to those"
         )
-    for prompt in prompts:
-        said = [turn["content"].strip() for turn in as_messages(prompt) if turn["role"] == "assistant"]
-        there = [reply.strip() for reply in saved[prompt_hash(prompt)][:-1]]
-        if said and there and said != there:
-            first = as_messages(prompt)[-1]["content"]
-            raise ConfigError(
-                f"the baseline {spec} answers other conversations than this task's: before {first[:_SHOWN]!r} its "
-                "assistant said something else. Pass answers to the same prompts"
-            )
 
 
 def saved_replies(saved: Saved, prompt: str | Messages, turns: int) -> list[str]:
     """Return the replies to the last ``turns`` turns of a prompt; it is there once `check_baseline` has passed."""
     return saved[prompt_hash(prompt)][-turns:]
+
+
+def earlier_replies(saved: Saved, prompt: str | Messages, turns: int) -> list[str]:
+    """Return the replies before those, as far as they were saved: the baseline's own side of the conversation."""
+    return saved[prompt_hash(prompt)][:-turns]
 
 
 def _newest(folder: Path, task: str, choice: str) -> list[Row]:

@@ -12,6 +12,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.harness.turns import replies_of
 from aad_plugin.pair.model import load_pair
+from aad_plugin.rivals.judged_run import _comparisons
 from aad_plugin.texts.answer_files import read_answers
 from tests.tasks.upstream import write_upstream
 
@@ -98,6 +99,17 @@ def test_another_backend_answers_the_turns_one_by_one_against_saved_answers(
     second = outputs(run_folder / "hf", "aad_mt_bench_turn2")["81"]["outputs"]
     assert second["model"] == mine[0]["outputs"]["greedy"][1]
     assert second["baseline"] == mine[0]["outputs"]["aad"][1]
+
+
+def test_a_later_turn_is_judged_in_each_sides_own_conversation():
+    turns = [("user", "Name a city."), ("assistant", "Oslo"), ("user", "Why that one?")]
+    row = {"id": "81", "prompt": [{"role": role, "content": text} for role, text in turns],
+           "answers": {"model": ["The sea."], "baseline": ["It is sunny."]}}  # fmt: skip
+    ((_, same),) = _comparisons(row | {"earlier": {"baseline": ["Oslo"]}}, "model", "baseline")
+    assert len(same.prompt) == 3 and same.baseline == "It is sunny."
+    ((_, own),) = _comparisons(row | {"earlier": {"baseline": ["Madrid"]}}, "model", "baseline")
+    assert [turn["role"] for turn in own.prompt] == ["user", "user"]
+    assert (own.candidate, own.baseline) == (("Oslo", "The sea."), ("Madrid", "It is sunny."))
 
 
 def test_saved_answers_to_other_prompts_stop_the_run_before_it_starts(checkpoints, data_dir, tmp_path):

@@ -12,7 +12,6 @@ import pytest
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.pairing import pair_rows, single_rows
 from aad_plugin.texts.answer_files import has_field, read_answers
-from aad_plugin.texts.saved_answers import check_baseline, read_baseline
 
 
 def write(path, rows):
@@ -86,14 +85,6 @@ def test_each_side_keeps_its_own_conversation(tmp_path):
     same = write(tmp_path / "same.jsonl", [conversation("Oslo ", "It is near.")])
     (alike,) = pair_rows(read_answers(ours), read_answers(same))
     assert len(alike.prompt) == 3 and alike.candidate == "Because of the sea."
-
-
-def test_a_baseline_of_other_conversations_is_refused(tmp_path):
-    spec = write(tmp_path / "theirs.jsonl", [conversation("Madrid", "Because it is sunny.")])
-    saved = read_baseline(spec, "task")
-    check_baseline(saved, [conversation("Madrid", "")["messages"]], spec)
-    with pytest.raises(ConfigError, match="answers other conversations than this task's: before 'Why that one"):
-        check_baseline(saved, [conversation("Oslo", "")["messages"]], spec)
 
 
 def test_samples_with_several_filters_count_once(tmp_path):
