@@ -117,18 +117,21 @@ class _Local(Channel):
                 on_reply(Reply(request.key, body, seconds=(time.time() - started) / len(fitting)))
 
     def _fits(self, request: Request, on_reply: Callable[[Reply], None]) -> bool:
-        size = self._inputs([request])["input_ids"].shape[1]
+        size = self._size(request)
         if size > self.context:
             detail = f"{size} tokens, the judge reads {self.context}"
             on_reply(Reply(request.key, None, reason="rejected", detail=detail))
         return size <= self.context
 
+    def _size(self, request: Request) -> int:
+        """Number of tokens that a request has."""
+        return len(self._ids(request))
+
+    def _ids(self, request: Request) -> list[int]:
+        return self.speller.ids(self.speller.conversation(request.body["messages"], add_generation_prompt=True))
+
     def _inputs(self, batch: list[Request]) -> Any:
-        rows = [
-            self.speller.ids(self.speller.conversation(request.body["messages"], add_generation_prompt=True))
-            for request in batch
-        ]
-        return self.speller.padded(rows).to(self.model.device)
+        return self.speller.padded([self._ids(request) for request in batch]).to(self.model.device)
 
     def _positions(self, inputs: Any) -> dict[str, Any]:
         """Where a padded row's tokens stand."""
@@ -212,6 +215,9 @@ class _Seeing(_Local):
         # Pictures of several requests would be one tensor, and padding would move them.
         super().__init__(name, device, dtype, 1, use_safetensors)
         self.mark |= {"processor": processor_mark(self.processor)}
+
+    def _size(self, request: Request) -> int:
+        return int(self._inputs([request])["input_ids"].shape[1])  # a picture's tokens are the processor's business
 
     def _inputs(self, batch: list[Request]) -> Any:
         (request,) = batch
