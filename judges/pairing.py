@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Answer, Comparison
 from aad_plugin.texts.answer_files import Row
-from aad_plugin.texts.messages import Messages, as_messages, shown_hash
+from aad_plugin.texts.messages import Messages, as_messages, shown_hash, split_replies
 
 _SHOWN = 80
 
@@ -48,14 +48,14 @@ def _comparison(match: Row, row: Row) -> Comparison:
     texts = match.text, row.text
     earlier, others = _earlier(match), _earlier(row)
     if earlier != others or isinstance(match.text, str) != isinstance(row.text, str):
-        prompt = [turn for turn in as_messages(prompt) if turn["role"] != "assistant"]
+        prompt, _ = split_replies(prompt)
         texts = _replies(match), _replies(row)
     return Comparison(str(row.number), prompt, *texts, pictures=row.pictures)
 
 
 def _earlier(row: Row) -> list[str]:
     """A side's replies before its last one, as far as the row keeps them."""
-    said = [turn["content"] for turn in as_messages(row.prompt) if turn["role"] == "assistant"]
+    _, said = split_replies(row.prompt)
     said += [] if isinstance(row.text, str) else row.text[:-1]
     return [one.strip() for one in said]
 
@@ -66,8 +66,8 @@ def _replies(row: Row) -> tuple[str, ...]:
     Raises:
         ConfigError: a turn without a reply, or with several.
     """
-    turns, replies = as_messages(row.prompt), [row.text] if isinstance(row.text, str) else list(row.text)
-    found = tuple([*(turn["content"] for turn in turns if turn["role"] == "assistant"), *replies])
+    turns, said = split_replies(row.prompt)
+    found = (*said, *([row.text] if isinstance(row.text, str) else row.text))
     asked = sum(turn["role"] == "user" for turn in turns)
     if len(found) != asked:
         raise ConfigError(

@@ -31,6 +31,7 @@ from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.gen_kwargs import vllm_options
 from aad_plugin.harness.vllm_host import VLLM
 from aad_plugin.harness.vllm_replicas import Replicas, run
+from aad_plugin.pair.option_checks import refuse_rescaling
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.rounding import say_dtype
 from aad_plugin.pair.sampling import draw_seed
@@ -154,7 +155,8 @@ class AADVLLM(PairAnswers, VLLM):
         self._asked, self._truncated, self._until = {}, {}, {}
         for request in requests:
             settings, sample, options = self._split(request.args[1])
-            _check_scores(vllm_options(options, _taken()), settings)  # refused before anything is decoded
+            # Refused before anything is decoded.
+            refuse_rescaling(vllm_options(options, _taken()), PENALTIES, settings)
             self._check_weights(settings)
             if settings.samples and not self._takes_seeds:
                 raise ConfigError(
@@ -394,16 +396,6 @@ class AADVLLM(PairAnswers, VLLM):
         account.pop("checkpoints")
         account["self_test"] = self.proof.status if self.proof is not None else "a plain model, nothing to test"
         return {**base, "aad": account}
-
-
-def _check_scores(options: Mapping[str, Any], settings: DecodingSettings) -> None:
-    """Raise ConfigError for penalties of logits where a strategy ranks log-ratios, as transformers' host does."""
-    for name, neutral in PENALTIES.items() if settings.ranks_ratios else ():
-        if options.get(name) not in (None, neutral):
-            raise ConfigError(
-                f"{name}={options[name]!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: leave it "
-                "out, or use strategy=greedy"
-            )
 
 
 def _marked_weights(model: GuideModel) -> dict[str, Any]:

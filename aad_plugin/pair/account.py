@@ -13,8 +13,6 @@ from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.stopping import end_ids
 from aad_plugin.sources.processors import processor_mark
 
-END_TOKENS = "end_tokens"
-
 
 def describe(pair: AlignedPair) -> dict[str, Any]:
     """Return a JSON-able account of a pair."""
@@ -48,7 +46,7 @@ def _end_tokens(pair: AlignedPair) -> dict[str, list[int]]:
     """The end tokens by which answers end, where the policy's generation_config names others than its configuration."""
     own, ends = pair.sides.policy.config.get_text_config(), pair.generation_config.eos_token_id
     found, stated = (sorted(end_ids(one)) for one in (ends, getattr(own, "eos_token_id", None)))
-    return {} if found == stated else {END_TOKENS: found}
+    return {} if found == stated else {"end_tokens": found}
 
 
 def _head_dtype(model: torch.nn.Module) -> str:

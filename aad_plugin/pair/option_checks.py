@@ -5,7 +5,7 @@ docs/combinations.md is the table of what is refused and what is not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -54,11 +54,19 @@ def check_config(config: GenerationConfig, settings: DecodingSettings) -> None:
     """Raise ConfigError for options that have no meaning for a pair, or none for this strategy."""
     if config.cache_implementation == "paged":
         refuse_batching()
-    for name, neutral in _LOGITS_ONLY.items() if settings.ranks_ratios else ():
-        value = getattr(config, name, None)
-        if value not in (None, neutral):
+    refuse_rescaling(vars(config), _LOGITS_ONLY, settings)
+
+
+def refuse_rescaling(given: Mapping[str, Any], rescaling: Mapping[str, Any], settings: DecodingSettings) -> None:
+    """Raise ConfigError for options that rescale logits, where a strategy ranks log-ratios.
+
+    Args:
+        given: options by name. rescaling: the host's options that do so, each with what it says where it asks for nothing.
+    """
+    for name, neutral in rescaling.items() if settings.ranks_ratios else ():
+        if given.get(name) not in (None, neutral):
             raise ConfigError(
-                f"{name}={value!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: "
+                f"{name}={given[name]!r} rescales logits, but strategy={settings.strategy!r} ranks log-ratios: "
                 f"leave it out, or use strategy='greedy'"
             )
 

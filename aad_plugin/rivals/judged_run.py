@@ -33,7 +33,7 @@ from aad_plugin.judges.statistics.summary import MAX_UNJUDGED
 from aad_plugin.rivals.arena_score import arena_score
 from aad_plugin.sources.images import read_picture
 from aad_plugin.texts.cleaning import without_passwords
-from aad_plugin.texts.messages import Reply, as_messages
+from aad_plugin.texts.messages import Reply, split_replies
 from aad_plugin.texts.thinking import answer_after_thinking
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
@@ -380,10 +380,9 @@ def _comparisons(row: Row, candidate: str, opponent: str) -> Iterator[tuple[int,
         number = f"{row['id']}-turn{turn}" if len(ours) > 1 else row["id"]
         prompt, one, other = _until(row, turn), ours[:turn], theirs[:turn]
         earlier = row.get("earlier", {}).get(opponent)
-        said = [told["content"] for told in as_messages(prompt) if told["role"] == "assistant"]
+        asked, said = split_replies(prompt)
         if earlier and said and earlier != said:  # each side held its own conversation
-            prompt = [told for told in as_messages(prompt) if told["role"] != "assistant"]
-            one, other = [*said, *one], [*earlier, *other]
+            prompt, one, other = asked, [*said, *one], [*earlier, *other]
         yield turn, Comparison(number, prompt, _reply(one), _reply(other), pictures=_pictures(row))
 
 

@@ -16,7 +16,7 @@ _DEMO = {"oracle": "reward", "picker": "reward", "pair": "policy"}
 
 
 def _key(prompt: Prompt) -> str:
-    return leak_key([dict(turn) for turn in as_messages(prompt)])
+    return leak_key(as_messages(prompt))
 
 
 def training_overlaps(prompts: Sequence[Prompt], names: dict[str, str | None], trained_on: Iterable[Path]) -> list[str]:

@@ -51,6 +51,13 @@ def checked_turns(turns: Iterable[Mapping[str, Any]], content: type | UnionType,
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
+def split_replies(prompt: str | Messages) -> tuple[list[dict[str, str]], list[str]]:
+    """Return a prompt's turns without the assistant's, and what the assistant said between them."""
+    messages = as_messages(prompt)
+    said = [message["content"] for message in messages if message["role"] == "assistant"]
+    return [message for message in messages if message["role"] != "assistant"], said
+
+
 def as_text(reply: Reply) -> str:
     """Return an answer as one text: replies follow each other."""
     return reply if isinstance(reply, str) else "\n\n".join(reply)

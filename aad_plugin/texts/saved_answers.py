@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.texts.answer_files import Row, read_answers
-from aad_plugin.texts.messages import Messages, as_messages, prompt_hash
+from aad_plugin.texts.messages import Messages, as_messages, prompt_hash, split_replies
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -36,14 +36,8 @@ def read_baseline(spec: str, task: str) -> dict[str, list[str]]:
     for row in rows:
         if prompt_hash(row.prompt) in found:
             continue  # some benchmarks ask a question twice: its first answer serves both
-        said, turns = [], []
-        replies = [row.text] if isinstance(row.text, str) else list(row.text)
-        for message in as_messages(row.prompt):
-            if message["role"] == "assistant":
-                said.append(message["content"])
-            else:
-                turns.append(message)
-        replies = [*said, *replies]
+        turns, said = split_replies(row.prompt)
+        replies = [*said, *([row.text] if isinstance(row.text, str) else row.text)]
         found[prompt_hash(row.prompt)] = replies
         if isinstance(row.text, tuple):
             found |= {prompt_hash(turns[:n]): replies[:n] for n in range(1, len(replies))}

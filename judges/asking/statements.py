@@ -64,11 +64,12 @@ def stated_choice(said: str, template: Template) -> tuple[str | None, str]:
     for one, choice in zip(stated, choices, strict=True):
         if choice is None:
             return None, f"{one.word[:80]!r} is none of {', '.join(template.choices)}"
-    boxes = [one for one in _boxes(said) if choice_of(one.word, template, asserted=True) is not None]
-    boxed = [one for one in boxes if not is_mention(said, one.start, one.end)]
-    choices += [choice_of(one.word, template, asserted=True) for one in boxed]
-    if not stated:  # beside the tag or object that was asked for, a box that is written about is no second verdict
-        quoted += [one for one in boxes if one not in boxed]
+    for box in _boxes(said):
+        choice = choice_of(box.word, template, asserted=True)
+        if choice is not None and not is_mention(said, box.start, box.end):
+            choices.append(choice)
+        elif choice is not None and not stated:
+            quoted.append(box)  # beside the tag or object that was asked for, it is no second verdict
     choices += _labelled(said, template)
     if not stated:
         choices += _lone_lines(said, template)

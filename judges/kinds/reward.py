@@ -178,8 +178,9 @@ def refuse_twins(*specs: str | None) -> None:
     Raises:
         ConfigError: two names stand for weight files of one content. A copy in another dtype is not noticed.
     """
+    named = dict.fromkeys(name for name in specs if name and name.startswith("reward:"))
     seen: dict[tuple[str, ...], str] = {}
-    for spec in dict.fromkeys(name for name in specs if name and name.startswith("reward:")):
+    for spec in named if len(named) > 1 else ():  # one alone has no twin, and its weights need not be read
         files = model_mark("", *_parts(spec.removeprefix("reward:")))["files"]
         weights = tuple(sorted(mark for name, mark in files if name.endswith(WEIGHTS)))
         if weights and (other := seen.setdefault(weights, spec)) != spec:
