@@ -41,6 +41,22 @@ def test_rows_are_held_against_greedy_and_attempts_are_listed(tmp_path):
     assert len(json.loads((tmp_path / "one_model.json").read_text())) == 3
 
 
+def test_seeds_are_told_together_with_prompts_as_what_was_drawn(tmp_path):
+    # seed 1: p = 0.5, 0.8808, 0.1192, 0.8808; seed 2: 0.5 each. Per prompt 1, 2, 0 and 2 by the oracle: 1.25 ± 0.957 / 2
+    one = row("distill-aad-1", [1.0, 3.0, -1.0, 3.0], note="step 30", kl_to_policy=0.2)
+    other = row("distill-aad-2", [1.0] * 4, text="fourth", note="step 15")
+    done = {"greedy": row("greedy", [1.0] * 4), "distill-aad-1": one, "distill-aad-2": other}
+    lines = write_table(tmp_path, done, list(done)).splitlines()
+    assert lines[5].startswith("| distill-aad, 2 seeds | 1.250 ± 0.479 | 0.548 [") and "| 5 | 0.350 |" in lines[5]
+    found = json.loads((tmp_path / "one_model.json").read_text())[-1]
+    alone = json.loads((tmp_path / "one_model.json").read_text())[1]
+    assert found["row"] == "distill-aad, 2 seeds" and found["note"] == ""
+    assert found["win_rate_low"] < found["win_rate"] < found["win_rate_high"]
+    twice = write_table(tmp_path, {**done, "distill-aad-2": {**one, "row": "distill-aad-2"}}, list(done)).splitlines()
+    assert twice[5].split("|")[3] == twice[3].split("|")[3], "the same answers twice are no more prompts"
+    assert alone["win_rate"] == pytest.approx(0.5952, abs=1e-4)
+
+
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
     for number, name in enumerate(("prompts", "held", "oracle")):

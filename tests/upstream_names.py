@@ -65,6 +65,7 @@ class Release:
     def __init__(self, folder: Path, package: str) -> None:
         self.folder, self.package = folder, package
         self._trees: dict[str, list[ast.Module]] = {}
+        self._found: dict[tuple[str, str], list[Definition] | None] = {}
 
     def trees(self, module: str) -> list[ast.Module]:
         """Every file of a module: its source and its stub."""
@@ -80,8 +81,13 @@ class Release:
     def is_module(self, name: str) -> bool:
         return bool(self.trees(name)) or self.folder.joinpath(*name.split(".")).is_dir()
 
-    def find(self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> list[Definition] | None:
+    def find(self, module: str, name: str) -> list[Definition] | None:
         """Every definition of a name of a module, through re-exports; None where there is none."""
+        if (module, name) not in self._found:
+            self._found[module, name] = self._find(module, name, frozenset())
+        return self._found[module, name]
+
+    def _find(self, module: str, name: str, seen: frozenset[tuple[str, str]]) -> list[Definition] | None:
         if (module, name) in seen:
             return None
         seen |= {(module, name)}
@@ -102,7 +108,7 @@ class Release:
                 if (alias.asname or alias.name) == name or alias.name == "*":
                     if not source.startswith(self.package):
                         return [Definition(source, None)] if alias.name != "*" else []
-                    return self.find(source, alias.name if alias.name != "*" else name, seen) or []
+                    return self._find(source, alias.name if alias.name != "*" else name, seen) or []
         if isinstance(node, ast.Import) and any((a.asname or a.name.split(".")[0]) == name for a in node.names):
             return [Definition(module, None)]
         targets = (
@@ -116,7 +122,7 @@ class Release:
                 for key, value in zip(node.value.keys, node.value.values, strict=True):
                     if _text(key) == name and ":" in _text(value):
                         where, _, what = _text(value).partition(":")
-                        return self.find(f"{module}{where}" if where.startswith(".") else where, what, seen) or []
+                        return self._find(f"{module}{where}" if where.startswith(".") else where, what, seen) or []
         return []
 
     def _absolute(self, module: str, node: ast.ImportFrom) -> str:

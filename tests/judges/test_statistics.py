@@ -248,10 +248,8 @@ def test_intervals_cover_roughly(name):
     assert 0.91 <= coverage(SIMULATIONS[name], 50, 0.7, 200) <= 1.0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if i == 0 else pytest.mark.grid) for i, name in enumerate(SIMULATIONS)],
-)
+@pytest.mark.grid
+@pytest.mark.parametrize("name", SIMULATIONS)
 @pytest.mark.parametrize(("num", "rate"), list(zip(SIZES, RATES, strict=True)))
 def test_intervals_cover(name, num, rate):
     """A third of the cells; ``python -m tests.judges.coverage 2000`` goes through all of them."""

@@ -12,8 +12,6 @@ import pytest
 
 from tests.study.conftest import arguments, figures
 
-pytestmark = pytest.mark.slow
-
 
 def start(command: list[str]) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -39,9 +37,9 @@ def lines(store) -> int:
     return store.read_bytes().count(b"\n") if store.exists() else 0
 
 
-def check(command: list[str], folder, undisturbed, most_rows: int, seed: int) -> int:
+def check(command: list[str], folder, undisturbed, most_rows: int, seed: int, most: int = 6) -> int:
     dice, kills = random.Random(seed), 0
-    while kills < 6 and kill_after(dice.randint(1, most_rows), dice.uniform(0, 0.05), command, folder / "rows.jsonl"):
+    while kills < most and kill_after(dice.randint(1, most_rows), dice.uniform(0, 0.05), command, folder / "rows.jsonl"):
         kills += 1
     process = start(command)
     output, _ = process.communicate()
@@ -50,11 +48,10 @@ def check(command: list[str], folder, undisturbed, most_rows: int, seed: int) ->
     return kills
 
 
-def test_killed_toy_study(finished, tmp_path):
-    kills = check(
-        arguments(tmp_path / "out", **finished.inputs.options()), tmp_path / "out", finished.folder, 9, seed=1
-    )
-    assert kills >= 4
+@pytest.mark.parametrize("most", [pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.grid)])
+def test_killed_toy_study(finished, tmp_path, most):
+    words = arguments(tmp_path / "out", **finished.inputs.options())
+    assert check(words, tmp_path / "out", finished.folder, 9, seed=1, most=most) >= min(most, 4)
 
 
 @pytest.mark.grid

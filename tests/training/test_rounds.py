@@ -224,7 +224,7 @@ def test_rounds_with_trl_keep_pairs_that_load_and_resume_without_work(words, tmp
     assert figures[0][1]["steps"] == 6
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_kill_9_while_trl_trains_goes_on_from_its_last_checkpoint(words, tmp_path):
     """The same pairs, and the very same adapter as without the kill."""
     from safetensors.torch import load_file

@@ -17,11 +17,12 @@ from tests.vision.stock_data import mmmu_subjects, write_chartqa, write_mmmu
 
 @functools.cache
 def task_manager():
-    """lm-eval's tasks, listed once."""
-    from lm_eval.tasks import TaskManager
+    """lm-eval's tasks with pictures that these tests ask, beside ours, listed once."""
+    from lm_eval import tasks
 
     register_all()
-    return TaskManager()
+    stock = [Path(tasks.__file__).parent / name for name in ("chartqa", "mmmu")]
+    return tasks.TaskManager(include_path=[str(path) for path in (tasks_path(), *stock)], include_defaults=False)
 
 
 def run(tasks: list[str], answers: Path | str, pair: tuple[str, str], evaluation_tracker=None, **options) -> dict:
