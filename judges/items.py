@@ -25,6 +25,7 @@ class Comparison:
         baseline: the answer that it is compared with.
         pictures: what the prompt shows besides, each a file, a ``data:`` URL or a Pillow image; only a judge that sees is
             asked then.
+        own_id: what a file calls it where that is another id: labels by id alone could mean either.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Comparison:
     candidate: Reply
     baseline: Reply
     pictures: tuple[Any, ...] = field(default=(), kw_only=True)
+    own_id: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Answer:
     prompt: str | Messages
     text: Reply
     pictures: tuple[Any, ...] = field(default=(), kw_only=True)
+    own_id: str = field(default="", kw_only=True)
 
 
 Item = Comparison | Answer

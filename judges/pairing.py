@@ -50,7 +50,12 @@ def _comparison(match: Row, row: Row) -> Comparison:
     if earlier != others or isinstance(match.text, str) != isinstance(row.text, str):
         prompt, _ = split_replies(prompt)
         texts = _replies(match), _replies(row)
-    return Comparison(str(row.number), prompt, *texts, pictures=row.pictures)
+    return Comparison(str(row.number), prompt, *texts, pictures=row.pictures, own_id=_other_id(row, match))
+
+
+def _other_id(row: Row, *others: Row) -> str:
+    """What the files call a row where that is not its number; "" where it is, or they call it nothing."""
+    return next((one.own_id for one in (row, *others) if one.own_id not in ("", str(row.number))), "")
 
 
 def _earlier(row: Row) -> list[str]:
@@ -94,4 +99,4 @@ def _check_system(candidate: Row, baseline: Row) -> None:
 
 def single_rows(rows: Sequence[Row]) -> list[Answer]:
     """Rows of one file for a pointwise judge; ids are row numbers."""
-    return [Answer(str(row.number), row.prompt, row.text, pictures=row.pictures) for row in rows]
+    return [Answer(str(row.number), row.prompt, row.text, pictures=row.pictures, own_id=_other_id(row)) for row in rows]

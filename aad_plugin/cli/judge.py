@@ -106,7 +106,7 @@ def _judge(call: Call, terms: Terms, running: Running, items: list[Any], meeting
         )  # fmt: skip
         return verdicts, summary
     first = running.judges[0]
-    data = read.data_of(read.unjudged(items, first), judge=first, **terms.data)
+    data = read.data_of(read.unjudged(items, first), judge=first, items=items, **terms.data)
     finish = partial(_finish, call, terms, data=data, clean=clean)
     verdicts = running.verdicts_or_kept(items, finish)
     return verdicts, finish(verdicts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,9 @@ def data_of(
     gamed: Path | None,
     prompt_field: str | None,
     judge: Any = None,
+    items: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """What the statistics need besides verdicts, read and checked; of `judge` where there are no verdicts yet."""
+    """What the statistics need besides verdicts, read and checked; of `judge` and `items` where no verdicts are there yet."""
     from aad_plugin.alpaca.instructions import refuse_other_order
     from aad_plugin.judges.checks.label_files import read_labels
     from aad_plugin.judges.checks.label_menu import menu_of_judge
@@ -106,11 +108,12 @@ def data_of(
     if gamed is not None or difficulties is not None:
         refuse_other_order({verdict.id: verdict.prompt for verdict in verdicts})
     menu = menu_of_judge(judge) if judge else None
+    other_ids = {item.id: item.own_id for item in items if item.own_id}
     hardness = read_difficulties(difficulties) if difficulties else None
     if hardness is not None:
         check_difficulties(verdicts, hardness)
     return {
-        "labels": read_labels(labels, verdicts, prompt_field, menu) if labels else None,
+        "labels": read_labels(labels, verdicts, prompt_field, menu, other_ids) if labels else None,
         "difficulties": hardness,
         "gamed": gamed,
     }

@@ -45,6 +45,11 @@ class Running:
             raise ConfigError(f"--jury is {' or '.join(JURIES)}, got {self.jury!r}{nearest(self.jury, JURIES)}")
         if self.jury == "cyclic" and len(self.judges) < 2:
             raise ConfigError("--jury cyclic deals prompts out among several judges: pass --judge more than once")
+        if self.jury == "cyclic" and self.sitting["max_cost"] is not None:
+            raise ConfigError(
+                "--max-cost may stop one judge of a cyclic jury before the others, whose mean would then stand for all: "
+                "leave it out (--dry-run estimates the cost), or deal fewer prompts"
+            )
         read.check_run(items, self.judges, self.repeats, self.sitting["transport"], self.sitting["max_cost"])
         if self.challenge and len(self.judges) > 1:
             raise ConfigError("--challenge measures one judge: pass --judge once")

@@ -216,7 +216,8 @@ def _compare(
             continue
         one, two = series[metric], other[metric]
         if one.judge != two.judge and "judge" not in gate.allow:
-            detail = f"{metric}: {one.judge} in {result.old}, {two.judge} in {result.new}"
+            named = [series.judge or "a judge that is not named" for series in (one, two)]
+            detail = f"{metric}: {named[0]} in {result.old}, {named[1]} in {result.new}"
             result.mismatches.append(Mismatch(before.task, "judge", detail))
             continue
         if one.method != two.method and "method" not in gate.allow:

@@ -34,7 +34,8 @@ def series_of(task: TaskRun) -> dict[str, Series]:
         if name.partition(",")[0].endswith("_stderr") or name.startswith("win_rate"):
             continue  # win rates are taken from the verdicts, which say who judged
         values = {key: one.values[name] for key, one in task.documents.items() if name in one.values}
-        found[name.removesuffix(",none")] = Series(values)
+        scored_by = task.scored_by if name.startswith(("reward_", "grade_")) else ""
+        found[name.removesuffix(",none")] = Series(values, scored_by)
     for comparison in task.comparisons:
         if not comparison.rival:
             continue
@@ -104,7 +105,5 @@ def _candidate(task: TaskRun) -> str:
 
 
 def _judge(comparison: Comparison) -> str:
-    marks = [comparison.judge]
-    if comparison.verdicts:
-        marks += [comparison.verdicts[0].judge_fingerprint[:12], comparison.verdicts[0].template[:12]]
-    return " ".join(filter(None, marks))
+    template = comparison.verdicts[0].template[:12] if comparison.verdicts else ""
+    return f"{comparison.judge_mark} {template}".strip()

@@ -78,7 +78,7 @@ def _verdict(result: GateResult) -> str:
 
 def _sentence(one: Tested) -> str:
     return (
-        f"{one.metric} went from {one.old:.4f} to {one.new:.4f} on {one.n} documents: {one.difference:+.4f} "
+        f"{one.metric} went from {one.old:.4f} to {one.new:.4f} on {one.n} prompts: {one.difference:+.4f} "
         f"[{one.low:+.4f}, {one.high:+.4f}], p = {one.p_holm:.4f} after Holm ({one.test})"
     )
 

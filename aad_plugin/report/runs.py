@@ -43,7 +43,8 @@ class TaskRun:
         documents: by lm-eval's hash of the document, or by its id where there are no samples.
         comparisons: what judges said.
         date: when, for choosing the newest. samples_missing: why there are no samples, where others are left out.
-        judged_folder: where lm-eval's results say that the judged run wrote.
+        judged_folder: where lm-eval's results say that the judged run wrote. scored_by: the judge of its rewards and
+            grades, as far as that is known.
     """
 
     task: str
@@ -56,6 +57,7 @@ class TaskRun:
     date: str = ""
     samples_missing: str = ""
     judged_folder: Path | None = None
+    scored_by: str = ""
 
 
 @dataclass
@@ -171,17 +173,19 @@ def _read_results(run: Run, path: Path) -> None:
             version=content.get("versions", {}).get(task),
             num_fewshot=content.get("n-shot", {}).get(task),
             date=date,
-            judged_folder=_judged_folder(content, task),
+            judged_folder=Path(folder) if (folder := _metadata(content, task, "judged_folder")) else None,
+            scored_by=_metadata(content, task, "judge"),
         )
         run.model = str(content.get("model_name") or run.model)
         run.config = content.get("config") or {}
 
 
-def _judged_folder(content: dict[str, Any], task: str) -> Path | None:
+def _metadata(content: dict[str, Any], task: str, name: str) -> str:
+    """A text among a task's metadata; "" where there is none."""
     config = (content.get("configs") or {}).get(task) or {}
     metadata = config.get("metadata") if isinstance(config, dict) else None
-    folder = metadata.get("judged_folder") if isinstance(metadata, dict) else None
-    return Path(folder) if isinstance(folder, str) and folder else None
+    value = metadata.get(name) if isinstance(metadata, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
@@ -262,6 +266,7 @@ def _take_judged(run: Run, task: TaskRun, folders: list[Path]) -> None:
             for inner in sorted(folder.glob("vs_*"), key=lambda inner: _place(inner, documents))
             if (comparison := read_comparison(inner, run.problems, inner.name.removeprefix("vs_")))
         ]
+        task.scored_by = next((one.judge_mark for one in task.comparisons), task.scored_by)
         return
 
 

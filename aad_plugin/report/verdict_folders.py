@@ -51,6 +51,12 @@ class Comparison:
         """The judge's name."""
         return str(self.figures.get("judge") or "")
 
+    @property
+    def judge_mark(self) -> str:
+        """The judge's name with the beginning of its fingerprint, which tells judges of one name apart."""
+        fingerprint = self.verdicts[0].judge_fingerprint[:12] if self.verdicts else ""
+        return f"{self.judge} {fingerprint}".strip()
+
     def of_one_of(self, names: Sequence[str]) -> Comparison:
         """Name the candidate as the answers are named: where no file said which, it is the first."""
         if self.candidate not in names:

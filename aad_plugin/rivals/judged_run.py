@@ -340,6 +340,7 @@ def write_answers(folder: Path, rows: Sequence[Row]) -> Path:
     for row in rows:
         outputs = {name: _reply(replies) for name, replies in row["answers"].items()}
         line = {"id": row["id"], "prompt": row["prompt"], "outputs": outputs, "truncated": row["truncated"]}
+        line |= {"earlier": row["earlier"]} if row.get("earlier") else {}
         line |= _save_pictures(folder, row)
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))

@@ -47,4 +47,4 @@ def plain(name: str) -> str:
 def _values(answer: str, field: str) -> list[str]:
     """What stands behind each ``<field>:``, up to the end of the line or sentence."""
     pattern = rf"\b{re.escape(field)}[*_ \t]*:[*_ \t]*(\S.*?)[ \t]*(?:$|[.;](?=\s|$))"
-    return re.findall(pattern, answer, flags=re.IGNORECASE | re.MULTILINE)
+    return re.findall(pattern, "\n".join(answer.splitlines()), flags=re.IGNORECASE | re.MULTILINE)

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
-from aad_plugin.texts.messages import Messages, Reply, as_messages, digest, shown_hash
+from aad_plugin.texts.messages import Messages, Reply, as_messages, digest, shown_hash, with_replies
 from aad_plugin.texts.prompts import check_text, field_of, prompt_of
 from aad_plugin.texts.rows import json_rows
 from aad_plugin.texts.samples import in_turns, repeats_of, sample_answers, shows_pictures
 
 logger = logging.getLogger(__name__)
 
+_IDS = ("id", "doc_id", "question_id")
 OUTPUT_FIELDS = ("output", "completion", "response")
 _PICTURES = ("pictures", "images", "image")
 _SHOWN = 80
@@ -35,7 +36,8 @@ _SHOWN = 80
 class Row:
     """One answer with its prompt and where it stood ("file, line n"); `number` counts rows of the file from 0.
 
-    `pictures` are the files or ``data:`` URLs that the prompt shows, `marks` tell them apart by their bytes.
+    `pictures` are the files or ``data:`` URLs that the prompt shows, `marks` tell them apart by their bytes. `own_id` is
+    the id that the file gives the row, "" where it gives none.
     """
 
     prompt: str | Messages
@@ -44,6 +46,7 @@ class Row:
     number: int
     pictures: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    own_id: str = ""
 
 
 def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = True) -> list[Row]:
@@ -73,6 +76,8 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
         text = _chosen(sample_answers(entry, place) if sample else _plain_answers(entry, place), place, strategy)
         if sample:
             prompt, text = in_turns(entry["doc"], prompt, text)
+        elif earlier := (entry.get("earlier") or {}).get(strategy):
+            prompt = with_replies(prompt, earlier, place)
         text = _reply(prompt, text, place)
         check_text(
             place, *(turn["content"] for turn in as_messages(prompt)), *([text] if isinstance(text, str) else text)
@@ -83,7 +88,8 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
         if joined and key in seen:
             raise ConfigError(f"{place}: the same prompt stands at {seen[key]} already; rows are joined on it")
         seen[key] = place
-        rows.append(Row(prompt, text, place, len(rows), pictures, marks))
+        own_id = next((str(entry[name]) for name in _IDS if entry.get(name) is not None), "")
+        rows.append(Row(prompt, text, place, len(rows), pictures, marks, own_id))
         repeats = max(repeats, repeats_of(entry) if sample else 1)
     if not rows:
         raise ConfigError(f"{path} holds no answers")

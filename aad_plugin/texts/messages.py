@@ -58,6 +58,20 @@ def split_replies(prompt: str | Messages) -> tuple[list[dict[str, str]], list[st
     return [message for message in messages if message["role"] != "assistant"], said
 
 
+def with_replies(prompt: str | Messages, said: Sequence[str], place: str) -> list[dict[str, str]]:
+    """Return a prompt with other words of the assistant between its turns, one for each that is there.
+
+    Raises:
+        ConfigError: another number of them, or no texts.
+    """
+    messages = as_messages(prompt)
+    _, there = split_replies(messages)
+    if not isinstance(said, list | tuple) or len(said) != len(there) or not all(isinstance(one, str) for one in said):
+        raise ConfigError(f"{place}: expected a list of {len(there)} earlier replies, got {said!r:.80}")
+    left = iter(said)
+    return [{**turn, "content": next(left)} if turn["role"] == "assistant" else turn for turn in messages]
+
+
 def as_text(reply: Reply) -> str:
     """Return an answer as one text: replies follow each other."""
     return reply if isinstance(reply, str) else "\n\n".join(reply)

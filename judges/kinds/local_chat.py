@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from aad_plugin.judges.kinds.spelling import Speller
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.images import read_picture
 from aad_plugin.sources.processors import load_processor, processor_mark
-from aad_plugin.texts.rendering import known_context
+from aad_plugin.texts.rendering import known_context, render_chat
 
 _TOP = 20
 
@@ -223,7 +224,8 @@ class _Seeing(_Local):
         (request,) = batch
         images: list[Any] = []
         messages = [self._in_parts(message, images) for message in request.body["messages"]]
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        written = partial(self.processor.apply_chat_template, add_generation_prompt=True, tokenize=False)
+        text = render_chat(written, messages, "a prompt of this judge")
         shown = {"images": [images]} if images else {}
         try:
             found = self.processor(text=[text], **shown, return_tensors="pt", add_special_tokens=False)

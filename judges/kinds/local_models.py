@@ -99,10 +99,24 @@ def outputs_of(model: Any, speller: Speller, texts: Sequence[tuple[Piece, ...]])
 
     # A chat template writes its own special tokens.
     own_marks = not speller.tokenizer.chat_template
-    ids = [speller.ids(text, known_context(model.config), own_marks=own_marks) for text in texts]
+    ids = [speller.ids(text, _room(model), own_marks=own_marks) for text in texts]
     batch = speller.padded(ids).to(model.device)
     with torch.inference_mode():
         return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+
+
+def _room(model: Any) -> int | None:
+    """How many tokens a classification model reads at once: its context, or fewer where its table of positions begins
+    behind a padding row, as RoBERTa's does."""
+    import torch
+
+    tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
+    rooms = [
+        table.num_embeddings - table.padding_idx - 1
+        for table in tables
+        if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None
+    ]
+    return min((room for room in (known_context(model.config), *rooms) if room), default=None)
 
 
 def check_model_options(device: str | None, dtype: str, batch_size: int) -> None:

@@ -54,7 +54,7 @@ class RefusalJudge(Judge):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights, of the bounds and of the judge that is asked."""
+        """Hash of the weights and the reading, of the bounds and of the judge that is asked."""
         return digest({"kind": _MODEL, "weights": mark(), "unsure": [self.low, self.high],
                        "asked": self.asked.fingerprint if self.asked else ""})  # fmt: skip
 

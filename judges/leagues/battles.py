@@ -20,6 +20,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges.leagues.style import Style
 from aad_plugin.judges.statistics.results import share_of
 from aad_plugin.texts.messages import prompt_hash
+from aad_plugin.texts.prompts import prompt_of
 from aad_plugin.texts.rows import json_rows
 
 logger = logging.getLogger(__name__)
@@ -98,13 +99,16 @@ def read_battles(paths: Iterable[str | Path], *, sides: bool = False) -> list[Ba
         read.add(path.resolve())
         before = len(found)
         names: tuple[str, str] | None = None
+        questions = _questions(path)
         for place, row in json_rows(path):
             if "model_a" not in row and "generator_2" not in row:
                 if names is None:
                     specs = _compared(path)
                     names = system_name(specs[0]), system_name(specs[1])
                     for name, spec in zip(names, specs, strict=True):
-                        files.setdefault(name, set()).add(spec)
+                        of_task = questions and spec == name  # a task's run names its answers by strategy alone
+                        files.setdefault(name, set()).add(f"{_answers_of(path)}#{name}" if of_task else spec)
+                row = {**row, "prompt": questions.get(str(row.get("prompt")), row.get("prompt"))}
             found.append(_battle(row, place, names, sides))
         if len(found) == before:
             raise ConfigError(f"{path} holds no battles")
@@ -158,6 +162,19 @@ def _is_of_two(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and "systems" not in content and "baseline" in content
+
+
+def _answers_of(verdicts: Path) -> Path:
+    """Where a task's judged run keeps the answers that its verdicts are about."""
+    return verdicts.parent.parent / "answers.jsonl"
+
+
+def _questions(verdicts: Path) -> dict[str, str]:
+    """The prompts' hashes by document, of a task's judged folder, whose verdicts name documents; {} of others."""
+    answers = _answers_of(verdicts)
+    if not (verdicts.parent.name.startswith("vs_") and answers.is_file()):
+        return {}
+    return {str(row["id"]): prompt_hash(prompt_of(row, place)) for place, row in json_rows(answers) if "id" in row}
 
 
 def _compared(path: Path) -> tuple[str, str]:

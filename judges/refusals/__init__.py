@@ -25,6 +25,8 @@ from aad_plugin.texts.messages import digest
 
 Label = Literal["comply", "partial", "refuse"]
 LABELS: tuple[Label, ...] = ("comply", "partial", "refuse")
+# Raise it when `phrases`, `features` or `sentences` come to read an answer differently: kept labels are of one reading.
+READING = 2
 # Between these the reader is often wrong; a judge may be asked instead (`refusals:` judges).
 UNSURE = (0.2, 0.8)
 
@@ -107,8 +109,8 @@ def _certain(label: Label, note: str) -> Reading:
 
 @functools.cache
 def mark() -> str:
-    """Hash of the weights; what was read with others does not belong together."""
-    return digest(Path(__file__).with_name("weights.json").read_text(encoding="utf-8"))
+    """Hash of the weights and of the reading; what was read with others does not belong together."""
+    return digest([READING, Path(__file__).with_name("weights.json").read_text(encoding="utf-8")])
 
 
 @functools.cache

@@ -141,7 +141,7 @@ def cascade_figures(rows: Sequence[CascadeRow], cheap: str, dear: str) -> dict[s
     both = [row for row in counted if row.dear is not None and row.cheap is not None]
     weights = np.array([1 / row.chance for row in both])
     same = [np.sign(row.cheap - 0.5) == np.sign(row.dear - 0.5) for row in both]  # type: ignore[operator]
-    asked = sum(row.asked for row in counted)
+    asked = sum(row.asked and not row.free for row in counted)
     low, high = (min(max(end, 0.0), 1.0) for end in (found.low, found.high))
     return without_nan(
         {

@@ -11,8 +11,9 @@ from lm_eval.tasks import TaskManager
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.registration import tasks_path
 from aad_plugin.harness.turns import replies_of
+from aad_plugin.judges.pairing import pair_rows
 from aad_plugin.pair.model import load_pair
-from aad_plugin.rivals.judged_run import _comparisons
+from aad_plugin.rivals.judged_run import _comparisons, write_answers
 from aad_plugin.texts.answer_files import read_answers
 from tests.tasks.upstream import write_upstream
 
@@ -110,6 +111,20 @@ def test_a_later_turn_is_judged_in_each_sides_own_conversation():
     ((_, own),) = _comparisons(row | {"earlier": {"baseline": ["Madrid"]}}, "model", "baseline")
     assert [turn["role"] for turn in own.prompt] == ["user", "user"]
     assert (own.candidate, own.baseline) == (("Oslo", "The sea."), ("Madrid", "It is sunny."))
+
+
+def test_the_line_that_finishes_a_run_judges_the_same_conversations(tmp_path):
+    turns = [("user", "Name a city."), ("assistant", "Oslo"), ("user", "Why that one?")]
+    row = {"id": "81", "prompt": [{"role": role, "content": text} for role, text in turns],
+           "answers": {"model": ["The sea."], "baseline": ["It is sunny."]}, "truncated": {},
+           "earlier": {"baseline": ["Madrid"]}}  # fmt: skip
+    ((_, within),) = _comparisons(row, "model", "baseline")
+    path = write_answers(tmp_path, [row])
+    (after,) = pair_rows(read_answers(f"{path}#model"), read_answers(f"{path}#baseline"))
+    assert (after.prompt, after.candidate, after.baseline) == (within.prompt, within.candidate, within.baseline)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "earlier": {"baseline": ["Madrid", "Rome"]}}))
+    with pytest.raises(ConfigError, match=r"expected a list of 1 earlier replies, got \['Madrid', 'Rome'\]"):
+        read_answers(f"{path}#baseline")
 
 
 def test_saved_answers_to_other_prompts_stop_the_run_before_it_starts(checkpoints, data_dir, tmp_path):

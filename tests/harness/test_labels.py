@@ -25,6 +25,7 @@ LABELS = ["card_arrival", "Refund_not_showing_up", "reverted_card_payment?", "oo
         ("Category: refund_not_showing_up", "Refund_not_showing_up"),
         ("Category: reverted_card_payment", "reverted_card_payment?"),
         ("Let me think.\n\nCategory: oos", "oos"),
+        ("Category: oos\r\nIt is out of scope.\r\n", "oos"),
         ("Category: card_arrival\nCategory: card_arrival", "card_arrival"),
         ("The message above belongs to Category: Card_arrival", "card_arrival"),
         ("Category: card_arrival. The card is late.", "card_arrival"),
@@ -46,6 +47,7 @@ def test_one_label(answer, label):
     [
         ("Categories: S, V", {"S", "V"}),
         ("Categories: none.", set()),
+        ("Categories: S, V\r\n", {"S", "V"}),
         ("**Categories**: v2 and h", {"V2", "H"}),
         ("Categories: S\nCategories: none", None),
         ("Categories: S, other", None),

@@ -40,7 +40,9 @@ def test_importing_the_package_loads_neither_torch_nor_transformers(tmp_path):
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("place", [pytest.param("elsewhere", marks=pytest.mark.grid), "clone"])  # CI's wheel is elsewhere
+@pytest.mark.parametrize(
+    "place", [pytest.param("elsewhere", marks=pytest.mark.grid), "clone"]
+)  # CI's wheel is elsewhere
 def test_models_and_tasks_are_found(tmp_path, place):
     done = python("-c", FIND_ALL, cwd=ROOT if place == "clone" else tmp_path)
     assert done.stdout.strip() == "AADLM HFLM True", done.stderr

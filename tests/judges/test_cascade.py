@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aad_plugin.errors import ConfigError, JudgeError
-from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.items import Comparison, Verdict
 from aad_plugin.judges.sitting.cascading import cascade, write_cascade
 from aad_plugin.judges.statistics.cascade import chances_of_asking, choose, corrected, doubt
 from aad_plugin.texts.messages import digest
@@ -106,6 +106,13 @@ def test_a_run_asks_the_dear_judge_about_its_share_names_its_source_and_goes_on(
     write_cascade(tmp_path, rows, figures)
     assert json.loads((tmp_path / "cascade.json").read_text()) == figures
     assert len((tmp_path / "cascade.jsonl").read_text().splitlines()) == 300
+
+
+def test_identical_answers_are_no_questions_to_the_dear_judge():
+    items = [*made_up(40), *(Comparison(f"same{n}", f"Question {n}?", "alike", "alike") for n in range(40, 100))]
+    dear = _Planted("dear", lambda n: float(n % 2))
+    rows, figures = cascade(items, _Planted("cheap", lambda n: 0.7), dear, share=0.5, progress=False)
+    assert figures["n_asked"] == dear.asked == sum(row.asked and not row.free for row in rows) < 40
 
 
 def test_what_the_dear_judge_leaves_unjudged_is_counted_not_guessed(tmp_path):

@@ -77,3 +77,20 @@ def test_unjudged_items_have_labels_of_their_template_too(tmp_path):
     path = write(tmp_path / "l.jsonl", {"prompt": "a", "label": "refuse"})
     unread = [verdict(0, "a", reason="unreadable", template=load_template("refusal").hash)]
     assert label_figures(unread, read_labels(path, unread)) == {"num_labelled": 0}
+
+
+def test_an_id_alone_is_refused_where_the_answers_have_ids_of_their_own(tmp_path):
+    from aad_plugin.cli.judge_files import data_of, items_of, unjudged
+
+    both = {"aad": "a", "greedy": "b"}
+    rows = ({"id": str(number), "prompt": f"q{number}", "outputs": both} for number in (0, 2, 3))
+    path = write(tmp_path / "answers.jsonl", *rows)
+    items = items_of(f"{path}#aad", f"{path}#greedy", None, False)
+    assert [item.own_id for item in items] == ["", "2", "3"]
+    judge = load_judge("openai:m", base_url=URL)
+    terms = {"difficulties": None, "gamed": None, "prompt_field": None, "judge": judge, "items": items}
+    labels = write(tmp_path / "l.jsonl", {"id": "2", "label": "candidate"})
+    with pytest.raises(ConfigError, match=r"ids of their own \(row 1 is '2'\); add the prompt to each label"):
+        data_of(unjudged(items, judge), labels, **terms)  # was: the third row's
+    labels = write(tmp_path / "l.jsonl", {"id": "2", "prompt": "q2", "label": "candidate"})
+    assert data_of(unjudged(items, judge), labels, **terms)["labels"] == {"1": 1.0}

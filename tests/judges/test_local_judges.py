@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 
@@ -115,6 +116,42 @@ def test_classifier_labels_answers(tmp_path, tokenizer):
     assert all(v.label in ("safe", "toxic") and sum(v.scores.values()) == pytest.approx(1, abs=1e-5) for v in verdicts)
     assert all(v.label == max(v.scores, key=v.scores.get) for v in verdicts)
     assert sum(summarize(verdicts).labels.values()) == pytest.approx(1)
+
+
+def test_an_encoder_whose_positions_begin_behind_padding_reads_what_it_can(tmp_path, tokenizer):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    folder = tmp_path / "roberta"
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "max_position_embeddings": 34, "pad_token_id": 1, "num_labels": 2}  # fmt: skip
+    RobertaForSequenceClassification(RobertaConfig(**sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (found,) = grade([Answer("0", "p", "word " * 100)], load_judge(f"classifier:{folder}"), progress=False)
+    assert found.label in ("LABEL_0", "LABEL_1")  # was: index out of range
+
+
+def test_a_judge_that_sees_is_told_its_instructions_where_the_template_has_no_place_for_them():
+    from types import SimpleNamespace
+
+    from aad_plugin.judges.kinds.local_chat import _Seeing
+
+    class Judge(_Seeing):
+        def __init__(self):
+            self.name, self.processor = "toy", SimpleNamespace(apply_chat_template=self.template)
+            self.speller = SimpleNamespace(defused=lambda text: text)
+
+        def template(self, messages, **_):
+            parts = [part["text"] for turn in messages if turn["role"] == "user" for part in turn["content"]]
+            return " | ".join(parts)
+
+    asked = [{"role": "system", "content": "Judge fairly."}, {"role": "user", "content": "Which?"}]
+    judge = Judge()
+    shown = []
+    judge.processor = type("P", (), {"apply_chat_template": staticmethod(judge.template),
+                                     "__call__": lambda self, text, **_: shown.extend(text) or {}})()  # fmt: skip
+    with contextlib.suppress(AttributeError):  # nothing is put on a device
+        judge._inputs([SimpleNamespace(body={"messages": asked})])
+    assert "Judge fairly." in shown[0] and "Which?" in shown[0]
 
 
 def test_a_classifier_that_computes_no_numbers_labels_nothing(tmp_path, tokenizer):

@@ -425,6 +425,12 @@ def test_verdicts_and_rewards_are_found_where_the_results_say(tmp_path):
     assert set(found) == {"reward_aad", "win_rate_vs_greedy"}
     reward = found["reward_aad"]
     assert reward.difference == -1 and reward.outcome == "regression" and -7 <= reward.low < -1 < reward.high <= 0
+    again = read_run(str(folders["new"]))
+    again.tasks["planted"].scored_by = "reward:other 1234"
+    refused = check_gate(old, again, Gate(rules=(Rule(metric="reward_aad"),)))
+    assert refused.exit_code == 3 and refused.mismatches[0].what == "judge"
+    assert refused.mismatches[0].detail.endswith(" in out, reward:other 1234 in out")
+    assert old.tasks["planted"].scored_by == old.tasks["planted"].comparisons[0].judge_mark != ""
     (tmp_path / "elsewhere" / "old").rename(tmp_path / "gone")
     assert "which is not there: pass the folder they are in" in read_run(str(folders["old"])).problems[0]
 

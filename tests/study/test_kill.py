@@ -39,7 +39,9 @@ def lines(store) -> int:
 
 def check(command: list[str], folder, undisturbed, most_rows: int, seed: int, most: int = 6) -> int:
     dice, kills = random.Random(seed), 0
-    while kills < most and kill_after(dice.randint(1, most_rows), dice.uniform(0, 0.05), command, folder / "rows.jsonl"):
+    while kills < most and kill_after(
+        dice.randint(1, most_rows), dice.uniform(0, 0.05), command, folder / "rows.jsonl"
+    ):
         kills += 1
     process = start(command)
     output, _ = process.communicate()

@@ -93,6 +93,22 @@ def test_one_name_for_several_files_is_said(tmp_path, caplog):
     assert "'base'" not in caplog.text
 
 
+def test_two_tasks_runs_share_no_question_by_number_and_are_told_apart(tmp_path, caplog):
+    folders = []
+    for number, task in enumerate(("alpaca", "helpful")):
+        run = tmp_path / task / "now"
+        run.mkdir(parents=True)
+        rows = ({"id": str(i), "prompt": f"{task} {i}", "outputs": {"aad": "a", "greedy": "b"}} for i in range(3))
+        (run / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folders.append(judged(run / "vs_greedy", "aad", "greedy"))
+        rows = ({"id": str(i), "prompt": str(i), "p": 0.25 * i} for i in range(3))
+        (folders[number] / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    battles = read_battles(folders)
+    assert len({battle.question for battle in battles}) == 6  # was: 3
+    assert battles[0].question == prompt_hash("alpaca 0")  # as `aad judge` has it
+    assert "'aad' stands for the answers of" in caplog.text and "helpful/now/answers.jsonl#aad" in caplog.text
+
+
 def test_battles_count_once(tmp_path):
     folder = judged(tmp_path / "x", "a.json", "b.json")
     with pytest.raises(ConfigError, match=r"verdicts\.jsonl is named twice"):

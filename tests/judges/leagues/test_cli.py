@@ -141,5 +141,7 @@ def test_a_cyclic_jury_from_the_command_line(files, tmp_path, loopback):
     assert [sum(state.seen.values()) for _, state in servers] == [30, 30]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["n"] == 30 and summary["judge"].startswith("cyclic jury: openai:planted + openai:planted (2)")
+    with pytest.raises(ConfigError, match="--max-cost may stop one judge of a cyclic jury before the others"):
+        raise aad("judge", *files, *judges[0], *judges[1], "--jury", "cyclic", "--max-cost", "1").exception
     with pytest.raises(ConfigError, match="--jury cyclic deals prompts out among several judges"):
         raise aad("judge", *files, *judges[0], "--jury", "cyclic", "--output", tmp_path / "o").exception
