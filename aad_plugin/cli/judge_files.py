@@ -95,7 +95,7 @@ def data_of(
     judge: Any = None,
     items: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """What the statistics need besides verdicts, read and checked; of `judge` and `items` where no verdicts are there yet."""
+    """What the statistics need besides verdicts, read and checked; of `judge` and `items` where there are none yet."""
     from aad_plugin.alpaca.instructions import refuse_other_order
     from aad_plugin.judges.checks.label_files import read_labels
     from aad_plugin.judges.checks.label_menu import menu_of_judge

@@ -131,5 +131,6 @@ def request_key(context: str, settings: DecodingSettings, sample: int, options: 
     """
     payload = [_FORMAT, context, settings.relevant(), sample, options]
     if settings.strategy == "best_of_n" and settings.picker != "implicit":
-        payload.append(checkpoint_mark(settings.picker.removeprefix("reward:")))
+        # Samples were picked with their stop strings and thinking before.
+        payload += [checkpoint_mark(settings.picker.removeprefix("reward:")), "picked as shown"]
     return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -43,9 +43,19 @@ def load_model(engine: str, arguments: Mapping[str, Any], *, sees: bool = False)
     Args:
         engine: from `check_engine`. arguments: as model_args of ``--model aad`` or ``--model aad-vllm``.
         sees: whether prompts show pictures.
+    Returns:
+        the model, which adds no special tokens to what its chat template has rendered, as `answer` and TRL do not either;
+        tasks of lm-eval follow ``--model hf``, which leaves that to the tokenizer.
     Raises:
         ConfigError: pictures, and a pair or an engine that reads text alone.
     """
+    model = _loaded(engine, arguments, sees=sees)
+    if model.add_bos_token is None and model.tokenizer.chat_template and model.tokenizer("")["input_ids"]:
+        model.add_bos_token = False
+    return model
+
+
+def _loaded(engine: str, arguments: Mapping[str, Any], *, sees: bool) -> Any:
     if sees and engine == "vllm":
         raise ConfigError("the prompts show pictures, which pairs in vLLM do not read yet: use --engine hf")
     if engine == "vllm":
@@ -70,18 +80,18 @@ def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
     named = arguments.get("pair")
     is_preset = named is not None and not Path(str(named)).expanduser().exists()  # such a name stands for its weights
     parts = {} if is_preset else take_source(dict(arguments)).parts()
-    weights = {role: mark for role, part in parts.items() if isinstance(part, str) and (mark := _local_weights(part))}
+    weights = {role: mark for role, part in parts.items() if isinstance(part, str) and (mark := local_weights(part))}
     return {**own, **({"weights": weights} if weights else {})}
 
 
 def scorer_weights(*names: str | None) -> dict[str, dict[str, str]]:
     """Marks of the reward models among the names whose weights lie in folders, to stand beside the names; {} for none."""
     places = {name: name.removeprefix("reward:") for name in names if name and name.startswith("reward:")}
-    marks = {name: mark for name, place in places.items() if (mark := _local_weights(place))}
+    marks = {name: mark for name, place in places.items() if (mark := local_weights(place))}
     return {"scorer_weights": marks} if marks else {}
 
 
-def _local_weights(place: str) -> str | None:
+def local_weights(place: str) -> str | None:
     """A mark of a folder's weights, which may change under their name; a hub id stands for its files."""
     return weight_files_mark(place) if Path(place).expanduser().exists() else None
 

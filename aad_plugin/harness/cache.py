@@ -30,7 +30,9 @@ def keyed_cache_hook(hook: CacheHook, fingerprint: str) -> CacheHook:
         return hook
     database.__class__ = _SelectiveDict  # lm-eval holds this very object and offers no other way in
     database.refused = set()
-    database.tablename = f"aad2_{fingerprint}"  # tables of before may hold answers that were drawn
+    database.tablename = (
+        f"aad3_{fingerprint}"  # tables of before may hold answers that were drawn, or picked with their stop strings
+    )
     database.conn.execute(f'CREATE TABLE IF NOT EXISTS "{database.tablename}" (key TEXT PRIMARY KEY, value BLOB)')
     database.conn.commit()
     return hook

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import postprocess_generated_text
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.quantizers import AutoQuantizationConfig
@@ -29,9 +30,10 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
+from aad_plugin.pair.rope_switch import rope_switch
 from aad_plugin.pair.step import Step
 from aad_plugin.pair.stopping import end_ids
-from aad_plugin.pair.strategies import decode
+from aad_plugin.pair.strategies import Picker, decode
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.known_options import safetensors_only
 from aad_plugin.sources.parts import PairSource
@@ -187,6 +189,7 @@ class AADLM(PairAnswers, HFLM):
         self, context: Tensor, max_length: int, stop: list[str], attention_mask: Tensor | None = None, **gen_kwargs: Any
     ) -> Tensor:
         settings, sample, options = split_gen_kwargs(gen_kwargs, self.settings)
+        ends_thinking = self.think_end_token is not None  # what stops an answer stands in thinking, too
         mask = torch.ones_like(context) if attention_mask is None else attention_mask
         if not bool(mask.any(-1).all()):
             raise ConfigError("a prompt is empty: expected text to answer (is the task's doc_to_text empty?)")
@@ -199,9 +202,9 @@ class AADLM(PairAnswers, HFLM):
                 mask,
                 settings,
                 multimodal=self._multimodal,
-                stop=stop,
+                stop=[] if ends_thinking else stop,
                 sample=sample,
-                picker=picker_for(settings, shows_pictures=self._multimodal is not None),
+                picker=self._picker(settings, stop),
                 prompts=prompts,
                 on_readings=None if self._tracer is None else readings.extend,
                 **{"max_length": max_length, "pad_token_id": self.tokenizer.pad_token_id, **options},
@@ -212,6 +215,18 @@ class AADLM(PairAnswers, HFLM):
         self._ends = dict(zip(self._contexts, self._truncated(tokens[:, context.shape[1] :], stop, ends), strict=True))
         return tokens
 
+    def _picker(self, settings: DecodingSettings, stop: list[str]) -> Picker | None:
+        """The scores of ``best_of_n``'s samples, of what lm-eval makes of each: no thinking, no stop string."""
+        score = picker_for(settings, shows_pictures=self._multimodal is not None)
+        if score is None:
+            return None
+        end = (
+            self.tokenizer.decode([self.think_end_token])
+            if isinstance(self.think_end_token, int)
+            else self.think_end_token
+        )
+        return lambda prompts, texts: score(prompts, [postprocess_generated_text(text, stop, end) for text in texts])
+
     def _truncated(self, answers: Tensor, stop: list[str], ends: int | list[int] | None) -> list[bool]:
         """Whether each answer of a batch ran into its budget: no end token and no stop sequence.
 
@@ -219,10 +234,18 @@ class AADLM(PairAnswers, HFLM):
             answers: (B, new) token ids, of the picked answers where several were drawn. ends: the end tokens.
         """
         ids = set(end_ids(ends))
-        rows = zip(answers.tolist(), self.tokenizer.batch_decode(answers), strict=True)
+        rows = zip(answers.tolist(), map(self._after_thinking, answers.tolist()), strict=True)
         return [
             ids.isdisjoint(row) and not any(sequence in text for sequence in stop if sequence) for row, text in rows
         ]
+
+    def _after_thinking(self, answer: list[int]) -> str:
+        """The text in which lm-eval looks for stop sequences."""
+        end = self.think_end_token
+        if isinstance(end, int) and end in answer:
+            answer = answer[len(answer) - answer[::-1].index(end) :]
+        text = self.tokenizer.decode(answer)
+        return text.split(end)[-1] if isinstance(end, str) else text
 
     def _ended(self, context: str) -> bool | None:
         return self._ends.get(context)
@@ -233,6 +256,12 @@ class AADLM(PairAnswers, HFLM):
         """Return (B, T, V) logits of the model that scores choices."""
         probed = self.model.guides.roles if self.settings.strategy == "guided" else ("policy", "reference")
         roles: tuple[Role, ...] = probed if self._probing else (self._scorer,)
+        switches = [switch for one in self.model.sides.models().values() if (switch := rope_switch(one.config))]
+        if len(inps) > 1 and any(switch < inps.shape[1] for switch in switches):
+            raise ConfigError(  # rows are padded behind their ends, which nothing marks
+                f"this model's rotary factors change at {min(switches)} tokens, for all rows of a batch at once, and a "
+                f"text here has {inps.shape[1]}: pass batch_size=1"
+            )
         with torch.no_grad(), self._autocast():
             return self.model.sides.logits(roles, Step(inps))[0]
 
@@ -294,6 +323,7 @@ class AADLM(PairAnswers, HFLM):
             "max_length": self.max_length,
             "max_gen_toks": self.max_gen_toks,
             "add_bos_token": self.add_bos_token,
+            **({"until": "after thinking"} if self.think_end_token is not None else {}),
         }
 
     def get_model_info(self) -> dict[str, Any]:

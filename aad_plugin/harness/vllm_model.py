@@ -409,7 +409,7 @@ def _marked_weights(model: GuideModel) -> dict[str, Any]:
 
 @functools.cache
 def _taken() -> frozenset[str]:
-    """The names of vLLM's sampling parameters."""
+    """The names of vLLM's sampling parameters, but for those that lm-eval and this package set from other options."""
     from vllm import SamplingParams
 
-    return frozenset(inspect.signature(SamplingParams).parameters)
+    return frozenset(inspect.signature(SamplingParams).parameters) - {"stop", "extra_args", "output_kind"}

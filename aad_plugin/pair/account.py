@@ -10,6 +10,7 @@ import torch
 from aad_plugin.files.marks import text_mark, weights_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.pair.model import AlignedPair
+from aad_plugin.pair.rope_switch import rope_switch
 from aad_plugin.pair.stopping import end_ids
 from aad_plugin.sources.processors import processor_mark
 
@@ -38,6 +39,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         **({"processor": processor_mark(pair.processor)} if pair.processor is not None else {}),
         **({"chat_template_args": pair.chat_template_args} if pair.chat_template_args else {}),
         **_end_tokens(pair),
+        **({"rope_switches": switches} if (switches := _rope_switches(pair)) else {}),
         **({"draft": pair.draft.account()} if pair.draft is not None else {}),
     }
 
@@ -47,6 +49,12 @@ def _end_tokens(pair: AlignedPair) -> dict[str, list[int]]:
     own, ends = pair.sides.policy.config.get_text_config(), pair.generation_config.eos_token_id
     found, stated = (sorted(end_ids(one)) for one in (ends, getattr(own, "eos_token_id", None)))
     return {} if found == stated else {"end_tokens": found}
+
+
+def _rope_switches(pair: AlignedPair) -> dict[str, int]:
+    """Where the models' rotary factors change with the length of a text; batches across it were read wrongly before."""
+    found = {role: rope_switch(model.config) for role, model in pair.sides.models().items()}
+    return {role: switch for role, switch in found.items() if switch is not None}
 
 
 def _head_dtype(model: torch.nn.Module) -> str:

@@ -18,6 +18,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.encoding import Encoded, Prompt, encode, may_share_a_batch, render, token_ids
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.pickers import picker_for
+from aad_plugin.pair.stopping import cut
 from aad_plugin.pair.strategies import decode
 
 
@@ -75,7 +76,7 @@ def answer(
             )  # fmt: skip
             on_step(number, max_new_tokens)
             for i, row in zip(rows, tokens, strict=True):
-                answers[i] = _cut(pair.tokenizer.decode(row[batch.ids.shape[1] :], skip_special_tokens=True), stop)
+                answers[i] = cut(pair.tokenizer.decode(row[batch.ids.shape[1] :], skip_special_tokens=True), stop)
     return answers
 
 
@@ -119,8 +120,3 @@ def check_room(pair: AlignedPair, encoded: list[list[int]], new_tokens: int, wha
                 f"prompt {number + 1} has {len(ids)} tokens; with {new_tokens} {what} it exceeds the context of "
                 f"{context}: shorten it or lower max_new_tokens"
             )
-
-
-def _cut(text: str, stop: Sequence[str]) -> str:
-    positions = [text.find(sequence) for sequence in stop if sequence and sequence in text]
-    return text[: min(positions)] if positions else text

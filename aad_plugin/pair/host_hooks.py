@@ -23,7 +23,7 @@ from aad_plugin.pair.multimodal import is_prompt, positions, refuse_beside_pictu
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
 from aad_plugin.pair.reading import BuildCache
-from aad_plugin.pair.rope_switch import grows_beyond, rope_switch, say_rereading
+from aad_plugin.pair.rope_switch import grows_beyond, refuse_mixed, rope_switch, say_rereading
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 
@@ -150,15 +150,22 @@ class HostHooks(GenerationMixin):
             )
 
     def _grows_beyond_its_rope(self, config: Any, model_kwargs: dict[str, Any]) -> bool:
-        """Whether the answer may cross a change of a model's rotary factors; says so once."""
+        """Whether the answer may cross a change of a model's rotary factors; says so once.
+
+        Raises:
+            ConfigError: some rows may cross it before others do.
+        """
         models = self.sides.models().values()
         switches = [switch for one in models if (switch := rope_switch(one.config)) is not None]
-        if not switches or config.use_cache is False or not self.is_cached:
+        if not switches:
             return False
         mask, places = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
         shape = mask if mask is not None else places  # the host takes a mask away that hides nothing
         padded = 0 if shape is None else shape.shape[-1]
         longest = padded if mask is None else int(mask.sum(-1).max())
+        refuse_mixed(switches, None if mask is None else mask.sum(-1), config.max_length - padded)
+        if config.use_cache is False or not self.is_cached:
+            return False
         crosses = grows_beyond(switches, longest, longest + config.max_length - padded, config.prefill_chunk_size)
         if crosses:
             say_rereading(min(switches))

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from aad_plugin.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,27 @@ def grows_beyond(switches: Sequence[int], prompt: int, last: int, pieces: int | 
             f"{min(switches)}: leave it out"
         )
     return any(prompt <= switch < last for switch in switches)
+
+
+def refuse_mixed(switches: Sequence[int], lengths: Tensor | None, room: int = 0) -> None:
+    """Refuse rows of one batch that would be read under different factors: a model takes one set for all of them, by the
+    longest, and a shorter row would get other logits than alone.
+
+    Args:
+        switches: see `rope_switch`. lengths: (B,) tokens of each row; None where no row is padded, so that all are as long.
+        room: tokens that each of them may grow by.
+    Raises:
+        ConfigError: some row stays within a switch while another is beyond it.
+    """
+    if not switches or lengths is None or len(lengths) < 2:
+        return
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    mixed = [switch for switch in switches if shortest <= switch < longest + room and shortest < longest]
+    if mixed:
+        raise ConfigError(
+            f"a batch has texts of {shortest} and of {longest} tokens{f', with {room} to come' if room else ''}, and this "
+            f"model's rotary factors change at {mixed[0]}, for all rows at once: pass batch_size=1"
+        )
 
 
 @functools.cache

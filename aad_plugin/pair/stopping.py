@@ -10,6 +10,12 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 
+def cut(text: str, stop: Sequence[str]) -> str:
+    """Return a text up to the first of its stop strings."""
+    positions = [text.find(sequence) for sequence in stop if sequence and sequence in text]
+    return text[: min(positions)] if positions else text
+
+
 class StopSequences(StoppingCriteria):
     """Finish each row by itself when one of several strings appears in its answer.
 

@@ -20,7 +20,7 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, edits_scores, prompt_key, refuse_other_samplers
-from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths, end_ids
+from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths, cut, end_ids
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
@@ -312,7 +312,7 @@ class _Run:
             raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")
         rows = zip(drawn.tokens, drawn.lengths.tolist(), strict=True)
         answers = [row[self.prompt_length :][:length] for row, length in rows]
-        texts = self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts = [cut(text, self.stop) for text in self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)]
         return torch.tensor(list(picker(prompts, texts)), dtype=torch.float64)
 
     def _lengths(self, tokens: Tensor) -> Tensor:

@@ -42,6 +42,20 @@ def test_strategies_by_request_and_their_precedence(evaluate, checkpoints):
     assert answers(both) != answers(evaluate("aad", {**args, "strategy": "greedy"}))
 
 
+def test_a_tasks_stop_strings_end_what_follows_the_thinking(evaluate, checkpoints):
+    """Stock lm-eval stops at them within the thinking, and takes that for the answer."""
+    args = checkpoints.model_args("two_models") | {"strategy": "greedy"}
+    whole = answers(evaluate("aad", args))
+    text = next(one for one in whole if len(set(one)) > 4)
+    stop, end = text[0], next(letter for letter in text[1:] if letter != text[0])  # stops before the thinking ends
+    found = evaluate("aad", {**args, "think_end_token": end}, gen_kwargs={"until": [stop]})
+    wanted = [one.split(end)[-1].lstrip().split(stop)[0] for one in whole]
+    assert answers(found) == wanted and wanted[whole.index(text)] != text.split(stop)[0]
+    row = next(row for row in found["samples"]["toy_generate"] if row["doc_id"] == whole.index(text))
+    behind = text.split(end)[-1]
+    assert row["resps"][0][0].truncated is (stop not in behind)
+
+
 @pytest.mark.parametrize("strategy", ["sample", "best_of_3"])
 def test_batch_size_changes_no_sampled_answer(evaluate, checkpoints, strategy):
     args = {**checkpoints.model_args("reference_plus_lora"), "strategy": strategy}
@@ -96,7 +110,7 @@ def test_sampled_answers_are_not_cached(evaluate, checkpoints, tmp_path):
     evaluate("aad", args, use_cache=cache, gen_kwargs="strategy=greedy")
     (file,) = tmp_path.glob("cache*.db")
     with sqlite3.connect(file) as database:
-        (table,) = [name for (name,) in database.execute("select name from sqlite_master") if name.startswith("aad2_")]
+        (table,) = [name for (name,) in database.execute("select name from sqlite_master") if name.startswith("aad3_")]
         assert database.execute(f'select count(*) from "{table}"').fetchone() == (len(QUESTIONS),)
 
 

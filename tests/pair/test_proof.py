@@ -308,12 +308,30 @@ def test_a_passed_proof_is_remembered_and_other_weights_are_not(monkeypatch):
     again = toy_pair("two_models").pair
     calls = []
     again.sides.policy_model.register_forward_pre_hook(lambda *args: calls.append(1))
-    assert again.prove().status == "remembered" and not calls
+    assert again.prove().status == "remembered" and calls == [1]  # one token, by which the heads know themselves
     with torch.no_grad():
         again.sides.reference_model.lm_head.weight.mul_(1.5)
     assert again.prove().status == "proven"
     monkeypatch.setenv("AAD_PLUGIN_PROOF", "0")
     assert again.prove().status == "left out"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pairs_account_is_the_same_whether_its_proof_was_made_or_is_remembered(kind, monkeypatch):
+    from aad_plugin.pair.account import describe
+
+    found = []
+    for _ in range(2):
+        pair = toy_pair(kind).pair
+        pair.shortcuts = "candidates"
+        found.append((pair.prove().status, describe(pair)))
+        assert not pair.sides.passes
+    assert [status for status, _ in found] == ["proven", "remembered"] and found[0][1] == found[1][1]
+    monkeypatch.setenv("AAD_PLUGIN_PROOF", "0")
+    pair = toy_pair(kind).pair
+    pair.shortcuts = "candidates"
+    assert pair.prove().status == "left out"
+    assert describe(pair)["choice_head"] == found[0][1]["choice_head"] == "float32"
 
 
 def test_the_proof_counts_no_pass_and_takes_few_forwards():

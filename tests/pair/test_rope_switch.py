@@ -39,19 +39,46 @@ def pair() -> AlignedPair:
     return AlignedPair(Checkpoints(phi(0), phi(1)), vocab_size=VOCAB, tokenizer=byte_tokenizer())
 
 
-@pytest.mark.parametrize("lengths", [[10], [20], [40], [12, 20], [22], [24], [25]])
+@pytest.mark.parametrize("lengths", [[10], [20], [40], [20, 20], [25, 40], [22], [24], [25]])
 def test_answers_are_the_naive_loops_before_across_and_behind_the_change(pair, lengths, monkeypatch):
     prompts = random_prompts(lengths)
     policy, reference = (model_logits(model) for model in pair.sides.models().values())
     ids, mask = left_pad(prompts)
     asked = {"attention_mask": mask, "max_new_tokens": STEPS, "eos_token_id": None, "pad_token_id": PAD}
     found = pair.generate(ids, **asked)[:, ids.shape[1] :].tolist()
-    if len(prompts) == 1:
-        assert found == [naive_aad(policy, reference, prompts[0], STEPS, 0.1, None).tokens]
+    assert found == [naive_aad(policy, reference, prompt, STEPS, 0.1, None).tokens for prompt in prompts]
     assert found == pair.generate(ids, **asked, use_cache=False)[:, ids.shape[1] :].tolist()
     if lengths == [20]:
         monkeypatch.setattr(type(pair), "_grows_beyond_its_rope", lambda *_: False)
         assert pair.generate(ids, **asked)[:, ids.shape[1] :].tolist() != found, "a kept cache would be wrong here"
+
+
+@pytest.mark.parametrize(("lengths", "steps", "refused"), [([12, 20], 30, True), ([12, 20], 4, False), ([20, 30], 2, True),
+                                                           ([24, 25], 1, True), ([25, 40], 30, False)])  # fmt: skip
+def test_rows_on_both_sides_of_the_change_are_refused(pair, lengths, steps, refused):
+    """The host takes one set of factors for a whole batch: a short row got other logits than alone."""
+    ids, mask = left_pad(random_prompts(lengths))
+    asked = {"attention_mask": mask, "max_new_tokens": steps, "eos_token_id": None, "pad_token_id": PAD}
+    for more in ({}, {"use_cache": False}):
+        if refused:
+            with pytest.raises(
+                ConfigError, match=rf"texts of {lengths[0]} and of {lengths[1]} tokens.*pass batch_size=1"
+            ):
+                pair.generate(ids, **asked, **more)
+        else:
+            alone = [pair.generate(ids[row : row + 1, -length:], **{**asked, "attention_mask": None}, **more)[0, length:]
+                     for row, length in enumerate(lengths)]  # fmt: skip
+            assert pair.generate(ids, **asked, **more)[:, ids.shape[1] :].tolist() == [one.tolist() for one in alone]
+
+
+def test_scores_of_rows_on_both_sides_of_the_change_are_refused(pair):
+    for lengths, message in (([24, 30], "texts of 24 and of 30 tokens"), ([25, 30], "")):
+        ids, mask = left_pad(random_prompts(lengths))
+        if message:
+            with pytest.raises(ConfigError, match=message):
+                pair.answer_logprobs(ids, mask, ids.shape[1] - 4)
+        else:
+            assert pair.answer_logprobs(ids, mask, ids.shape[1] - 4)[0].shape == (2, 4)
 
 
 def test_what_needs_a_cache_across_the_change_is_refused(pair):

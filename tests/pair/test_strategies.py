@@ -185,6 +185,17 @@ def test_a_reward_picker_chooses_by_prompt_and_text(pair):
     assert set(seen) == {"p0", "p1"}
 
 
+def test_a_reward_picker_reads_samples_up_to_their_stop_strings(pair):
+    settings, stop, shown = DecodingSettings(strategy="best_of_4", picker="reward:anything"), list("aeiou "), []
+
+    def score(prompts, texts):
+        shown.extend(texts)
+        return [len(text) for text in texts]
+
+    answers(pair, settings, [0, 1], stop=stop, picker=score, prompts=["p0", "p1"])
+    assert shown and not any(letter in text for text in shown for letter in stop)
+
+
 def test_a_stop_sequence_ends_its_row_alone(pair):
     settings = DecodingSettings()
     free = answers(pair, settings, [0, 1])

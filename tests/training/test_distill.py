@@ -151,6 +151,27 @@ def test_the_policy_by_its_path_has_nothing_to_learn_either(aad, distill_words, 
     assert str(error).startswith("--teacher eft --scale 1 is the policy itself, which is the student")
 
 
+def test_other_weights_of_a_students_folder_are_another_question(distill_words, checkpoints, tmp_path):
+    import shutil
+    from dataclasses import replace
+
+    from aad_plugin.texts.prompts import read_prompts
+    from aad_plugin.training.distilling import Plan
+    from aad_plugin.training.recipes import one_model_recipe
+
+    shutil.copytree(checkpoints.policy, tmp_path / "student")
+    sets = {}
+    for name in ("prompts", "held_out", "oracle_prompts"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}?\n")
+        sets[name] = read_prompts(str(tmp_path / f"{name}.txt"))
+    plan = Plan(**sets, training=one_model_recipe("distill_demo"), oracle="reward:a", picker="reward:b",
+                student=str(tmp_path / "student"))  # fmt: skip
+    before = plan.asked({"policy": "p", "reference": "r"})
+    shutil.copy(checkpoints.reference / "model.safetensors", tmp_path / "student" / "model.safetensors")
+    assert plan.asked({"policy": "p", "reference": "r"}) != before
+    assert "student_weights" not in replace(plan, student="policy").asked({"policy": "p", "reference": "r"})
+
+
 def test_a_student_that_is_not_there(aad, distill_words, tmp_path):
     error = aad("distill", *distill_words, "--student", tmp_path / "none").exception
     assert str(error).startswith(f"--student {tmp_path / 'none'}: no model with a tokenizer there: ")
