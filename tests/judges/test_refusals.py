@@ -217,6 +217,7 @@ def test_a_long_answer_is_judged_by_its_start():
 
 
 @needs_public_data
+@pytest.mark.grid
 def test_the_shipped_weights_are_scikit_learns_and_agree_with_it():
     """On every row of the fit the few lines that apply them give `predict_proba` of the library's own model."""
     pytest.importorskip("sklearn")
