@@ -13,7 +13,7 @@ then, and `method` says so. Nothing here raises an exception because of what the
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ def length_controlled(
     candidate_lengths: Sequence[int] | np.ndarray,
     baseline_lengths: Sequence[int] | np.ndarray,
     difficulties: Sequence[float] | np.ndarray | None = None,
-    clusters: Sequence[Hashable] | None = None,
+    clusters: Sequence[str] | Sequence[int] | None = None,
 ) -> LengthControlled:
     """Fit the regression and predict at equal lengths.
 
