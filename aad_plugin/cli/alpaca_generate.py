@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli.judge_options import headers_of
-from aad_plugin.cli.option_group import takes
+from aad_plugin.cli.option_group import refuse_unread, takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 
@@ -20,6 +20,9 @@ def _server(text: str) -> Any:
 
 def _decoding(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Decoding of the pair")
+
+
+_OF_A_PAIR = ("strategy", "alpha", "eft_scale", "expo_scale", "picker", "engine")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def _instructions(asked: Asked) -> Any:
 def _source(named: NamedPair, asked: Asked) -> Any:
     """Who answers: saved answers, a server or a pair."""
     if asked.samples:
+        unread = (*_OF_A_PAIR, "max_new_tokens", "temperature", "top_p", "seed")
+        refuse_unread(asked, unread, "aad alpaca-eval generate --from, which reads saved answers,")
         from aad_plugin.alpaca.from_samples import FromSamples
 
         return FromSamples(asked.samples)
@@ -112,6 +117,7 @@ def _source(named: NamedPair, asked: Asked) -> Any:
 def _from_server(asked: Asked) -> Any:
     if not (asked.model and asked.base_url):
         raise ConfigError("a server needs both --model and --base-url")
+    refuse_unread(asked, _OF_A_PAIR, "a server, which decodes as its --model says,")
     from aad_plugin.alpaca.from_server import FromServer
     from aad_plugin.judges.asking.endpoint import Endpoint
 

@@ -10,7 +10,8 @@ import typer
 
 from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
-from aad_plugin.cli.training_options import TrainingPrompts, TrainingRun
+from aad_plugin.cli.training_options import TEMPERATURE, TrainingPrompts, TrainingRun
+from aad_plugin.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def distill(
     alpha: Annotated[float | None, typer.Option(help="Of the aad teacher's set; default the pair's, 0.1.")] = None,
     teacher_temperature: Annotated[
         float, typer.Option(help="Of softmax(advantage / temperature), the aad teacher's distribution.")
-    ] = 0.25,
+    ] = TEMPERATURE,
     divergence: Annotated[str, typer.Option(help="forward-kl, jsd, or (eft only) reverse-kl.")] = "forward-kl",
     student: Annotated[
         str, typer.Option(help="policy (its LoRA goes on), weights (the policy's, merged) or a checkpoint.")
@@ -41,6 +42,11 @@ def distill(
     run: TrainingRun,
 ) -> None:
     """Train one model on its own answers with a pair as its teacher; a killed run goes on where it stopped."""
+    unread = {"aad": [("--scale", scale is not None)], "eft": [("--alpha", alpha is not None),
+              ("--teacher-temperature", teacher_temperature != TEMPERATURE)]}  # fmt: skip
+    for name, is_given in unread.get(teacher, ()):
+        if is_given:
+            raise ConfigError(f"--teacher {teacher} makes no use of {name}: leave it out")
     named.check(alpha=alpha, eft_scale=scale)
     from aad_plugin.training.trl_command import check_trl
 

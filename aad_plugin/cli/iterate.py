@@ -49,10 +49,10 @@ class _Synthesis:
 
     def recipe(self, max_new_tokens: int) -> Any:
         """Return what :mod:`aad_plugin.synthesis` takes."""
-        from aad_plugin.synthesis.filters import Limits
+        from aad_plugin.synthesis.filters import Limits, margin_of
         from aad_plugin.synthesis.synthesizing import Recipe
 
-        limits = Limits(self.min_tokens, self.keep_truncated, self.min_margin if self.margin_judge else None)
+        limits = Limits(self.min_tokens, self.keep_truncated, margin_of(self.min_margin, self.margin_judge))
         return Recipe(self.rejected, self.settings, max_new_tokens, limits, self.margin_judge)
 
 

@@ -48,7 +48,7 @@ class Running:
         if self.jury == "cyclic" and self.sitting["max_cost"] is not None:
             raise ConfigError(
                 "--max-cost may stop one judge of a cyclic jury before the others, whose mean would then stand for all: "
-                "leave it out (--dry-run estimates the cost), or deal fewer prompts"
+                "leave it out (--estimate says what it would cost), or deal fewer prompts"
             )
         read.check_run(items, self.judges, self.repeats, self.sitting["transport"], self.sitting["max_cost"])
         if self.challenge and len(self.judges) > 1:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, get_type_hints
 
+from aad_plugin.errors import ConfigError
+
 
 def option(name: str, kind: Any, default: Any) -> inspect.Parameter:
     """An option of a command, as typer reads it off a signature."""
@@ -21,6 +23,20 @@ def options_of(group: type, *left_out: str) -> list[inspect.Parameter]:
     fields = [field for field in dataclasses.fields(group) if field.name not in left_out]
     empty, missing = inspect.Parameter.empty, dataclasses.MISSING
     return [option(one.name, kinds[one.name], empty if one.default is missing else one.default) for one in fields]
+
+
+def refuse_unread(asked: Any, names: Sequence[str], form: str) -> None:
+    """Refuse options that a form of a command does not read, where their values are not the defaults.
+
+    Args:
+        asked: a group of options. names: of those. form: of the command, in a user's words.
+    Raises:
+        ConfigError: names them.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(asked)}
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(asked, name) != defaults[name]]
+    if given:
+        raise ConfigError(f"{form} makes no use of {', '.join(given)}: leave {'it' if len(given) == 1 else 'them'} out")
 
 
 def takes(**groups: type) -> Callable[[Callable[..., Any]], Any]:

@@ -10,7 +10,8 @@ import typer
 
 from aad_plugin.cli.option_group import takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
-from aad_plugin.cli.training_options import TrainingPrompts, TrainingRun
+from aad_plugin.cli.training_options import TEMPERATURE, TrainingPrompts, TrainingRun
+from aad_plugin.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,16 @@ def rl(
     ] = None,
     teacher_temperature: Annotated[
         float, typer.Option(help="The pair draws from softmax(advantage / temperature).")
-    ] = 0.25,
+    ] = TEMPERATURE,
     *,
     run: TrainingRun,
 ) -> None:
     """Optimise a policy with its pair's implicit reward or answers; a killed run goes on where it stopped."""
+    if recipe != "grpo-rollouts" and (alpha is not None or teacher_temperature != TEMPERATURE):
+        name = "--alpha" if alpha is not None else "--teacher-temperature"
+        raise ConfigError(
+            f"--recipe {recipe} makes no use of {name}, which is of answers that the pair draws: leave it out"
+        )
     named.check(alpha=alpha)
     from aad_plugin.training.trl_command import check_trl
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aad_plugin.cli.option_group import takes
+from aad_plugin.cli.option_group import refuse_unread, takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.cli.study_pairs import find_pairs, run_pairs, write_pairs
 from aad_plugin.errors import ConfigError
@@ -16,6 +16,12 @@ from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 
 if TYPE_CHECKING:
     from aad_plugin.study.plan import StudyPlan
+
+
+_OF_ONE_PAIR = (
+    "picker", "num_curve", "num_extra", "samples", "seeds", "eft_scale", "eft_scales", "expo_scale", "expo_scales",
+    "num_beams", "guide_scale", "wrong_reference",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,10 @@ def study(named: NamedPair, asked: Asked) -> None:
         return
     if asked.prompts is None or asked.oracle is None:
         raise ConfigError("a study needs --prompts FILE and --oracle reward:<model> (or --tables-only)")
+    if asked.pairs:
+        refuse_unread(asked, _OF_ONE_PAIR, "aad study --pairs, which compares AAD and greedy of each,")
+    elif asked.preferences:
+        raise ConfigError("--preferences belongs to --pairs: aad pairs check --preferences measures one pair by them")
     several = find_pairs(named, asked.pairs) if asked.pairs else {}
     if not several:
         guided = {} if asked.guide_scale is None else {"strategy": "guided", "guide_scale": asked.guide_scale}

@@ -47,9 +47,9 @@ def synthesize(
     named.check(**settings)
     from aad_plugin.sources.picture_prompts import read_picture_prompts
     from aad_plugin.synthesis import synthesizing
-    from aad_plugin.synthesis.filters import Limits
+    from aad_plugin.synthesis.filters import Limits, margin_of
 
-    limits = Limits(min_tokens, keep_truncated, min_margin if margin_judge else None)
+    limits = Limits(min_tokens, keep_truncated, margin_of(min_margin, margin_judge))
     recipe = synthesizing.Recipe(rejected, settings, max_new_tokens, limits, margin_judge, skip_long)
     asked = read_picture_prompts(prompts, prompt_field).first(limit)
     done = synthesizing.synthesize(

@@ -10,7 +10,9 @@ import typer
 
 from aad_plugin.errors import ConfigError
 
-_SET_HERE = ("--config", "--model_name_or_path", "--dataset_name", "--output_dir")
+TEMPERATURE = 0.25
+"""Of softmax(advantage / temperature), from which a pair teaches or draws."""
+_SET_HERE = ("config", "model_name_or_path", "dataset_name", "output_dir")
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,13 @@ def trl_words(text: str, command: str) -> tuple[str, ...]:
     Raises:
         ConfigError: one of those, or a token, which would end up in logs.
     """
+    from aad_plugin.training.trl_command import option_name
+
     words = tuple(shlex.split(text))
     for word in words:
-        if word.split("=")[0] == "--hub_token":
+        name = option_name(word) if word.startswith("--") else ""
+        if name == "hub_token":
             raise ConfigError("--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment")
-        if word.split("=")[0] in _SET_HERE:
+        if name in _SET_HERE:
             raise ConfigError(f"--trl: {word} is set by aad {command} itself; leave it out")
     return words

@@ -1,4 +1,4 @@
-"""What tells one state of a checkpoint from a later one under the same name, without reading its weights."""
+"""What tells one state of a checkpoint from a later one under the same name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import Any
 
 _READ = (".safetensors", ".bin", ".json", ".gguf", ".pt", ".model", ".jinja", ".py")
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+_MODEL = (*WEIGHTS, ".json", ".jinja", ".model", ".txt", ".py")
+# What trainers, converters and other commands leave beside a model; a copy without these is the same model.
+_NOT_THE_MODEL = (
+    "training_args.bin", "trainer_state.json", "optimizer.bin", "optimizer.pt", "scheduler.bin", "scheduler.pt",
+    "all_results.json", "train_results.json", "eval_results.json", "manifest.json",
+)  # fmt: skip
 _IN_EVERY_SNAPSHOT = ("config.json", "adapter_config.json")
 
 
@@ -54,9 +60,28 @@ def snapshot(name: str, revision: str | None = None) -> Path | None:
     return None
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files of a folder that make a model what it is: weights, configuration, tokenizer, template, code."""
+    return sorted(
+        path for path in folder.iterdir()
+        if path.suffix in _MODEL and path.name not in _NOT_THE_MODEL and path.is_file()
+    )  # fmt: skip
+
+
+def model_files_mark(path: str | Path) -> str | None:
+    """Return 16 hex digits from the content of all files that make a local model what it is; None of what is not here.
+
+    Args:
+        path: a folder or a single file; all of it is read (about a second per GiB).
+    """
+    local = Path(path).expanduser()
+    files = model_files(local) if local.is_dir() else [local] if local.is_file() else []
+    marks = [[file.name, file_sha256(file)] for file in files]
+    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16] if marks else None
+
+
 def weight_files_mark(path: str, revision: str | None = None) -> str | None:
-    """Return 16 hex digits from names, sizes and the last MiB of a checkpoint's weight files, which differ from those of
-    a tuned sibling; None where the files are not on this disk.
+    """Return 16 hex digits from the content of a checkpoint's weight files; None where they are not on this disk.
 
     Args:
         path: a folder, a single file, or a hub id whose files lie in the hub's cache. revision: of the hub id.
@@ -68,7 +93,7 @@ def weight_files_mark(path: str, revision: str | None = None) -> str | None:
     files = [local] if local.is_file() else sorted(file for file in local.iterdir() if file.suffix in WEIGHTS)
     if not files:
         return None
-    marks = [[file.name, file.stat().st_size, file_sha256(file, 2**20)] for file in files]
+    marks = [[file.name, file_sha256(file)] for file in files]
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
 
 
@@ -104,15 +129,12 @@ def weights_mark(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def file_sha256(path: Path, last: int | None = None) -> str:
-    """Return a hash of a file's bytes, or of the last so many, as 64 hex digits; blocks on the disk.
+def file_sha256(path: Path) -> str:
+    """Return a hash of a file's bytes as 64 hex digits; blocks on the disk.
 
-    Args:
-        last: bytes. A tuned sibling's weights have the same header and other numbers, so their end tells them apart.
+    All of them: of a sibling that was tuned in some layers alone the beginning and the end are the same.
     """
     with path.open("rb") as file:
-        if last is not None:
-            file.seek(max(0, path.stat().st_size - last))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
-from aad_plugin.files.marks import weight_files_mark
+from aad_plugin.files.marks import model_files_mark
 from aad_plugin.harness.answer_store import Stored, is_truncated
 from aad_plugin.sources.arguments import take_source
+from aad_plugin.texts.messages import digest
 from aad_plugin.texts.rendering import known_context, without_template
 
 ENGINES = ("hf", "vllm")
 _ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
+_MODELS = ("guide", "guide_reference", "draft_model", "tokenizer", "picker")  # options that name further models
 _ALIASES = {"transformers": "hf"}
 
 
@@ -75,25 +77,41 @@ def _loaded(engine: str, arguments: Mapping[str, Any], *, sees: bool) -> Any:
 
 
 def identity(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Of model_args those that decide what is answered, with a mark of weights in folders: fit to be written down."""
+    """Of model_args those that decide what is answered, with a mark of the files of models in folders (weights, template,
+    configuration): fit to be written down."""
     own = {name: value for name, value in arguments.items() if name not in _ELSEWHERE}
     named = arguments.get("pair")
     is_preset = named is not None and not Path(str(named)).expanduser().exists()  # such a name stands for its weights
     parts = {} if is_preset else take_source(dict(arguments)).parts()
-    weights = {role: mark for role, part in parts.items() if isinstance(part, str) and (mark := local_weights(part))}
-    return {**own, **({"weights": weights} if weights else {})}
+    given = {**parts, **{name: own[name] for name in _MODELS if name in own}}
+    files = {}
+    for role, part in given.items():
+        names = part if isinstance(part, list | tuple) else [part] if Path(str(part)).exists() else str(part).split("+")
+        for name in names:
+            if mark := local_files(str(name)):
+                files[f"{role}={name}" if len(names) > 1 else role] = mark
+    return {**own, **({"files": files} if files else {})}
 
 
 def scorer_weights(*names: str | None) -> dict[str, dict[str, str]]:
-    """Marks of the reward models among the names whose weights lie in folders, to stand beside the names; {} for none."""
-    places = {name: name.removeprefix("reward:") for name in names if name and name.startswith("reward:")}
-    marks = {name: mark for name, place in places.items() if (mark := local_weights(place))}
-    return {"scorer_weights": marks} if marks else {}
+    """Marks of the reward models among the names whose files lie in folders, to stand beside the names; {} for none.
+
+    Of an adapter its base is marked, too.
+    """
+    from aad_plugin.judges.kinds.reward import reward_mark
+
+    found = {}
+    for name in names:
+        if name and name.startswith("reward:"):
+            mark = reward_mark(name.removeprefix("reward:"))
+            if mark["files"]:
+                found[name] = digest(mark)[:16]
+    return {"scorer_weights": found} if found else {}
 
 
-def local_weights(place: str) -> str | None:
-    """A mark of a folder's weights, which may change under their name; a hub id stands for its files."""
-    return weight_files_mark(place) if Path(place).expanduser().exists() else None
+def local_files(name: str) -> str | None:
+    """A mark of a model's files, which may change under their name; None of a hub id or a preset, which stand for them."""
+    return model_files_mark(name.removeprefix("reward:"))
 
 
 def render(model: Any, prompt: str | Sequence[Mapping[str, Any]]) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 from pathlib import Path
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.files.marks import file_sha256
 
 logger = logging.getLogger(__name__)
-
-_READ = 1 << 20  # bytes at the end of a weights file
 
 
 def check_adapter_base(adapter: str, base: str, option: str) -> None:
@@ -34,7 +32,7 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
     if named == base or ours.resolve() == theirs.resolve():
         return
     if ours.is_dir() and theirs.is_dir():
-        if _weights(ours) != _weights(theirs):
+        if not _hold_the_same_weights(ours, theirs):
             raise ConfigError(
                 f"adapter {adapter} was trained on {named}, {option}={base} holds other weights: pass {option}={named}"
             )
@@ -44,7 +42,10 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
         )
 
 
-def _weights(folder: Path) -> list[tuple[str, int, str]]:
-    """Name, size and a digest of the end of every weights file."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    return [(path.name, path.stat().st_size, file_sha256(path, _READ)) for path in files]
+def _hold_the_same_weights(one: Path, other: Path) -> bool:
+    """Whether the weights' files of two folders are the same byte for byte; sizes are compared first."""
+    files, others = (sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]) for folder in (one, other))
+    if [(path.name, path.stat().st_size) for path in files] != [(path.name, path.stat().st_size) for path in others]:
+        return False
+    pairs = zip(files, others, strict=True)
+    return all(a.resolve() == b.resolve() or filecmp.cmp(a, b, shallow=False) for a, b in pairs)

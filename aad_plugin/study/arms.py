@@ -161,5 +161,5 @@ def _costs(
         policy_passes=work(lambda one: one.policy_passes),
         reference_passes=work(lambda one: one.reference_passes + picker * one.picker_passes),
         seconds=work(lambda one: one.seconds + picker * one.picker_seconds),
-        cpu_seconds=work(lambda one: one.cpu_seconds),
+        cpu_seconds=work(lambda one: one.cpu_seconds + (one.picker_cpu_seconds if picker else 0.0)),
     )

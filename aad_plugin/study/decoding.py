@@ -91,11 +91,12 @@ class Decoder:
             cost = meter.lap()
             implicit = [_finite(implicit_rewards(pair, mask, one)) for one in drawn]
             read = meter.lap()
-            cost |= {"picker_passes": read["reference_passes"], "picker_seconds": read["seconds"]}
+            cost |= {"picker_passes": read["reference_passes"], "picker_seconds": read["seconds"],
+                     "picker_cpu_seconds": read["cpu_seconds"]}  # fmt: skip
             answers = [(one.tokens, one.lengths) for one in drawn]
         else:
             tokens = decode(pair, ids, mask, batch.decoding.settings, **self._options(batch.decoding, ids, mask))
-            cost = meter.lap() | {"picker_passes": 0.0, "picker_seconds": 0.0}
+            cost = meter.lap() | {"picker_passes": 0.0, "picker_seconds": 0.0, "picker_cpu_seconds": 0.0}
             answers = [(tokens, answer_lengths(tokens, ids.shape[1], self._ends))]
             implicit = [[None] * len(ids)]
         entries = [

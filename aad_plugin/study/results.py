@@ -88,7 +88,7 @@ def compute_results(plan: StudyPlan, models: dict[str, Any], rows: Rows) -> Resu
         curve=found,
         on_curve=[arm.on_first(plan.num_curve) for arm in arms if arm.prompts >= plan.num_curve] if found else [],
         seconds=sum(one.seconds + one.picker_seconds for one in answers),
-        cpu_seconds=sum(one.cpu_seconds for one in answers),
+        cpu_seconds=sum(one.cpu_seconds + (one.picker_cpu_seconds if one.picker_passes else 0.0) for one in answers),
         score_seconds=sum(rows.score_seconds.values()),
     )
 

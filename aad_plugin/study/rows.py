@@ -6,6 +6,7 @@ batches an undisturbed one would have, which keeps 16-bit answers the same, too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ class Answer:
     Attributes:
         tokens: of the answer, its end included. ended: whether it did. implicit: Σ log π_policy/π_reference of a sample.
         policy_passes, reference_passes: rows read while decoding. picker_passes: the reference's, for `implicit`.
-        seconds, cpu_seconds: wall clock, and processor time of all threads. picker_seconds: wall clock for `implicit`.
+        seconds, cpu_seconds: wall clock, and processor time of all threads. picker_seconds, picker_cpu_seconds: the same
+            for `implicit`; rows of before have no processor time of it, which is NaN.
     """
 
     text: str
@@ -46,6 +48,7 @@ class Answer:
     seconds: float
     cpu_seconds: float
     picker_seconds: float
+    picker_cpu_seconds: float = math.nan
 
 
 class Rows:

@@ -17,6 +17,19 @@ REASONS = {
 }
 
 
+def margin_of(least: float, judge: str | None) -> float | None:
+    """The least margin of rewards that a pair must have; None where no judge measures one.
+
+    Raises:
+        ConfigError: a margin without a judge.
+    """
+    if least and not judge:
+        raise ConfigError(
+            f"--min-margin {least:g} needs --margin-judge reward:<model>, whose rewards it is a difference of"
+        )
+    return least if judge else None
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One prompt with both answers.

@@ -55,12 +55,38 @@ def _preference(line: str, where: str) -> Preference:
     if prompt is None and isinstance(chosen, list):
         prompt = chosen[:-1]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    for name, value in (("chosen", chosen), ("rejected", rejected)):
+        _check_beginning(value, messages, where, name)
     answers = [_last_text(value) for value in (chosen, rejected)]
     if not (_last_text(messages) and all(answers)):
         raise ConfigError(f"{where}: prompt, chosen and rejected must hold text")
     if answers[0] == answers[1]:
         raise ConfigError(f"{where}: chosen and rejected are equal")
     return Preference(messages, answers[0], answers[1])
+
+
+def _check_beginning(value: Any, prompt: Any, where: str, name: str) -> None:
+    """Refuse a conversation whose last turn is no answer to the prompt, but to something else.
+
+    Raises:
+        ConfigError: more turns before the last than none or the prompt's, or a last turn that is not the assistant's.
+    """
+    if not (isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value)):
+        return
+    if len(value) > 1 and _said(value[:-1]) != _said(prompt):
+        raise ConfigError(
+            f"{where}: {name} does not begin as the prompt (or as chosen) does; expected conversations that differ in the "
+            "last turn alone"
+        )
+    if value[-1].get("role", "assistant") != "assistant":
+        raise ConfigError(f"{where}: {name} must end with the assistant's turn, got {value[-1]['role']!r}")
+
+
+def _said(turns: Any) -> list[tuple[Any, Any]] | None:
+    if not (isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)):
+        return None
+    said = [(turn.get("role"), turn.get("content")) for turn in turns]
+    return [(role, content.strip() if isinstance(content, str) else content) for role, content in said]
 
 
 def _last_text(value: Any) -> str:

@@ -134,7 +134,7 @@ def prompt_rows(source: str, field: str | None = None) -> Iterator[tuple[str, An
     for place, row in source_rows(source):
         if is_preference(row, field):
             refuse_shown(row, row["chosen"], place)
-            yield place, writable([turn for turn in row["chosen"][:-1] if isinstance(turn, dict)], place)
+            yield place, writable(asked_turns(row["chosen"][:-1], place, as_messages), place)
         else:
             yield place, writable(prompt_of(row, place, field or ("prompt" if "prompt" in row else None)), place)
 
@@ -253,8 +253,8 @@ def raw_prompt(entry: Any, place: str, field: str | None = None) -> Any:
         raise ConfigError(f"{place}: field {field!r} is missing{nearest(field, entry)}; there are {', '.join(entry)}")
     if not field and not any(name in entry for name in PROMPT_FIELDS):
         raise ConfigError(
-            f"{place}: no field {', '.join(PROMPT_FIELDS)}; name the one that holds the prompt with --prompt-field "
-            f"(there are {', '.join(entry)})"
+            f"{place}: no field {', '.join(PROMPT_FIELDS)} (there are {', '.join(entry)}); name the one that holds the "
+            "prompt with --prompt-field, or, where a command has no such option, rename it"
         )
     prompt = entry[field] if field else field_of(entry, PROMPT_FIELDS, place)
     if not field and prompt is entry.get("instruction") and str(entry.get("input") or "").strip():

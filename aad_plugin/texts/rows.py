@@ -125,7 +125,9 @@ def _parquet_rows(path: Path) -> Iterable[dict[str, Any]]:
         names = {column: feature["names"] for column, feature in features.items() if "names" in feature}
         for batch in file.iter_batches():
             for row in batch.to_pylist():
-                yield row | {column: known[row[column]] for column, known in names.items() if row[column] is not None}
+                yield row | {
+                    column: known[row[column]] for column, known in names.items() if row.get(column) is not None
+                }
     except (*_UNREADABLE, pyarrow.ArrowException) as error:
         raise ConfigError(f"cannot read {path} as parquet: {error}") from error
 

@@ -22,7 +22,7 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.run_folder import read_account
 from aad_plugin.files.whole import making_folder, write_text
 from aad_plugin.harness.arguments import loading_args
-from aad_plugin.harness.asking import identity, local_weights, scorer_weights
+from aad_plugin.harness.asking import identity, local_files, scorer_weights
 from aad_plugin.judges.kinds.reward import refuse_twins
 from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.merging import full_checkpoints, merge_adapter, with_template
@@ -122,13 +122,13 @@ class Plan:
             "oracle_prompts": self.oracle_prompts.digest, "training": read_recipe(self.training),
             "trl_arguments": list(self.trl_arguments), "picker": self.picker, "oracle": self.oracle,
             "max_new_tokens": self.max_new_tokens, **scorer_weights(self.oracle, self.picker),
-            **self._student_weights(),
+            **self._student_files(),
         }  # fmt: skip
 
-    def _student_weights(self) -> dict[str, str]:
-        """A mark of a student's folder, whose weights may change under their name."""
-        mark = None if self.student in STUDENTS else local_weights(self.student)
-        return {"student_weights": mark} if mark else {}
+    def _student_files(self) -> dict[str, str]:
+        """A mark of a student's folder, whose files may change under their name."""
+        mark = None if self.student in STUDENTS else local_files(self.student)
+        return {"student_files": mark} if mark else {}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
 from aad_plugin.sources.arguments import REFERENCE_OPTIONS
 from aad_plugin.sources.known_options import refuse_revisions
 from aad_plugin.texts.prompts import PromptSet
+from aad_plugin.texts.thinking import shown_text
 
 # Scores answers: prompts and answers, one number each, larger is better.
 Scorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
@@ -50,7 +51,12 @@ class Answers:
     @property
     def characters(self) -> float:
         """Mean length of an answer."""
-        return sum(map(len, self.texts)) / len(self.texts)
+        return sum(self.lengths) / len(self.texts)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Characters of each answer, as its scores are of it: without thinking."""
+        return [len(shown_text(text)) for text in self.texts]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
 from aad_plugin.texts.rendering import settled, shortest_context, without_template
 from aad_plugin.training.recipes import read_recipe
-from aad_plugin.training.trl_command import Drawn, check_options, end_orphans
+from aad_plugin.training.trl_command import Drawn, check_options, end_orphans, option_name
 
 
 def free() -> None:
@@ -48,6 +48,8 @@ def owned(folder: Path, command: str) -> Iterator[None]:
             f"another aad {command} is at work in {folder}: wait for it, or pass another --output"
         ) from error
     except OSError as error:
+        if error.errno is None:  # of the hub's client, not of the disk
+            raise ConfigError(first_line(error)) from error
         raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
@@ -72,7 +74,7 @@ def take_up(
         ConfigError: the folder holds training that was asked for otherwise, TRL does not take the options, or the prompts
         do not fill a batch.
     """
-    if "chat_template_kwargs" in [*read_recipe(training), *(word.split("=")[0].lstrip("-") for word in more)]:
+    if "chat_template_kwargs" in [*read_recipe(training), *map(option_name, more)]:
         raise ConfigError(
             "chat_template_kwargs is read by TRL alone: leave it out and pass --model-args enable_thinking=false, or "
             "chat_template_args, which the pair and TRL read"

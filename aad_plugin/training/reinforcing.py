@@ -21,7 +21,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.run_folder import read_account
-from aad_plugin.files.whole import write_text
+from aad_plugin.files.whole import making_folder, write_text
 from aad_plugin.harness.arguments import loading_args
 from aad_plugin.harness.asking import identity, scorer_weights
 from aad_plugin.judges.kinds.reward import refuse_twins
@@ -216,7 +216,9 @@ def _write_policy(
     if (trained / "adapter_config.json").is_file():
         merge_adapter(start, str(trained), dtype, target)
     elif not target.is_dir():
-        shutil.copytree(trained, target, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "runs"))
+        with making_folder(target) as part:
+            leave = shutil.ignore_patterns("checkpoint-*", "*.bin", "runs")
+            shutil.copytree(trained, part, ignore=leave, dirs_exist_ok=True)
     before, after = figures["start"], figures["trained"]
     parts = "\n".join(f"* {name}: `{value}`" for name, value in source.parts().items())
     write_text(

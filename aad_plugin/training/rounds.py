@@ -34,7 +34,15 @@ from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import free, merging_dtype, owned
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds_table import Round, write_tables
-from aad_plugin.training.trl_command import check_options, check_trl, end_orphans, last_checkpoint, log_history, run_trl
+from aad_plugin.training.trl_command import (
+    check_options,
+    check_trl,
+    end_orphans,
+    last_checkpoint,
+    log_history,
+    option_name,
+    run_trl,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +191,7 @@ def _trained(folder: Path, home: Path, plan: Plan, model_args: dict[str, Any], d
 
 def _logging(plan: Plan) -> list[str]:
     """The loss twenty times, unless somebody said how often: the trainer's own steps between may exceed a short round."""
-    asked = {*read_recipe(plan.training), *(word.split("=")[0].lstrip("-") for word in plan.trl_arguments)}
+    asked = {*read_recipe(plan.training), *map(option_name, plan.trl_arguments)}
     return [] if asked & {"logging_steps", "logging_strategy"} else ["--logging_steps", "0.05"]
 
 

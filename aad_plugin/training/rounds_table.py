@@ -86,8 +86,7 @@ def _against(name: str, new: Answers, old: Answers, number: int) -> dict[str, fl
 def _at_matched_length(name: str, new: Answers, old: Answers, number: int) -> dict[str, float | None]:
     if not number:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
-    new_lengths, old_lengths = (list(map(len, answers.texts)) for answers in (new, old))
-    found = length_controlled(better(new, old), new_lengths, old_lengths)
+    found = length_controlled(better(new, old), new.lengths, old.lengths)
     values = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     return {key: None if math.isnan(value) else value for key, value in values.items()}  # too few prompts
 

@@ -57,6 +57,11 @@ class TrainingFailed(AADError):
     """TRL ended with an error; its log has the cause, its checkpoints are kept."""
 
 
+def option_name(word: str) -> str:
+    """The name of an option of TRL's: its parser reads dashes as underscores."""
+    return word.split("=")[0].lstrip("-").replace("-", "_")
+
+
 def check_trl(oldest: tuple[int, int] | None = None) -> None:
     """Raise BackendMissing where TRL is not installed, or older than a command needs."""
     if importlib.util.find_spec("trl") is None:

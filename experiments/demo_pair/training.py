@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.files.marks import file_sha256
+from aad_plugin.files.run_folder import keep_asked
 from aad_plugin.training.recipes import recipe_path
 from aad_plugin.training.trl_command import run_trl
 from experiments.demo_pair.pairs import Pair
@@ -85,7 +87,10 @@ def train(split: str, base: Path, work: Path, arguments: Sequence[str] = (), *, 
     if split == "policy":
         base = open_base(base, work / "base")
     given = ["--config", str(recipe_path(f"{command}_{preset}")), "--model_name_or_path", str(base)]
-    given += ["--dataset_name", str((work / "sets" / split).resolve()), *arguments]
+    sets = work / "sets" / split
+    given += ["--dataset_name", str(sets.resolve()), *arguments]
+    asked = {"pair": preset, "trl": list(arguments), "sets": file_sha256(sets / "train.jsonl")[:16]}
+    keep_asked(work / "asked" / split, asked, "another training", "--work")  # whose checkpoints would be taken up
     run_trl(command, given, output=output, log=work / f"{split}.log", mark=work)
     return output
 

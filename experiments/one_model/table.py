@@ -77,9 +77,9 @@ def _figures(name: str, rows: Sequence[Mapping[str, Any]], greedy: Mapping[str, 
 def _against(greedy: Mapping[str, Any], answers: Sequence[Answers], prompts: Sequence[int]) -> dict[str, float | None]:
     base, kept = Answers(list(greedy["texts"]), list(greedy["rewards"])), {}
     p = [value for one in answers for value in better(one, base)]
-    lengths = [len(text) for one in answers for text in one.texts]
+    lengths = [length for one in answers for length in one.lengths]
     raw = mean_with_interval(p, prompts)
-    matched = length_controlled(p, lengths, [len(text) for text in base.texts] * len(answers), clusters=prompts)
+    matched = length_controlled(p, lengths, base.lengths * len(answers), clusters=prompts)
     for key, found in (("win_rate", raw), ("win_rate_at_matched_length", matched)):
         for end, value in (("", found.value), ("_low", found.low), ("_high", found.high)):
             kept[f"{key}{end}"] = None if math.isnan(value) else value  # too few prompts

@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.files.marks import checkpoint_commit, file_sha256, snapshot
+from aad_plugin.files.marks import checkpoint_commit, file_sha256, model_files, snapshot
 from aad_plugin.judges.kinds.spelling import Piece, Speller
 from aad_plugin.judges.sitting.judge import Judge
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.known_options import safetensors_only
 from aad_plugin.texts.rendering import known_context
-
-_SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
-# What trainers and converters leave beside a model; a copy without these is the same judge.
-_NOT_THE_MODEL = (
-    "training_args.bin", "trainer_state.json", "optimizer.bin", "scheduler.bin", "all_results.json", "manifest.json"
-)  # fmt: skip
 
 
 class LocalJudge(Judge):
@@ -46,9 +40,7 @@ def model_mark(dtype: str, *folders: str | Path | None) -> dict[str, Any]:
     for folder in folders:
         if folder is None or not Path(folder).is_dir():
             continue
-        for path in sorted(Path(folder).iterdir()):
-            if path.suffix in _SUFFIXES and path.name not in _NOT_THE_MODEL and path.is_file():
-                marks.append([path.name, file_sha256(path)])
+        marks += [[path.name, file_sha256(path)] for path in model_files(Path(folder))]
     return {"dtype": dtype, "files": marks}
 
 

@@ -296,6 +296,14 @@ def test_samples_of_an_lm_eval_run_become_outputs(aad, own_set, tmp_path):
         (["--name", "x", "--pair", "demo", "--max-new-tokens", "0"], "max_new_tokens must be at least 1, got 0"),
         (["--name", "x", "--model", "m", "--base-url", "nonsense"], "base_url .* must be an address"),
         (["--name", "x", "--from", "missing.jsonl"], "cannot read missing.jsonl"),
+        (
+            ["--name", "x", "--from", "f", "--alpha", "0.3", "--seed", "1"],
+            "reads saved answers, makes no use of --alpha, --seed",
+        ),
+        (
+            ["--name", "x", "--model", "m", "--base-url", "http://127.0.0.1:1/v1", "--strategy", "eft"],
+            "a server, which decodes as its --model says, makes no use of --strategy: leave it out",
+        ),
     ],
 )
 def test_mistakes_are_one_line(aad, own_set, tmp_path, arguments, message):

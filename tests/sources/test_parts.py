@@ -200,3 +200,20 @@ def test_a_base_that_is_not_the_adapters(checkpoints, tmp_path, caplog):
 def test_a_device_of_none_is_no_device(checkpoints):
     pair = load_pair(**checkpoints.model_args("two_models"), device=None)
     assert pair.sides.policy.device.type == "cpu"
+
+
+def test_a_base_that_differs_in_its_middle_is_another_base(tmp_path):
+    from aad_plugin.sources.adapter_base import check_adapter_base
+
+    for name in ("one", "two", "adapter"):
+        (tmp_path / name).mkdir()
+    content = bytearray(range(256)) * 8192  # two MiB, of which the last was compared
+    (tmp_path / "one" / "model.safetensors").write_bytes(content)
+    (tmp_path / "two" / "model.safetensors").write_bytes(content)
+    config = json.dumps({"base_model_name_or_path": str(tmp_path / "one")})
+    (tmp_path / "adapter" / "adapter_config.json").write_text(config)
+    check_adapter_base(str(tmp_path / "adapter"), str(tmp_path / "two"), "reference")
+    content[1000] ^= 1
+    (tmp_path / "two" / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match="holds other weights"):
+        check_adapter_base(str(tmp_path / "adapter"), str(tmp_path / "two"), "reference")

@@ -49,7 +49,7 @@ def figures(folder: Path) -> dict[str, list[dict[str, str]]]:
 def kept(folder: Path) -> tuple[dict, dict]:
     """Answers and scores in a folder, without what differs from run to run: time."""
     rows = Rows(folder)
-    timeless = {name: 0.0 for name in ("seconds", "cpu_seconds", "picker_seconds")}
+    timeless = {name: 0.0 for name in ("seconds", "cpu_seconds", "picker_seconds", "picker_cpu_seconds")}
     return {key: replace(answer, **timeless) for key, answer in rows.answers.items()}, rows.scores
 
 

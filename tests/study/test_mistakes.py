@@ -159,3 +159,12 @@ def test_prompts_of_a_named_training_file_are_told(tmp_path, inputs):
     )
     assert f"warning: {file} holds 1 of the study's 14 prompts, first " in done.stderr
     assert isinstance(done.exception, ConfigError)
+
+
+def test_options_of_another_form_are_refused(tmp_path, inputs):
+    assert refused(tmp_path, inputs, preferences="x.jsonl").startswith("--preferences belongs to --pairs")
+    said = refused(tmp_path, inputs, pairs="a=b", seeds="4,5,6")
+    assert (
+        said.startswith("aad study --pairs, which compares AAD and greedy of each, makes no use of")
+        and "--seeds" in said
+    )

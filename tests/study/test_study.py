@@ -122,6 +122,8 @@ def test_passes_in_the_table(finished):
     assert arms["best_of_2"].costs.policy_passes == pytest.approx(2 * arms["one sample"].costs.policy_passes)
     assert arms["best_of_2"].costs.reference_passes == 2  # each sample is read once by the picker
     assert arms["best_of_2, picker = oracle"].costs.reference_passes == 0
+    # The same samples, decoded once; one of the two pickers is the pair.
+    assert arms["best_of_2"].costs.cpu_seconds > arms["best_of_2, picker = oracle"].costs.cpu_seconds
     assert 4 <= steps <= 6 and arms["AAD, 2 beams"].costs.policy_passes > arms["AAD, alpha 0.1"].costs.policy_passes
 
 

@@ -198,6 +198,10 @@ def reward_model(checkpoints, folder):
         (["--engine", "vlm"], "engine must be hf or vllm, got 'vlm' (did you mean 'vllm'?)"),
         (["--margin-judge", "openai:x"], "--margin-judge must be reward:<model>, got 'openai:x'"),
         (["--alpha", "2"], "alpha must be a number in (0, 1], got 2.0"),
+        (
+            ["--min-margin", "1"],
+            "--min-margin 1 needs --margin-judge reward:<model>, whose rewards it is a difference of",
+        ),
         (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1, got 0"),
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--prompts", "/nope/x.jsonl"], "no prompt file or dataset folder '/nope/x.jsonl' here"),

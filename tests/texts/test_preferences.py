@@ -26,9 +26,10 @@ def test_standard_conversational_and_implicit_prompts(tmp_path):
         {"prompt": "Hi", "chosen": "good", "rejected": "bad"},
         {"prompt": user, "chosen": good, "rejected": bad},
         {"chosen": user + good, "rejected": user + bad},
+        {"prompt": "Hi", "chosen": user + good, "rejected": bad},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_preferences(path) == [Preference(user, "good", "bad")] * 3
+    assert read_preferences(path) == [Preference(user, "good", "bad")] * 4
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,22 @@ def test_standard_conversational_and_implicit_prompts(tmp_path):
         ('{"prompt": " ", "chosen": "x", "rejected": "y"}', "line 2: prompt, chosen and rejected must hold text"),
         ('{"prompt": 7, "chosen": "x", "rejected": "y"}', "line 2: prompt, chosen and rejected must hold text"),
         ('{"prompt": "a", "chosen": ["x"], "rejected": "y"}', "line 2: prompt, chosen and rejected must hold text"),
+        (
+            '{"chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x"}], "rejected": '
+            '[{"role": "user", "content": "r"}, {"role": "assistant", "content": "y"}]}',
+            "line 2: rejected does not begin as the prompt (or as chosen) does; expected conversations that differ in the "
+            "last turn alone",
+        ),
+        (
+            '{"prompt": "q", "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "x"}], '
+            '"rejected": "y"}',
+            "line 2: chosen does not begin as the prompt (or as chosen) does; expected conversations that differ in the "
+            "last turn alone",
+        ),
+        (
+            '{"prompt": "q", "chosen": [{"role": "user", "content": "x"}], "rejected": "y"}',
+            "line 2: chosen must end with the assistant's turn, got 'user'",
+        ),
         ("[1]", "line 2: expected a JSON object with chosen and rejected, got '[1]'"),
         ("not json", "line 2: expected a JSON object with chosen and rejected, got 'not json'"),
     ],

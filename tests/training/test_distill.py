@@ -102,6 +102,9 @@ def distill_words(words, reward, checkpoints, tmp_path) -> list[str]:
         (["--divergence", "kl"], "--divergence must be one of forward-kl, jsd, reverse-kl, got 'kl'"),
         (["--teacher-temperature", "0"], "--teacher-temperature must be above 0, got 0"),
         (["--teacher", "eft", "--scale", "1"], "--teacher eft --scale 1 is the policy itself, which is the student"),
+        (["--scale", "2"], "--teacher aad makes no use of --scale: leave it out"),
+        (["--teacher", "eft", "--alpha", "0.2"], "--teacher eft makes no use of --alpha: leave it out"),
+        (["--trl", "--chat-template-kwargs {}"], "chat_template_kwargs is read by TRL alone"),
         (["--recipe", "distil"], "no recipe 'distil' (did you mean 'distill'?)"),
         (["--trl", "--output_dir x"], "--trl: --output_dir is set by aad distill itself; leave it out"),
         (["--alpha", "7"], "alpha must be a number in (0, 1], got 7.0"),
@@ -169,7 +172,7 @@ def test_other_weights_of_a_students_folder_are_another_question(distill_words, 
     before = plan.asked({"policy": "p", "reference": "r"})
     shutil.copy(checkpoints.reference / "model.safetensors", tmp_path / "student" / "model.safetensors")
     assert plan.asked({"policy": "p", "reference": "r"}) != before
-    assert "student_weights" not in replace(plan, student="policy").asked({"policy": "p", "reference": "r"})
+    assert "student_files" not in replace(plan, student="policy").asked({"policy": "p", "reference": "r"})
 
 
 def test_a_student_that_is_not_there(aad, distill_words, tmp_path):

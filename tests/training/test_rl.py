@@ -240,6 +240,10 @@ def rl_words(words, tmp_path) -> list[str]:
         (["--recipe", "grpo-rollouts", "--share", "1"], "--share of grpo-rollouts must be above 0 and below 1, got 1"),
         (["--recipe", "grpo-implicit", "--reward", "reward:x"], "--reward must be implicit, or with grpo-rollouts"),
         (["--recipe", "grpo-rollouts", "--teacher-temperature", "-1"], "--teacher-temperature must be above 0, got -1"),
+        (
+            ["--recipe", "grpo-implicit", "--alpha", "0.3"],
+            "--recipe grpo-implicit makes no use of --alpha, which is of",
+        ),
         (["--recipe", "grpo-implicit", "--training", "gpro"], "no recipe 'gpro' (did you mean 'grpo'?)"),
         (["--recipe", "grpo-implicit", "--trl", "--config x"], "--trl: --config is set by aad rl itself; leave it out"),
     ],
@@ -389,3 +393,25 @@ def test_trl_knows_every_option_of_a_one_model_recipe(trl_command, name, tmp_pat
 
     cpu = [] if name.endswith("_demo") else ["--use_cpu", "--bf16", "false"]
     check_options(trl_command, ["--config", str(one_model_recipe(name)), "--output_dir", str(tmp_path), *cpu])
+
+
+def test_a_policy_that_was_half_copied_is_copied_again(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from aad_plugin.training import reinforcing
+
+    def torn(source, target, **_):
+        (target / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "model.safetensors").write_text("whole")
+    plan = SimpleNamespace(recipe="grpo-implicit", prompts=["a"], oracle="reward:x")
+    figures = {when: {"picker_mean": 0.0, "oracle_mean": 0.0} for when in ("start", "trained")}
+    given = (tmp_path, plan, "start", SimpleNamespace(parts=dict), figures, "float32")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(reinforcing.shutil, "copytree", torn)
+        reinforcing._write_policy(*given)
+    assert not (tmp_path / "policy").exists()
+    reinforcing._write_policy(*given)
+    assert (tmp_path / "policy" / "model.safetensors").read_text() == "whole"

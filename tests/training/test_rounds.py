@@ -134,10 +134,24 @@ def test_weights_that_change_under_their_name_are_another_run(checkpoints, tmp_p
     before, judged = identity(args), scorer_weights(f"reward:{policy}", "implicit", None, "reward:org/hub")
     assert before == identity(args) and list(judged["scorer_weights"]) == [f"reward:{policy}"]
     weights = bytearray((policy / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
+    whole = weights.copy()
+    weights[len(weights) // 2] ^= 1
     (policy / "model.safetensors").write_bytes(weights)
     assert identity(args) != before and scorer_weights(f"reward:{policy}") != judged
-    assert "weights" not in identity({"policy": "org/one", "reference": "org/two"})
+    (policy / "model.safetensors").write_bytes(whole)
+    assert identity(args) == before
+    (policy / "chat_template.jinja").write_text("{{ messages }}")
+    assert identity(args) != before and scorer_weights(f"reward:{policy}") != judged
+    assert "files" not in identity({"policy": "org/one", "reference": "org/two"})
+    guided = identity({"policy": "org/one", "reference": "org/two", "guide": f"reward:{checkpoints.policy}+org/three"})
+    assert list(guided["files"]) == [f"guide=reward:{checkpoints.policy}"]
+
+
+def test_thinking_counts_to_no_length():
+    from aad_plugin.training.evaluation import Answers
+
+    found = Answers(["<think>" + "so " * 300 + "</think>\nYes.", "No"], [1.0, 0.0])
+    assert found.lengths == [4, 2] and found.characters == 3
 
 
 @pytest.mark.parametrize("name", ["revision", "reference_revision"])
@@ -155,6 +169,18 @@ def test_a_training_reads_no_other_revision(name):
         (
             ["--trl", "--hub_token x"],
             "--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment",
+        ),
+        (
+            ["--trl", "--hub-token=x"],
+            "--trl: a token on a command line ends up in logs; set HF_TOKEN in the environment",
+        ),
+        (
+            ["--trl", "--model-name-or-path x"],
+            "--trl: --model-name-or-path is set by aad iterate itself; leave it out",
+        ),
+        (
+            ["--min-margin", "0.5"],
+            "--min-margin 0.5 needs --margin-judge reward:<model>, whose rewards it is a difference of",
         ),
         (["--recipe", "/no/such.yaml"], "no recipe file '/no/such.yaml'"),
     ],

@@ -157,3 +157,21 @@ def test_a_failing_trainer_is_one_line_with_its_cause_and_its_log(checkpoints, t
     message = str(caught.value)
     assert message.startswith("trl dpo ended with status 1: ") and "no_such_set" in message
     assert message.endswith(f"its words are in {tmp_path / 'training.log'}. It had not reached its first checkpoint")
+
+
+def test_the_demo_pairs_folder_takes_up_no_other_training(tmp_path, monkeypatch):
+    from experiments.demo_pair import training
+
+    ran = []
+    monkeypatch.setattr(training, "run_trl", lambda *given, **_: ran.append(given))
+    (tmp_path / "sets" / "reward").mkdir(parents=True)
+    rows = tmp_path / "sets" / "reward" / "train.jsonl"
+    rows.write_text("{}\n")
+    training.train("reward", tmp_path, tmp_path)
+    training.train("reward", tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match="another training"):
+        training.train("reward", tmp_path, tmp_path, preset="demo@1")
+    rows.write_text("{}\n{}\n")
+    with pytest.raises(ConfigError, match="another training"):
+        training.train("reward", tmp_path, tmp_path)
+    assert len(ran) == 2

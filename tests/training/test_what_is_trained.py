@@ -86,9 +86,12 @@ def test_a_training_takes_the_pairs_strength(aad, command_words, monkeypatch, tm
     monkeypatch.setattr(reinforcing, "reinforce", lambda folder, plan, args: plans.append(plan))
     more = ["--picker", "implicit"] if command == "distill" else []
     aad(*command_words(command), *more)
-    aad(*command_words(command), *more, "--alpha", "0.2", *(["--scale", "4"] if command == "distill" else []))
+    aad(*command_words(command), *more, "--alpha", "0.2")
     assert [plan.alpha for plan in plans] == [0.3, 0.2]
-    assert [getattr(plan, "scale", None) for plan in plans] == ([2.5, 4.0] if command == "distill" else [None, None])
+    if command == "distill":
+        for own in ([], ["--scale", "4"]):
+            aad(*command_words(command), *more, "--teacher", "eft", *own)
+        assert [plan.scale for plan in plans[2:]] == [2.5, 4.0]
 
 
 def test_lengths_divide_the_implicit_reward_alone(aad, command_words, reward, tmp_path):
