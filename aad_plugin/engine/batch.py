@@ -16,6 +16,8 @@ from aad_plugin.engine.server import attach, engine_arguments
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.whole import check_writable, write_text
 
+_URL = "/v1/chat/completions"
+
 
 def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: Sequence[str]) -> None:
     """Answer a file of requests; blocks. Requests that a server would refuse get its 400 in the output file.
@@ -29,6 +31,8 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
     own = pair.arguments["hf_overrides"]["aad"]
     drafts = any(word.startswith(("--spec", "-sc")) for word in given)
     lines, refused = prepare_batch(requests, int(own["shared_vocab_size"]), Held.by(own, drafts))
+    lines, malformed = well_formed(lines)
+    refused += malformed
     check_writable(output)  # before the engine starts
     answers = ""
     if lines:
@@ -70,10 +74,32 @@ def prepare_batch(
             ) from e
         try:
             check_path(str(row.get("url", "")))
+            if row["url"] != _URL:
+                raise ConfigError(
+                    f"url must be {_URL}, which is all that vLLM's batch runner answers, got {row['url']!r}"
+                )
             lines.append(json.dumps({**row, "body": check_request(body, shared_ids, held=held)}))
         except AADError as e:
             refused.append(_refusal(custom_id, str(e)))
     return lines, refused
+
+
+def well_formed(lines: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the lines that vLLM's batch runner can read, and an output row for each other one: it reads a file whole or
+    not at all."""
+    from pydantic import ValidationError
+    from vllm.entrypoints.launchers.run_batch import BatchRequestInput
+
+    kept, refused = [], []
+    for line in lines:
+        try:
+            BatchRequestInput.model_validate_json(line)
+            kept.append(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            told = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            refused.append(_refusal(json.loads(line)["custom_id"], told))
+    return kept, refused
 
 
 def _refusal(custom_id: str, reason: str) -> dict[str, Any]:

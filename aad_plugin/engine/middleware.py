@@ -153,10 +153,10 @@ def _check_ids(body: dict[str, Any], shared_ids: int | None) -> None:
     rows = prompt if isinstance(prompt, list) and prompt and isinstance(prompt[0], list) else [prompt]
     named = {
         "prompt": [token for row in rows if isinstance(row, list) for token in row],
-        "allowed_token_ids": list(body.get("allowed_token_ids") or []),
-        "stop_token_ids": list(body.get("stop_token_ids") or []),
-        "logit_bias": [int(token) for token in (body.get("logit_bias") or {}) if str(token).lstrip("-").isdigit()],
+        **{name: body[name] for name in ("allowed_token_ids", "stop_token_ids") if isinstance(body.get(name), list)},
     }
+    if isinstance(bias := body.get("logit_bias"), dict):  # what is of another type vLLM refuses itself
+        named["logit_bias"] = [int(token) for token in bias if str(token).lstrip("-").isdigit()]
     for name, ids in named.items():
         wrong = [token for token in ids if isinstance(token, int) and not 0 <= token < shared_ids]
         if wrong:

@@ -71,7 +71,8 @@ def stored_of(text: str, until: Sequence[str], think_end_token: str | None, ran_
     from lm_eval.models.utils import postprocess_generated_text
 
     whole, answer = (postprocess_generated_text(text, list(stop), think_end_token) for stop in ((), until))
-    return Stored(answer, ran_out and answer == whole)
+    goes_on = think_end_token is not None and think_end_token not in text  # no stop string ends thinking
+    return Stored(answer, ran_out and (goes_on or answer == whole))
 
 
 class AnswerStore:

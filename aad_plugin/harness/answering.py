@@ -117,29 +117,34 @@ class PairAnswers:
         """Answer requests of one turn; the host's own ``generate_until``."""
         texts = super().generate_until(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
         rows = zip(requests, texts, strict=True)
-        return [Answer(text, self._arrived_answers.get((self._identity(*one.args), text))) for one, text in rows]
+        found = [(text, self._arrived_answers.get((self._identity(*one.args), text), (None, ""))) for one, text in rows]
+        return [Answer(opened + text, truncated) for text, (truncated, opened) in found]
 
     def _ended(self, context: str) -> bool | None:
         """Whether the answer that just arrived for a rendered prompt ran into its token budget."""
         raise NotImplementedError
 
+    def _opened(self, context: str) -> str:
+        """The tag of thinking that its prompt opened and the answer that just arrived never closed; else ""."""
+        return ""
+
     def _keep(self, store: AnswerStore) -> Callable[[str, dict[str, Any], str], str]:
         def keep(context: str, gen_kwargs: dict[str, Any], answer: str) -> str:
-            truncated = self._ended(context)
-            self._arrived_answers[self._identity(context, gen_kwargs), answer] = truncated
+            truncated, opened = self._ended(context), self._opened(context)
+            self._arrived_answers[self._identity(context, gen_kwargs), answer] = truncated, opened
             if key := self._key(context, gen_kwargs):
                 settings, sample, _ = self._split(gen_kwargs)
                 if self._tracer is not None:
-                    about = (key, context, settings, sample, answer, self.tokenizer)
+                    about = (key, context, settings, sample, opened + answer, self.tokenizer)
                     self._tracer.arrived(*about, as_asked=self._as_asked(context))
-                store.add(key, Stored(answer, truncated))
-            return Answer(answer, truncated)
+                store.add(key, Stored(opened + answer, truncated))
+            return Answer(opened + answer, truncated)
 
         return keep
 
     @property
-    def _arrived_answers(self) -> dict[tuple[str, str], bool | None]:
-        """(request, text) of each answer of the present call that arrived -> whether it is truncated."""
+    def _arrived_answers(self) -> dict[tuple[str, str], tuple[bool | None, str]]:
+        """(request, text) of each answer of the present call that arrived -> whether it is truncated, and `_opened`."""
         return self.__dict__.setdefault("_answers_arrived", {})
 
     def _as_asked(self, context: str) -> str:

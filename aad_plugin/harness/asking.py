@@ -15,7 +15,7 @@ from aad_plugin.files.marks import model_files_mark
 from aad_plugin.harness.answer_store import Stored, is_truncated
 from aad_plugin.sources.arguments import take_source
 from aad_plugin.texts.messages import digest
-from aad_plugin.texts.rendering import known_context, without_template
+from aad_plugin.texts.rendering import chat_template_of, known_context, without_template
 
 ENGINES = ("hf", "vllm")
 _ELSEWHERE = ("answers_dir", "batch_size", "device", "token", "proxies")  # where and how fast, not what; no secrets
@@ -52,7 +52,7 @@ def load_model(engine: str, arguments: Mapping[str, Any], *, sees: bool = False)
         ConfigError: pictures, and a pair or an engine that reads text alone.
     """
     model = _loaded(engine, arguments, sees=sees)
-    if model.add_bos_token is None and model.tokenizer.chat_template and model.tokenizer("")["input_ids"]:
+    if model.add_bos_token is None and chat_template_of(model) and model.tokenizer("")["input_ids"]:
         model.add_bos_token = False
     return model
 

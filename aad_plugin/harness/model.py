@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import postprocess_generated_text
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.quantizers import AutoQuantizationConfig
@@ -32,11 +31,12 @@ from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
 from aad_plugin.pair.rope_switch import rope_switch
 from aad_plugin.pair.step import Step
-from aad_plugin.pair.stopping import end_ids
-from aad_plugin.pair.strategies import Picker, decode
+from aad_plugin.pair.stopping import BehindThinking, end_ids
+from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.known_options import safetensors_only
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.texts.thinking import opened_by
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -65,11 +65,13 @@ class AADLM(PairAnswers, HFLM):
     cache_hook: CacheHook
     # What the batch that is about to be decoded shows besides text.
     _multimodal: MultimodalInputs | None = None
+    think_end_token: str | int | None
 
     def __init__(self, pair: str | None = None, pretrained: str | AlignedPair | None = None, **model_args: Any) -> None:
         self.truncated_prompts = 0
         self._contexts: list[str] = []
         self._ends: dict[str, bool] = {}
+        self._tags: dict[str, str] = {}
         self._scorer: Role = "policy"
         self._probing = False
         if isinstance(pretrained, AlignedPair):
@@ -82,6 +84,12 @@ class AADLM(PairAnswers, HFLM):
             self._arguments = PairArguments.parse(pair, pretrained, model_args)
             super().__init__(pretrained=self._source.backbone, **self._arguments.hflm)
         self.settings: DecodingSettings = self._arguments.settings
+        end = self.think_end_token
+        if (
+            isinstance(end, str)
+            and (number := self.tokenizer.convert_tokens_to_ids(end)) in self.tokenizer.all_special_ids
+        ):
+            self.think_end_token = number  # lm-eval decodes without special tokens, and would not find it in the text
         self._join_processes()
         loaded(self)
 
@@ -189,7 +197,6 @@ class AADLM(PairAnswers, HFLM):
         self, context: Tensor, max_length: int, stop: list[str], attention_mask: Tensor | None = None, **gen_kwargs: Any
     ) -> Tensor:
         settings, sample, options = split_gen_kwargs(gen_kwargs, self.settings)
-        ends_thinking = self.think_end_token is not None  # what stops an answer stands in thinking, too
         mask = torch.ones_like(context) if attention_mask is None else attention_mask
         if not bool(mask.any(-1).all()):
             raise ConfigError("a prompt is empty: expected text to answer (is the task's doc_to_text empty?)")
@@ -202,9 +209,10 @@ class AADLM(PairAnswers, HFLM):
                 mask,
                 settings,
                 multimodal=self._multimodal,
-                stop=[] if ends_thinking else stop,
+                stop=stop,
+                thinking_end=self.think_end_token,
                 sample=sample,
-                picker=self._picker(settings, stop),
+                picker=picker_for(settings, shows_pictures=self._multimodal is not None),
                 prompts=prompts,
                 on_readings=None if self._tracer is None else readings.extend,
                 **{"max_length": max_length, "pad_token_id": self.tokenizer.pad_token_id, **options},
@@ -212,20 +220,11 @@ class AADLM(PairAnswers, HFLM):
         if self._tracer is not None:
             self._tracer.decoded(self._contexts, settings, sample, readings)
         ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
-        self._ends = dict(zip(self._contexts, self._truncated(tokens[:, context.shape[1] :], stop, ends), strict=True))
+        answers = tokens[:, context.shape[1] :]
+        self._ends = dict(zip(self._contexts, self._truncated(answers, stop, ends), strict=True))
+        texts = zip(self._contexts, self.tokenizer.batch_decode(answers), strict=True)
+        self._tags = {one: opened_by(self._as_asked(one), text) for one, text in texts}
         return tokens
-
-    def _picker(self, settings: DecodingSettings, stop: list[str]) -> Picker | None:
-        """The scores of ``best_of_n``'s samples, of what lm-eval makes of each: no thinking, no stop string."""
-        score = picker_for(settings, shows_pictures=self._multimodal is not None)
-        if score is None:
-            return None
-        end = (
-            self.tokenizer.decode([self.think_end_token])
-            if isinstance(self.think_end_token, int)
-            else self.think_end_token
-        )
-        return lambda prompts, texts: score(prompts, [postprocess_generated_text(text, stop, end) for text in texts])
 
     def _truncated(self, answers: Tensor, stop: list[str], ends: int | list[int] | None) -> list[bool]:
         """Whether each answer of a batch ran into its budget: no end token and no stop sequence.
@@ -233,22 +232,20 @@ class AADLM(PairAnswers, HFLM):
         Args:
             answers: (B, new) token ids, of the picked answers where several were drawn. ends: the end tokens.
         """
-        ids = set(end_ids(ends))
-        rows = zip(answers.tolist(), map(self._after_thinking, answers.tolist()), strict=True)
-        return [
-            ids.isdisjoint(row) and not any(sequence in text for sequence in stop if sequence) for row, text in rows
-        ]
-
-    def _after_thinking(self, answer: list[int]) -> str:
-        """The text in which lm-eval looks for stop sequences."""
-        end = self.think_end_token
-        if isinstance(end, int) and end in answer:
-            answer = answer[len(answer) - answer[::-1].index(end) :]
-        text = self.tokenizer.decode(answer)
-        return text.split(end)[-1] if isinstance(end, str) else text
+        rows, ids = answers.tolist(), set(end_ids(ends))
+        if self.think_end_token is None:
+            texts = self.tokenizer.batch_decode(rows)
+            stopped = [any(sequence in text for sequence in stop if sequence) for text in texts]
+        else:
+            behind = BehindThinking(self.think_end_token, stop, self.tokenizer)
+            stopped = [behind.length(row) is not None for row in rows]
+        return [ids.isdisjoint(row) and not has_stopped for row, has_stopped in zip(rows, stopped, strict=True)]
 
     def _ended(self, context: str) -> bool | None:
         return self._ends.get(context)
+
+    def _opened(self, context: str) -> str:
+        return self._tags.get(context, "")
 
     # ------------------------------------------------------------------ scoring
 

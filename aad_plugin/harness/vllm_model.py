@@ -38,6 +38,7 @@ from aad_plugin.pair.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sources.guides import GuideModel, check_guided
 from aad_plugin.texts.rendering import borrow_template
+from aad_plugin.texts.thinking import opened_by
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -55,6 +56,8 @@ class AADVLLM(PairAnswers, VLLM):
     Raises:
         AADError: a mistake in the arguments, or no vLLM; one line says what was expected.
     """
+
+    think_end_token: Any  # lm-eval's, a text
 
     def __init__(self, pair: str | None = None, pretrained: str | None = None, **model_args: Any) -> None:
         arguments = PairArguments.parse(pair, pretrained, model_args)
@@ -82,6 +85,8 @@ class AADVLLM(PairAnswers, VLLM):
         self._asked: dict[str, str | None] = {}
         self._until: dict[str, list[str]] = {}
         self._truncated: dict[str, bool | None] = {}
+        self._prompts: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
         self._store: AnswerStore | None = None
         self._chosen: str | None = None
         if options.setdefault("tokenizer", self._pair.tokenizer) == self._pair.model and options.get("revision"):
@@ -104,6 +109,8 @@ class AADVLLM(PairAnswers, VLLM):
             raise ConfigError(f"vLLM does not take these model_args: {e}") from e
         except (RuntimeError, ValueError) as e:
             raise ConfigError(f"vLLM did not start: {first_line(e)} (its log above has the cause)") from e
+        if isinstance(self.think_end_token, int):  # lm-eval looks for a text on vLLM
+            self.think_end_token = self.tokenizer.decode([self.think_end_token])
         borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
         loaded(self)
         if self.data_parallel_size <= 1:
@@ -152,7 +159,7 @@ class AADVLLM(PairAnswers, VLLM):
         """Answer requests in one go, a best_of_n request as n drawn ones of which the picker's favourite is kept."""
         drawn: list[Instance] = []
         slots: list[list[int | Answer]] = []  # of each request: rows of `drawn`, or what an earlier run drew
-        self._asked, self._truncated, self._until = {}, {}, {}
+        self._asked, self._truncated, self._until, self._prompts, self._tags = {}, {}, {}, {}, {}
         for request in requests:
             settings, sample, options = self._split(request.args[1])
             # Refused before anything is decoded.
@@ -175,7 +182,9 @@ class AADVLLM(PairAnswers, VLLM):
                 if there is None:
                     drawn.append(self._marked(request, settings, number, key))
         texts = VLLM.generate_until(self, drawn, disable_tqdm=disable_tqdm) if drawn else []
-        fresh = [Answer(text, self._truncated.get(str(row))) for row, text in enumerate(texts)]
+        fresh = [
+            Answer(self._tags.get(str(row), "") + text, self._truncated.get(str(row))) for row, text in enumerate(texts)
+        ]
         candidates = [[one if isinstance(one, Answer) else fresh[one] for one in own] for own in slots]
         answers = [several[0] for several in candidates]
         open_rows = [row for row, several in enumerate(candidates) if len(several) > 1]
@@ -217,7 +226,7 @@ class AADVLLM(PairAnswers, VLLM):
         # Noise belongs to the question here, too: batches, their order and a resumed run then draw the same answers.
         own = {_DRAW_SEED: draw_seed(settings.seed, context, sample)} if settings.samples else {}
         marked.arguments = (context, {**gen_kwargs, **changes, **own, _ANSWER_ID: mark})
-        self._asked[mark] = key
+        self._asked[mark], self._prompts[mark] = key, context
         return marked
 
     def modify_gen_kwargs(  # type: ignore[override]
@@ -267,7 +276,8 @@ class AADVLLM(PairAnswers, VLLM):
         mark = parameters.extra_args[_ANSWER_ID]
         key, finished = self._asked[mark], output.outputs[0]
         stored = stored_of(finished.text, self._until[mark], self.think_end_token, finished.finish_reason == "length")
-        self._truncated[mark] = stored.truncated
+        self._truncated[mark], self._tags[mark] = stored.truncated, opened_by(self._prompts[mark], finished.text)
+        stored = Stored(self._tags[mark] + stored.answer, stored.truncated)
         if key and self._store is not None:
             self._store.add(key, stored)
 

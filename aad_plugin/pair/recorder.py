@@ -18,6 +18,7 @@ from aad_plugin.decoding import IMPLAUSIBLE, logprobs_of, plausible_set
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
 from aad_plugin.pair.reading import Role
+from aad_plugin.pair.rope_switch import rope_switch
 from aad_plugin.pair.rounding import coarsest_dtype, rounding_step
 from aad_plugin.pair.sides import ReadPair
 from aad_plugin.pair.step import Step
@@ -201,7 +202,18 @@ def _rows(
     length: int,
     multimodal: MultimodalInputs | None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield per answer token role -> (B, V) logits that precede it; reads the texts in pieces, with a cache."""
+    """Yield per answer token role -> (B, V) logits that precede it; reads the texts in pieces, with a cache.
+
+    A text that grows beyond a change of rotary factors is read as it was decoded: what lies before the change without what
+    lies behind it.
+    """
+    changes = [switch for model in pair.sides.models().values() if (switch := rope_switch(model.config)) is not None]
+    crossed = (
+        attention_mask.shape[1] - int(attention_mask[0].sum()) + min(changes, default=0)
+    )  # of rows alike in length
+    if changes and attention_mask.shape[1] + length - 1 > crossed and multimodal is None:
+        yield from _rows_across(pair, roles, tokens, attention_mask, length, crossed)
+        return
     num, start = len(tokens), attention_mask.shape[1]
     tokens = tokens[:, : start + length]
     mask = torch.cat([attention_mask, attention_mask.new_ones(num, length)], dim=1)
@@ -223,6 +235,23 @@ def _rows(
         for position in range(max(first, start - 1), last):
             at = position - (last - keep)
             yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}
+
+
+def _rows_across(
+    pair: ReadPair, roles: tuple[Role, ...], tokens: Tensor, attention_mask: Tensor, length: int, crossed: int
+) -> Iterator[dict[str, Tensor]]:
+    """As `_rows`, of texts read whole: up to column ``crossed`` by themselves, the others with what lies before."""
+    start = attention_mask.shape[1]
+    mask = torch.cat([attention_mask, attention_mask.new_ones(len(tokens), length)], dim=1)
+    positions = positions_of(pair.sides.policy, tokens[:, : start + length], mask, None)
+    first, end = start - 1, start + length - 1
+    for last in (min(max(crossed, first), end), end):
+        if last > first:
+            step = Step(tokens[:, :last], None, last - first, mask[:, :last], positions[..., :last])
+            logits = pair.sides.logits(roles, step)
+            for at in range(last - first):
+                yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}
+            first = last
 
 
 def _by_row(steps: Sequence[_Step], lengths: Sequence[int], dtype: torch.dtype) -> list[Reading]:

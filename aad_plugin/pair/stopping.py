@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,52 @@ def cut(text: str, stop: Sequence[str]) -> str:
     """Return a text up to the first of its stop strings."""
     positions = [text.find(sequence) for sequence in stop if sequence and sequence in text]
     return text[: min(positions)] if positions else text
+
+
+class BehindThinking:
+    """Where an answer ends that follows thinking: at the first stop string behind the last mark that ends thinking, as
+    lm-eval cuts a text. Nothing ends thinking that goes on.
+
+    Args:
+        mark: a text, or the id of a token. stop: strings. tokenizer: decodes answers.
+    """
+
+    def __init__(self, mark: str | int, stop: Sequence[str], tokenizer: Any) -> None:
+        self.mark, self.tokenizer = mark, tokenizer
+        self.stop = [sequence for sequence in stop if sequence]
+
+    def start(self, answer: list[int]) -> int | None:
+        """How many tokens of an answer are thinking, its mark included; None where no mark is there."""
+        if isinstance(self.mark, int):
+            return len(answer) - answer[::-1].index(self.mark) if self.mark in answer else None
+        mark, many = self.mark, self._said(answer).count(self.mark)
+        return _first(len(answer), lambda size: self._said(answer[:size]).count(mark) >= many) if many else None
+
+    def length(self, answer: list[int]) -> int | None:
+        """How many tokens an answer has when it first holds a stop string behind its thinking; None where it does not."""
+        start = self.start(answer)
+        if start is None or not self._stops(answer[start:]):
+            return None
+        own = answer[start:]
+        return start + _first(len(own), lambda size: self._stops(own[:size]))
+
+    def shown(self, answer: list[int]) -> str:
+        """The text behind the thinking up to its first stop string; all of it where the thinking goes on."""
+        start = self.start(answer)
+        text = self.tokenizer.decode(answer[start or 0 :], skip_special_tokens=True)
+        return text if start is None else cut(text.lstrip(), self.stop)
+
+    def _stops(self, ids: list[int]) -> bool:
+        text = self._said(ids)
+        return any(sequence in text for sequence in self.stop)
+
+    def _said(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+
+def _first(most: int, holds: Callable[[int], bool]) -> int:
+    """The least size up to ``most``, of which it holds, for which it holds; it goes on to hold of all larger ones."""
+    return bisect.bisect_left(range(most + 1), True, key=holds)
 
 
 class StopSequences(StoppingCriteria):

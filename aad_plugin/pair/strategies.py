@@ -20,7 +20,7 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, edits_scores, prompt_key, refuse_other_samplers
-from aad_plugin.pair.stopping import StepTeller, StopSequences, answer_lengths, cut, end_ids
+from aad_plugin.pair.stopping import BehindThinking, StepTeller, StopSequences, answer_lengths, cut, end_ids
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
@@ -39,6 +39,7 @@ def decode(
     *,
     multimodal: MultimodalInputs | None = None,
     stop: Sequence[str] = (),
+    thinking_end: str | int | None = None,
     sample: int = 0,
     picker: Picker | None = None,
     prompts: Sequence[Any] = (),
@@ -52,7 +53,9 @@ def decode(
         input_ids, attention_mask: (B, P) int64, left-padded.
         settings: strategy and its parameters.
         multimodal: what the prompts show besides their tokens.
-        stop: strings that end a row's answer (kept in the returned tokens).
+        stop: strings that end a row's answer (kept in the returned tokens). thinking_end: a text, or the id of a token, up
+            to which an answer is thinking, which nothing ends but its end token; stop strings count behind it, and what is
+            decoded after them is returned, too.
         sample: number of the first sample drawn per prompt, part of the noise's key.
         picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
         prompts: (B) prompts as the picker wants them.
@@ -79,8 +82,8 @@ def decode(
             "draft_model out"
         )
     run = _Run(
-        pair, input_ids, attention_mask, settings, list(stop), generate_options, traced=on_readings is not None,
-        on_step=on_step, multimodal=multimodal,
+        pair, input_ids, attention_mask, settings, list(stop), generate_options, thinking_end=thinking_end,
+        traced=on_readings is not None, on_step=on_step, multimodal=multimodal,
     )  # fmt: skip
     tokens, origins = _answers(run, sample, picker, prompts)
     if on_readings is not None:
@@ -209,6 +212,7 @@ class _Run:
         stop: list[str],
         options: dict[str, Any],
         *,
+        thinking_end: str | int | None = None,
         traced: bool = False,
         on_step: Callable[[int], None] | None = None,
         multimodal: MultimodalInputs | None = None,
@@ -228,6 +232,9 @@ class _Run:
         )
         # generate() itself stops at end-of-sequence tokens; decoding text for them at every step would be for nothing.
         self.stop = [sequence for sequence in stop if sequence not in ends]
+        self.behind: BehindThinking | None = None
+        if thinking_end is not None:
+            self.behind, self.stop = BehindThinking(thinking_end, self.stop, pair.tokenizer), []
 
     @property
     def guesses(self) -> bool:
@@ -311,12 +318,20 @@ class _Run:
         if picker is None:
             raise ValueError(f"picker={self.settings.picker!r} needs a scoring function")
         rows = zip(drawn.tokens, drawn.lengths.tolist(), strict=True)
-        answers = [row[self.prompt_length :][:length] for row, length in rows]
-        texts = [cut(text, self.stop) for text in self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        answers = [row[self.prompt_length :][:length].tolist() for row, length in rows]
+        if self.behind is not None:
+            texts = [self.behind.shown(answer) for answer in answers]
+        else:
+            texts = [
+                cut(text, self.stop) for text in self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)
+            ]
         return torch.tensor(list(picker(prompts, texts)), dtype=torch.float64)
 
     def _lengths(self, tokens: Tensor) -> Tensor:
         lengths = answer_lengths(tokens, self.prompt_length, self.eos)
+        if self.behind is not None:
+            rows = zip(tokens[:, self.prompt_length :].tolist(), lengths.tolist(), strict=True)
+            return torch.tensor([self.behind.length(row[:most]) or most for row, most in rows])
         return lengths if self.stopper is None else torch.minimum(lengths, self.stopper.lengths)  # type: ignore[arg-type]
 
 

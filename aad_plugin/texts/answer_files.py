@@ -76,8 +76,9 @@ def read_answers(spec: str, prompt_field: str | None = None, *, joined: bool = T
         text = _chosen(sample_answers(entry, place) if sample else _plain_answers(entry, place), place, strategy)
         if sample:
             prompt, text = in_turns(entry["doc"], prompt, text)
-        elif earlier := (entry.get("earlier") or {}).get(strategy):
-            prompt = with_replies(prompt, earlier, place)
+        elif isinstance(entry.get("outputs"), dict) and isinstance(earlier := entry.get("earlier"), dict):
+            chosen = strategy or next(iter(entry["outputs"]))  # the only one
+            prompt = with_replies(prompt, earlier[chosen], place) if chosen in earlier else prompt
         text = _reply(prompt, text, place)
         check_text(
             place, *(turn["content"] for turn in as_messages(prompt)), *([text] if isinstance(text, str) else text)

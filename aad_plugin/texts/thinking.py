@@ -34,6 +34,16 @@ def answer_after_thinking(text: str) -> str | None:
     return text if end is None else text[end:].strip()
 
 
+def opened_by(prompt: str, answer: str) -> str:
+    """Return the tag of thinking that a rendered prompt ends with, where the answer to it never closes it; else "".
+
+    With it before the answer, a text shows that its thinking never ended.
+    """
+    found = re.search(rf"(?:{_OPEN.pattern})\s*\Z", prompt, re.IGNORECASE)
+    closed = _CLOSE.search(_hidden(answer, fences=False)) is not None
+    return "" if found is None or closed or _at_start(answer) else found[0]
+
+
 def shown_text(reply: Reply) -> str:
     """An answer as a judge sees it, in one text: of each reply what follows its thinking, none of one without end."""
     replies = (reply,) if isinstance(reply, str) else reply  # each reply of a conversation has thinking of its own

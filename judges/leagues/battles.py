@@ -174,7 +174,13 @@ def _questions(verdicts: Path) -> dict[str, str]:
     answers = _answers_of(verdicts)
     if not (verdicts.parent.name.startswith("vs_") and answers.is_file()):
         return {}
-    return {str(row["id"]): prompt_hash(prompt_of(row, place)) for place, row in json_rows(answers) if "id" in row}
+    found = {}
+    for place, row in json_rows(answers):
+        if "id" in row:
+            plain = {name: value for name, value in row.items() if name != "pictures"}
+            shown = [str(name) for name in row.get("pictures") or ()]  # named by what they show
+            found[str(row["id"])] = " ".join([prompt_hash(prompt_of(plain, place)), *shown])
+    return found
 
 
 def _compared(path: Path) -> tuple[str, str]:

@@ -117,15 +117,36 @@ def test_ids_that_one_model_does_not_know(monkeypatch, field, value):
 
 def test_a_file_of_requests_is_held_to_the_same(tmp_path):
     rows = [
-        {"custom_id": "a", "url": "/v1/completions", "body": {"model": "aad", "prompt": [1, 2]}},
+        {"custom_id": "a", "url": "/v1/chat/completions", "body": {"model": "aad", "messages": []}},
         {"custom_id": "b", "url": "/v1/responses", "body": {"model": "aad", "input": "x"}},
-        {"custom_id": "c", "url": "/v1/completions", "body": {"model": "aad", "prompt": [1, 300]}},
+        {"custom_id": "c", "url": "/v1/chat/completions", "body": {"model": "aad", "stop_token_ids": [300]}},
+        {"custom_id": "d", "url": "/v1/completions", "body": {"model": "aad", "prompt": "x"}},
     ]
     path = tmp_path / "requests.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     lines, refused = prepare_batch(path, 260)
     assert [json.loads(line)["custom_id"] for line in lines] == ["a"]
-    assert [row["custom_id"] for row in refused] == ["b", "c"]
+    assert [row["custom_id"] for row in refused] == ["b", "c", "d"]
+    assert "all that vLLM's batch runner answers" in refused[2]["response"]["body"]["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [{"stop_token_ids": 7}, {"allowed_token_ids": 5}, {"logit_bias": 5}])
+def test_values_of_another_type_are_left_to_vllms_own_refusal(body):
+    assert check_request({"model": "aad", "prompt": "x", **body}, 260)["model"] == "aad"
+
+
+@pytest.mark.engine
+def test_lines_that_vllms_runner_cannot_read_are_refused_one_by_one():
+    from aad_plugin.engine.batch import well_formed
+
+    good = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions",
+            "body": {"model": "aad", "messages": [{"role": "user", "content": "x"}]}}  # fmt: skip
+    odd = [{**good, "custom_id": 7}, {**good, "custom_id": "c", "body": {"model": "aad"}},
+           {**good, "custom_id": "d", "body": {**good["body"], "max_tokens": "many"}},
+           {name: value for name, value in good.items() if name != "method"}]  # fmt: skip
+    kept, refused = well_formed([json.dumps(row) for row in (good, *odd)])
+    assert kept == [json.dumps(good)] and [row["custom_id"] for row in refused] == [7, "c", "d", "a"]
+    assert all(row["response"]["status_code"] == 400 for row in refused)
 
 
 def test_a_users_overrides_stand_beside_ours():

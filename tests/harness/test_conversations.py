@@ -125,6 +125,8 @@ def test_the_line_that_finishes_a_run_judges_the_same_conversations(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "earlier": {"baseline": ["Madrid", "Rome"]}}))
     with pytest.raises(ConfigError, match=r"expected a list of 1 earlier replies, got \['Madrid', 'Rome'\]"):
         read_answers(f"{path}#baseline")
+    path.write_text(json.dumps({"prompt": "hi", "output": "o", "earlier": "yes"}))
+    assert read_answers(str(path))[0].text == "o"
 
 
 def test_saved_answers_to_other_prompts_stop_the_run_before_it_starts(checkpoints, data_dir, tmp_path):

@@ -54,6 +54,63 @@ def test_a_tasks_stop_strings_end_what_follows_the_thinking(evaluate, checkpoint
     row = next(row for row in found["samples"]["toy_generate"] if row["doc_id"] == whole.index(text))
     behind = text.split(end)[-1]
     assert row["resps"][0][0].truncated is (stop not in behind)
+    never = evaluate("aad", {**args, "think_end_token": "</think>"}, gen_kwargs={"until": [stop]})
+    ends = [one["resps"][0][0].truncated for one in evaluate("aad", args)["samples"]["toy_generate"]]
+    assert [one["resps"][0][0].truncated for one in never["samples"]["toy_generate"]] == ends, "no stop ends thinking"
+
+
+def test_where_an_answer_behind_thinking_ends():
+    from aad_plugin.pair.stopping import BehindThinking
+    from tests.toys import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    for mark in ("</t>", tokenizer.encode("#", add_special_tokens=False)[0]):
+        end = mark if isinstance(mark, str) else "#"
+        ids = tokenizer.encode(f"so. it{end} an answer. rest", add_special_tokens=False)
+        behind = BehindThinking(mark, ["."], tokenizer)
+        assert tokenizer.decode(ids[: behind.start(ids)]) == f"so. it{end}"
+        assert tokenizer.decode(ids[: behind.length(ids)]) == f"so. it{end} an answer."
+        assert behind.shown(ids) == "an answer"
+        open_ids = tokenizer.encode("so. it goes on", add_special_tokens=False)
+        assert behind.start(open_ids) is None and behind.length(open_ids) is None
+        assert behind.shown(open_ids) == "so. it goes on"
+        assert BehindThinking(mark, [], tokenizer).length(ids) is None
+
+
+def test_a_mark_that_is_a_special_token_ends_thinking(checkpoints):
+    from aad_plugin.harness.model import AADLM
+
+    model = AADLM(**checkpoints.model_args("two_models"), device="cpu", think_end_token="</think>")
+    assert model.think_end_token == "</think>"
+    special = model.tokenizer.all_special_tokens[0]
+    model = AADLM(**checkpoints.model_args("two_models"), device="cpu", think_end_token=special)
+    assert model.think_end_token == model.tokenizer.convert_tokens_to_ids(special)
+
+
+@pytest.mark.parametrize("picker", ["implicit", "reward:anything"])
+def test_samples_are_picked_by_what_follows_their_thinking(checkpoints, monkeypatch, picker):
+    from aad_plugin.pair import strategies
+    from aad_plugin.pair.stopping import BehindThinking
+    from aad_plugin.settings import DecodingSettings
+
+    pair = load_pair(**checkpoints.model_args("two_models"), dtype="float32")
+    ids = pair.tokenizer("Question one", return_tensors="pt")["input_ids"]
+    mask, settings = ids.new_ones(ids.shape), DecodingSettings(strategy="best_of_6", picker=picker)
+    (first,) = strategies.draw(pair, ids, mask, settings, range(1), max_new_tokens=40, eos_token_id=None)
+    drawn = first.tokens[0, ids.shape[1] :].tolist()
+    mark, stop = drawn[2], [pair.tokenizer.decode([drawn[9]])]
+    behind = BehindThinking(mark, stop, pair.tokenizer)
+    seen, texts, score = [], [], strategies._Run.rewards
+    monkeypatch.setattr(strategies._Run, "rewards", lambda own, one, *rest: seen.append(one) or score(own, one, *rest))
+    strategies.decode(
+        pair, ids, mask, settings, stop=stop, thinking_end=mark, prompts=["p"], max_new_tokens=40, eos_token_id=None,
+        picker=lambda prompts, given: texts.extend(given) or [len(one) for one in given],
+    )  # fmt: skip
+    rows = [one.tokens[0, ids.shape[1] :].tolist() for one in seen]
+    ends = [behind.length(row) for row in rows]
+    assert any(ends) and all(int(one.lengths[0]) == (end or 40) for end, one in zip(ends, seen, strict=True))
+    if picker != "implicit":
+        assert texts == [behind.shown(row[: int(one.lengths[0])]) for row, one in zip(rows, seen, strict=True)]
 
 
 @pytest.mark.parametrize("strategy", ["sample", "best_of_3"])

@@ -90,3 +90,25 @@ def test_what_needs_a_cache_across_the_change_is_refused(pair):
     long, mask = left_pad(random_prompts([40]))
     with pytest.raises(ConfigError, match="reads a prompt of 40 tokens in pieces"):
         pair.generate(long, attention_mask=mask, pad_token_id=PAD, max_new_tokens=4, prefill_chunk_size=8)
+
+
+@pytest.mark.parametrize("strategy", ["aad", "greedy", "reference"])
+@pytest.mark.parametrize("length", [20, 40])
+def test_what_is_explained_of_a_text_across_the_change_is_what_was_read(pair, length, strategy, monkeypatch):
+    from aad_plugin.pair import recorder
+    from aad_plugin.pair.strategies import decode
+
+    monkeypatch.setattr(recorder, "_MAX_LOGITS", 2 * VOCAB * 16)  # a text is read in pieces
+    prompt = random_prompts([length])[0]
+    policy, reference = (model_logits(model) for model in pair.sides.models().values())
+    ids, mask, found = torch.tensor([prompt]), torch.ones(1, length, dtype=torch.long), []
+    settings = pair.settings.override(strategy=strategy)
+    tokens = decode(
+        pair, ids, mask, settings, on_readings=found.extend, max_new_tokens=12, eos_token_id=None, pad_token_id=PAD
+    )
+    text = list(prompt)
+    for step, token in enumerate(tokens[0, length:].tolist()):
+        wanted = [torch.tensor(read(text)).log_softmax(-1)[token].item() for read in (policy, reference)]
+        assert found[0].ids[step][0] == token
+        assert [found[0].log_policy[step][0], found[0].log_reference[step][0]] == pytest.approx(wanted, abs=1e-3)
+        text.append(token)

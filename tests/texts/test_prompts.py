@@ -182,7 +182,8 @@ def test_separators_of_lines_within_a_text_end_no_row(tmp_path):
     text.write_text(f"{odd}\r\nanother\n")
     assert [prompt[0]["content"] for prompt in read_prompts(str(lines)).prompts] == [odd]
     assert [prompt[0]["content"] for prompt in read_prompts(str(text)).prompts] == [odd, "another"]
-    body = {"custom_id": "a", "url": "/v1/completions", "body": {"model": "aad", "prompt": odd}}
+    said = [{"role": "user", "content": odd}]
+    body = {"custom_id": "a", "url": "/v1/chat/completions", "body": {"model": "aad", "messages": said}}
     lines.write_text(json.dumps(body, ensure_ascii=False) + "\n")
     assert len(prepare_batch(lines, None)[0]) == 1
 

@@ -98,7 +98,10 @@ def test_two_tasks_runs_share_no_question_by_number_and_are_told_apart(tmp_path,
     for number, task in enumerate(("alpaca", "helpful")):
         run = tmp_path / task / "now"
         run.mkdir(parents=True)
-        rows = ({"id": str(i), "prompt": f"{task} {i}", "outputs": {"aad": "a", "greedy": "b"}} for i in range(3))
+        shown = {"pictures": ["pictures/1.png"]} if number else {}
+        rows = (
+            {"id": str(i), "prompt": f"{task} {i}", "outputs": {"aad": "a", "greedy": "b"}, **shown} for i in range(3)
+        )
         (run / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         folders.append(judged(run / "vs_greedy", "aad", "greedy"))
         rows = ({"id": str(i), "prompt": str(i), "p": 0.25 * i} for i in range(3))
