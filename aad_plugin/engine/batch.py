@@ -13,7 +13,7 @@ from aad_plugin.engine.middleware import check_path, check_request
 from aad_plugin.engine.options import EnginePair
 from aad_plugin.engine.requests import Held
 from aad_plugin.engine.server import attach, engine_arguments
-from aad_plugin.errors import AADError, ConfigError
+from aad_plugin.errors import AADError, ConfigError, first_line
 from aad_plugin.files.whole import check_writable, write_text
 
 _URL = "/v1/chat/completions"
@@ -95,9 +95,11 @@ def well_formed(lines: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
         try:
             BatchRequestInput.model_validate_json(line)
             kept.append(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            told = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        except Exception as error:  # its validators raise what they like, errors of vLLM's own among them
+            told = f"{type(error).__name__}: {first_line(error)}"
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                told = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
             refused.append(_refusal(json.loads(line)["custom_id"], told))
     return kept, refused
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -134,7 +135,14 @@ def file_sha256(path: Path) -> str:
 
     All of them: of a sibling that was tuned in some layers alone the beginning and the end are the same.
     """
-    with path.open("rb") as file:
+    status = path.stat()
+    return _sha256(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: str, size: int, time: int) -> str:
+    """Of a file as it is, read once per process."""
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -25,6 +25,7 @@ from aad_plugin.harness.tracing import RunTracer
 from aad_plugin.harness.turns import FOLLOW_UPS, answer_in_turns
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.texts.rendering import settled
+from aad_plugin.texts.thinking import opened_by
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -130,7 +131,7 @@ class PairAnswers:
 
     def _keep(self, store: AnswerStore) -> Callable[[str, dict[str, Any], str], str]:
         def keep(context: str, gen_kwargs: dict[str, Any], answer: str) -> str:
-            truncated, opened = self._ended(context), self._opened(context)
+            truncated, opened = self._ended(context), self._opened(context) if answer.strip() else ""
             self._arrived_answers[self._identity(context, gen_kwargs), answer] = truncated, opened
             if key := self._key(context, gen_kwargs):
                 settings, sample, _ = self._split(gen_kwargs)
@@ -153,6 +154,10 @@ class PairAnswers:
 
     def _identity(self, context: str, gen_kwargs: Mapping[str, Any]) -> str:
         settings, sample, options = self._split(gen_kwargs)
+        if opened := opened_by(
+            self._as_asked(context), "…"
+        ):  # answers of before do not show that their thinking goes on
+            options = {**options, "thinking": opened}
         return request_key(context, settings, sample, options)
 
     def _key(self, context: str, gen_kwargs: Mapping[str, Any]) -> str | None:

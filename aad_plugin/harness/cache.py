@@ -31,7 +31,7 @@ def keyed_cache_hook(hook: CacheHook, fingerprint: str) -> CacheHook:
     database.__class__ = _SelectiveDict  # lm-eval holds this very object and offers no other way in
     database.refused = set()
     database.tablename = (
-        f"aad3_{fingerprint}"  # tables of before may hold answers that were drawn, or picked with their stop strings
+        f"aad4_{fingerprint}"  # tables of before may hold answers that were drawn, or picked with their stop strings
     )
     database.conn.execute(f'CREATE TABLE IF NOT EXISTS "{database.tablename}" (key TEXT PRIMARY KEY, value BLOB)')
     database.conn.commit()

@@ -73,7 +73,7 @@ class AADLM(PairAnswers, HFLM):
         self._ends: dict[str, bool] = {}
         self._tags: dict[str, str] = {}
         self._scorer: Role = "policy"
-        self._probing = False
+        self._probing = self._measuring = False
         if isinstance(pretrained, AlignedPair):
             self._arguments = PairArguments.for_loaded(pretrained, model_args)
             pretrained.shortcuts = self._arguments.shortcuts
@@ -84,12 +84,8 @@ class AADLM(PairAnswers, HFLM):
             self._arguments = PairArguments.parse(pair, pretrained, model_args)
             super().__init__(pretrained=self._source.backbone, **self._arguments.hflm)
         self.settings: DecodingSettings = self._arguments.settings
-        end = self.think_end_token
-        if (
-            isinstance(end, str)
-            and (number := self.tokenizer.convert_tokens_to_ids(end)) in self.tokenizer.all_special_ids
-        ):
-            self.think_end_token = number  # lm-eval decodes without special tokens, and would not find it in the text
+        if isinstance(self.think_end_token, str):
+            self.think_end_token = _id_of_hidden(self.think_end_token, self.tokenizer)
         self._join_processes()
         loaded(self)
 
@@ -214,6 +210,7 @@ class AADLM(PairAnswers, HFLM):
                 sample=sample,
                 picker=picker_for(settings, shows_pictures=self._multimodal is not None),
                 prompts=prompts,
+                rendered=[self._as_asked(one) for one in self._contexts],
                 on_readings=None if self._tracer is None else readings.extend,
                 **{"max_length": max_length, "pad_token_id": self.tokenizer.pad_token_id, **options},
             )
@@ -254,7 +251,7 @@ class AADLM(PairAnswers, HFLM):
         probed = self.model.guides.roles if self.settings.strategy == "guided" else ("policy", "reference")
         roles: tuple[Role, ...] = probed if self._probing else (self._scorer,)
         switches = [switch for one in self.model.sides.models().values() if (switch := rope_switch(one.config))]
-        if len(inps) > 1 and any(switch < inps.shape[1] for switch in switches):
+        if len(inps) > 1 and not self._measuring and any(switch < inps.shape[1] for switch in switches):
             raise ConfigError(  # rows are padded behind their ends, which nothing marks
                 f"this model's rotary factors change at {min(switches)} tokens, for all rows of a batch at once, and a "
                 f"text here has {inps.shape[1]}: pass batch_size=1"
@@ -298,11 +295,11 @@ class AADLM(PairAnswers, HFLM):
     def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
         if self.device.type != "cpu":
             # What decoding holds is two models' activations, so that is what has to fit.
-            self._probing = self.settings.ranks_ratios
+            self._probing, self._measuring = self.settings.ranks_ratios, True
             try:
                 return super()._detect_batch_size(requests, pos)
             finally:
-                self._probing = False
+                self._probing = self._measuring = False
         size = min(_CPU_BATCH_SIZE, self.max_batch_size)
         logger.info("batch_size=auto on CPU: fixed at %d", size)
         return size
@@ -320,7 +317,7 @@ class AADLM(PairAnswers, HFLM):
             "max_length": self.max_length,
             "max_gen_toks": self.max_gen_toks,
             "add_bos_token": self.add_bos_token,
-            **({"until": "after thinking"} if self.think_end_token is not None else {}),
+            **({"thinking": "ends by its mark alone"} if self.think_end_token is not None else {}),
         }
 
     def get_model_info(self) -> dict[str, Any]:
@@ -333,3 +330,10 @@ class AADLM(PairAnswers, HFLM):
             **self.folders_account(),
         }
         return {**super().get_model_info(), "aad": pair}
+
+
+def _id_of_hidden(mark: str, tokenizer: Any) -> str | int:
+    """A mark as it is, or its id where it is a token that lm-eval's decoding leaves out, so that no text would hold it."""
+    number = tokenizer.convert_tokens_to_ids(mark)
+    is_token = isinstance(number, int) and tokenizer.convert_ids_to_tokens(number) == mark
+    return number if is_token and mark not in tokenizer.decode([number], skip_special_tokens=True) else mark

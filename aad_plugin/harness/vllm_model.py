@@ -38,7 +38,7 @@ from aad_plugin.pair.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
 from aad_plugin.sources.guides import GuideModel, check_guided
 from aad_plugin.texts.rendering import borrow_template
-from aad_plugin.texts.thinking import opened_by
+from aad_plugin.texts.thinking import as_decoded, opened_by
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -276,7 +276,11 @@ class AADVLLM(PairAnswers, VLLM):
         mark = parameters.extra_args[_ANSWER_ID]
         key, finished = self._asked[mark], output.outputs[0]
         stored = stored_of(finished.text, self._until[mark], self.think_end_token, finished.finish_reason == "length")
-        self._truncated[mark], self._tags[mark] = stored.truncated, opened_by(self._prompts[mark], finished.text)
+        stopped_by = getattr(finished, "stop_reason", None)  # vLLM leaves a stop string out of the text
+        whole = finished.text + (stopped_by if isinstance(stopped_by, str) else "")
+        tag = opened_by(self._prompts[mark], whole) if stored.answer.strip() else ""
+        self._truncated[mark] = stored.truncated
+        self._tags[mark] = "" if self.think_end_token and self.think_end_token in whole else tag
         stored = Stored(self._tags[mark] + stored.answer, stored.truncated)
         if key and self._store is not None:
             self._store.add(key, stored)
@@ -308,7 +312,7 @@ class AADVLLM(PairAnswers, VLLM):
         picker = picker_for(settings)
         if picker is not None:
             return list(picker([self._chats.get(context, context) for context in contexts], answers))
-        asked = list(zip(contexts, map(str, answers), strict=True))
+        asked = [(context, as_decoded(context, str(text))) for context, text in zip(contexts, answers, strict=True)]
         encoded = [((context, text), *self._encode_pair(context, text)) for context, text in asked]
         scored = {role: self._scores(role, encoded) for role in ("policy", "reference")}
         pairs = zip(scored["policy"], scored["reference"], strict=True)
@@ -376,6 +380,7 @@ class AADVLLM(PairAnswers, VLLM):
             "max_length": self.max_length,
             "max_gen_toks": self.max_gen_toks,
             "add_bos_token": self.add_bos_token,
+            **({"thinking": "ends by its mark alone"} if self.think_end_token is not None else {}),
             "versions": versions(),
         }
 

@@ -71,7 +71,7 @@ def answer(
             batch = encode(pair, [texts[i] for i in rows])
             tokens = decode(
                 pair, batch.ids, batch.mask, chosen, multimodal=batch.multimodal, stop=stop, picker=picker,
-                prompts=[prompts[i] for i in rows],
+                prompts=[prompts[i] for i in rows], rendered=[texts[i].text for i in rows],
                 on_step=functools.partial(on_step, number), max_new_tokens=max_new_tokens,
             )  # fmt: skip
             on_step(number, max_new_tokens)

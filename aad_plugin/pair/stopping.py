@@ -51,7 +51,7 @@ class BehindThinking:
         return text if start is None else cut(text.lstrip(), self.stop)
 
     def _stops(self, ids: list[int]) -> bool:
-        text = self._said(ids)
+        text = self._said(ids).lstrip()  # as lm-eval has it
         return any(sequence in text for sequence in self.stop)
 
     def _said(self, ids: list[int]) -> str:

@@ -22,6 +22,7 @@ from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
 from aad_plugin.pair.sampling import KeyedSampler, edits_scores, prompt_key, refuse_other_samplers
 from aad_plugin.pair.stopping import BehindThinking, StepTeller, StopSequences, answer_lengths, cut, end_ids
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
+from aad_plugin.texts.thinking import opened_by
 
 # Rows of one forward while drawing best_of_n's answers; more rows than this cost memory and gain nothing on one device.
 _MAX_ROWS = 64
@@ -43,6 +44,7 @@ def decode(
     sample: int = 0,
     picker: Picker | None = None,
     prompts: Sequence[Any] = (),
+    rendered: Sequence[str] = (),
     on_readings: Callable[[list[Reading]], None] | None = None,
     on_step: Callable[[int], None] | None = None,
     **generate_options: Any,
@@ -58,7 +60,8 @@ def decode(
             decoded after them is returned, too.
         sample: number of the first sample drawn per prompt, part of the noise's key.
         picker: scores answers for ``best_of_n`` with ``picker=reward:…``; unused otherwise.
-        prompts: (B) prompts as the picker wants them.
+        prompts: (B) prompts as the picker wants them. rendered: (B) as the model reads them, by which thinking that they
+            open, and an answer never ends, is shown to the picker as such.
         on_readings: is given what was read at each step, one reading per prompt; of best_of_n's answers, the picked one's.
         on_step: is told after each step how many tokens the batch's answers have, for a progress bar.
         **generate_options: for ``generate`` (max_new_tokens or max_length, pad_token_id …).
@@ -83,7 +86,7 @@ def decode(
         )
     run = _Run(
         pair, input_ids, attention_mask, settings, list(stop), generate_options, thinking_end=thinking_end,
-        traced=on_readings is not None, on_step=on_step, multimodal=multimodal,
+        rendered=rendered, traced=on_readings is not None, on_step=on_step, multimodal=multimodal,
     )  # fmt: skip
     tokens, origins = _answers(run, sample, picker, prompts)
     if on_readings is not None:
@@ -213,11 +216,12 @@ class _Run:
         options: dict[str, Any],
         *,
         thinking_end: str | int | None = None,
+        rendered: Sequence[str] = (),
         traced: bool = False,
         on_step: Callable[[int], None] | None = None,
         multimodal: MultimodalInputs | None = None,
     ) -> None:
-        self.on_step = on_step
+        self.on_step, self.rendered = on_step, rendered
         self.multimodal = multimodal
         self.pair = pair
         self.traced = traced
@@ -325,6 +329,9 @@ class _Run:
             texts = [
                 cut(text, self.stop) for text in self.pair.tokenizer.batch_decode(answers, skip_special_tokens=True)
             ]
+        if self.rendered:
+            whole = self.pair.tokenizer.batch_decode(answers)
+            texts = [opened_by(*one) + text for *one, text in zip(self.rendered, whole, texts, strict=True)]
         return torch.tensor(list(picker(prompts, texts)), dtype=torch.float64)
 
     def _lengths(self, tokens: Tensor) -> Tensor:

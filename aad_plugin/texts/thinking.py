@@ -37,11 +37,18 @@ def answer_after_thinking(text: str) -> str | None:
 def opened_by(prompt: str, answer: str) -> str:
     """Return the tag of thinking that a rendered prompt ends with, where the answer to it never closes it; else "".
 
-    With it before the answer, a text shows that its thinking never ended.
+    With it before the answer, a text shows that its thinking never ended. An answer of nothing has none.
     """
+    if not answer.strip():
+        return ""
     found = re.search(rf"(?:{_OPEN.pattern})\s*\Z", prompt, re.IGNORECASE)
     closed = _CLOSE.search(_hidden(answer, fences=False)) is not None
     return "" if found is None or closed or _at_start(answer) else found[0]
+
+
+def as_decoded(prompt: str, answer: str) -> str:
+    """Return an answer without the tag that `opened_by` put before it."""
+    return answer.removeprefix(opened_by(prompt, "…"))
 
 
 def shown_text(reply: Reply) -> str:

@@ -54,8 +54,7 @@ def read_labels(
             number, own = next(iter(other_ids.items()))
             raise ConfigError(
                 f"{place}: an id without its prompt could mean two items here: rows are numbered from 0, and the answers "
-                f"have ids of their own (row {number} is {own!r}); add the prompt to each label, or label a run's "
-                "verdicts.jsonl with --from"
+                f"have ids of their own (row {number} is {own!r}); add the prompt to each label"
             )
         if item is None or item not in ids:
             continue

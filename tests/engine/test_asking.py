@@ -116,3 +116,22 @@ def test_lm_evals_cache_keeps_rewards_and_no_part_of_one(model, monkeypatch):
     model._arguments.loglikelihood = "reference"
     assert model._loglikelihood_tokens(requests) == [(-5.0, True)]
     assert kept == [("loglikelihood", ("one", " two"), (-5.0, True))]
+
+
+@pytest.mark.parametrize(
+    ("text", "stop_reason", "mark", "kept"),
+    [
+        ("Let me see", None, None, "<think>\nLet me see"),
+        ("2 + 2 is 4", "</think>", None, "2 + 2 is 4"),
+        ("Let me see", None, "</think>", "<think>\nLet me see"),
+        ("Let me see</think>\n\nFour", None, "</think>", "Four"),
+        ("", None, None, ""),
+    ],
+)
+def test_thinking_that_never_ended_carries_its_tag(model, tmp_path, text, stop_reason, mark, kept):
+    model._store, model.think_end_token = AnswerStore(tmp_path), mark
+    model._asked, model._prompts, model._until = {"0": "key"}, {"0": "user: hi assistant:<think>\n"}, {"0": []}
+    model._truncated, model._tags = {}, {}
+    done = SimpleNamespace(text=text, finish_reason="stop", stop_reason=stop_reason)
+    model._arrived(SimpleNamespace(outputs=[done]), SimpleNamespace(extra_args={"answer_id": "0"}))
+    assert model._store.find("key").answer == kept

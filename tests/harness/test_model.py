@@ -71,6 +71,11 @@ def test_where_an_answer_behind_thinking_ends():
         assert tokenizer.decode(ids[: behind.start(ids)]) == f"so. it{end}"
         assert tokenizer.decode(ids[: behind.length(ids)]) == f"so. it{end} an answer."
         assert behind.shown(ids) == "an answer"
+        spaced = tokenizer.encode(f"so{end}\n\nan answer\n\nrest", add_special_tokens=False)
+        lines = BehindThinking(mark, ["\n\n"], tokenizer)
+        assert tokenizer.decode(spaced[: lines.length(spaced)]) == f"so{end}\n\nan answer\n\n"
+        assert lines.shown(spaced) == "an answer"
+        assert lines.length(spaced[:-6]) is None
         open_ids = tokenizer.encode("so. it goes on", add_special_tokens=False)
         assert behind.start(open_ids) is None and behind.length(open_ids) is None
         assert behind.shown(open_ids) == "so. it goes on"
@@ -85,6 +90,45 @@ def test_a_mark_that_is_a_special_token_ends_thinking(checkpoints):
     special = model.tokenizer.all_special_tokens[0]
     model = AADLM(**checkpoints.model_args("two_models"), device="cpu", think_end_token=special)
     assert model.think_end_token == model.tokenizer.convert_tokens_to_ids(special)
+
+
+def test_a_mark_that_is_no_token_stays_a_text():
+    from transformers import AutoTokenizer
+
+    from aad_plugin.demo.assets import base_model_path
+    from aad_plugin.harness.model import _id_of_hidden
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model_path())
+    assert tokenizer.convert_tokens_to_ids("</think>") == tokenizer.unk_token_id  # which is a special token
+    assert _id_of_hidden("</think>", tokenizer) == "</think>"
+    tokenizer.add_tokens("</think>")
+    assert _id_of_hidden("</think>", tokenizer) == "</think>", "a token that stands in the text"
+    assert _id_of_hidden("<|im_end|>", tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_a_picker_sees_thinking_that_never_ended(checkpoints):
+    from aad_plugin.pair.strategies import decode
+    from aad_plugin.settings import DecodingSettings
+
+    pair, texts = load_pair(**checkpoints.model_args("two_models"), dtype="float32"), []
+    ids = pair.tokenizer("Question one", return_tensors="pt")["input_ids"]
+    decode(pair, ids, ids.new_ones(ids.shape), DecodingSettings(strategy="best_of_2", picker="reward:anything"),
+           picker=lambda prompts, given: texts.extend(given) or [len(one) for one in given], prompts=["p"],
+           rendered=["user: Question one\nassistant:<think>\n"], max_new_tokens=8)  # fmt: skip
+    assert texts and all(text.startswith("<think>\n") for text in texts)
+
+
+def test_answers_under_a_template_that_opens_thinking_are_kept_by_another_key(checkpoints):
+    from aad_plugin.harness.model import AADLM
+
+    model = AADLM(**checkpoints.model_args("two_models"), device="cpu")
+    given = {"until": [], "max_gen_toks": 4}
+    plain, opened = (model._identity(text, given) for text in ("user: hi assistant:", "user: hi assistant:<think>\n"))
+    from aad_plugin.harness.answer_store import request_key
+
+    settings, sample, options = model._split(given)
+    assert plain == request_key("user: hi assistant:", settings, sample, options)
+    assert opened != request_key("user: hi assistant:<think>\n", settings, sample, options)
 
 
 @pytest.mark.parametrize("picker", ["implicit", "reward:anything"])
@@ -167,7 +211,7 @@ def test_sampled_answers_are_not_cached(evaluate, checkpoints, tmp_path):
     evaluate("aad", args, use_cache=cache, gen_kwargs="strategy=greedy")
     (file,) = tmp_path.glob("cache*.db")
     with sqlite3.connect(file) as database:
-        (table,) = [name for (name,) in database.execute("select name from sqlite_master") if name.startswith("aad3_")]
+        (table,) = [name for (name,) in database.execute("select name from sqlite_master") if name.startswith("aad4_")]
         assert database.execute(f'select count(*) from "{table}"').fetchone() == (len(QUESTIONS),)
 
 

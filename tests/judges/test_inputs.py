@@ -97,7 +97,7 @@ def test_prompt_field_of_a_foreign_task(tmp_path):
     path = write(tmp_path / "s.jsonl", [row])
     assert read_answers(path, "text")[0].prompt == "the prompt"
     with pytest.raises(
-        ConfigError, match=r"s.jsonl, line 1: no field messages, .*--prompt-field \(there are text, id\)"
+        ConfigError, match=r"s.jsonl, line 1: no field messages, .* \(there are text, id\); .*--prompt-field"
     ):
         read_answers(path)
     with pytest.raises(ConfigError, match=r"field 'txt' is missing \(did you mean 'text'\?\)"):

@@ -10,7 +10,7 @@ import pytest
 from aad_plugin.judges.asking.replies import REASONS, read_reply
 from aad_plugin.judges.asking.requests import usage_of
 from aad_plugin.judges.asking.templates import load_template
-from aad_plugin.texts.thinking import answer_after_thinking, opened_by
+from aad_plugin.texts.thinking import answer_after_thinking, as_decoded, opened_by
 from tests.judges.reply_table import PANDALM, ROWS, real_replies
 from tests.public_data import needs_public_data
 
@@ -135,12 +135,14 @@ def test_what_of_a_judged_answer_is_thinking(answer, seen):
         ("user: hi\nassistant:<think>\n", "Let me see", None),
         ("user: hi\nassistant:<think>\n", "Let me see</think>Four.", "Four."),
         ("user: hi\nassistant:[THINK]", "Let me see", None),
+        ("user: hi\nassistant:<think>\n", "", ""),
         ("user: hi\nassistant:<think>\n\n</think>\n\n", "Four.", "Four."),
         ("user: what does <think> do?\nassistant:", "It opens a block.", "It opens a block."),
     ],
 )
 def test_thinking_that_a_template_opened_and_nothing_ended_is_no_answer(prompt, answer, seen):
-    assert answer_after_thinking(opened_by(prompt, answer) + answer) == seen
+    shown = opened_by(prompt, answer) + answer
+    assert answer_after_thinking(shown) == seen and as_decoded(prompt, shown) == answer
 
 
 def listed(*pairs):
