@@ -25,7 +25,7 @@ from aad_plugin.harness.tracing import RunTracer
 from aad_plugin.harness.turns import FOLLOW_UPS, answer_in_turns
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.texts.rendering import settled
-from aad_plugin.texts.thinking import opened_by
+from aad_plugin.texts.thinking import opening_tag
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -154,9 +154,8 @@ class PairAnswers:
 
     def _identity(self, context: str, gen_kwargs: Mapping[str, Any]) -> str:
         settings, sample, options = self._split(gen_kwargs)
-        if opened := opened_by(
-            self._as_asked(context), "…"
-        ):  # answers of before do not show that their thinking goes on
+        # Answers of before do not show that their thinking goes on.
+        if opened := opening_tag(self._as_asked(context)):
             options = {**options, "thinking": opened}
         return request_key(context, settings, sample, options)
 

@@ -29,14 +29,14 @@ from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading
-from aad_plugin.pair.rope_switch import rope_switch
+from aad_plugin.pair.rope_switch import rope_switches
 from aad_plugin.pair.step import Step
 from aad_plugin.pair.stopping import BehindThinking, end_ids
 from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.known_options import safetensors_only
 from aad_plugin.sources.parts import PairSource
-from aad_plugin.texts.thinking import opened_by
+from aad_plugin.texts.thinking import opened_by, opening_tag
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
@@ -219,8 +219,8 @@ class AADLM(PairAnswers, HFLM):
         ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
         answers = tokens[:, context.shape[1] :]
         self._ends = dict(zip(self._contexts, self._truncated(answers, stop, ends), strict=True))
-        texts = zip(self._contexts, self.tokenizer.batch_decode(answers), strict=True)
-        self._tags = {one: opened_by(self._as_asked(one), text) for one, text in texts}
+        rows = ((one, self._as_asked(one), row) for one, row in zip(self._contexts, answers, strict=True))
+        self._tags = {one: opened_by(said, self.tokenizer.decode(row)) for one, said, row in rows if opening_tag(said)}
         return tokens
 
     def _truncated(self, answers: Tensor, stop: list[str], ends: int | list[int] | None) -> list[bool]:
@@ -250,7 +250,7 @@ class AADLM(PairAnswers, HFLM):
         """Return (B, T, V) logits of the model that scores choices."""
         probed = self.model.guides.roles if self.settings.strategy == "guided" else ("policy", "reference")
         roles: tuple[Role, ...] = probed if self._probing else (self._scorer,)
-        switches = [switch for one in self.model.sides.models().values() if (switch := rope_switch(one.config))]
+        switches = rope_switches(self.model.sides.models().values())
         if len(inps) > 1 and not self._measuring and any(switch < inps.shape[1] for switch in switches):
             raise ConfigError(  # rows are padded behind their ends, which nothing marks
                 f"this model's rotary factors change at {min(switches)} tokens, for all rows of a batch at once, and a "

@@ -23,7 +23,7 @@ from aad_plugin.pair.multimodal import is_prompt, positions, refuse_beside_pictu
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
 from aad_plugin.pair.reading import BuildCache
-from aad_plugin.pair.rope_switch import grows_beyond, refuse_mixed, rope_switch, say_rereading
+from aad_plugin.pair.rope_switch import grows_beyond, refuse_mixed, rope_switches, say_rereading
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 
@@ -155,8 +155,7 @@ class HostHooks(GenerationMixin):
         Raises:
             ConfigError: some rows may cross it before others do.
         """
-        models = self.sides.models().values()
-        switches = [switch for one in models if (switch := rope_switch(one.config)) is not None]
+        switches = rope_switches(self.sides.models().values())
         if not switches:
             return False
         mask, places = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")

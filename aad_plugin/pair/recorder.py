@@ -18,7 +18,7 @@ from aad_plugin.decoding import IMPLAUSIBLE, logprobs_of, plausible_set
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
 from aad_plugin.pair.reading import Role
-from aad_plugin.pair.rope_switch import rope_switch
+from aad_plugin.pair.rope_switch import rope_switches
 from aad_plugin.pair.rounding import coarsest_dtype, rounding_step
 from aad_plugin.pair.sides import ReadPair
 from aad_plugin.pair.step import Step
@@ -207,13 +207,12 @@ def _rows(
     A text that grows beyond a change of rotary factors is read as it was decoded: what lies before the change without what
     lies behind it.
     """
-    changes = [switch for model in pair.sides.models().values() if (switch := rope_switch(model.config)) is not None]
-    crossed = (
-        attention_mask.shape[1] - int(attention_mask[0].sum()) + min(changes, default=0)
-    )  # of rows alike in length
-    if changes and attention_mask.shape[1] + length - 1 > crossed and multimodal is None:
-        yield from _rows_across(pair, roles, tokens, attention_mask, length, crossed)
-        return
+    if multimodal is None and (changes := rope_switches(pair.sides.models().values())):
+        padding = attention_mask.shape[1] - int(attention_mask[0].sum())  # of rows alike in length, if any crosses
+        crossed = padding + min(changes)
+        if attention_mask.shape[1] + length - 1 > crossed:
+            yield from _rows_across(pair, roles, tokens, attention_mask, length, crossed)
+            return
     num, start = len(tokens), attention_mask.shape[1]
     tokens = tokens[:, : start + length]
     mask = torch.cat([attention_mask, attention_mask.new_ones(num, length)], dim=1)

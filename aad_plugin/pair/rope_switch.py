@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +28,11 @@ def rope_switch(config: Any) -> int | None:
         if one.get("rope_type", one.get("type")) == "longrope"
     ]
     return min((int(length) for length in found if length), default=None)
+
+
+def rope_switches(models: Iterable[Any]) -> list[int]:
+    """The switches of those models that have one."""
+    return [switch for model in models if (switch := rope_switch(model.config)) is not None]
 
 
 def grows_beyond(switches: Sequence[int], prompt: int, last: int, pieces: int | None) -> bool:

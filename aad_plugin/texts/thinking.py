@@ -34,6 +34,12 @@ def answer_after_thinking(text: str) -> str | None:
     return text if end is None else text[end:].strip()
 
 
+def opening_tag(prompt: str) -> str:
+    """Return the tag of thinking that a rendered prompt ends with; "" where it opens none."""
+    found = re.search(rf"(?:{_OPEN.pattern})\s*\Z", prompt, re.IGNORECASE)
+    return "" if found is None else found[0]
+
+
 def opened_by(prompt: str, answer: str) -> str:
     """Return the tag of thinking that a rendered prompt ends with, where the answer to it never closes it; else "".
 
@@ -41,14 +47,13 @@ def opened_by(prompt: str, answer: str) -> str:
     """
     if not answer.strip():
         return ""
-    found = re.search(rf"(?:{_OPEN.pattern})\s*\Z", prompt, re.IGNORECASE)
     closed = _CLOSE.search(_hidden(answer, fences=False)) is not None
-    return "" if found is None or closed or _at_start(answer) else found[0]
+    return "" if closed or _at_start(answer) else opening_tag(prompt)
 
 
 def as_decoded(prompt: str, answer: str) -> str:
     """Return an answer without the tag that `opened_by` put before it."""
-    return answer.removeprefix(opened_by(prompt, "…"))
+    return answer.removeprefix(opening_tag(prompt))
 
 
 def shown_text(reply: Reply) -> str:
