@@ -7,6 +7,8 @@ NEWEST ?= .venv-newest
 BIN     = $(VENV)/bin
 # Wheels that were fetched once serve every environment.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# pip compiles every module of what it installs, of which a run imports a part.
+export PIP_COMPILE = 0
 # Two test processes of one thread each: two that both want all cores wait for each other most of the time.
 WORKERS ?= 2
 SHARED   = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
@@ -30,19 +32,19 @@ test-slow: env       ## real weights, many processes
 	$(SHARED) $(BIN)/$(PYTEST) -m "slow and not grid"
 
 test-browser: env    ## the pages in a real browser: Debian's chromium, or CHROMIUM=PATH
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m browser --durations 5
+	$(SHARED) $(BIN)/python -m pytest -m browser --durations 5 $$(grep -rl --include='*.py' mark.browser tests)
 
 test-engine: $(ENGINE)/.ready   ## the pair inside vLLM on CPU against the naive loop; test-all has the other engine tests
-	HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 $(ENGINE)/bin/python -m pytest -m "engine and not grid" --durations 15 tests/engine/test_asking.py tests/engine/test_composite.py tests/engine/test_guides.py
+	$(SHARED) VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 $(ENGINE)/bin/python -m pytest -m "engine and not grid" --durations 15 tests/engine/test_asking.py tests/engine/test_composite.py tests/engine/test_guides.py
 
 test-wheel: env      ## the wheel as a user installs it, without our pins, through lm-eval
 	bash .ci/wheel
 
-# What CI runs. A step says how long it took.
-CI = check test test-slow test-browser test-engine test-wheel
+# What CI runs. A step says how long it took; what a comma joins has one process each and runs beside the others.
+CI = test test-slow test-engine,check,test-browser,test-wheel
 ci:
 	@for step in $(CI); do \
-	  start=$$(date +%s); $(MAKE) --no-print-directory $$step || exit 1; \
+	  start=$$(date +%s); $(MAKE) --no-print-directory -j 2 -O $$(echo $$step | tr , ' ') || exit 1; \
 	  echo "ci: $$step took $$(( $$(date +%s) - start )) s"; \
 	done
 

@@ -64,7 +64,9 @@ def test_registration_leaves_a_discovering_lm_eval_alone(monkeypatch):
     registration.register_models()  # would fail on the missing registry if it touched it
 
 
-@pytest.mark.parametrize("program", [["-m", "lm_eval"], ["-m", "aad_plugin.cli", "eval"]])
+@pytest.mark.parametrize(
+    "program", [["-m", "lm_eval"], pytest.param(["-m", "aad_plugin.cli", "eval"], marks=pytest.mark.grid)]
+)
 def test_a_users_mistake_is_one_line_and_a_status(tmp_path, program):
     run = ["run"] if "lm_eval" in program else []
     arguments = ["--model", "aad", "--model_args", "policy=gpt2", "--tasks", "aad_demo_dialogue"]
@@ -74,14 +76,16 @@ def test_a_users_mistake_is_one_line_and_a_status(tmp_path, program):
     assert done.stderr.strip().splitlines()[-1].startswith("error: policy='gpt2' was given without its reference")
 
 
-def test_a_users_own_task_folder_still_wins(tmp_path):
-    from lm_eval.tasks import TaskManager
+def test_a_users_own_task_folder_still_wins(tmp_path, monkeypatch):
+    from lm_eval.tasks import TaskManager, manager
 
     from aad_plugin.harness.registration import register_all
 
     register_all()
+    # One folder stands for lm-eval's thousands, which take long to read.
+    monkeypatch.setattr(manager, "__file__", str(Path(manager.__file__).parent / "hellaswag" / "manager.py"))
     (tmp_path / "own.yaml").write_text("task: own_task\ndataset_path: json\n")
-    manager = TaskManager(include_path=str(tmp_path))
-    assert {"own_task", "aad_demo_dialogue", "hellaswag"} <= set(manager.all_tasks)
-    assert manager.include_path == str(tmp_path)
+    found = TaskManager(include_path=str(tmp_path))
+    assert {"own_task", "aad_demo_dialogue", "hellaswag"} <= set(found.all_tasks)
+    assert found.include_path == str(tmp_path)
     assert "aad_demo_dialogue" not in TaskManager(include_path=str(tmp_path), include_defaults=False).all_tasks

@@ -166,8 +166,8 @@ def test_bad_input_is_one_clear_error(files, tmp_path, arguments, message):
     [
         ("fair", set()),
         ("position", {"position, real", "position, copied", "consistency"}),
-        ("length", {"padded"}),
-        ("injectable", {"injecting", "closing"}),
+        pytest.param("length", {"padded"}, marks=pytest.mark.grid),
+        pytest.param("injectable", {"injecting", "closing"}, marks=pytest.mark.grid),
     ],
 )
 def test_judge_check_finds_planted_faults(loopback, tmp_path, character, failed):

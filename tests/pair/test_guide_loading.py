@@ -19,6 +19,7 @@ from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder, TraceWriter
 from aad_plugin.explain.views import compact_steps
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.model import AADLM
+from aad_plugin.harness.own_tasks import our_tasks_alone
 from aad_plugin.pair.account import describe
 from aad_plugin.pair.guide_loading import cast
 from aad_plugin.pair.guides import TokenGuide
@@ -159,8 +160,11 @@ def test_lm_eval_decodes_with_a_guide_and_per_request(checkpoints, folders, tmp_
         "guide": folders["small"],
         "answers_dir": str(tmp_path / "kept"),
     }
-    run = simple_evaluate(model="aad", model_args={**words, "device": "cpu"}, tasks=[task], batch_size=2, bootstrap_iters=0,
-                          log_samples=True)  # fmt: skip
+    with our_tasks_alone():
+        run = simple_evaluate(
+            model="aad", model_args={**words, "device": "cpu"}, tasks=[task], batch_size=2, bootstrap_iters=0,
+            log_samples=True,
+        )  # fmt: skip
     got = [one["resps"][0][0] for one in run["samples"]["toy"]]
     pair = AlignedPair.from_pretrained(**{k: v for k, v in words.items() if k != "answers_dir"})
     expected = answer(pair, ["hello there", "a"], strategy="guided", max_new_tokens=6, chat=False, stop=["\n"])
