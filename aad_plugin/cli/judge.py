@@ -15,7 +15,7 @@ from aad_plugin.cli import judge_files as read
 from aad_plugin.cli.judge_call import Call, Terms
 from aad_plugin.cli.judge_cascade import judge_by_cascade
 from aad_plugin.cli.judge_options import JudgeOptions, cleaner, takes_judge_options
-from aad_plugin.cli.judge_protocol import as_meetings, check_labels, check_protocol, finish_protocol, items_of
+from aad_plugin.cli.judge_protocol import as_meetings, check_labels, check_protocol, finish_protocol, items_of, to_count
 from aad_plugin.cli.judge_running import Running
 from aad_plugin.cli.judge_systems import finish_systems, meetings_of
 from aad_plugin.cli.option_group import takes
@@ -40,10 +40,12 @@ def judge(call: Call, asked: JudgeOptions, terms: Terms) -> None:
     items, meetings = _items(call, terms)
     replace(running, judges=[*judges, *dear]).check(items)
     if terms.estimate:
-        running.print_estimates(items)
+        counted = to_count(call.protocol, read.unjudged(items, judges[0])) if call.protocol else None
+        prompts = len({verdict.prompt for verdict in counted}) if counted else running.num_prompts(items)
+        running.print_estimates(items, prompts)
         if dear:
             typer.echo(f"and on {call.dear_share:.0%} of the items:")
-            replace(running, judges=dear).print_estimates(items)
+            replace(running, judges=dear).print_estimates(items, prompts, call.dear_share)
         return
     if call.output is None:
         raise ConfigError("pass --output DIR: what is judged is kept there")
@@ -73,10 +75,13 @@ def _count_again(call: Call, asked: JudgeOptions, terms: Terms) -> None:
 
 def _load(call: Call, asked: JudgeOptions) -> tuple[list[Any], list[Any]]:
     """The judges, and the dear one of a cascade; a protocol says how they are asked."""
+    from aad_plugin.judges.kinds.specs import accepted_options
+
     judges = call.judges or []
     if call.protocol:
         told = check_protocol(call.protocol, call.baseline, call.anchors or [], call.specs, len(judges), call.style)
-        asked = asked.but(template=asked.template or told)
+        if any("template" in accepted_options(spec) for spec in judges):  # a reward model reads none
+            asked = asked.but(template=asked.template or told)
     loaded = asked.load([*judges, *([call.cascade] if call.cascade else [])])
     if call.protocol:
         check_labels(call.protocol, loaded[0])
@@ -119,6 +124,7 @@ def _finish(
     from aad_plugin.judges.statistics.results import print_summary, versions, write_results
     from aad_plugin.judges.statistics.summary import summarize
 
+    verdicts = to_count(call.protocol, verdicts)
     summary = summarize(verdicts, seed=terms.seed, **data)
     if call.output is not None:
         sides = {"candidate": call.candidate, "baseline": call.baseline} if call.candidate else {}

@@ -86,6 +86,13 @@ def items_of(protocol: str, items: list[Any]) -> list[Any]:
     return running.items_of(protocol, items)
 
 
+def to_count(protocol: str | None, verdicts: list[Any]) -> list[Any]:
+    """Verdicts as they are counted: those of MT-Bench's two turns belong to one question."""
+    from aad_plugin.judges.protocols.mt_bench import by_question
+
+    return by_question(verdicts) if protocol and protocol.startswith("mt-bench") else verdicts
+
+
 def as_meetings(items: Sequence[Any], candidate: str, baseline: str) -> list[Any]:
     """Items of two files (or one) as meetings of the systems that the files name."""
     from aad_plugin.judges.leagues.battles import system_name

@@ -181,6 +181,10 @@ def _print(found: Any, on: str) -> None:
 
 
 def _print_plan(pilot: Any, planned: Any) -> None:
+    if pilot.correlation < 0:
+        typer.echo(
+            "WARNING: verdicts and labels point opposite ways: are candidate and baseline swapped in one of them?"
+        )
     many = "as many items as it takes" if math.isinf(planned.verdicts) else f"{planned.verdicts:.0f} items"
     typer.echo(
         f"pilot: {pilot.num} items, correlation of verdict and label {pilot.correlation:.3f} (reckoned with "

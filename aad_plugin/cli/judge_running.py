@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -93,29 +94,38 @@ class Running:
                     finish(kept)
             raise
 
-    def print_estimates(self, items: list[Any]) -> None:
-        """Print what each judge would be asked and cost; asks nothing."""
+    def num_prompts(self, items: list[Any]) -> int:
+        """Prompts that differ, whichever judge gets which."""
+        from aad_plugin.judges.sitting.plan import Plan
+
+        return Plan(items, self.judges[0]).num_prompts
+
+    def print_estimates(self, items: list[Any], prompts: int, share: float = 1.0) -> None:
+        """Print what each judge would be asked and cost; asks nothing. See `estimate` for `prompts` and `share`."""
         names = self._names()
         dealt = self._dealt(items, names) if self.jury == "cyclic" else []
         for name, one in zip(names, self.judges, strict=True):
             own = [item for item, to in zip(items, dealt, strict=True) if to == name] if dealt else items
-            self._print_estimate(own, one)
+            self._print_estimate(own, one, prompts, share)
 
-    def _print_estimate(self, items: list[Any], one: Any) -> None:
+    def _print_estimate(self, items: list[Any], one: Any, prompts: int, share: float) -> None:
         from aad_plugin.judges.sitting.estimate import estimate
 
         found = estimate(
             items, one, self.output, transport=self.sitting["transport"], seed=self.seed, repeats=self.repeats,
-            challenge=self.challenge,
+            challenge=self.challenge, prompts=prompts, share=share,
         )  # fmt: skip
         money = "unknown (pass --price)" if found.cost is None else f"{found.cost:.4f}, at most {found.most_cost:.4f}"
         unsure = (
             "" if found.form_known else " (in the dearest form of reply: the judge was not asked yet which it knows)"
         )
+        shown = "" if math.isnan(found.detectable) else (
+            f"; smallest detectable win-rate difference from one half: {100 * found.detectable:.1f} points (5 % level, "
+            "power 80 %)"
+        )  # fmt: skip
         typer.echo(
             f"{found.judge}: {found.num_items} items, {found.requests} requests, about {found.prompt_tokens} prompt "
-            f"and {found.completion_tokens} completion tokens, cost {money}{unsure}; smallest detectable "
-            f"win-rate difference from one half: {100 * found.detectable:.1f} points (5 % level, power 80 %)"
+            f"and {found.completion_tokens} completion tokens, cost {money}{unsure}{shown}"
         )
 
     def _dealt(self, items: list[Any], names: list[str]) -> list[str]:

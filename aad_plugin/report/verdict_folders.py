@@ -71,9 +71,8 @@ class Comparison:
             documents: with answers, those alone that have verdicts.
         """
         seen: dict[str, set[int]] = {}
-        for verdict in self.verdicts:
-            if verdict.candidate_length:
-                seen.setdefault(verdict.prompt, set()).add(verdict.candidate_length)
+        for (prompt, _), length in self._lengths().items():
+            seen.setdefault(prompt, set()).add(length)
         names = list(documents[0].answers)
         if not seen:  # nothing to compare: a name says it, or nobody has said anything
             return self.candidate if self.candidate in names else names[0] if self.candidate == CANDIDATE else None
@@ -91,6 +90,15 @@ class Comparison:
         if self.candidate in names:
             return self.candidate if self.candidate in matching else None
         return matching[0] if matching else None
+
+    def _lengths(self) -> dict[tuple[str, str], int]:
+        """(prompt, item) -> characters that the judge saw; of MT-Bench's two turns the second, which is all of it."""
+        found: dict[tuple[str, str], int] = {}
+        for verdict in self.verdicts:
+            item = verdict.prompt, verdict.id.removesuffix("-1").removesuffix("-2")
+            if verdict.candidate_length:
+                found[item] = max(found.get(item, 0), verdict.candidate_length)
+        return found
 
     def by_document(self, documents: Mapping[str, Document]) -> dict[str, list[Verdict]]:
         """Document key -> its verdicts (one per turn where turns were judged)."""

@@ -323,6 +323,8 @@ class JudgedRun:
         named = self.metadata.get("judge_template")
         told = self._template(named).get("template") if self.spec else named
         asked = ["--judge", without_passwords(self.spec or "SPEC"), *(["--template", str(told)] if told else [])]
+        if self.turns > 1:  # each turn is judged, as in this run
+            asked += ["--protocol", "mt-bench-pairwise"]
         lines = [
             shlex.join([
                 "aad", "judge", "--candidate", f"{path}#{self.answers[0]}", "--baseline", f"{path}#{opponent}", *asked,

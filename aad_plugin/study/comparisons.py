@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval, shown
+from aad_plugin.judges.statistics.intervals import CONFIDENCE, Estimate, mean_with_interval, shown
 from aad_plugin.study.arms import AAD, BEST_OF_2, EFT, GREEDY, REFERENCE, Arm
 from aad_plugin.study.intervals import Interval, difference_of
+
+_SMALL = 0.001
 
 PAPERS_ORDER = (REFERENCE, GREEDY, BEST_OF_2, EFT, AAD)
 
@@ -32,6 +34,14 @@ class Comparison:
     win_rate: Estimate
     p: float
     p_holm: float = float("nan")
+
+    @property
+    def sign(self) -> int:
+        """1 where the row is better by this comparison alone, -1 where it is worse, 0 where neither can be said.
+
+        By the test: an interval that begins at 0 is one that the test cut there, or that none of its bounds leaves.
+        """
+        return int(np.sign(self.difference.value)) if self.p <= 1 - CONFIDENCE else 0
 
 
 def compare_arms(arms: Sequence[Arm]) -> list[Comparison]:
@@ -66,11 +76,9 @@ def order_lines(arms: Sequence[Arm]) -> list[str]:
         + " < ".join(PAPERS_ORDER) + "."
     ]  # fmt: skip
     for (low_label, low), (high_label, high) in itertools.pairwise(found):
-        difference = _compare(high, low).difference
-        if difference.low > 0:
-            verdict = "as in the paper"
-        else:
-            verdict = "the other way round" if difference.high < 0 else "not told apart"
+        compared = _compare(high, low)
+        difference = compared.difference
+        verdict = {1: "as in the paper", -1: "the other way round", 0: "not told apart"}[compared.sign]
         interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]"
         lines.append(f"{high_label} − {low_label}: {difference.value:+.3f} {interval}, {verdict}.")
     return lines
@@ -83,11 +91,17 @@ def conclusion(arms: Sequence[Arm], unit: str = "oracle reward") -> str:
         return "The study is not finished: the rows of AAD and of the greedy policy are not there yet."
     found = _compare(rows[AAD], rows[GREEDY])
     low, high = found.difference.low, found.difference.high
-    verdict = "is better than" if low > 0 else "is worse than" if high < 0 else "cannot be told apart from"
+    verdict = {1: "is better than", -1: "is worse than", 0: "cannot be told apart from"}[found.sign]
+    p = p_shown(found.p) if found.p < _SMALL else f"= {p_shown(found.p)}"
     return (
         f"AAD {verdict} greedy decoding of the policy on these {found.n} prompts: difference in {unit} "
-        f"{shown(found.difference.value, low, high, sign='+')} (95 % over prompts)."
+        f"{shown(found.difference.value, low, high, sign='+')} (95 % over prompts), p {p} (sign flips)."
     )
+
+
+def p_shown(value: float) -> str:
+    """A p-value as it is printed."""
+    return f"< {_SMALL}" if value < _SMALL else f"{value:.3f}"
 
 
 def papers_rows(arms: Sequence[Arm]) -> dict[str, Arm]:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from aad_plugin.judges.statistics.intervals import shown
 from aad_plugin.study.arms import BEST_OF_2, GREEDY, Arm
-from aad_plugin.study.comparisons import Comparison
+from aad_plugin.study.comparisons import Comparison, p_shown
 from aad_plugin.study.results import Results
 from aad_plugin.study.sweeps import Point
 
@@ -112,8 +112,8 @@ def _compared(results: Results) -> Table:
     rows, figures = [], []
     for one in results.comparisons:
         rows.append((
-            one.row, one.against, str(one.n), _interval(one.difference, "+"), _interval(one.win_rate), _p(one.p),
-            _p(one.p_holm),
+            one.row, one.against, str(one.n), _interval(one.difference, "+"), _interval(one.win_rate), p_shown(one.p),
+            p_shown(one.p_holm),
         ))  # fmt: skip
         figures.append({
             "row": one.row, "against": one.against, "n": one.n, "difference": one.difference.value,
@@ -183,12 +183,8 @@ def _label(arm: Arm) -> str:
 
 
 def _won(one: Comparison | None) -> tuple[str, str]:
-    return ("–", "–") if one is None else (_interval(one.win_rate), _p(one.p_holm))
+    return ("–", "–") if one is None else (_interval(one.win_rate), p_shown(one.p_holm))
 
 
 def _interval(estimate: Any, sign: str = "") -> str:
     return shown(estimate.value, estimate.low, estimate.high, sign=sign)
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -9,24 +9,31 @@ from aad_plugin.judges.leagues.design import Design
 _FURTHEST = 60.0
 
 
+def met(data: Design, group: np.ndarray, others: np.ndarray) -> bool:
+    """Whether anyone of the group, (S,) bool, has battles with anyone of the others."""
+    one, two = data.pairs[:, 0], data.pairs[:, 1]
+    return bool((group[one] & others[two] | group[two] & others[one]).any())
+
+
 def shift_of_unbeaten(
-    data: Design, scores: np.ndarray, tie: float, group: np.ndarray, is_above: bool, tail: float
+    data: Design, scores: np.ndarray, tie: float, group: np.ndarray, others: np.ndarray, is_above: bool, tail: float
 ) -> float:
-    """By how much the whole group's score may be shifted until losing nothing has a chance of only `tail`.
+    """By how much the whole group's score may be shifted until losing nothing to the others has a chance of only `tail`.
 
     For one system and equal opponents this is Clopper and Pearson's bound of a rate of 0. Verdicts of one question and
     pair count as one, at most; different pairs count as independent.
 
     Args:
-        scores: (S,) as fitted. tie: log nu. group: (S,) bool. is_above: the group never loses; else it never wins.
+        scores: (S,) as fitted. tie: log nu. group, others: (S,) bool, of whose battles. is_above: the group never loses
+            them; else it never wins.
     Returns:
-        log-odds to add to the group's scores: the lowest (highest) they can be.
+        log-odds to add to the group's scores: the lowest (highest) they can be; infinite where they did not meet.
     """
     from scipy.optimize import brentq
 
     one, two = data.pairs[data.pair_of, 0], data.pairs[data.pair_of, 1]
-    first = group[one] & ~group[two]
-    across = first | (group[two] & ~group[one])
+    first = group[one] & others[two]
+    across = first | (group[two] & others[one])
     total = np.minimum(1.0, data.shares.sum(axis=1))[across]
     ahead = np.where(first, scores[one] - scores[two], scores[two] - scores[one])[across]
     nu = np.exp(tie)

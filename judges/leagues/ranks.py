@@ -8,17 +8,18 @@ from aad_plugin.judges.statistics.intervals import CONFIDENCE
 
 
 def rank_sets(
-    scores: np.ndarray, drawn: np.ndarray, low: np.ndarray, high: np.ndarray, reach: np.ndarray
+    scores: np.ndarray, drawn: np.ndarray, apart: np.ndarray, reach: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Confidence sets of ranks: for each system, who is surely better and who is surely worse.
 
     For each system the largest studentised difference to any other is drawn; differences beyond its 95th percentile count,
     so that each system's set of ranks holds its rank with 95 % however many systems there are (Mogstad, Romano, Shaikh &
-    Wilhelm 2024, Review of Economic Studies 91, section 3). Two systems without a finite difference are told apart where
-    their intervals do not meet.
+    Wilhelm 2024, Review of Economic Studies 91, section 3). Two systems of which one only lost to the other are told apart
+    by `apart`, and two that nothing compares are not.
 
     Args:
-        scores: (S,) as fitted. drawn: (B, S) of resamples. low, high: (S,) intervals of the scores. reach: (S, S) bool.
+        scores: (S,) as fitted. drawn: (B, S) of resamples. apart: (S, S) bool, the first is surely better, for pairs whose
+            difference has no maximum. reach: (S, S) bool, see `reachable`.
     Returns:
         (S,) how many are better, (S,) how many are worse, (S, S) bool who is not told apart (not oneself).
     """
@@ -29,9 +30,7 @@ def rank_sets(
     largest = np.abs(deviations / spread).max(axis=2)  # (B, S): over the others
     limit = np.quantile(largest, CONFIDENCE, axis=0)
     better = difference > np.maximum(limit[:, None], limit[None, :]) * np.where(np.isinf(spread), 0, spread)
-    better &= ~np.isinf(spread)
-    one_way = reach & ~reach.T
-    apart = low[:, None] > high[None, :]
-    better = np.where(one_way | one_way.T, apart, better)
+    better &= ~np.isinf(spread) & reach & reach.T
+    better |= apart & reach & ~reach.T
     tied = ~(better | better.T) & ~np.eye(len(scores), dtype=bool)
     return better.sum(axis=0), better.sum(axis=1), tied

@@ -42,8 +42,9 @@ def links_of(data: Design, weights: np.ndarray) -> Links:
 class Fits:
     """Scores of B fits.
 
-    scores: (B, S), centred. style: (B, F). tie: (B,) log nu. above, below: (B, S) bool, no upper or lower bound. kept:
-    (B,) bool, the league held together. reach: (B, S, S), see `reachable`. start: coefficients of the first fit.
+    scores: (B, S), centred. style: (B, F). tie: (B,) log nu. above, below: (B, S) bool, no upper or lower bound; both where
+    nothing compares a system with the zero. kept: (B,) bool, the league held together. reach: (B, S, S), see `reachable`.
+    start: coefficients of the first fit.
     """
 
     scores: np.ndarray
@@ -74,21 +75,17 @@ def check_connected(data: Design) -> None:
         )
 
 
-def fits_of(
-    data: Design, weights: np.ndarray, anchor: str | None, zero: np.ndarray, start: np.ndarray | None = None
-) -> Fits:
+def fits_of(data: Design, weights: np.ndarray, zero: np.ndarray, start: np.ndarray | None = None) -> Fits:
     """Fit once per row of `weights` (B, questions), as many at once as memory allows; `zero` (S,) has mean score 0."""
     at_once = max(1, _CELLS_AT_ONCE // max(len(data.shares), data.questions))
     chunks = [weights[begin : begin + at_once] for begin in range(0, len(weights), at_once)]
-    parts = [_fit_some(data, chunk, anchor, zero, start) for chunk in chunks]
+    parts = [_fit_some(data, chunk, zero, start) for chunk in chunks]
     names = ("scores", "style", "tie", "above", "below", "kept", "reach")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Fits(**joined, start=parts[0].start)
 
 
-def _fit_some(
-    data: Design, weights: np.ndarray, anchor: str | None, zero: np.ndarray, start: np.ndarray | None
-) -> Fits:
+def _fit_some(data: Design, weights: np.ndarray, zero: np.ndarray, start: np.ndarray | None) -> Fits:
     size, num = len(data.systems), len(weights)
     links = links_of(data, weights)
     one, two = data.pairs[:, 0], data.pairs[:, 1]
@@ -104,10 +101,10 @@ def _fit_some(
     scores = np.column_stack([np.zeros(num), found[:, : size - 1]])
     scores -= scores[:, zero].mean(axis=1, keepdims=True)
     up = links.reach & ~links.reach.transpose(0, 2, 1)  # (B, S, S): reaches and is not reached
-    main = main_group(data, links.reach, anchor)
-    if anchor is None:  # without a majority nobody's bounds can be told from the others'
-        main = main | (2 * main.sum(axis=1, keepdims=True) <= size)
+    main = main_group(links.reach, zero)
     above, below = (up & main[:, None, :]).any(axis=2), (up & main[:, :, None]).any(axis=1)
+    alone = ~((links.reach | links.reach.transpose(0, 2, 1)) & main[:, None, :]).any(axis=2)
+    above, below = above | alone, below | alone
     return Fits(
         scores, found[:, size - 1 : -1], found[:, -1], above, below, links.kept, links.reach, np.nan_to_num(found[0])
     )
@@ -124,10 +121,16 @@ def _half_verdict(links: Links, one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return extra / (2 * np.where(total > 0, total, 1))
 
 
-def main_group(data: Design, reach: np.ndarray, anchor: str | None) -> np.ndarray:
-    """(B, S) bool: the systems whose scores are finite together, i.e. the anchor's group or the largest."""
+def main_group(reach: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """(B, S) bool: the systems that bounds are measured from: those of `zero` whose scores are finite together, and who
+    shares their group. All of `zero` where no group holds most of it: then nobody's bounds can be told from the others'."""
     mutual = reach & reach.transpose(0, 2, 1)
-    if anchor is not None:
-        return mutual[:, data.systems.index(anchor)]
-    largest = mutual.sum(axis=2).argmax(axis=1)
-    return mutual[np.arange(len(reach)), largest]
+    held = (mutual & zero).sum(axis=2)
+    main = np.asarray(mutual[np.arange(len(reach)), held.argmax(axis=1)])
+    return np.where(2 * held.max(axis=1, keepdims=True) > zero.sum(), main, zero)
+
+
+def largest_group(reach: np.ndarray) -> np.ndarray:
+    """(S,) bool: the most systems whose scores are finite together, by (S, S) `reachable`."""
+    mutual = reach & reach.T
+    return np.asarray(mutual[mutual.sum(axis=1).argmax()])

@@ -12,10 +12,11 @@ import numpy as np
 
 from aad_plugin.errors import ConfigError, nearest
 from aad_plugin.judges.leagues.battles import Battle
-from aad_plugin.judges.leagues.bounds import shift_of_unbeaten
+from aad_plugin.judges.leagues.bounds import met, shift_of_unbeaten
 from aad_plugin.judges.leagues.design import Design, design_of
 from aad_plugin.judges.leagues.ranks import rank_sets
-from aad_plugin.judges.leagues.resamples import Fits, check_connected, fits_of, links_of, main_group
+from aad_plugin.judges.leagues.resamples import Fits, check_connected, fits_of, largest_group, links_of, main_group
+from aad_plugin.judges.leagues.separation import check_separation
 from aad_plugin.judges.statistics.intervals import CONFIDENCE
 
 DRAWS = 1000
@@ -128,12 +129,13 @@ def league_of(
     whole = np.ones((1, data.questions))
     zero = np.array([name == anchor for name in data.systems])
     if anchor is None:
-        zero = main_group(data, links_of(data, whole).reach, None)[0]
-    point = fits_of(data, whole, anchor, zero)
+        zero = largest_group(links_of(data, whole).reach[0])
+    check_separation(data)
+    point = fits_of(data, whole, zero)
     weights = np.random.default_rng(seed).multinomial(
         data.questions, np.full(data.questions, 1 / data.questions), size=draws
     )
-    drawn = fits_of(data, weights.astype(float), anchor, zero, point.start)
+    drawn = fits_of(data, weights.astype(float), zero, point.start)
     return _league(data, point, drawn, zero, len(judged), len(battles) - len(judged), draws)
 
 
@@ -150,11 +152,11 @@ def _league(
     scores = drawn.scores[kept]
     low = _quantile(np.where(drawn.below[kept], -_INF, scores), tail)
     high = _quantile(np.where(drawn.above[kept], _INF, scores), 1 - tail)
-    low, high = _bound(data, point, low, high)
+    low, high = _bound(data, point, zero, low, high)
     still = scores.std(axis=0) < _NO_SPREAD
     still &= ~(zero if zero.sum() == 1 else np.zeros_like(zero)) & ~(point.above[0] | point.below[0])
     low, high = np.where(still, -_INF, low), np.where(still, _INF, high)
-    sets = rank_sets(point.scores[0], scores, low, high, point.reach[0])
+    sets = rank_sets(point.scores[0], scores, _apart(data, point, low, high), point.reach[0])
     gained = _gained(data)
     standings = tuple(
         _standing(data, point, at, low, high, sets, gained)
@@ -215,7 +217,9 @@ def _standing(
     ends = score, float(low[at]), float(high[at])
     elo, elo_low, elo_high = (float(ELO_OF_ZERO + ELO_PER_LOG_ODDS * value) for value in ends)
     note = ""
-    if point.above[0, at]:
+    if point.above[0, at] and point.below[0, at]:
+        note = "no chain of wins compares it with the league's zero: its score has no bounds"
+    elif point.above[0, at]:
         note = f"never loses to those below it: its score has no upper bound, it is at least {low[at]:.2f}"
     elif point.below[0, at]:
         note = f"never wins against those above it: its score has no lower bound, it is at most {high[at]:.2f}"
@@ -256,18 +260,45 @@ def _gained(data: Design) -> np.ndarray:
     return found
 
 
-def _bound(data: Design, point: Fits, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of systems whose score has no maximum, see `shift_of_unbeaten`; the data give none on the other side."""
-    low, high = low.copy(), high.copy()
-    for at in np.flatnonzero(point.above[0] | point.below[0]):
-        group = point.reach[0, at] & point.reach[0, :, at]
-        is_above = bool(point.above[0, at])
-        shift = shift_of_unbeaten(data, point.scores[0], point.tie[0], group, is_above, _TAIL)
-        if is_above:
-            low[at], high[at] = min(point.scores[0, at] + shift, point.scores[0, at]), _INF
-        else:
-            low[at], high[at] = -_INF, max(point.scores[0, at] + shift, point.scores[0, at])
-    return np.minimum(low, point.scores[0]), np.maximum(high, point.scores[0])
+def _bound(
+    data: Design, point: Fits, zero: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of systems whose score has no maximum, see `shift_of_unbeaten`; the data give none on the other side.
+
+    They come from battles with those whose scores are finite, or else from those with whoever stands between, who is then
+    taken to stand at its own bound.
+    """
+    low, high, reach, scores = low.copy(), high.copy(), point.reach[0], point.scores[0]
+    main, ends = main_group(point.reach, zero)[0], scores.copy()
+    for is_above in (True, False):
+        open_side = (point.above if is_above else point.below)[0] & ~(point.below if is_above else point.above)[0]
+        beyond = reach & ~reach.T if is_above else reach.T & ~reach
+        # Whoever is nearest to the finite ones first: the others' bounds may rest on its own.
+        for at in sorted(np.flatnonzero(open_side), key=lambda one: scores[one], reverse=not is_above):
+            group = reach[at] & reach[:, at]
+            near = beyond[at] & main
+            others = near if met(data, group, near) else beyond[at]
+            shift = shift_of_unbeaten(data, ends, point.tie[0], group, others, is_above, _TAIL)
+            end = (min if is_above else max)(scores[at] + shift, scores[at])
+            low[at], high[at] = (end, _INF) if is_above else (-_INF, end)
+            if np.isfinite(end):
+                ends[at] = end
+    alone = point.above[0] & point.below[0]
+    low, high = np.where(alone, -_INF, low), np.where(alone, _INF, high)
+    return np.minimum(low, scores), np.maximum(high, scores)
+
+
+def _apart(data: Design, point: Fits, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(S, S) bool: of two systems of which the second only lost to the first, whether the first is surely better: their
+    intervals do not meet, or losing nothing to an equal would be too unlikely (by Bonferroni over a system's pairs)."""
+    reach, scores = point.reach[0], point.scores[0]
+    apart = low[:, None] > high[None, :]
+    tail = _TAIL / max(1, len(scores) - 1)
+    for one, two in np.argwhere(reach & ~reach.T & ~apart):
+        ours, theirs = reach[one] & reach[:, one], reach[two] & reach[:, two]
+        shift = shift_of_unbeaten(data, scores, point.tie[0], ours, theirs, True, tail)
+        apart[one, two] = scores[one] - scores[two] + shift > 0
+    return np.asarray(apart)
 
 
 def _expanded_tail(num: int) -> float:

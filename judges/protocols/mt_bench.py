@@ -8,13 +8,13 @@ which one order has no verdict is left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges.items import Answer, Comparison, Item
+from aad_plugin.judges.items import Answer, Comparison, Item, Verdict
 from aad_plugin.judges.statistics.intervals import mean_with_interval
 from aad_plugin.texts.messages import as_messages
 
@@ -78,6 +78,13 @@ def turns_of(items: Iterable[Item]) -> list[Item]:
             kind = Comparison if len(said) == 2 else Answer
             found.append(kind(name, shown, *said, pictures=item.pictures))
     return found
+
+
+def by_question(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Verdicts on `turns_of`'s items with their question's prompt: its two turns are one cluster, not two prompts."""
+    last = f"-{_TURNS}"
+    prompts = {one.id.removesuffix(last): one.prompt for one in verdicts if one.id.endswith(last)}
+    return [replace(one, prompt=prompts.get(one.id.rpartition("-")[0], one.prompt)) for one in verdicts]
 
 
 def graded_scores(grades: Sequence[Grade]) -> dict[str, dict[str, Any]]:

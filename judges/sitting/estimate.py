@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ class Estimate:
     challenges. Costs are None without a price. `most_cost` is the upper bound that `max_cost` is compared with. It
     assumes twice the prompt tokens and replies as long as the token limit, as from a judge that thinks. If the judge
     has not been asked yet which form of reply it knows (`form_known`), it assumes the most expensive one.
-    `detectable` is the smallest distance of a win rate from one half that `num_items` prompts can show (5 % level,
-    power 80 %, hard verdicts).
+    `detectable` is the smallest distance of a win rate from one half that the items' prompts can show (5 % level, power
+    80 %, hard verdicts); NaN for a judge that compares nothing, and of a share of the items.
     """
 
     judge: str
@@ -47,9 +48,14 @@ def estimate(
     seed: int = 0,
     repeats: int = 0,
     challenge: bool = False,
+    prompts: int | None = None,
+    share: float = 1.0,
 ) -> Estimate:
     """Estimate what `compare` or `grade` with the same arguments would ask. Asks, writes and waits for nothing.
 
+    Args:
+        prompts: how many prompts the run's interval counts, if it is not what differs among the items' own.
+        share: of the items that the judge is asked about, in (0, 1]; all figures are that share of what the whole costs.
     Returns:
         requests and tokens not yet in the store, their cost in the currency of the judge's price (None without one), and
         the smallest win-rate difference that so many items could show.
@@ -67,14 +73,15 @@ def estimate(
         prompt_tokens += size.prompt_tokens
         completion_tokens += size.completion_tokens
         most += size.most_cost
+    can_tell = judge.kind == "pairwise" and share == 1
     return Estimate(
         judge.name,
-        len(items),
-        requests,
-        prompt_tokens,
-        completion_tokens,
-        price.cost(prompt_tokens, completion_tokens) if price else None,
-        most if price else None,
-        smallest_detectable_difference(len(items)),
+        math.ceil(share * len(items)),
+        math.ceil(share * requests),
+        math.ceil(share * prompt_tokens),
+        math.ceil(share * completion_tokens),
+        share * price.cost(prompt_tokens, completion_tokens) if price else None,
+        share * most if price else None,
+        smallest_detectable_difference(plan.num_prompts if prompts is None else prompts) if can_tell else math.nan,
         judge.form_known,
     )

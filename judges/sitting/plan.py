@@ -53,6 +53,11 @@ class Plan:
         rounds = _repeated(len(items), repeats, seed)
         self.cases = [_case(item, judge, rounds.get(row, 0)) for row, item in enumerate(items)]
 
+    @property
+    def num_prompts(self) -> int:
+        """Prompts that differ, each with its pictures."""
+        return len({shown_hash(case.item.prompt, case.pictures) for case in self.cases})
+
     def open_keys(self, store: Store) -> set[str]:
         """Keys of questions without a judged ruling."""
         keys = {key for case in self.cases for keys in case.keys for key in keys}
@@ -90,8 +95,14 @@ class Plan:
                     yield Question(key + _CHALLENGED, asked, first or "", second, p, shown)
 
     def verdicts(self, store: Store) -> list[Verdict]:
-        """One verdict per item, in the order of items, from what the store holds."""
-        return [_verdict(case, self.judge, store, row in self.challenged) for row, case in enumerate(self.cases)]
+        """One verdict per item, in the order of items, from what the store holds.
+
+        A reply that several items share is on the bill of the first: it was paid once.
+        """
+        billed: set[str] = set()
+        return [
+            _verdict(case, self.judge, store, row in self.challenged, billed) for row, case in enumerate(self.cases)
+        ]
 
 
 def check_sees(items: Sequence[Item], judge: Judge) -> None:
@@ -161,7 +172,7 @@ def _keys(
     return tuple(digest([judge.fingerprint, prompt, *order, *shown])[:32] + again for order in orders)
 
 
-def _verdict(case: _Case, judge: Judge, store: Store, is_challenged: bool) -> Verdict:
+def _verdict(case: _Case, judge: Judge, store: Store, is_challenged: bool, billed: set[str]) -> Verdict:
     item, (first, second) = case.item, case.texts
     known: dict[str, Any] = {
         "id": item.id,
@@ -182,8 +193,10 @@ def _verdict(case: _Case, judge: Judge, store: Store, is_challenged: bool) -> Ve
     known |= _provenance([ruling for one_round in found for ruling in one_round if ruling])
     told = [store.find(key + _CHALLENGED) for key in case.keys[0]] if is_challenged else []
     asked = [key for keys in case.keys for key in keys] + [key + _CHALLENGED for key in case.keys[0] if is_challenged]
-    billed = [ruling for key in asked for ruling in store.superseded(key)]
-    known |= _bill([*billed, *(ruling for one_round in [*found, told] for ruling in one_round if ruling)], judge)
+    new = [key for key in asked if key not in billed]
+    billed.update(new)
+    paid = [ruling for key in new for ruling in (*store.superseded(key), store.find(key)) if ruling]
+    known |= _bill(paid, judge)
     rulings = found[0]
     known["criteria"] = _criteria(rulings)
     failed = next((ruling for ruling in rulings if ruling and not ruling.judged), None)

@@ -69,7 +69,7 @@ def pilot_of(labels: Sequence[float], verdicts: Sequence[float]) -> Pilot:
                 "go together: choose other items"
             )
     r = float(np.corrcoef(y, p)[0, 1])
-    cautious = math.tanh(math.atanh(min(r, 1 - 1e-9)) - _CAUTION / math.sqrt(len(y) - 3))
+    cautious = math.tanh(math.atanh(max(min(r, 1 - 1e-9), 1e-9 - 1)) - _CAUTION / math.sqrt(len(y) - 3))
     return Pilot(len(y), r, max(cautious, 0.0), float(((y - 0.5) ** 2).mean()))
 
 

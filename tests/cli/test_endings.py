@@ -49,6 +49,9 @@ def test_a_study_says_its_conclusion_in_one_sentence():
     for shift, said in ((1.0, "is better than"), (-1.0, "is worse than"), (0.0, "cannot be told apart from")):
         told = conclusion([arm(GREEDY, base), arm(AAD, base + shift + 0.1 * rng.choice([-1, 1], size=60))])
         assert f"AAD {said} greedy decoding of the policy on these 60 prompts" in told
+    # By the test, which cuts the interval at 0: was "cannot be told apart" beside p < 0.001 in the table.
+    pair = [arm(GREEDY, base), arm(AAD, base + rng.normal(0.4, 0.8, size=60))]
+    assert "AAD is better than" in conclusion(pair) and "[+0.000, " in conclusion(pair) and "p " in conclusion(pair)
     assert "not finished" in conclusion([])
 
 

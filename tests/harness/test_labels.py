@@ -51,6 +51,11 @@ def test_one_label(answer, label):
         ("**Categories**: v2 and h", {"V2", "H"}),
         ("Categories: S\nCategories: none", None),
         ("Categories: S, other", None),
+        ("Categories: S; H", {"S", "H"}),  # was: S alone
+        ("Categories: S, H;V.", {"S", "H", "V"}),
+        ("Categories: S; it shows sex, and violence.", {"S"}),
+        ("Categories: S; perhaps; H", None),
+        ("Categories: none; H", None),
         ("None apply.", None),
     ],
 )

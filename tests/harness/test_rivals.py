@@ -146,6 +146,9 @@ def test_the_line_that_finishes_asks_as_the_run_does(metadata, told, caplog, mon
     both = [f"'/some folder/answers.jsonl#{name}'" for name in ("aad", "greedy")]
     line = "To finish: aad judge --candidate {} --baseline {}".format(*both)
     assert f"{line} {told} '/some folder/vs_greedy'" in caplog.text and "hunter22" not in caplog.text
+    run.answered_by(["aad", "greedy"], ["greedy"], 2)  # was: judged as one conversation, whose last turn alone counts
+    run._say_how_to_finish(Path("/some folder/answers.jsonl"), "why")
+    assert f"{told.removesuffix('--output')}--protocol mt-bench-pairwise --output" in caplog.text
 
 
 @pytest.mark.parametrize(("missing", "reported"), [(2, True), (3, False), (100, False)])

@@ -76,6 +76,20 @@ def test_estimate_spends_nothing(files, tmp_path, monkeypatch):
     assert "cost unknown (pass --price)" in aad("judge", *files, "--judge", "openai:gpt-x", "--estimate").stdout
 
 
+def test_an_estimate_is_of_what_is_asked(files, tmp_path):
+    """Was: a cascade's dear judge at the price of all items; three pairs of one file's prompts as so many prompts more."""
+    priced = ["--judge", "openai:small", "--price", "2/8", "--estimate"]
+    cascade = aad("judge", *files, *priced, "--cascade", "openai:large", "--dear-share", "0.1")
+    first, _, dear = cascade.stdout.splitlines()
+    cost = [float(line.partition("cost ")[2].partition(",")[0]) for line in (first, dear)]
+    assert "openai:large: 3 items, 6 requests" in dear and cost[1] == pytest.approx(cost[0] / 10, abs=1e-4)
+    assert "detectable" not in dear
+    third = tmp_path / "third.json"
+    third.write_text(files[1].read_text())
+    systems = aad("judge", "--systems", files[1], files[3], f"third={third}", *priced).stdout
+    assert "90 items" in systems and systems.partition("smallest")[2] == first.partition("smallest")[2] + "\n"
+
+
 def test_max_cost_stops_cleanly(files, tmp_path, loopback):
     url, _ = loopback()
     options = ["--judge", "openai:planted", "--base-url", url, "--form", "logprobs", "--price", "10/10"]

@@ -316,6 +316,8 @@ def test_a_plan_by_hand():
     planned = plan(useless, 0.1)
     assert planned.labels == planned.labels_alone == 201 and planned.verdicts_needed is None
     assert plan(pilot_of(y, y), 0.1).labels < 10
+    swapped = pilot_of(y, 1 - y)  # was: a traceback
+    assert swapped.correlation == pytest.approx(-1) and swapped.cautious == 0
     with pytest.raises(ConfigError, match=r"between 0 and 0\.5, got 0\.7"):
         plan(useless, 0.7)
 

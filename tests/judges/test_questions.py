@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -285,6 +286,18 @@ def test_challenges_are_part_of_the_estimate_and_of_one_budget(loopback, tmp_pat
     limit = plain.cost * 1.05
     verdicts = compare(items, judge, tmp_path, challenge=True, max_cost=limit, progress=False)
     assert 0 < sum(v.cost for v in verdicts if v.cost) <= limit
+
+
+def test_a_reply_that_items_share_is_on_one_bill(loopback):
+    url, state = loopback()
+    judge = load_judge("openai:planted", base_url=url, form="logprobs", price="200/800")
+    one = made_up(5)
+    twice = [*one, *(dataclasses.replace(item, id=f"{item.id} again") for item in one)]
+    verdicts = compare(twice, judge, progress=False)
+    assert sum(state.seen.values()) == 10 and [v.p for v in verdicts[:5]] == [v.p for v in verdicts[5:]]
+    found = summarize(verdicts)
+    assert found.cost == pytest.approx(sum(v.cost for v in verdicts[:5])) and found.cost > 0
+    assert found.prompt_tokens == sum(v.prompt_tokens for v in verdicts[:5])
 
 
 def test_a_challenge_repeats_the_verdict_in_its_form():

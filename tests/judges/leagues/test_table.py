@@ -47,6 +47,54 @@ def test_a_few_losses_leave_an_open_end_where_many_draws_have_none():
     assert league_of(battles, draws=300).standings[0].high < 3
 
 
+def test_a_clean_sweep_tells_two_systems_apart():
+    """Was: without an anchor both were tied, each "at least" and "at most" something relative to itself."""
+    first, second = league_of(_met("x", "y", *[WON] * 20), draws=100).standings
+    assert (first.system, first.low, first.high, first.rank_high) == ("x", 0, 0, 1) and first.tied_with == ()
+    assert (second.low, second.rank_low) == (-float("inf"), 2)
+    assert 1 / (1 + np.exp(second.high)) == pytest.approx(0.025 ** (1 / 20), abs=1e-6)
+    three = league_of(_met("x", "y", *[WON] * 3), draws=100).standings  # 3 of 3 says little
+    assert [(one.rank_low, one.rank_high) for one in three] == [(1, 2), (1, 2)]
+
+
+def test_a_chain_of_clean_sweeps_is_bounded_from_its_zero_and_ranked():
+    battles = _met("a", "b", *[WON] * 500) + _met("b", "c", *[WON] * 500) + _met("a", "c", *[WON] * 500)
+    a, b, c = league_of(battles, draws=100).standings
+    assert [one.system for one in (a, b, c)] == ["a", "b", "c"] and (a.low, a.high) == (0, 0)
+    for one in (b, c):  # by their own battles with a
+        assert one.low == -float("inf") and 1 / (1 + np.exp(one.high)) == pytest.approx(0.025 ** (1 / 500), abs=1e-6)
+    assert [(one.rank_low, one.rank_high) for one in (a, b, c)] == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_systems_that_only_lost_to_a_third_are_not_compared():
+    """Was: the one that lost more often was told apart, by the half verdict that each is given."""
+    base, a, b = league_of(
+        _met("base", "a", *[WON] * 50) + _met("base", "b", *[WON] * 100), anchor="base", draws=100
+    ).standings
+    assert [one.system for one in (base, a, b)] == ["base", "a", "b"] and base.rank_high == 1
+    assert [(one.rank_low, one.rank_high, one.tied_with) for one in (a, b)] == [(2, 3, ("b",)), (2, 3, ("a",))]
+    battles = _met("z", "a", *[WON] * 10) + _met("z", "y", *[WON] * 50)
+    y = next(one for one in league_of(battles, anchor="a", draws=100).standings if one.system == "y")
+    assert (y.low, y.high) == (-float("inf"), float("inf")) and "no chain of wins compares it" in y.note
+
+
+@pytest.mark.parametrize(
+    ("lengths", "won", "message"),
+    [
+        ([(20, 10), (10, 20)] * 15, [True, False] * 15, "separates wins from losses"),
+        ([(20, 10)] * 30, [True, False, True] * 10, "cannot be told from the systems"),
+    ],
+    ids=["separated", "always twice as long"],
+)
+def test_a_style_without_an_estimate_is_refused(lengths, won, message):
+    battles = [
+        Battle(str(at), "a", "b", WON if is_won else LOST, style_a=Style(one), style_b=Style(two))
+        for at, ((one, two), is_won) in enumerate(zip(lengths, won, strict=True))
+    ]
+    with pytest.raises(ConfigError, match=message):
+        league_of(battles, style=("length",), draws=100)
+
+
 def test_systems_that_nothing_connects_are_refused():
     battles = _met("a", "b", WON, LOST) + _met("c", "d", WON, LOST)
     with pytest.raises(

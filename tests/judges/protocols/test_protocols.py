@@ -243,6 +243,13 @@ def test_mt_bench_from_the_command_line(two_turns, tmp_path, loopback, monkeypat
     found = json.loads((out / "protocol.json").read_text())["scores"]["x"]
     assert found["win"] == sum(row["g1_winner"] == row["g2_winner"] == "model_1" for row in rows) > 0
     assert found["tie"] == sum(row["g1_winner"] != row["g2_winner"] for row in rows)
+    # 12 questions, of which both turns are one cluster: was an interval of 24 independent prompts.
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["n"], summary["n_prompts"]) == (24, 12)
+    assert summary["win_rate"] == found["win_rate_adjusted"] and summary["ci95"] == found["ci95"]
+    again = aad("judge", "--from", out / "verdicts.jsonl", "--output", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "again" / "summary.json").read_text())["ci95"] == summary["ci95"]
 
 
 def test_alpaca_eval_from_the_command_line(files, tmp_path, loopback):
