@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 
-from aad_plugin.engine.checks import check_drafts
+from aad_plugin.engine.checks import check_drafts, check_window
 from aad_plugin.errors import ConfigError
 
 
@@ -46,3 +47,28 @@ def test_suffix_drafts_name_their_package(monkeypatch):
         check_drafts({"method": "suffix"})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     check_drafts({"method": "suffix"})
+
+
+@pytest.mark.parametrize(
+    ("config", "window", "refused"),
+    [
+        ({"sliding_window": 4096}, 4096, False),
+        ({"sliding_window": None}, None, False),
+        ({"sliding_window": None}, 4096, True),
+        ({"sliding_window": 4096}, None, True),
+        ({"sliding_window": 4096, "use_sliding_window": False}, None, False),
+        ({"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]}, None, False),
+        ({"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]}, 4096, True),
+        ({"sliding_window": 4096, "layer_types": ["full_attention"]}, None, False),
+    ],
+)
+def test_one_engine_has_one_window(config, window, refused):
+    """vLLM gives the policy's to every layer that brings none, without a word."""
+    text = SimpleNamespace(**config)
+    role = SimpleNamespace(get_text_config=lambda: text)
+    if not refused:
+        check_window("reference", role, window, 100_000)
+        return
+    with pytest.raises(ConfigError, match=r"attends to .* pass max_model_len="):
+        check_window("reference", role, window, 100_000)
+    check_window("reference", role, window, 512)

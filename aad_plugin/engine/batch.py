@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aad_plugin.engine.command_line import has_drafts
 from aad_plugin.engine.middleware import check_path, check_request
 from aad_plugin.engine.options import EnginePair
 from aad_plugin.engine.requests import Held
@@ -29,8 +30,7 @@ def run_batch(pair: EnginePair, name: str, requests: Path, output: Path, given: 
         ConfigError: a line that is no request; nothing is started.
     """
     own = pair.arguments["hf_overrides"]["aad"]
-    drafts = any(word.startswith(("--spec", "-sc")) for word in given)
-    lines, refused = prepare_batch(requests, int(own["shared_vocab_size"]), Held.by(own, drafts))
+    lines, refused = prepare_batch(requests, int(own["shared_vocab_size"]), Held.by(own, has_drafts(given)))
     lines, malformed = well_formed(lines)
     refused += malformed
     check_writable(output)  # before the engine starts

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from aad_plugin.engine.guided import check_roles
+from aad_plugin.engine.guided import check_roles, further_checkpoints
 from aad_plugin.engine.row_scores import STRATEGIES
 from aad_plugin.errors import ConfigError, VocabMismatch, nearest
 from aad_plugin.settings import TOKEN_SETTINGS
@@ -21,6 +21,8 @@ _DRAFTS = ("ngram", "draft_model", "suffix")
 _LOSSLESS = ("standard", "block")
 _LOAD_FORMATS = ("auto", "hf", "safetensors", "pt", "dummy")
 
+PAIRS = ("architectures", "aad")
+"""The keys of ``hf_overrides`` that make a model a pair."""
 _OWN = (
     "reference", "reference_revision", "adapter", "reference_adapter", "guides", "guide_checkpoints", "guide_adapters",
     "strategy", *TOKEN_SETTINGS, "head_dtype", "shared_vocab_size",
@@ -46,6 +48,7 @@ def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
         )
     if own.get("adapter"):
         _check_shared(vllm_config, own)
+    refuse_overrides(getattr(vllm_config.model_config, "hf_overrides", None), own)
     if vllm_config.model_config.enable_prompt_embeds:
         raise ConfigError("a pair reads token ids: prompt embeddings would be one model's")
     parallel, speculative = vllm_config.parallel_config, getattr(vllm_config, "speculative_config", None)
@@ -60,6 +63,16 @@ def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
         raise ConfigError(
             "a pair that sees runs on transformers (--model aad-multimodal, aad generate --image): the pair in vLLM hands "
             "its models token ids alone, without pictures' embeddings and positions (docs/log.md)"
+        )
+
+
+def refuse_overrides(given: Any, own: Mapping[str, Any]) -> None:
+    """Raise ConfigError for ``hf_overrides`` of a user's own where they would reach one model of several."""
+    names = [name for name in (given if isinstance(given, Mapping) else {}) if name not in PAIRS]
+    if names and (others := further_checkpoints(own)):
+        raise ConfigError(
+            f"hf_overrides ({', '.join(names)}) reach the policy alone, and {', '.join(others)} would be read without: "
+            "write them into each checkpoint's config.json"
         )
 
 
@@ -110,6 +123,28 @@ def check_context(role: str, config: Any, length: int) -> None:
     if known and scaling.get("rope_type", "default") == "default" and length > known:
         raise ConfigError(
             f"the {role} reads at most {known} tokens, the engine admits {length}: pass max_model_len={known}"
+        )
+
+
+def check_window(role: str, config: Any, window: int | None, length: int) -> None:
+    """Raise ConfigError if this model attends to other places than vLLM lets it: a layer that does not bring a window of
+    its own gets the engine's, which is the policy's.
+
+    Args:
+        config: of the model in this role. window: the engine's, of models all of whose layers have one. length: admitted.
+    """
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    own = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
+    if kinds and "sliding_attention" not in kinds:
+        own = None
+    if own == window or (window is None and len(kinds) > 1):  # each layer says which it is
+        return
+    if length > min(size for size in (own, window) if size is not None):
+        raise ConfigError(
+            f"the {role} attends to {own or 'all'} places before a token and the policy to {window or 'all'}, and vLLM has "
+            f"one window per engine: pass max_model_len={min(size for size in (own, window) if size is not None)}, or "
+            "decode with --model aad"
         )
 
 

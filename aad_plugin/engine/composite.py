@@ -25,7 +25,9 @@ from transformers import AutoConfig
 from vllm.compilation.backends import set_model_tag
 from vllm.config import VllmConfig
 from vllm.lora.utils import get_adapter_absolute_path
+from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
 from vllm.model_executor.models.utils import (
     AutoWeightsLoader,
     WeightsMapper,
@@ -34,7 +36,7 @@ from vllm.model_executor.models.utils import (
 )
 
 from aad_plugin.engine.adapters import adapt, complete, fuses
-from aad_plugin.engine.checks import check_context, check_engine, check_parts
+from aad_plugin.engine.checks import check_context, check_engine, check_parts, check_window
 from aad_plugin.engine.guided import further_checkpoints, guide_roles, shared_sides
 from aad_plugin.engine.heads import Head, read_sides
 from aad_plugin.engine.one_base import AllSides, as_wide, widen_attention
@@ -79,13 +81,16 @@ class AADForCausalLM(nn.Module):
         self.loaded = self.warm = False
         self.sides = shared_sides(own)
         further = further_checkpoints(own)
-        configs = _configs(vllm_config.model_config, further, own)
+        if further:
+            _check_loader(vllm_config.load_config)
+        configs = _configs(model_config, further, own)
         vocab_size, shared = check_parts(configs, own)
         self.cast = Cast(guide_roles(own), shared, vocab_size)
         build = self._share if self.sides else self._hold
         build(vllm_config, configs["policy"], maybe_prefix(prefix, "policy"))
         for role in further:
-            check_context(role, configs[role], vllm_config.model_config.max_model_len)
+            check_context(role, configs[role], model_config.max_model_len)
+            check_window(role, configs[role], vllm_config.cache_config.sliding_window, model_config.max_model_len)
             with set_model_tag(f"aad_{role}"):
                 self.add_module(role, _part(vllm_config, configs[role], maybe_prefix(prefix, role)))
             self.heads[role] = Head(self.get_submodule(role))
@@ -187,6 +192,15 @@ class AADForCausalLM(nn.Module):
         if self.sides:
             complete(self.policy)
         return loaded
+
+
+def _check_loader(load_config: Any) -> None:
+    """Raise ConfigError for a load format that fills the first checkpoint's weights alone."""
+    if not isinstance(get_model_loader(load_config), DefaultModelLoader | DummyModelLoader):
+        raise ConfigError(
+            f"load_format={load_config.load_format} reads one checkpoint, and of several the others would keep weights "
+            "that nothing filled: leave it out (auto)"
+        )
 
 
 def _configs(

@@ -104,16 +104,20 @@ def check_request(
         if ignore_temperature:
             body = {name: value for name, value in body.items() if name != "temperature"}
         _check_scores(body, settings.strategy)
+        # Said here, since what a request leaves out is what the server's --override-generation-config says.
+        body = {**body, "temperature": 0, **PENALTIES}
     elif held.drafts and (body.get("temperature") or 0) != 0:
         raise ConfigError(
             f"temperature must be 0 on this server, got {body['temperature']}: answers are {DRAFTS_DRAW}; start it "
-            "without --speculative-config to sample"
+            "without drafts (--speculative-config, --spec-method …) to sample"
         )
     elif _asks_of_prompt(body):
         raise ConfigError(
             "log-probabilities of a prompt (prompt_logprobs, or echo with logprobs) are read off the server's default "
             "scores, which are several models': not served; --model aad-vllm scores choices"
         )
+    if held.drafts:
+        body = {**body, "temperature": 0}
     _check_ids(body, shared_ids)
     return {**body, "vllm_xargs": {**given, "aad_strategy": settings.strategy}}  # whatever the engine's own default is
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from aad_plugin.engine.checks import check_drafts
+from aad_plugin.engine.checks import check_drafts, refuse_overrides
 from aad_plugin.engine.guide_options import check_guides, guides_of
 from aad_plugin.engine.plugin import ARCHITECTURE
 from aad_plugin.engine.requests import extra_args
@@ -188,15 +188,16 @@ def with_users(own: dict[str, Any], given: dict[str, Any] | None) -> dict[str, A
     """Return our ``hf_overrides`` with a user's own beside them.
 
     Raises:
-        ConfigError: the user's are no mapping, or name what makes the model a pair.
+        ConfigError: the user's are no mapping, or name what makes the model a pair, or would reach one model of several.
     """
-    if given is None:
+    if not given:
         return own
     if not isinstance(given, dict):
         raise ConfigError(f"hf_overrides of a pair must be a mapping, got {type(given).__name__}")
     taken = [name for name in given if name in own]
     if taken:
         raise ConfigError(f"hf_overrides may not name {', '.join(taken)}: they make the model a pair")
+    refuse_overrides(given, own["aad"])
     return {**given, **own}
 
 

@@ -18,6 +18,8 @@ _NAMES = ("strategy", "alpha", "eft_scale", "guide_scale")
 PENALTIES = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
 """vLLM's options that rescale logits, with what each says where it asks for nothing."""
 
+DRAFT_OPTIONS = ("speculative_config", "spec_method", "spec_model", "spec_tokens")
+"""vLLM's options that have tokens guessed ahead."""
 DRAFTS_DRAW = "not drawn beside vLLM's drafts, whose draws left the nucleus in tests"
 """Why sampled answers and drafts are refused together (vLLM 0.32 on a CPU; argmax strategies are equal)."""
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from aad_plugin.engine.command_line import has_drafts, named, taken
 from aad_plugin.engine.middleware import environment, model_names
 from aad_plugin.engine.options import EnginePair, with_users
 from aad_plugin.engine.requests import Held
@@ -22,21 +23,21 @@ def engine_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[
     """Return vLLM's command-line arguments for a pair, whatever asks the engine; the user's own come last.
 
     Raises:
-        ConfigError: the user's --hf-overrides are no JSON object, or name what makes the model a pair.
+        ConfigError: the user's --hf-overrides are no JSON object, or name what makes the model a pair; a --config file
+            that names what a pair sets itself.
     """
     own = pair.arguments
-    overrides, rest = _taken(given, "--hf-overrides")
-    try:
-        users = json.loads(overrides) if overrides is not None else None
-    except ValueError as e:
-        raise ConfigError(f"--hf-overrides must be a JSON object, got {overrides!r}") from e
+    named(given)
+    users, rest = taken(given, "--hf-overrides")
+    defaults, rest = taken(rest, "--override-generation-config")
     length = ["--max-model-len", str(own["max_model_len"])] if "max_model_len" in own else []
     return [
         "--model", pair.model, "--tokenizer", pair.tokenizer, "--served-model-name",
         *model_names(name, Held.by(own["hf_overrides"]["aad"])),
         "--hf-overrides", json.dumps(with_users(own["hf_overrides"], users)),
         "--worker-extension-cls", own["worker_extension_cls"],
-        "--generation-config", own["generation_config"], "--override-generation-config", '{"temperature": 0}',
+        "--generation-config", own["generation_config"],
+        "--override-generation-config", json.dumps({"temperature": 0, **(defaults or {})}),
         *length, *rest,
     ]  # fmt: skip
 
@@ -44,18 +45,6 @@ def engine_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[
 def server_arguments(pair: EnginePair, name: str, given: Sequence[str]) -> list[str]:
     """Return the command line of ``vllm serve`` for a pair; the user's own arguments come last."""
     return [*engine_arguments(pair, name, given), "--middleware", _MIDDLEWARE]
-
-
-def _taken(given: Sequence[str], option: str) -> tuple[str | None, list[str]]:
-    """Return an option's value, or None, and the arguments without it; ``--option=value`` and underscores are read, too."""
-    value, rest, words = None, [], iter(given)
-    for word in words:
-        name, equals, text = word.partition("=")
-        if name.replace("_", "-") == option:
-            value = text if equals else next(words, "")
-        else:
-            rest.append(word)
-    return value, rest
 
 
 async def attach(engine: Any) -> None:
@@ -99,7 +88,7 @@ def serve(
     validate_parsed_serve_args(args)
     overrides = json.loads(args.hf_overrides) if isinstance(args.hf_overrides, str) else args.hf_overrides
     own = overrides["aad"]
-    os.environ |= environment(own["shared_vocab_size"], Held.by(own, bool(args.speculative_config)), ignore_temperature)
+    os.environ |= environment(own["shared_vocab_size"], Held.by(own, has_drafts(arguments)), ignore_temperature)
     uvloop.run(_serve(args, expected, only_test))
 
 

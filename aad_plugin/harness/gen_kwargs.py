@@ -40,9 +40,11 @@ def split_gen_kwargs(
     for name in ("temperature", "max_gen_toks"):
         _check_number(name, rest.get(name))
     draws = rest.get("do_sample")
+    if draws not in (None, True, False):  # 1 and 0, too, as lm-eval reads them from a command line
+        raise ConfigError(f"do_sample must be true or false, got {draws!r}")
     if draws is None:  # lm-eval's reading, before and after it has normalised a request
         draws = float(rest.get("temperature") or 0.0) > 0
-    draws = draws is True and float(rest.get("temperature", 1.0)) > 0
+    draws = bool(draws) and float(rest.get("temperature", 1.0)) > 0
     sampling = {name: rest.pop(name) for name in _SAMPLING if name in rest}
     rest.pop("do_sample", None)
     if settings.samples:

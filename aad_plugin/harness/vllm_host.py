@@ -7,6 +7,7 @@ distribution of another name. While the module is imported, and inside it, that 
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Any
 
 from aad_plugin.engine.options import check_vllm
 
@@ -28,6 +29,26 @@ def _either_version(distribution_name: str) -> str:
 
 importlib.metadata.version = _either_version
 try:
-    from lm_eval.models.vllm_causallms import VLLM as VLLM  # the name that this module is for
+    from lm_eval.models import vllm_causallms
 finally:
     importlib.metadata.version = _version
+
+
+class VLLM(vllm_causallms.VLLM):
+    """lm-eval's backend, which renders a chat with what was asked for and with nothing else.
+
+    lm-eval 0.4.13 hands ``enable_thinking=None`` to every template where nobody asked, which some read as False, and drops
+    the one that stands in ``chat_template_args``.
+    """
+
+    chat_template_args: dict[str, Any]
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render a chat by the template that vLLM finds."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history, tokenize=False, add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt, chat_template=self.hf_chat_template,
+                **self.chat_template_args,
+            )
+        )  # fmt: skip

@@ -19,9 +19,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 
 from aad_plugin.engine.options import engine_pair, on_gpu, with_users
-from aad_plugin.engine.requests import DRAFTS_DRAW, PENALTIES, extra_args
+from aad_plugin.engine.requests import DRAFT_OPTIONS, DRAFTS_DRAW, PENALTIES, extra_args
 from aad_plugin.engine.self_test import TOKENS, EngineProof
-from aad_plugin.errors import BackendMissing, ConfigError, first_line
+from aad_plugin.errors import AADError, BackendMissing, ConfigError, first_line
 from aad_plugin.files.marks import checkpoint_commit, checkpoint_mark, tokenizer_mark, weight_files_mark
 from aad_plugin.files.versions import versions
 from aad_plugin.harness.answer_store import Answer, AnswerStore, Stored, stored_of
@@ -30,12 +30,13 @@ from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.gen_kwargs import vllm_options
 from aad_plugin.harness.vllm_host import VLLM
-from aad_plugin.harness.vllm_replicas import Replicas, run
+from aad_plugin.harness.vllm_replicas import Replicas, attach, run
 from aad_plugin.pair.option_checks import refuse_rescaling
 from aad_plugin.pair.pickers import picker_for
 from aad_plugin.pair.rounding import say_dtype
 from aad_plugin.pair.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.sources.arguments import take_template_args
 from aad_plugin.sources.guides import GuideModel, check_guided
 from aad_plugin.texts.rendering import borrow_template
 from aad_plugin.texts.thinking import as_decoded, opened_by
@@ -44,6 +45,7 @@ logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log 
 
 _ANSWER_ID = "answer_id"
 _DRAW_SEED = "draw_seed"
+_ENDS = ("stop", "length", "repetition")  # the last where a request asks vLLM to end answers that go round in circles
 
 
 class AADVLLM(PairAnswers, VLLM):
@@ -99,10 +101,13 @@ class AADVLLM(PairAnswers, VLLM):
         if not on_gpu():
             # vLLM takes back the noise of a prompt read in parts, which torch's generators on a CPU cannot do.
             options.setdefault("enable_chunked_prefill", False)
-        self._has_drafts = options.get("speculative_config") is not None
+        self._has_drafts = any(options.get(name) is not None for name in DRAFT_OPTIONS)
         self._takes_seeds = on_gpu() or not options["enable_chunked_prefill"]
         # One plain model of extrapolated weights decodes as vLLM decodes any model: there is nothing to prove.
         self.proof = self._engine_proof(options) if self._pair.expo_scale is None else None
+        template_args = take_template_args(dict(options))
+        if "chat_template_args" in options:  # lm-eval takes out of it what it reads
+            options["chat_template_args"] = dict(options["chat_template_args"] or {})
         try:
             super().__init__(pretrained=self._pair.model, **{**own, **options})
         except TypeError as e:
@@ -111,16 +116,15 @@ class AADVLLM(PairAnswers, VLLM):
             raise ConfigError(f"vLLM did not start: {first_line(e)} (its log above has the cause)") from e
         if isinstance(self.think_end_token, int):  # lm-eval looks for a text on vLLM
             self.think_end_token = self.tokenizer.decode([self.think_end_token])
+        self.chat_template_args = template_args
         borrow_template(self.tokenizer, arguments.source.adapter, arguments.source.base)
         loaded(self)
         if self.data_parallel_size <= 1:
             say_dtype(self.model.model_config.dtype)
         if self.proof is None:
             return
-        if self.data_parallel_size <= 1 and not all(self.model.collective_rpc("aad_attach")):
-            raise ConfigError(
-                "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
-            )
+        if self.data_parallel_size <= 1:
+            attach(self.model)
         self.proof.hold(self._proving)
         logger.info("self-test against transformers: %s, %.0f s", self.proof.status, self.proof.seconds)
 
@@ -171,7 +175,9 @@ class AADVLLM(PairAnswers, VLLM):
                     "in parts: leave enable_chunked_prefill out"
                 )
             if (settings.samples or options.get("do_sample")) and self._has_drafts:
-                raise ConfigError(f"strategy={settings.strategy} is {DRAFTS_DRAW}: leave speculative_config out")
+                raise ConfigError(
+                    f"strategy={settings.strategy} is {DRAFTS_DRAW}: leave {', '.join(DRAFT_OPTIONS)} out"
+                )
             many = settings.n if settings.strategy == "best_of_n" else 1
             slots.append([])
             for number in range(sample * many, (sample + 1) * many):
@@ -275,7 +281,13 @@ class AADVLLM(PairAnswers, VLLM):
     def _arrived(self, output: Any, parameters: Any) -> None:
         mark = parameters.extra_args[_ANSWER_ID]
         key, finished = self._asked[mark], output.outputs[0]
-        stored = stored_of(finished.text, self._until[mark], self.think_end_token, finished.finish_reason == "length")
+        if finished.finish_reason not in _ENDS:
+            raise AADError(
+                f"vLLM ended a request with {finished.finish_reason!r}, which is no answer (its log has the cause); what "
+                "arrived before is kept, and the same command goes on from there"
+            )
+        is_cut = finished.finish_reason != "stop"
+        stored = stored_of(finished.text, self._until[mark], self.think_end_token, is_cut)
         stopped_by = getattr(finished, "stop_reason", None)  # vLLM leaves a stop string out of the text
         whole = finished.text + (stopped_by if isinstance(stopped_by, str) else "")
         tag = opened_by(self._prompts[mark], whole) if stored.answer.strip() else ""

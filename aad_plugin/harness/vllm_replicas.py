@@ -6,9 +6,26 @@ of strategies; Ray and vLLM are imported on first use.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
+
+from aad_plugin.errors import ConfigError
+
+_CALLS = itertools.count()
+
+
+def attach(engine: Any) -> None:
+    """Let the requests of a ``vllm.LLM`` choose their strategy.
+
+    Raises:
+        ConfigError: this vLLM runner does not allow it.
+    """
+    if not all(engine.collective_rpc("aad_attach")):
+        raise ConfigError(
+            "vLLM holds no pair, or its runner does not show its requests: set VLLM_USE_V2_MODEL_RUNNER=0"
+        )
 
 
 class Replicas:
@@ -76,7 +93,8 @@ class _Engine:
         for name in [name for name in os.environ if name.startswith("VLLM_DP_")]:
             os.environ.pop(name)  # the driver's own, which would shift the inner engine's device
         self.engine = cast(Any, LLM(**model_args))
-        self.engine.collective_rpc("aad_attach")
+        if "worker_extension_cls" in model_args:  # a plain model, of extrapolated weights, chooses no strategy
+            attach(self.engine)
 
     def call(self, method: str, args: tuple[Any, ...]) -> list[Any]:
         return self.engine.collective_rpc(method, args=args)
@@ -89,11 +107,19 @@ def run(engine: Any, prompts: Sequence[Sequence[int]], parameters: Sequence[Any]
     """Yield (number of the request, RequestOutput) of one ``vllm.LLM`` as they finish."""
     from vllm import TokensPrompt
 
-    inner = engine.llm_engine
-    for number, (tokens, one) in enumerate(zip(prompts, parameters, strict=True)):
-        inner.add_request(str(number), TokensPrompt(prompt_token_ids=list(tokens)), one)
-    while inner.has_unfinished_requests():
-        for output in inner.step():
-            if output.finished:
-                # vLLM may add a suffix of its own to an id.
-                yield int(output.request_id.split("-")[0]), output
+    inner, call = engine.llm_engine, next(_CALLS)
+    names = {f"{call}.{number}": number for number in range(len(prompts))}
+    open_names: dict[str, None] = {}
+    try:
+        for name, tokens, one in zip(names, prompts, parameters, strict=True):
+            open_names[name] = None
+            inner.add_request(name, TokensPrompt(prompt_token_ids=list(tokens)), one)
+        while inner.has_unfinished_requests():
+            for output in inner.step():
+                name = output.request_id.split("-")[0]  # vLLM may add a suffix of its own
+                if output.finished and name in open_names:
+                    del open_names[name]
+                    yield names[name], output
+    finally:  # what a call leaves behind would be answered beside the next one's
+        if open_names:
+            inner.abort_request(list(open_names))

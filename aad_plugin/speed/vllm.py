@@ -53,8 +53,8 @@ def contestants(
 
     policy, reference = full_checkpoints(source, dtype)
     common: dict[str, Any] = {
-        "tokenizer": pair.tokenizer, "dtype": dtype, "max_model_len": _CONTEXT, "max_num_seqs": max(batches),
-        "enforce_eager": eager, "enable_prefix_caching": False,
+        "tokenizer": pair.tokenizer, "dtype": dtype, "max_num_seqs": max(batches), "enforce_eager": eager,
+        "enable_prefix_caching": False,
     }  # fmt: skip
     if torch.cuda.is_available():
         common["gpu_memory_utilization"] = 0.3 if "expo" in strategies else 0.4
@@ -62,7 +62,8 @@ def contestants(
     if eager:
         common["worker_extension_cls"] = COUNTING
         own = {name: value for name, value in own.items() if name != "worker_extension_cls"}
-    plain, composite = LLM(policy, **common), LLM(pair.model, **common, **own)
+    common["max_model_len"] = min(_CONTEXT, own.get("max_model_len", _CONTEXT))
+    plain, composite = LLM(policy, **common), LLM(pair.model, **{**own, **common})
     assert all(composite.collective_rpc("aad_attach"))
     engines = dict.fromkeys(strategies, composite)
     if "expo" in engines:

@@ -8,8 +8,9 @@ import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 
-from aad_plugin.errors import ConfigError
+from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.harness.answer_store import AnswerStore
+from aad_plugin.harness.vllm_replicas import run
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.parts import PairSource
 
@@ -87,10 +88,65 @@ def test_vllms_own_words_reach_it(model):
         model._decode([asked("one", presence_penaltyy=1)], True)
 
 
+def test_a_request_that_vllm_ended_with_an_error_is_no_answer(model, tmp_path):
+    model._store = AnswerStore(tmp_path)
+    model._asked, model._until, model._prompts = {"0": "key"}, {"0": []}, {"0": "hello"}
+    model._truncated, model._tags = {}, {}
+    ended = SimpleNamespace(text="", finish_reason="error")
+    with pytest.raises(AADError, match="vLLM ended a request with 'error', which is no answer"):
+        model._arrived(SimpleNamespace(outputs=[ended]), SimpleNamespace(extra_args={"answer_id": "0"}))
+    assert len(model._store) == 0
+
+
+def test_what_a_call_leaves_behind_is_no_answer_of_the_next():
+    class Engine:
+        def __init__(self):
+            self.held, self.llm_engine = [], self
+
+        def add_request(self, name, prompt, parameters):
+            if parameters is None:
+                raise ValueError("refused")
+            self.held.append((name, prompt["prompt_token_ids"]))
+
+        def abort_request(self, names):
+            self.held = [one for one in self.held if one[0] not in names]
+
+        def has_unfinished_requests(self):
+            return bool(self.held)
+
+        def step(self):
+            name, ids = self.held.pop()
+            return [SimpleNamespace(finished=True, request_id=f"{name}-x", ids=ids)]
+
+    engine = Engine()
+    first = run(engine, [[1], [2]], ["p", "p"])
+    assert next(first)[0] == 1
+    first.close()  # as Ctrl-C does
+    with pytest.raises(ValueError, match="refused"):
+        list(run(engine, [[3], [4]], ["p", None]))
+    assert [(number, output.ids) for number, output in run(engine, [[5], [6]], ["p", "p"])] == [(1, [6]), (0, [5])]
+
+
+def test_chats_are_rendered_with_what_was_asked_and_nothing_else(model):
+    """Was: enable_thinking=None to every template, and what stood in chat_template_args was lost."""
+    seen = []
+
+    def render(chat, **options):
+        seen.append(options)
+        return "text"
+
+    model.tokenizer, model.hf_chat_template = SimpleNamespace(apply_chat_template=render), None
+    chat = [{"role": "user", "content": "hi"}]
+    for given in ({}, {"enable_thinking": False}):
+        model.chat_template_args = given
+        assert model.apply_chat_template(chat) == "text"
+        assert {name: value for name, value in seen[-1].items() if "thinking" in name} == given
+
+
 def test_drawn_answers_are_refused_beside_drafts_by_whatever_word(model):
     model._has_drafts = True
     for gen_kwargs in ({"strategy": "sample"}, {"strategy": "greedy", "do_sample": True, "temperature": 0.7}):
-        with pytest.raises(ConfigError, match="leave speculative_config out"):
+        with pytest.raises(ConfigError, match="leave speculative_config, spec_method, spec_model, spec_tokens out"):
             model._decode([asked("one", **gen_kwargs)], True)
 
 

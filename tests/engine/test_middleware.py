@@ -8,9 +8,11 @@ import json
 import pytest
 
 from aad_plugin.engine.batch import prepare_batch
+from aad_plugin.engine.command_line import has_drafts
 from aad_plugin.engine.middleware import SHARED_IDS, AADMiddleware, check_request
-from aad_plugin.engine.options import with_users
+from aad_plugin.engine.options import EnginePair, with_users
 from aad_plugin.engine.requests import Held
+from aad_plugin.engine.server import engine_arguments
 from aad_plugin.errors import ConfigError
 
 
@@ -150,17 +152,72 @@ def test_lines_that_vllms_runner_cannot_read_are_refused_one_by_one():
 
 
 def test_a_users_overrides_stand_beside_ours():
-    own = {"architectures": ["AADForCausalLM"], "aad": {"reference": "r"}}
+    own = {"architectures": ["AADForCausalLM"], "aad": {"adapter": "r"}}
     assert with_users(own, {"max_position_embeddings": 1024}) == {"max_position_embeddings": 1024, **own}
     assert with_users(own, None) == own
     with pytest.raises(ConfigError, match="may not name architectures"):
         with_users(own, {"architectures": ["LlamaForCausalLM"]})
+    two = {**own, "aad": {"reference": "r"}}  # vLLM gives them to the policy's configuration alone
+    with pytest.raises(
+        ConfigError, match=r"hf_overrides \(rope_parameters\) reach the policy alone, and reference would"
+    ):
+        with_users(two, {"rope_parameters": {"rope_type": "yarn"}})
+
+
+def test_what_a_ranking_request_leaves_out_is_said():
+    """Was: the server's --override-generation-config stood for it, and NAME drew from its scores."""
+    told = {"temperature": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    for name in ("aad", "aad-eft"):
+        assert check_request({"model": name, "messages": []}).items() >= told.items()
+    plain = check_request({"model": "aad-greedy", "messages": []})
+    assert "temperature" not in plain
+    assert check_request({"model": "aad-greedy", "messages": []}, held=Held(drafts=True))["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], {"temperature": 0}),
+        (["--override-generation-config", '{"max_new_tokens": 512}'], {"temperature": 0, "max_new_tokens": 512}),
+        (['--override_generation_config={"top_k": 5}'], {"temperature": 0, "top_k": 5}),
+        (["--override-generation-config.max_new_tokens", "7"], {"temperature": 0, "max_new_tokens": 7}),
+        (["--override-generation-config.temperature=0.5"], {"temperature": 0.5}),
+    ],
+    ids=["none", "json", "one word", "by part", "their own"],
+)
+def test_a_users_defaults_stand_beside_ours(given, expected):
+    own = {
+        "hf_overrides": {"architectures": ["X"], "aad": {"adapter": "r"}},
+        "worker_extension_cls": "W",
+        "generation_config": "vllm",
+    }
+    pair = EnginePair("m", "t", ("m",), own)
+    words = engine_arguments(pair, "aad", [*given, "--port", "1"])
+    assert words.count("--override-generation-config") == 1 and words[-2:] == ["--port", "1"]
+    assert json.loads(words[words.index("--override-generation-config") + 1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "drafts"),
+    [
+        (["--speculative-config", "{}"], True), (["-sc", "{}"], True), (["--spec-method", "ngram"], True),
+        (["--spec_tokens=3"], True), (["--speculative_config.method", "ngram"], True), (["--port", "1"], False),
+    ],
+)  # fmt: skip
+def test_drafts_are_seen_under_every_name(given, drafts, tmp_path):
+    assert has_drafts(given) is drafts
+    file = tmp_path / "vllm.yaml"
+    file.write_text("spec-method: ngram\nport: 1\n")
+    assert has_drafts(["--config", str(file), *given])
+    file.write_text("hf-overrides: {}\n")
+    with pytest.raises(ConfigError, match="names hf-overrides, which a pair sets itself"):
+        has_drafts(["--config", str(file), *given])
 
 
 def test_drafts_and_sampled_answers_are_refused_together():
     body = {"model": "aad-greedy", "messages": [], "temperature": 0.7}
     assert check_request(body)["temperature"] == 0.7
-    with pytest.raises(ConfigError, match="without --speculative-config"):
+    with pytest.raises(ConfigError, match="start it without drafts"):
         check_request(body, held=Held(drafts=True))
     assert check_request({**body, "temperature": 0}, held=Held(drafts=True))["vllm_xargs"] == {"aad_strategy": "greedy"}
 

@@ -13,6 +13,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from aad_plugin.errors import ConfigError
 from aad_plugin.files.marks import checkpoint_mark, tokenizer_mark, weights_mark
 from aad_plugin.harness.answer_store import request_key
 from aad_plugin.harness.arguments import _OWN, PairArguments
@@ -159,6 +160,15 @@ def test_a_request_draws_where_lm_eval_has_it_draw_and_has_no_key_then(asked):
     )
     sampled = split_gen_kwargs(raw, DecodingSettings(strategy="sample"))
     assert sampled[0].temperature == (asked.get("temperature") or 1.0) and "do_sample" not in sampled[2]
+
+
+def test_do_sample_is_read_as_lm_eval_reads_it():
+    """Was: 1, which a command line makes of do_sample=1, did not sample, and said nothing."""
+    for value, drawn in ((1, True), (0, False)):
+        asked = {"do_sample": value, "temperature": 0.7}
+        assert split_gen_kwargs(asked, DecodingSettings())[2].get("do_sample", False) is drawn
+    with pytest.raises(ConfigError, match="do_sample must be true or false, got 'yes'"):
+        split_gen_kwargs({"do_sample": "yes"}, DecodingSettings())
 
 
 def test_a_batch_that_was_padded_leaves_the_tokenizers_mark():
