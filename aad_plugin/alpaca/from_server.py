@@ -49,7 +49,7 @@ class FromServer:
             max_new_tokens,
             folder,
         )
-        self.asked = {"source": "server", "body": self.body}
+        self.asked = {"source": "server", "url": endpoint.address, "body": self.body}
         self.prompt = _CHAT
         self.completions_kwargs: dict[str, Any] = {"model_name": model, "max_new_tokens": max_new_tokens, **given}
 

@@ -51,6 +51,9 @@ def claim(folder: Path, name: str, instructions: InstructionSet, asked: dict[str
     mine = {"name": name, "instructions": instructions.digest, "asked": asked}
     path = folder / ACCOUNT
     there = read_account(folder)
+    before = there.get("asked")
+    if isinstance(before, dict) and before.get("source") == "server" and "url" in asked:
+        before.setdefault("url", asked["url"])  # earlier versions did not write it down
     # Of a run that failed before its first answer nothing is left to protect.
     if there.get("complete") or any(folder.glob("answers/*/*.jsonl")):
         refuse_other_run(folder, there, mine, _CHANGED)

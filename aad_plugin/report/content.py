@@ -184,7 +184,8 @@ def _documents(
                         entry["s"] = pictures.places(document)
                     for name, answer in document.answers.items():
                         place = traces.place(run, (task.task, key, name))
-                        entry["a"].append([number, name, answer.text, _flags(document, name, answer), place])
+                        flags = _flags(document, name, answer)
+                        entry["a"].append([number, name, answer.text, flags, place, answer.judged_length])
                     entry["m"] += _values(number, document.values)
                     for row, (owner, of, one) in enumerate(comparisons):
                         if owner is run and of is task:

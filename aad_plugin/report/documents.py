@@ -13,7 +13,8 @@ from typing import Any
 from aad_plugin.errors import ConfigError
 from aad_plugin.explain.records import ShownPicture
 from aad_plugin.explain.trace_files import AnswerTrace, text_hash
-from aad_plugin.texts.messages import Messages, as_messages, digest, prompt_hash
+from aad_plugin.judges.sitting.pictures import marks_by
+from aad_plugin.texts.messages import Messages, as_messages, digest, prompt_hash, shown_hash
 from aad_plugin.texts.parts import shown_columns
 from aad_plugin.texts.prompts import prompt_of
 from aad_plugin.texts.samples import in_turns, sample_answers, shows_pictures
@@ -61,7 +62,7 @@ class Document:
     Args:
         key: what two runs share: lm-eval's hash of the document, or its id. id: for people.
         prompt: as the user put it; as the model saw it where the document's own words are no part of that.
-        prompt_hash: of the user's turns, as verdicts carry it.
+        prompt_hash: of the user's turns, with the pictures where a judged run kept them, as verdicts carry it.
         rendered_hash: lm-eval's hash of the prompt as the model saw it; empty without samples.
         asked: hash of everything that a task of lm-eval asked about this document; empty for judged tasks.
         target: the gold answer, where there is one. values: metric (with its filter) -> number of this document.
@@ -134,8 +135,10 @@ def read_answers_file(path: Path, problems: list[str]) -> dict[str, Document]:
             key = str(row["id"])
             truncated = row.get("truncated") or {}
             answers = {name: AnswerText(_texts(texts), truncated.get(name)) for name, texts in row["outputs"].items()}
+            # A judged run names its pictures by their digests.
+            marks = marks_by([Path(str(name)).stem for name in row.get("pictures") or ()])
             documents[key] = Document(
-                key, key, prompt, prompt_hash(prompt), answers=answers, shows_pictures=bool(hidden)
+                key, key, prompt, shown_hash(prompt, marks), answers=answers, shows_pictures=bool(hidden)
             )
         except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
             problems.append(f"{place} holds no answers ({type(error).__name__}: {error}): left out")

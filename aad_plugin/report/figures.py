@@ -104,13 +104,10 @@ def figures_of(runs: Iterable[Run]) -> list[Figure]:
             names = names_of(task)
             for name, (value, error) in task.metrics.items():
                 metric = name.removesuffix(",none")
-                if (
-                    metric == "judged"
-                    or metric.startswith(("win_rate", _BY_SCORE, "arena_score"))
-                    or not math.isfinite(value)
-                ):
+                if metric == "judged" or metric.startswith(("win_rate", _BY_SCORE)) or not math.isfinite(value):
                     continue
-                stem, answer = _split(metric, names)
+                by_score = metric.startswith("arena_score_vs_")  # the candidate's, whose opponent is part of its name
+                stem, answer = (metric, _candidate(task, "")) if by_score else _split(metric, names)
                 direction = task.higher_is_better.get(metric.partition(",")[0])
                 better = {True: "higher", False: "lower"}.get(direction, "")  # type: ignore[arg-type]
                 found.append(Figure(run.name, task.task, answer, stem, value, error, better))

@@ -120,9 +120,6 @@ def check_gate(old: Run, new: Run, gate: Gate) -> GateResult:
         ConfigError: a rule names a metric that has no direction, or covers nothing.
     """
     result = GateResult(old.name, new.name, gate.level)
-    if old.dtype != new.dtype and "dtype" not in gate.allow:
-        result.mismatches.append(Mismatch("*", "dtype", f"{old.dtype} in {old.name}, {new.dtype} in {new.name}"))
-        return result
     used: set[Rule] = set()
     for name, before in old.tasks.items():
         covering = {rule for rule in gate.rules if rule.covers_task(name)}
@@ -166,7 +163,7 @@ def _gated(
     gated = {}
     for metric in series:
         rule = gate.rule_for(before.task, metric)
-        why = why_not_gated(before, metric, rule)
+        why = why_not_gated(before, metric, series[metric].owner, rule)
         if why or rule is None:
             result.not_gated.append(NotGated(before.task, metric, why))
         else:
@@ -292,6 +289,7 @@ def _differences(before: TaskRun, after: TaskRun, old: Run, new: Run) -> list[Mi
     """What differs besides the model."""
     found = []
     for what, one, two in (
+        ("dtype", before.dtype, after.dtype),
         ("version", before.version, after.version),
         ("fewshot", before.num_fewshot, after.num_fewshot),
     ):

@@ -19,11 +19,16 @@ _GRADES = 9.0  # from 1 to 10
 
 @dataclass(frozen=True)
 class Series:
-    """One metric of one run: document key -> value, by which judge, and how its summary's interval was made."""
+    """One metric of one run.
+
+    values: by document key. judge: who judged. method: how its summary's interval was made. owner: whose answers it is
+    about; "" of none.
+    """
 
     values: dict[str, float]
     judge: str = ""
     method: str = ""
+    owner: str = ""
 
 
 def series_of(task: TaskRun) -> dict[str, Series]:
@@ -35,7 +40,9 @@ def series_of(task: TaskRun) -> dict[str, Series]:
             continue  # win rates are taken from the verdicts, which say who judged
         values = {key: one.values[name] for key, one in task.documents.items() if name in one.values}
         scored_by = task.scored_by if name.startswith(("reward_", "grade_")) else ""
-        found[name.removesuffix(",none")] = Series(values, scored_by)
+        metric = name.removesuffix(",none")
+        found[metric] = Series(values, scored_by, owner=_owner_of(task, metric))
+    named: dict[str, list[Series]] = {}
     for comparison in task.comparisons:
         if not comparison.rival:
             continue
@@ -44,7 +51,20 @@ def series_of(task: TaskRun) -> dict[str, Series]:
         values = {key: float(np.mean(p)) for key, p in rates.items() if p}
         if values:
             method = str(comparison.figures.get("ci_method") or "")
-            found[f"win_rate_vs_{comparison.rival}"] = Series(values, _judge(comparison), method)
+            one = Series(values, _judge(comparison), method, comparison.candidate)
+            named.setdefault(f"win_rate_vs_{comparison.rival}", []).append(one)
+    for name, several in named.items():
+        found |= {name: several[0]} if len(several) == 1 else _told_apart(name, several)
+    return found
+
+
+def _told_apart(name: str, several: Sequence[Series]) -> dict[str, Series]:
+    """Win rates against one rival under names of their own: by candidate and judge, and number where these are equal."""
+    found: dict[str, Series] = {}
+    for one in several:
+        told = f"{name} of {one.owner} by {one.judge or 'an unknown judge'}"
+        number = 1 + sum(other.partition(" #")[0] == told for other in found)
+        found[told if number == 1 else f"{told} #{number}"] = one
     return found
 
 
@@ -70,22 +90,19 @@ def direction_of(task: TaskRun, metric: str, rule: Rule) -> str:
     return {True: "higher", False: "lower"}.get(known, "")  # type: ignore[arg-type]
 
 
-def owner_of(task: TaskRun, metric: str) -> str:
-    """The name of the answers a metric is about; "" where it is about none, or about candidate and rival."""
-    if metric.startswith("win_rate"):
-        return ""
+def _owner_of(task: TaskRun, metric: str) -> str:
+    """The name of the answers a metric is about; "" where it is about none."""
     stem = metric.partition(",")[0]
     return next((name for name in sorted(names_of(task), key=len, reverse=True) if stem.endswith(f"_{name}")), "")
 
 
-def why_not_gated(task: TaskRun, metric: str, rule: Rule | None) -> str:
-    """Why a metric with values per document is not gated; "" where it is."""
+def why_not_gated(task: TaskRun, metric: str, owner: str, rule: Rule | None) -> str:
+    """Why a metric with values per document, of the answers of `owner`, is not gated; "" where it is."""
     if rule is None:
         return "no entry of the gate file covers it"
     if not direction_of(task, metric, rule):
         return "nothing says whether more of it is better: give it a direction"
-    owner = owner_of(task, metric)
-    if rule.metric == "*" and owner and owner != _candidate(task):
+    if rule.metric == "*" and owner and owner != (_candidate(task) or owner):
         return f"it is about {owner}, a rival: name it in the gate file to gate it"
     return ""
 
@@ -99,9 +116,10 @@ def largest_difference(metric: str, pairs: np.ndarray) -> float | None:
 
 
 def _candidate(task: TaskRun) -> str:
+    """Whose metrics are gated: the first answers that were judged as a candidate, else the first."""
     names: Sequence[str] = names_of(task)
-    judged = next((one.candidate for one in task.comparisons if one.candidate in names), "")
-    return judged or (names[0] if names else "")
+    judged = {one.candidate for one in task.comparisons}
+    return next((name for name in names if name in judged), names[0] if names else "")
 
 
 def _judge(comparison: Comparison) -> str:

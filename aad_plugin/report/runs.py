@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class TaskRun:
         date: when, for choosing the newest. samples_missing: why there are no samples, where others are left out.
         judged_folder: where lm-eval's results say that the judged run wrote. scored_by: the judge of its rewards and
             grades, as far as that is known.
+        model: lm-eval's name of it. config: the ``config`` of its results file.
     """
 
     task: str
@@ -58,6 +59,13 @@ class TaskRun:
     samples_missing: str = ""
     judged_folder: Path | None = None
     scored_by: str = ""
+    model: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        """Data type of the weights, as far as the results say."""
+        return _dtype(self.config)
 
 
 @dataclass
@@ -82,10 +90,14 @@ class Run:
     @property
     def dtype(self) -> str:
         """Data type of the weights, as far as the results say."""
-        own = self.config.get("aad", {}).get("dtype")
-        if isinstance(own, dict):
-            return " / ".join(sorted({str(value).removeprefix("torch.") for value in own.values()}))
-        return str(own or self.config.get("model_dtype") or "unknown").removeprefix("torch.")
+        return " / ".join(sorted({_dtype(one.config) for one in self.tasks.values() if one.config})) or "unknown"
+
+
+def _dtype(config: Mapping[str, Any]) -> str:
+    own = (config.get("aad") or {}).get("dtype")
+    if isinstance(own, dict):
+        return " / ".join(sorted({str(value).removeprefix("torch.") for value in own.values()}))
+    return str(own or config.get("model_dtype") or "unknown").removeprefix("torch.")
 
 
 def read_run(spec: str) -> Run:
@@ -102,6 +114,7 @@ def read_run(spec: str) -> Run:
     for path in files:
         if path.name.startswith("results_") and path.suffix == ".json":
             _read_results(run, path)
+    _take_newest(run)
     files = sorted({*files, *_elsewhere(run, files)})
     _read_samples(run, files)
     _read_shown(run, [path for path in files if is_shown(path)])
@@ -175,9 +188,29 @@ def _read_results(run: Run, path: Path) -> None:
             date=date,
             judged_folder=Path(folder) if (folder := _metadata(content, task, "judged_folder")) else None,
             scored_by=_metadata(content, task, "judge"),
+            model=str(content.get("model_name") or ""),
+            config=content.get("config") or {},
         )
-        run.model = str(content.get("model_name") or run.model)
-        run.config = content.get("config") or {}
+
+
+def _take_newest(run: Run) -> None:
+    """The run's model and configuration are those of its newest results; several models in one run are said."""
+    held = sorted((task for task in run.tasks.values() if task.date), key=lambda task: task.date)
+    if held:
+        run.model, run.config = held[-1].model, held[-1].config
+    names = sorted({_pair(task) for task in held})
+    if len(names) > 1:
+        run.problems.append(
+            f"{len(names)} models have results here ({', '.join(names)}), and of each task the newest counts, whoever's it "
+            "is: pass them as runs of their own"
+        )
+
+
+def _pair(task: TaskRun) -> str:
+    """Which model a task's results are of, as far as they say."""
+    own = task.config.get("aad") or {}
+    parts = own.get("pair") or ", ".join(str(one) for one in (own.get("parts") or {}).values())
+    return f"{task.model} ({parts})" if parts and str(parts) != task.model else task.model or "one without a name"
 
 
 def _metadata(content: dict[str, Any], task: str, name: str) -> str:
@@ -259,6 +292,8 @@ def _take_judged(run: Run, task: TaskRun, folders: list[Path]) -> None:
         elif not shared or not all(one.same_answers(by_id[one.id]) for one in shared):
             run.problems.append(f"{folder} was judged on other answers than the samples of {task.task}: left out")
             continue
+        for one in shared:  # as verdicts on them are told: a sample does not know its pictures
+            by_id[one.id].prompt_hash = one.prompt_hash if one.shows_pictures else by_id[one.id].prompt_hash
         read_scores(folder / "scores.jsonl", task.documents, run.problems)
         names = list(next(iter(documents.values())).answers)
         task.comparisons = [

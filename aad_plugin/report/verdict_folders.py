@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.leagues.battles import system_name
 from aad_plugin.judges.statistics.results import verdict_of
 from aad_plugin.judges.statistics.summary import summarize
 from aad_plugin.report.documents import Document, read_lines
@@ -141,10 +142,8 @@ def read_comparison(folder: Path, problems: list[str], rival: str | None = None)
 
 
 def _side(spec: Any, default: str) -> str:
-    """The name of an answer from what `aad judge` was given: of FILE#strategy the strategy, of FILE its name."""
-    text = str(spec or default)
-    strategy = text.rpartition("#")[2]
-    return Path(strategy).name.partition(".")[0] if strategy == text else strategy
+    """The name of an answer from what `aad judge` was given, as a league names it."""
+    return system_name(str(spec or default))
 
 
 def _summary(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -100,7 +100,17 @@ class RivalTask(GenerateTask):
     # ----------------------------------------------------------------- requests
 
     def build_all_requests(self, **options: Any) -> None:
-        """Build requests for the backend at hand: by strategy for this package's, one per document for any other."""
+        """Build requests for the backend at hand: by strategy for this package's, one per document for any other.
+
+        Raises:
+            ConfigError: ``--cache_requests``: lm-eval finds a task's requests by its name, whatever strategies, gen_kwargs
+                and documents they were made of.
+        """
+        if options.get("cache_requests"):
+            raise ConfigError(
+                f"--cache_requests keeps the requests of {self.config.task} by its name alone, and would answer another "
+                "call's strategies and documents under the names of this one's: leave it out (answers are kept anyway)"
+            )
         ours = takes_strategies(options.get("chat_template"))
         self._answered_by([CANDIDATE, *self.rivals] if ours else [_OTHER_BACKEND])
         self.run.check_folder()

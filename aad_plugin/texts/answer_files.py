@@ -32,6 +32,10 @@ _PICTURES = ("pictures", "images", "image")
 _SHOWN = 80
 
 
+class NoSuchAnswer(ConfigError):
+    """A file's rows hold answers by other strategies."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One answer with its prompt and where it stood ("file, line n"); `number` counts rows of the file from 0.
@@ -185,7 +189,7 @@ def _chosen(answers: Sequence[tuple[str | None, Any]], place: str, strategy: str
             f"{place}: the row holds {len(answers)} answers; choose one with FILE#strategy, one of {there_are}"
         )
     if strategy not in known:
-        raise ConfigError(
+        raise NoSuchAnswer(
             f"{place}: no answer by strategy {strategy!r}{nearest(strategy, known)}; there are {there_are}"
         )
     return next(text for name, text in answers if name == strategy)

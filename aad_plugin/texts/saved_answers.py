@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.texts.answer_files import Row, read_answers
+from aad_plugin.texts.answer_files import NoSuchAnswer, Row, read_answers
 from aad_plugin.texts.messages import Messages, as_messages, prompt_hash, split_replies
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
 _SHOWN = 80
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?")
 Saved = Mapping[str, list[str]]
 
 
@@ -66,7 +69,11 @@ def earlier_replies(saved: Saved, prompt: str | Messages, turns: int) -> list[st
 
 
 def _newest(folder: Path, task: str, choice: str) -> list[Row]:
-    """Rows of the newest file of a task that holds the chosen strategy."""
+    """Rows of the newest file of a task, by the date in its name, that holds the chosen strategy.
+
+    Raises:
+        ConfigError: none, or the newest cannot be read: an older one's answers are not taken for it.
+    """
     samples = [p for p in folder.rglob(f"samples_{task}_*.jsonl") if p.name[len(f"samples_{task}_")].isdigit()]
     # The folder itself may be <task> or <task>/<date>, as a run's log names it.
     answers = [p for p in folder.resolve().rglob("answers.jsonl") if p.parent.parent.name == task]
@@ -75,12 +82,18 @@ def _newest(folder: Path, task: str, choice: str) -> list[Row]:
             f"the baseline folder {folder} holds neither samples_{task}_<date>.jsonl nor {task}/<date>/answers.jsonl"
         )
     errors = []
-    for path in sorted([*samples, *answers], key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted([*samples, *answers], key=_date, reverse=True):
         try:
             rows = read_answers(f"{path}{choice}", joined=False)
-        except ConfigError as error:
+        except NoSuchAnswer as error:
             errors.append(error)
             continue
         logger.info("baseline of %s: %s%s", task, path, choice)
         return rows
     raise errors[0]
+
+
+def _date(path: Path) -> str:
+    """When a file was written: as its name says, or its folder's, which a copy keeps; else by its own time."""
+    named = _DATE.search(path.parent.name if path.name == "answers.jsonl" else path.name)
+    return named[0] if named else datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%dT%H-%M-%S.%f")

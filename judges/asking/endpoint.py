@@ -129,6 +129,11 @@ class Endpoint:
         secrets += [parts.username or "", parts.password or "", unquote(parts.password or ""), parts.query, password]
         return without_secrets(text, secrets)
 
+    @property
+    def address(self) -> str:
+        """Where is asked, without a password; "" for the client's default."""
+        return _without_password(self._url())[0]
+
     def _url(self) -> str:
         return self.base_url or os.environ.get("OPENAI_BASE_URL", "")
 

@@ -124,7 +124,7 @@ def _own(path: Path) -> Iterator[HumanItem]:
         texts = [str(row[name]) for name in ("candidate", "baseline")]
         check_text(place, *texts)
         comparison = Comparison(str(number), prompt_of(row, place), *texts)
-        yield HumanItem(comparison, people, str(row.get("set") or ""), str(row.get("id", row.get("idx", number))))
+        yield HumanItem(comparison, people, str(row.get("set") or ""), str(row.get("idx", row.get("id", number))))
 
 
 def _llmbar(path: Path) -> Iterator[HumanItem]:

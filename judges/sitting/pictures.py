@@ -24,8 +24,12 @@ def marks_of(pictures: Sequence[Any], place: str) -> list[str]:
     Raises:
         ConfigError: one is missing, broken or too large; `place` names the item.
     """
-    found = [read_picture(one, f"{place}, picture {number}").digest for number, one in enumerate(pictures, start=1)]
-    return [f"{_WORDS} {SIDE}", *found] if found else []
+    return marks_by([read_picture(one, f"{place}, picture {at}").digest for at, one in enumerate(pictures, start=1)])
+
+
+def marks_by(digests: Sequence[str]) -> list[str]:
+    """`marks_of` pictures whose digests are known."""
+    return [f"{_WORDS} {SIDE}", *digests] if digests else []
 
 
 def with_pictures(messages: Sequence[Mapping[str, str]], pictures: Sequence[Any]) -> list[dict[str, Any]]:

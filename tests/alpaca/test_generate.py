@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from aad_plugin.alpaca.generation import claim
 from aad_plugin.alpaca.instructions import InstructionSet, load_instructions
 from aad_plugin.errors import BackendMissing, ConfigError, JudgeUnavailable
 from tests.alpaca.made import BASELINE, NUM, instruction, references, write
@@ -30,6 +31,23 @@ def account_of(folder):
 
 def served(url):
     return ["--model", "planted", "--base-url", url, "--max-new-tokens", "9"]
+
+
+def test_a_folder_of_a_server_is_no_other_servers(tmp_path):
+    """Was: whoever serves a model by the same name, the answers of the first stood for the second's."""
+    instructions = load_instructions(write(tmp_path / "own.json", [{"instruction": "Why?"}]))
+    folder = tmp_path / "run"
+    first, second = ({"source": "server", "url": f"http://{host}/v1", "body": {"model": "m"}} for host in ("a", "b"))
+    claim(folder, "m", instructions, first)
+    (folder / "answers" / "server-x").mkdir(parents=True)
+    (folder / "answers" / "server-x" / "x.jsonl").touch()
+    claim(folder, "m", instructions, first)
+    with pytest.raises(ConfigError, match='url is "http://a/v1", not "http://b/v1"'):
+        claim(folder, "m", instructions, second)
+    account = account_of(folder)
+    del account["asked"]["url"]  # as earlier versions left it
+    write(folder / "generation.json", account)
+    claim(folder, "m", instructions, second)
 
 
 # ---------------------------------------------------------------- instructions

@@ -307,6 +307,18 @@ def test_pilots_that_show_nothing(labels, verdicts, expected):
         pilot_of(labels, verdicts)
 
 
+def test_replies_belong_to_the_items_of_their_idx(tmp_path):
+    """Was: rows with both had an item known by its id and a reply by its idx, one beside the other."""
+    rows = [
+        {"id": n + 1, "idx": n, "prompt": f"p{n}", "candidate": "a", "baseline": "b", "label": n % 2} for n in range(6)
+    ]
+    file = written(tmp_path / "own.jsonl", [{**row, "label": ["baseline", "candidate"][row["label"]]} for row in rows])
+    said = [{"id": row["id"], "idx": row["idx"], "verdict": ["baseline", "candidate"][row["label"]]} for row in rows]
+    items = read_set(str(file))
+    verdicts = read_replies(written(tmp_path / "said.jsonl", said), items)
+    assert [verdict.p for verdict in verdicts] == [item.people[0] for item in items]
+
+
 def test_a_plan_by_hand():
     """A useless judge saves nothing; a perfect one leaves next to nothing to label. 194 hard labels show 0.6: (1.972 +
     0.842)² · 0.24 / (0.405 · 0.24)² = 200."""

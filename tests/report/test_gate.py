@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,12 +15,15 @@ from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Verdict
 from aad_plugin.judges.statistics.intervals import paired_difference
+from aad_plugin.judges.statistics.results import write_results
+from aad_plugin.judges.statistics.summary import summarize
 from aad_plugin.report.documents import AnswerText, Document
 from aad_plugin.report.gate import check_gate
 from aad_plugin.report.gate_file import Gate, Rule, read_gate
 from aad_plugin.report.gate_views import gate_text
 from aad_plugin.report.runs import Run, TaskRun, read_run
 from aad_plugin.report.verdict_folders import Comparison
+from aad_plugin.texts.messages import prompt_hash
 from tests.report import gate_simulation as simulation
 from tests.report.planted import sha, texts, write_run, write_stock_run
 
@@ -177,6 +181,54 @@ def folders(tmp_path_factory):
     return root
 
 
+def _judged_again(run: Path, folder: str, p: float, candidate: str = "aad", judge: str = "openai:second") -> None:
+    """Another `aad judge` run of the planted answers against greedy's, with one p throughout."""
+    (samples,) = run.glob("out/*/samples_*")
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    verdicts = [
+        Verdict(
+            str(i),
+            prompt_hash(row["doc"]["prompt"]),
+            judge,
+            p=p,
+            candidate_length=len(row["judged"]["answers"][candidate][0]),
+        )
+        for i, row in enumerate(rows)
+    ]
+    sides = {"candidate": f"samples_planted.jsonl#{candidate}", "baseline": "samples_planted.jsonl#greedy"}
+    write_results(run / folder, verdicts, {**summarize(verdicts).to_json(), **sides})
+
+
+def test_two_judges_of_one_rival_are_two_metrics(tmp_path):
+    """Was: the one whose folder came last was gated, and the other's fall from 1 to 0 passed."""
+    answers = texts(40, 60)
+    for name, p in (("old", 1.0), ("new", 0.0)):
+        _judged_again(write_run(tmp_path / name, answers, p_of=lambda rng, number: 0.75), "a_judge", p)
+    gate = Gate(0.05, (), (Rule("planted", "*", "", 0.0),))
+    result = check_gate(read_run(str(tmp_path / "old")), read_run(str(tmp_path / "new")), gate)
+    assert result.exit_code == 1 and len(result.regressions) == 1
+    rates = sorted(one.metric for one in result.compared if one.metric.startswith("win_rate"))
+    assert len(rates) == 2 and all(one.startswith("win_rate_vs_greedy of aad by openai:") for one in rates)
+
+
+def test_each_task_has_the_dtype_of_its_own_results(tmp_path):
+    """Was: that of the file whose path sorts last, for all of them."""
+    answers = texts(10, 60)
+    for name, dtype in (("old", "torch.float32"), ("new", "torch.bfloat16")):
+        for task, own in (("one", dtype), ("two", "torch.bfloat16")):
+            labels = [{"accuracy_aad": 1.0}] * 10
+            write_run(
+                tmp_path / name / task, answers, task=task, dtype=own, labels=labels, direction={"accuracy_aad": True},
+            )  # fmt: skip
+    gate = Gate(0.05, (), (Rule("*", "*", "", 0.0),))
+    old, new = (read_run(str(tmp_path / name)) for name in ("old", "new"))
+    result = check_gate(old, new, gate)
+    assert [(one.task, one.what, one.detail) for one in result.mismatches] == [
+        ("one", "dtype", "float32 in old, bfloat16 in new")
+    ]
+    assert old.dtype == "bfloat16 / float32" and old.problems == []
+
+
 GATES = {
     "all": "",
     "allow": "allow: [dtype, judge, version]",
@@ -230,7 +282,7 @@ def test_the_command_names_a_regression_in_all_three_forms(folders, tmp_path):
     ("new", "said"),
     [
         ("version", "not comparable: planted: version: 1.0 in old, 2.0 in version"),
-        ("dtype", "not comparable: *: dtype: bfloat16 in old, float32 in dtype"),
+        ("dtype", "not comparable: planted: dtype: bfloat16 in old, float32 in dtype"),
         ("judge", "not comparable: planted: judge: win_rate_vs_greedy: openai:planted "),
         ("prompts", "not comparable: planted: documents: 40 only in old, 40 only in prompts, for example doc-"),
         ("fewer", "not comparable: planted: documents: 10 only in old, 0 only in fewer, for example doc-000"),

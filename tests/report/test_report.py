@@ -102,6 +102,58 @@ def test_verdicts_of_aad_judge_find_their_task(run, tmp_path):
     assert [win.rival for win in win_rates_of([found])] == ["greedy", "other"]
 
 
+def test_opponents_keep_the_names_they_were_given(run):
+    """Was: cut at the first dot, and a name of one's own was lost."""
+    rows = samples_of(run)
+    verdicts = [Verdict(str(i), prompt_hash(row["doc"]["prompt"]), "reward:x", p=0.75) for i, row in enumerate(rows)]
+    given = {
+        "base/gpt-4.1.json": "gpt-4.1",
+        "claude=runs/b/model_outputs.json": "claude",
+        "Llama-3.1-8B.jsonl.gz": "Llama-3.1-8B",
+    }
+    for number, baseline in enumerate(given):
+        figures = {**summarize(verdicts).to_json(), "candidate": "samples_planted.jsonl#greedy", "baseline": baseline}
+        write_results(run / f"by_hand_{number}", verdicts, figures)
+    comparisons = read_run(str(run)).tasks["planted"].comparisons
+    assert [one.rival for one in comparisons[1:]] == list(given.values())
+
+
+def test_verdicts_on_a_picture_find_its_document(tmp_path):
+    from aad_plugin.judges.sitting.pictures import marks_by
+    from aad_plugin.texts.messages import shown_hash
+
+    folder = tmp_path / "task" / "2026-11-20T10-00-00.000000"
+    folder.mkdir(parents=True)
+    row = {"id": "7", "prompt": "What is shown?", "outputs": {"aad": "A cat."}, "pictures": ["pictures/abc.png"]}
+    (folder / "answers.jsonl").write_text(json.dumps(row) + "\n")
+    verdict = Verdict("0", shown_hash(row["prompt"], marks_by(["abc"])), "hf:x", p=1.0, candidate_length=6)
+    write_results(folder / "vs_greedy", [verdict], {**summarize([verdict]).to_json(), "candidate": "aad"})
+    task = read_run(str(tmp_path)).tasks["task"]
+    (comparison,) = task.comparisons
+    assert comparison.by_document(task.documents) == {"7": [verdict]}
+
+
+def test_results_of_several_models_in_one_run_are_said(tmp_path):
+    for task, model in (("one", "zzz"), ("two", "aaa")):
+        folder = write_run(tmp_path / "out" / model, texts(3, 20), task=task)
+        (path,) = folder.glob("out/*/results_*")
+        content = json.loads(path.read_text())
+        content["model_name"] = model
+        path.write_text(json.dumps(content))
+    (problem,) = read_run(str(tmp_path / "out")).problems
+    assert problem.startswith("2 models have results here (aaa (planted), zzz (planted))")
+
+
+def test_arena_hards_score_is_a_figure_of_the_candidates(run):
+    (path,) = run.glob("out/*/results_*")
+    content = json.loads(path.read_text())
+    content["results"]["planted"]["arena_score_vs_greedy,none"] = 0.7
+    path.write_text(json.dumps(content))
+    assert [
+        (one.answer, one.value) for one in figures_of([read_run(str(run))]) if one.metric == "arena_score_vs_greedy"
+    ] == [("aad", 0.7)]
+
+
 @pytest.mark.parametrize("candidate", ["othermodel.jsonl", "other/samples_planted.jsonl#aad"])
 def test_verdicts_of_aad_judge_on_another_models_answers_are_not_this_runs(run, candidate):
     rows = samples_of(run)

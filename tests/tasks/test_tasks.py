@@ -62,6 +62,13 @@ def test_a_document_is_rendered_and_its_answer_not_cut(name, data_dir):
     assert "temperature" not in settings
 
 
+def test_lm_evals_cache_of_requests_is_refused(data_dir):
+    """It finds requests by the task's name: another call's strategies would answer under the names of this one's."""
+    task = one("aad_demo_dialogue", data_dir)
+    with pytest.raises(ConfigError, match="--cache_requests keeps the requests of aad_demo_dialogue by its name alone"):
+        task.build_all_requests(limit=1, rank=0, world_size=1, cache_requests=True)
+
+
 def test_the_groups_hold_every_task():
     logging.disable(logging.WARNING)
     manager = TaskManager(include_path=str(tasks_path()), include_defaults=False)

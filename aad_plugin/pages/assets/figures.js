@@ -4,7 +4,8 @@
 aad.label = (...parts) => parts.filter(Boolean).join(" · ");
 
 // One format per metric, on axes, in labels and in tables: shares in percent, lengths in whole characters, all else to three digits.
-aad.isShare = (metric) => /^(win_rate|truncated|degenerate|accuracy|acc|macro_f1|f1|precision|recall|unparsed|compliance|refusal|exact_match)/.test(metric);
+aad.percent = new Set(); // metrics named like shares whose values are already in percent, as squad_v2's f1
+aad.isShare = (metric) => !aad.percent.has(metric) && /^(win_rate|truncated|degenerate|accuracy|acc|macro_f1|f1|precision|recall|unparsed|compliance|refusal|exact_match)/.test(metric);
 aad.format = (metric) => aad.isShare(metric) ? (v) => aad.pct(v) : /^length/.test(metric) ? (v) => aad.num(v, 0) : (v) => aad.num(v, 3);
 aad.tick = (metric) => aad.isShare(metric) ? (v) => `${Number((100 * v).toFixed(1))} %` : /^length/.test(metric) ? (v) => Number.isInteger(v) ? String(v) : "" : undefined;
 aad.unit = (metric) => aad.isShare(metric) ? "" : /^length/.test(metric) ? ", characters" : "";
@@ -29,6 +30,7 @@ aad.intervals = (rows, { width, domain, rule, format, tick, colours, title, labe
 };
 
 aad.drawFigures = (data) => {
+  for (const f of data.figures) if (f.value > 1 || f.value < 0) aad.percent.add(f.metric);
   const runs = data.runs.map((run) => run.name);
   const named = (run) => runs.length > 1 ? run : null;
   const tasks = new Set([...data.wins, ...data.figures].map((row) => row.task));

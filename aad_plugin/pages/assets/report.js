@@ -19,7 +19,8 @@
   const state = { search: "", task: "", comparison: 0, outcome: "", only: new Set(), current: null };
   const choices = []; // what to compare: one entry per pair of names, per run
   data.comparisons.forEach((c, i) => {
-    const label = aad.label(data.runs.length > 1 ? c.run : null, c.rival ? `${c.candidate} vs ${c.rival}` : c.candidate, c.rival ? null : c.judge);
+    const alike = data.comparisons.filter((one) => one.run === c.run && one.task === c.task && one.candidate === c.candidate && one.rival === c.rival);
+    const label = aad.label(data.runs.length > 1 ? c.run : null, c.rival ? `${c.candidate} vs ${c.rival}` : c.candidate, c.rival && alike.length < 2 ? null : c.judge);
     const known = choices.find((one) => one.label === label);
     if (known) known.members.add(i);
     else choices.push({ label, members: new Set([i]), candidate: c.candidate, rival: c.rival, run: data.runs.findIndex((run) => run.name === c.run) });
@@ -41,8 +42,8 @@
     const p = rated.length ? rated.reduce((sum, verdict) => sum + verdict.p, 0) / rated.length : null;
     const outcome = !verdicts.length ? "no verdict" : !judged.length ? "unjudged" : p === null ? String(judged[0].l ?? "") : p > 0.5 ? "won" : p < 0.5 ? "lost" : "tie";
     const flags = (ours ? ours[3] : 0) | (theirs ? theirs[3] : 0);
-    return { i, task: doc.t, id: doc.i, prompt: doc.p.slice(0, 200).replace(/\s+/g, " "), outcome, p, length: ours ? ours[2].length : null,
-      difference: ours && theirs ? ours[2].length - theirs[2].length : null,
+    return { i, task: doc.t, id: doc.i, prompt: doc.p.slice(0, 200).replace(/\s+/g, " "), outcome, p, length: ours ? ours[5] : null,
+      difference: ours && theirs ? ours[5] - theirs[5] : null,
       inconsistent: verdicts.some(aad.inconsistent), candidateRefuses: Boolean(ours && ours[3] & aad.REFUSES), rivalRefuses: Boolean(theirs && theirs[3] & aad.REFUSES),
       truncated: Boolean(flags & aad.TRUNCATED), degenerate: Boolean(flags & aad.DEGENERATE), traced: doc.a.some((answer) => answer[4] >= 0),
       notes: [verdicts.some(aad.inconsistent) && "judge inconsistent", ours && ours[3] & aad.REFUSES && `${choice.candidate} refuses`,
