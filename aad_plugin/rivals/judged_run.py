@@ -14,9 +14,8 @@ import logging
 import math
 import os
 import shlex
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,29 @@ from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness import output_folder
 from aad_plugin.judges.asking.templates import load_template
-from aad_plugin.judges.items import Answer, Comparison, Verdict
-from aad_plugin.judges.kinds.specs import accepted_options, parse_spec
+from aad_plugin.judges.items import Verdict
+from aad_plugin.judges.kinds.specs import accepted_options, parse_spec, refuse_unsuited
 from aad_plugin.judges.statistics.summary import MAX_UNJUDGED
 from aad_plugin.rivals.arena_score import arena_score
-from aad_plugin.sources.images import read_picture
+from aad_plugin.rivals.judged_rows import (
+    ANSWERS_FILE,
+    Row,
+    comparisons_of,
+    graded_of,
+    place_of,
+    reply_of,
+    write_answers,
+)
 from aad_plugin.texts.cleaning import without_passwords
-from aad_plugin.texts.messages import Reply, split_replies
 from aad_plugin.texts.thinking import answer_after_thinking
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
 
-ANSWERS_FILE = "answers.jsonl"
-PICTURES_FOLDER = "pictures"
 SCORES_FILE = "scores.jsonl"
 """Rewards and grades of each document, by the metric's name: what a gate needs beside the means in lm-eval's table."""
 CANDIDATE = "aad"
 JUDGED_FOLDER = "judged_folder"
 """The metadata entry in lm-eval's results that says where a task's answers, verdicts and scores were written."""
-Row = Mapping[str, Any]
 
 
 class JudgedRun:
@@ -68,9 +71,9 @@ class JudgedRun:
         if metadata.get("judge_template"):
             load_template(str(metadata["judge_template"]))
         if self.spec:  # a mistake fails now, not after hours of answering
-            self._check(self._template(metadata.get("judge_template")), "pairwise")
+            refuse_unsuited(self.spec, self._template(metadata.get("judge_template")), "pairwise", task)
             if metadata.get("graded") and (graded := self._template("grade")):
-                self._check(graded, "pointwise")
+                refuse_unsuited(self.spec, graded, "pointwise", task)
         self.folder: Path | None = None
         self._share: float | None = None
         self._figures: dict[str, float] = {}
@@ -141,7 +144,7 @@ class JudgedRun:
         return self._share
 
     def _judge_once(self, items: Sequence[Row]) -> float:
-        rows = sorted(items, key=_place)
+        rows = sorted(items, key=place_of)
         try:
             path = self._write(rows)
         except OSError as e:
@@ -159,7 +162,7 @@ class JudgedRun:
 
     def keep(self, items: Sequence[Row]) -> float:
         """Write the answers and say how to judge them (--predict_only); return lm-eval's own 999 for that."""
-        path = self._write(sorted(items, key=_place))
+        path = self._write(sorted(items, key=place_of))
         if self.judged:
             self._say_how_to_finish(path, "--predict_only")
         return 999
@@ -200,7 +203,9 @@ class JudgedRun:
         from aad_plugin.judges.statistics.results import write_results
 
         assert self.folder is not None
-        asked = [(row["id"], turn, item) for row in rows for turn, item in _comparisons(row, self.answers[0], opponent)]
+        asked = [
+            (row["id"], turn, item) for row in rows for turn, item in comparisons_of(row, self.answers[0], opponent)
+        ]
         verdicts = compare([item for _, _, item in asked], judge, output_dir=self.folder / f"vs_{opponent}")
         verdicts = [dataclasses.replace(v, prompt=row) for v, (row, _, _) in zip(verdicts, asked, strict=True)]
         summary = summarize(verdicts)
@@ -241,7 +246,7 @@ class JudgedRun:
 
     def _score(self, reward_model: Any, rows: Sequence[Row]) -> None:
         for name in self.answers:
-            scores = reward_model.score([(row["prompt"], _reply(row["answers"][name])) for row in rows])
+            scores = reward_model.score([(row["prompt"], reply_of(row["answers"][name])) for row in rows])
             ended = [all(answer_after_thinking(reply) is not None for reply in row["answers"][name]) for row in rows]
             self._mean(f"reward_{name}", rows, [[score] * done for score, done in zip(scores, ended, strict=True)])
         self._write_scores()
@@ -255,7 +260,7 @@ class JudgedRun:
             return
         judge = load_judge(str(self.spec), **options)
         for name in self.answers:
-            answers = [[answer for _, answer in _graded(row, name)] for row in rows]
+            answers = [[answer for _, answer in graded_of(row, name)] for row in rows]
             verdicts = iter(grade([a for one in answers for a in one], judge, output_dir=self.folder / "grades"))
             grades = [[v.grade for v in (next(verdicts) for _ in one) if v.grade is not None] for one in answers]
             whole = [own if len(own) == len(one) else [] for own, one in zip(grades, answers, strict=True)]
@@ -292,33 +297,6 @@ class JudgedRun:
         own = name != "grade" and "template" in parse_spec(self.spec)[2]
         return {"template": name} if name and takes_one and not own else {}
 
-    def _check(self, options: Mapping[str, Any], kind: str) -> None:
-        """Refuse what a judge cannot be asked with these options; loads no weights, opens no connection.
-
-        Raises:
-            ConfigError: an option it has not, or of a chat judge a template that its form of reply cannot answer or
-                that is not of this kind (pairwise or pointwise).
-        """
-        from aad_plugin.judges import load_judge
-        from aad_plugin.judges.kinds.chat import asked_template
-        from aad_plugin.judges.kinds.local_chat import hf_forms
-
-        accepted_options(str(self.spec))
-        name, _, own = parse_spec(str(self.spec))
-        if name not in ("openai", "hf"):
-            return
-        asked = {**own, **options}
-        template = asked_template(**{key: asked[key] for key in ("template", "rubric", "reasons") if key in asked})
-        if template.kind != kind:
-            raise ConfigError(
-                f"{self.task} needs a {kind} judge, the template {template.name!r} is {template.kind}; "
-                "choose another template"
-            )
-        if name == "openai":
-            load_judge(str(self.spec), **options)
-        else:
-            hf_forms(template)
-
     def _say_how_to_finish(self, path: Path, why: str) -> None:
         named = self.metadata.get("judge_template")
         told = self._template(named).get("template") if self.spec else named
@@ -333,74 +311,6 @@ class JudgedRun:
             for opponent in self.opponents
         ]  # fmt: skip
         logger.warning("%s: not judged (%s). To finish: %s", self.task, why, "\n".join(lines) or "nothing to compare")
-
-
-def write_answers(folder: Path, rows: Sequence[Row]) -> Path:
-    """Write one line per document: id, prompt, outputs by name, whether each was truncated."""
-    path = folder / ANSWERS_FILE
-    lines = []
-    for row in rows:
-        outputs = {name: _reply(replies) for name, replies in row["answers"].items()}
-        line = {"id": row["id"], "prompt": row["prompt"], "outputs": outputs, "truncated": row["truncated"]}
-        line |= {"earlier": row["earlier"]} if row.get("earlier") else {}
-        line |= _save_pictures(folder, row)
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_text(path, "".join(lines))
-    return path
-
-
-def _pictures(row: Row) -> tuple[Any, ...]:
-    """What a document's prompt showed, which a judge is shown, too, or is not asked."""
-    return tuple(row.get("pictures") or ())
-
-
-def _save_pictures(folder: Path, row: Row) -> dict[str, list[str]]:
-    """Write a document's pictures beside the answers, each once, for whoever judges them later; return their entry."""
-    names = []
-    for number, given in enumerate(_pictures(row), start=1):
-        picture = read_picture(given, f"document {row['id']}, picture {number}")
-        name = f"{PICTURES_FOLDER}/{picture.digest}.png"
-        (folder / PICTURES_FOLDER).mkdir(parents=True, exist_ok=True)
-        if not (folder / name).exists():
-            picture.image.save(folder / name)
-        names.append(name)
-    return {"pictures": names} if names else {}
-
-
-def _reply(replies: Sequence[str]) -> Reply:
-    return replies[0] if len(replies) == 1 else tuple(replies)
-
-
-def _place(row: Row) -> tuple[int, str]:
-    """By which documents are put in order: ids that are numbers as numbers, which AlpacaEval's difficulties go by."""
-    return (int(row["id"]), "") if str(row["id"]).isdecimal() else (sys.maxsize, str(row["id"]))
-
-
-def _comparisons(row: Row, candidate: str, opponent: str) -> Iterator[tuple[int, Comparison]]:
-    """(turn, comparison) for every turn of a document; none where the opponent has no answer."""
-    ours, theirs = row["answers"][candidate], row["answers"].get(opponent)
-    for turn in range(1, len(ours) + 1 if theirs else 1):
-        number = f"{row['id']}-turn{turn}" if len(ours) > 1 else row["id"]
-        prompt, one, other = _until(row, turn), ours[:turn], theirs[:turn]
-        earlier = row.get("earlier", {}).get(opponent)
-        asked, said = split_replies(prompt)
-        if earlier and said and earlier != said:  # each side held its own conversation
-            prompt, one, other = asked, [*said, *one], [*earlier, *other]
-        yield turn, Comparison(number, prompt, _reply(one), _reply(other), pictures=_pictures(row))
-
-
-def _graded(row: Row, name: str) -> Iterator[tuple[int, Answer]]:
-    replies = row["answers"][name]
-    for turn in range(1, len(replies) + 1):
-        yield (
-            turn,
-            Answer(f"{row['id']}-turn{turn}", _until(row, turn), _reply(replies[:turn]), pictures=_pictures(row)),
-        )
-
-
-def _until(row: Row, turn: int) -> Any:
-    """The prompt up to a turn: all of it unless the answer is a reply per turn."""
-    return row["prompt"] if len(next(iter(row["answers"].values()))) == 1 else row["prompt"][:turn]
 
 
 def _judge_spec(metadata: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -170,3 +170,31 @@ def _from_yaml(path: Path) -> tuple[str, str, dict[str, Any]]:
         raise ConfigError(f"the judge file {path} needs the keys kind and name, got {found}")
     kind, name = str(content.pop("kind")), str(content.pop("name"))
     return kind, name, content
+
+
+def refuse_unsuited(spec: str, options: Mapping[str, Any], kind: str, whose: str) -> None:
+    """Refuse what a judge cannot be asked with these options; loads no weights, opens no connection.
+
+    Args:
+        kind: "pairwise" or "pointwise", as `whose`, a task, needs it.
+    Raises:
+        ConfigError: an option it has not, or of a chat judge a template that its form of reply cannot answer or that is
+            not of this kind.
+    """
+    from aad_plugin.judges.kinds.chat import asked_template
+    from aad_plugin.judges.kinds.local_chat import hf_forms
+
+    accepted_options(spec)
+    name, _, own = parse_spec(spec)
+    if name not in ("openai", "hf"):
+        return
+    asked = {**own, **options}
+    template = asked_template(**{key: asked[key] for key in ("template", "rubric", "reasons") if key in asked})
+    if template.kind != kind:
+        raise ConfigError(
+            f"{whose} needs a {kind} judge, the template {template.name!r} is {template.kind}; choose another template"
+        )
+    if name == "openai":
+        load_judge(spec, **options)
+    else:
+        hf_forms(template)

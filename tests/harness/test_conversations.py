@@ -13,7 +13,7 @@ from aad_plugin.harness.registration import tasks_path
 from aad_plugin.harness.turns import replies_of
 from aad_plugin.judges.pairing import pair_rows
 from aad_plugin.pair.model import load_pair
-from aad_plugin.rivals.judged_run import _comparisons, write_answers
+from aad_plugin.rivals.judged_rows import comparisons_of, write_answers
 from aad_plugin.texts.answer_files import read_answers
 from tests.tasks.upstream import write_upstream
 
@@ -106,9 +106,9 @@ def test_a_later_turn_is_judged_in_each_sides_own_conversation():
     turns = [("user", "Name a city."), ("assistant", "Oslo"), ("user", "Why that one?")]
     row = {"id": "81", "prompt": [{"role": role, "content": text} for role, text in turns],
            "answers": {"model": ["The sea."], "baseline": ["It is sunny."]}}  # fmt: skip
-    ((_, same),) = _comparisons(row | {"earlier": {"baseline": ["Oslo"]}}, "model", "baseline")
+    ((_, same),) = comparisons_of(row | {"earlier": {"baseline": ["Oslo"]}}, "model", "baseline")
     assert len(same.prompt) == 3 and same.baseline == "It is sunny."
-    ((_, own),) = _comparisons(row | {"earlier": {"baseline": ["Madrid"]}}, "model", "baseline")
+    ((_, own),) = comparisons_of(row | {"earlier": {"baseline": ["Madrid"]}}, "model", "baseline")
     assert [turn["role"] for turn in own.prompt] == ["user", "user"]
     assert (own.candidate, own.baseline) == (("Oslo", "The sea."), ("Madrid", "It is sunny."))
 
@@ -118,7 +118,7 @@ def test_the_line_that_finishes_a_run_judges_the_same_conversations(tmp_path):
     row = {"id": "81", "prompt": [{"role": role, "content": text} for role, text in turns],
            "answers": {"model": ["The sea."], "baseline": ["It is sunny."]}, "truncated": {},
            "earlier": {"baseline": ["Madrid"]}}  # fmt: skip
-    ((_, within),) = _comparisons(row, "model", "baseline")
+    ((_, within),) = comparisons_of(row, "model", "baseline")
     path = write_answers(tmp_path, [row])
     (after,) = pair_rows(read_answers(f"{path}#model"), read_answers(f"{path}#baseline"))
     assert (after.prompt, after.candidate, after.baseline) == (within.prompt, within.candidate, within.baseline)

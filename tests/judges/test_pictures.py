@@ -12,7 +12,7 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Answer, Comparison, compare, grade, load_judge
 from aad_plugin.judges.pairing import pair_rows, single_rows
 from aad_plugin.judges.sitting.pictures import SIDE, TOKENS
-from aad_plugin.rivals.judged_run import write_answers
+from aad_plugin.rivals.judged_rows import write_answers
 from aad_plugin.sources.images import read_picture
 from aad_plugin.texts.answer_files import read_answers
 from tests.judges.conftest import made_up
