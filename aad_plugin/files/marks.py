@@ -31,6 +31,25 @@ def checkpoint_mark(path: str, revision: str | None = None) -> list[Any]:
     return [_file_mark(local)] if local.is_file() else [path, checkpoint_commit(path, revision)]
 
 
+def newest_mark(path: str) -> list[Any]:
+    """`checkpoint_mark` of what would be read now: the hub is asked which commit its main branch has, where it can be."""
+    if not Path(path).expanduser().exists():
+        _ask_hub(path)
+    return checkpoint_mark(path)
+
+
+def _ask_hub(name: str) -> None:
+    """Bring a hub id's configuration into the cache, and with it the commit that its main branch has."""
+    from huggingface_hub import hf_hub_download
+
+    for file in _IN_EVERY_SNAPSHOT:
+        try:
+            hf_hub_download(name, file)
+            return
+        except (OSError, ValueError):  # no such file; or no network, no such id, which whoever loads it says
+            continue
+
+
 def _file_mark(file: Path) -> list[Any]:
     status = file.stat()
     return [file.name, status.st_size, status.st_mtime_ns]

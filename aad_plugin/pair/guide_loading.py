@@ -3,8 +3,9 @@ have to be loaded. Knows nothing of scores (`guides.py`)."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from aad_plugin.pair.sides import Sides
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.guides import Guide, GuideModel
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
-from aad_plugin.sources.merging import untie
+from aad_plugin.sources.merging import merged_model
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
 
@@ -176,9 +177,8 @@ def _load(
     named: dict[str, Any] = {"dtype": policy.dtype, **({"revision": guide.revision} if guide.revision else {})}
     try:
         options = named if pickles else safetensors_only(home, named)
-        model = AutoModelForCausalLM.from_pretrained(home, **options)
-        if guide.base is not None:
-            model = _merged(model, guide.path, pickles)
+        load = functools.partial(AutoModelForCausalLM.from_pretrained, home, **options)
+        model = load() if guide.base is None else _merged(load, guide.path, pickles)
         model = model.to(policy.device).eval()
     except ConfigError:
         raise
@@ -190,18 +190,17 @@ def _load(
     return model
 
 
-def _merged(base: PreTrainedModel, path: str, pickles: bool) -> PreTrainedModel:
+def _merged(load: Callable[[], PreTrainedModel], path: str, pickles: bool) -> PreTrainedModel:
     if not pickles:
         refuse_pickled_adapter(Path(path).expanduser())
-    untie(base)
-    model = attached(base, path)
-    result = model.load_adapter(path, adapter_name="default")
+    result = attached(load(), path).load_adapter(path, adapter_name="default")
     if result.unexpected_keys:
         raise ConfigError(
             f"{len(result.unexpected_keys)} tensors of adapter {path!r} found no layer of its base (first "
             f"{result.unexpected_keys[0]}): it comes from another class of this model"
         )
-    return model.merge_and_unload()
+    merged: PreTrainedModel = merged_model(load, path)
+    return merged
 
 
 def check_kind(guide: GuideModel) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import filecmp
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aad_plugin.errors import ConfigError
 
@@ -27,6 +29,7 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
         return
     if not named:  # nothing to compare with
         return
+    refuse_base_revision(config, adapter)
     named = str(named)
     ours, theirs = Path(base).expanduser(), Path(named).expanduser()
     if named == base or ours.resolve() == theirs.resolve():
@@ -39,6 +42,21 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
     elif ours.name.lower() != theirs.name.lower():
         logger.warning(
             "adapter %s was trained on %s, but %s=%s was given: is it the same model?", adapter, named, option, base
+        )
+
+
+def refuse_base_revision(config: Mapping[str, Any], adapter: str | Path) -> None:
+    """Raise ConfigError for an adapter of a hub model's revision other than the main one, which alone is read beside it.
+
+    Args:
+        config: the adapter's. adapter: its folder, for the message.
+    """
+    base, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
+    if revision not in (None, "", "main") and not Path(base).expanduser().exists():
+        raise ConfigError(
+            f"adapter {adapter} was trained on revision {revision} of {base}, and the main one would be read: fetch it "
+            f"(hf download {base} --revision {revision} --local-dir FOLDER) and name the folder as base_model_name_or_path "
+            f"in {adapter}/adapter_config.json, without revision"
         )
 
 

@@ -20,9 +20,9 @@ from filelock import FileLock
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.cache import cache_dir
-from aad_plugin.files.marks import checkpoint_mark
+from aad_plugin.files.marks import newest_mark
 from aad_plugin.files.whole import making_folder
-from aad_plugin.sources.merging import full_checkpoints, is_plain_lora, refuse_pickles, untie
+from aad_plugin.sources.merging import full_checkpoints, is_plain_lora, is_tied, refuse_pickles, untie
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.rendering import borrow_template
 
@@ -49,7 +49,7 @@ def extrapolated(policy: Any, reference: Any, scale: float) -> Any:
         model = type(policy)._from_config(copy.deepcopy(policy.config), dtype=policy.dtype)
     model = model.to(policy.device).eval()
     model.generation_config = copy.deepcopy(policy.generation_config)
-    ties = [_is_tied(one) for one in (policy, reference)]
+    ties = [is_tied(one) for one in (policy, reference)]
     if not all(ties):  # a head of its own on either side is a head of its own here
         untie(model)
     own, other = (dict(one.named_parameters(remove_duplicate=False)) for one in (policy, reference))
@@ -108,11 +108,6 @@ def _refuse(policy: Any, reference: Any) -> None:
         )
 
 
-def _is_tied(model: Any) -> bool:
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    return head is not None and head.weight is embeddings.weight
-
-
 # ------------------------------------------------------------------------------------------------ on disk
 
 
@@ -124,8 +119,9 @@ def expo_checkpoint(source: PairSource, scale: float, dtype: str = "auto") -> Pa
     Raises:
         ConfigError: see :func:`extrapolated`; a part cannot be read; the disk does not take it.
     """
+    _check_reference(source)
     parts = [part for part in (source.policy, source.reference, source.base, source.adapter, source.reference_adapter)]
-    mark = [[part, checkpoint_mark(part)] for part in parts if part]
+    mark = [[part, newest_mark(part)] for part in parts if part]
     name = hashlib.sha256(json.dumps(["expo", mark, scale, dtype]).encode()).hexdigest()[:16]
     target = cache_dir() / "merged" / name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +147,7 @@ def save_expo(source: PairSource, scale: float, folder: str | Path, *, dtype: st
     target = Path(folder).expanduser()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise ConfigError(f"{target} holds something already: choose an empty folder")
+    _check_reference(source)
     refuse_pickles(source)
     as_adapter = not whole and source.shares_base and not source.reference_adapter
     as_adapter = as_adapter and is_plain_lora(Path(str(source.adapter)).expanduser())
@@ -167,6 +164,11 @@ def save_expo(source: PairSource, scale: float, folder: str | Path, *, dtype: st
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror or error}; pass another folder") from error
     return kind
+
+
+def _check_reference(source: PairSource) -> None:
+    if source.is_alone:
+        raise ConfigError(f"expo goes on from a reference to its policy, and {source.policy} was given without one")
 
 
 def _write_checkpoint(source: PairSource, scale: float, dtype: str, folder: Path) -> None:

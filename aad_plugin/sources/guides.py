@@ -19,6 +19,7 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.settings import DecodingSettings
+from aad_plugin.sources.adapter_base import refuse_base_revision
 
 REWARD = "reward:"
 _NONE = "none"
@@ -171,11 +172,13 @@ def _model(option: str, name: str) -> GuideModel:
 
 def _base(config: Path) -> str:
     try:
-        base = json.loads(config.read_text(encoding="utf-8-sig")).get("base_model_name_or_path")
+        content = json.loads(config.read_text(encoding="utf-8-sig"))
+        base = content.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as e:
         raise ConfigError(f"{config} is not readable JSON: {e}") from e
     if not base:
         raise ConfigError(
             f"{config} names no base model (base_model_name_or_path): merge the adapter and pass the result"
         )
+    refuse_base_revision(content, config.parent)
     return str(base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from filelock import FileLock
 
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.cache import cache_dir
-from aad_plugin.files.marks import checkpoint_mark
+from aad_plugin.files.marks import checkpoint_mark, newest_mark
 from aad_plugin.files.whole import making_folder
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only, trusting
@@ -30,6 +31,7 @@ _MORE_THAN_LORA = (
 )  # fmt: skip
 _KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")  # other ways to initialise change the base's weights
 _MERGED = 1e-3  # a merge in float32 differs from the adapter's own logits by rounding
+_MERGED_16 = 0.2  # in 16 bit by more; another model by about the spread
 _PLAIN = (".lora_A.weight", ".lora_B.weight")
 
 
@@ -136,7 +138,7 @@ def merged_checkpoint(base: str, adapter: str, dtype: str) -> Path:
     Raises:
         ConfigError: the adapter does not fit the base.
     """
-    mark = [checkpoint_mark(base), checkpoint_mark(adapter), base, adapter, dtype]
+    mark = [newest_mark(base), newest_mark(adapter), base, adapter, dtype]
     name = hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
     target = cache_dir() / "merged" / name
     return merge_adapter(base, adapter, dtype, target)
@@ -161,8 +163,8 @@ def untie(model: Any) -> None:
     """Give the head weights of its own: what an adapter adds to a head must not enter the embeddings, nor the reverse."""
     import torch
 
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is not None and head.weight is embeddings.weight:
+    if is_tied(model):
+        head = model.get_output_embeddings()
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
 
@@ -174,6 +176,64 @@ def _logits(model: Any, ids: Any) -> Any:
         return model(input_ids=ids, use_cache=False).logits.float()
 
 
+def merged_model(load: Callable[[], Any], adapter: str) -> Any:
+    """Return a base with an adapter merged into its weights, whose logits are those of the adapter on that base.
+
+    A head that shares the embeddings' weights gets its own, since what an adapter adds to one of them is nothing the other
+    has; where PEFT adds to both, the weights stay shared.
+
+    Args:
+        load: loads the base anew. adapter: a folder or hub id.
+    Raises:
+        ValueError: it changes nothing, cannot be merged, or no merge gives its logits. Else as PEFT's.
+    """
+    import torch
+
+    model = load().eval()
+    vocab_size = model.config.get_text_config().vocab_size
+    alone_on = torch.arange(8, device=model.device)[None] % vocab_size
+    alone = _logits(model, alone_on)
+    shares = is_tied(model)
+    adapted = attached(model, adapter).eval()
+    config = adapted.peft_config["default"]
+    if not hasattr(adapted, "merge_and_unload") or not hasattr(adapted.base_model, "merge_and_unload"):
+        raise ValueError(f"{config.peft_type} cannot be merged into weights")
+    ids = torch.cat([alone_on, _trained_tokens(config, vocab_size, model.device)], dim=1)
+    wanted = _logits(adapted, ids)
+    if torch.equal(alone, wanted[:, : alone.shape[1]]) and ids.shape[1] == alone.shape[1]:
+        raise ValueError("it changes nothing: its tensors match no layer of this base")
+    # In 16 bit, weights that are merged are rounded once more.
+    limit = _MERGED if model.dtype == torch.float32 else _MERGED_16
+    apart = float("inf")
+    for own_head in (True, False) if shares else (False,):
+        if shares:
+            model = load().eval()
+            if own_head:
+                untie(model)
+            adapted = attached(model, adapter).eval()
+        merged = adapted.merge_and_unload()
+        apart = min(apart, float((_logits(merged, ids) - wanted).abs().max() / wanted.std()))
+        if apart < limit:
+            return merged
+    raise ValueError(f"merged, its logits differ by {apart:.2g} of their spread from the adapter's own")
+
+
+def _trained_tokens(config: Any, vocab_size: int, device: Any) -> Any:
+    """(1, N) ids whose embeddings an adapter holds whole."""
+    import torch
+
+    given = getattr(config, "trainable_token_indices", None) or []
+    rows = [row for named in given.values() for row in named] if isinstance(given, dict) else list(given)
+    return torch.tensor([[row for row in rows if row < vocab_size][:64]], dtype=torch.long, device=device).reshape(
+        1, -1
+    )
+
+
+def is_tied(model: Any) -> bool:
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and head.weight is embeddings.weight
+
+
 def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     import torch
     from safetensors import SafetensorError
@@ -181,20 +241,7 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
 
     try:
         own = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-        untie(model)
-        ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
-        alone = _logits(model, ids)
-        adapted = attached(model, adapter).eval()
-        wanted = _logits(adapted, ids)
-        if torch.equal(alone, wanted):
-            raise ValueError("it changes nothing: its tensors match no layer of this base")
-        if not hasattr(adapted, "merge_and_unload") or not hasattr(adapted.base_model, "merge_and_unload"):
-            raise ValueError(f"{adapted.peft_config['default'].peft_type} cannot be merged into weights")
-        merged = adapted.merge_and_unload()
-        apart = float((_logits(merged, ids) - wanted).abs().max() / wanted.std())
-        if not apart < _MERGED:
-            raise ValueError(f"merged, its logits differ by {apart:.2g} of their spread from the adapter's own")
+        merged = merged_model(lambda: AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {adapter!r} does not fit base {base!r}: {reason}") from e

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from aad_plugin.errors import ConfigError, ReferenceUnknown, nearest
-from aad_plugin.sources.adapter_base import check_adapter_base
+from aad_plugin.sources.adapter_base import check_adapter_base, refuse_base_revision
 from aad_plugin.sources.guides import Guide, GuideModel, read_guides
 from aad_plugin.sources.presets import PRESETS
 
@@ -235,7 +235,9 @@ def _from_pair_folder(folder: Path, config: dict[str, Any]) -> PairSource:
 
 
 def _from_adapter_folder(folder: Path) -> PairSource:
-    base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    config = _read_json(folder / "adapter_config.json")
+    base = config.get("base_model_name_or_path")
+    refuse_base_revision(config, folder)
     if not base:
         raise ReferenceUnknown(
             f"{folder}/adapter_config.json names no base model: pass reference=<base>,adapter={folder}"

@@ -14,11 +14,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DistillationConfig, DistillationTrainer, ModelConfig, TrlParser, get_peft_config
 
+from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.sources.attached import attached
 from aad_plugin.texts.rows import json_lines
+from aad_plugin.training.owning import with_secrets
 from aad_plugin.training.passes import KeepsOrder
-from aad_plugin.training.teachers import WideTeacher, aad_log_probs, divergence, teacher_scores
+from aad_plugin.training.teachers import WideTeacher, aad_log_probs, divergence, positions_of, teacher_scores
 
 
 class Distillation(KeepsOrder, DistillationTrainer):
@@ -59,7 +61,9 @@ class AADDistillation(Distillation):
 
     def _student_logits(self, student: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
         """(B, keep, V) logits as the student decodes with them: capped or scaled where its architecture does that."""
-        kept = {"logits_to_keep": keep + 1} if "logits_to_keep" in self.model_kwarg_keys else {}
+        kept: dict[str, Any] = {"logits_to_keep": keep + 1} if "logits_to_keep" in self.model_kwarg_keys else {}
+        if "position_ids" in self.model_kwarg_keys:  # some models count the padding where nobody tells them
+            kept["position_ids"] = positions_of(mask)
         return student(input_ids=ids, attention_mask=mask, use_cache=False, **kept).logits[:, :-1][:, -keep:]
 
 
@@ -69,8 +73,13 @@ def main(words: list[str]) -> None:
     parser = TrlParser((DistillationConfig, ModelConfig))
     config, model_config = parser.parse_args_and_config(words[1:])
     config.beta = job["beta"]
+    if job["teacher"] == "aad" and config.temperature != 1.0:
+        raise ConfigError(
+            f"temperature={config.temperature:g} would temper the student and not its teacher, AAD's distribution: leave "
+            "it out (--teacher-temperature is the teacher's)"
+        )
     tokenizer = AutoTokenizer.from_pretrained(job["tokenizer"], padding_side="left")
-    pair = load_pair(**job["pair"])
+    pair = load_pair(**with_secrets(job["pair"]))
     student = _student(job, model_config.dtype)
     common: dict[str, Any] = {
         "model": student, "args": config, "processing_class": tokenizer, "train_dataset": _prompts(job["prompts"]),

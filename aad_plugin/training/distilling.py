@@ -36,10 +36,21 @@ from aad_plugin.training.evaluation import (
     evaluate,
     greedy_answers,
     load_scorer,
+    refuse_guided,
 )
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import context_of, free, merging_dtype, owned, take_up, template_words, write_rows
+from aad_plugin.training.owning import (
+    context_of,
+    free,
+    merging_dtype,
+    owned,
+    refuse_counted_padding,
+    take_up,
+    template_words,
+    without_secrets,
+    write_rows,
+)
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.trl_command import check_trl, log_history, run_trainer
 
@@ -168,6 +179,7 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
     check_model_args(model_args)
     options = dict(model_args)
     source = take_source(options)
+    refuse_guided(source, "a teacher")
     _check_student(source, plan)
     refuse_twins(plan.oracle, plan.picker)
     with owned(folder, "distill"):
@@ -178,6 +190,8 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
         )  # fmt: skip
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         start = _start(source, plan, merging_dtype(model_args, plan.training, plan.trl_arguments))
+        if plan.teacher == "eft":
+            refuse_counted_padding(start.checkpoint)
         scorers = (load_scorer(plan.picker, model_args), load_scorer(plan.oracle, model_args))
         _train(folder, plan, source, start, model_args, drawn.tokens or 0)
         return _choose(folder, plan, start, options, scorers, source, asked)
@@ -230,8 +244,9 @@ def _train(
         folder / "prompts.jsonl", plan.prompts.prompts, AutoTokenizer.from_pretrained(home), template_args,
         context=context_of(start.checkpoint, start.reference), new_tokens=new_tokens,
     )  # fmt: skip
+    pair, secrets = without_secrets(loading_args(model_args))
     job = {
-        "pair": loading_args(model_args), "teacher": plan.teacher, "scale": plan.scale, "alpha": plan.alpha,
+        "pair": pair, "teacher": plan.teacher, "scale": plan.scale, "alpha": plan.alpha,
         "teacher_temperature": plan.temperature, "beta": DIVERGENCES[plan.divergence], "student": start.checkpoint,
         "adapter": start.adapter, "tokenizer": home,
         "prompts": str((folder / "prompts.jsonl").resolve()),
@@ -241,7 +256,7 @@ def _train(
     run_trainer(
         ["aad_plugin.training.distill_worker", str(folder / "job.json"), "--config", str(plan.training),
          *plan.trl_arguments, *template_words(template_args)],
-        what="distillation", output=folder / "training", log=folder / "training.log", mark=folder,
+        what="distillation", output=folder / "training", log=folder / "training.log", mark=folder, variables=secrets,
     )  # fmt: skip
     if not _checkpoints(folder):
         raise ConfigError(f"the training left no checkpoint in {folder / 'training'}: lower save_steps in the recipe")

@@ -22,6 +22,7 @@ from aad_plugin.harness.whole_batches import answer_in_batches, open_store
 from aad_plugin.judges.statistics.intervals import Estimate, mean_with_interval
 from aad_plugin.sources.arguments import REFERENCE_OPTIONS
 from aad_plugin.sources.known_options import refuse_revisions
+from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.prompts import PromptSet
 from aad_plugin.texts.thinking import shown_text
 
@@ -72,6 +73,21 @@ def check_model_args(model_args: dict[str, Any]) -> None:
     given = dict(model_args)
     PairArguments.parse(given.pop("pair", None), given.pop("pretrained", None), given)
     refuse_revisions(model_args, "a training reads")
+
+
+def refuse_guided(source: PairSource, what: str) -> None:
+    """Raise ConfigError for a policy without its reference, and for guides, which no training reads.
+
+    Args:
+        what: the pair is, for the message.
+    """
+    if source.is_alone:
+        raise ConfigError(
+            f"{source.policy} without its reference is no {what.split()[-1]}: every ratio of the two would be 1; pass "
+            "--reference"
+        )
+    if source.guides:
+        raise ConfigError(f"--guide is no part of {what}, which is the policy against its reference: leave it out")
 
 
 def beside_one_base(options: Mapping[str, Any]) -> dict[str, Any]:

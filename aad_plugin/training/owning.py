@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,11 +75,7 @@ def take_up(
         ConfigError: the folder holds training that was asked for otherwise, TRL does not take the options, or the prompts
         do not fill a batch.
     """
-    if "chat_template_kwargs" in [*read_recipe(training), *map(option_name, more)]:
-        raise ConfigError(
-            "chat_template_kwargs is read by TRL alone: leave it out and pass --model-args enable_thinking=false, or "
-            "chat_template_args, which the pair and TRL read"
-        )
+    refuse_settings(command, training, more)
     there = read_account(folder / "asked.json")
     if there and (folder / "training").is_dir():
         refuse_other_run(folder, there, asked, dict.fromkeys(asked, what))
@@ -93,6 +90,98 @@ def take_up(
             'none: pass more prompts, or lower per_device_train_batch_size and gradient_accumulation_steps (--trl "…")'
         )
     return drawn
+
+
+_NOT_THEIRS = {
+    "chat_template_kwargs": "is read by TRL alone: pass --model-args enable_thinking=false, or chat_template_args, which "
+    "the pair and TRL read",
+    "datasets": "names other data than this command's prompts and pairs",
+    "model_revision": "is read by TRL alone: evaluation, merging and the reference read the main revision",
+    "reward_model_name_or_path": "would add a reward that the results do not tell of; --reward is what is optimised",
+    "reward_funcs": "is set by --recipe and --reward",
+}
+"""Settings of TRL's with which it would train on, or from, something else than is reported."""
+
+
+def refuse_settings(command: str, training: Path, more: Sequence[str]) -> None:
+    """Raise ConfigError for settings, in a recipe or among further options, that are this package's to make.
+
+    Args:
+        command: TRL's. training: the recipe. more: further options.
+    """
+    own = {**_NOT_THEIRS, **({"beta": "is set by --divergence"} if command == "distillation" else {})}
+    for name in [*read_recipe(training), *(option_name(word) for word in more if word.startswith("--"))]:
+        if name in own:
+            raise ConfigError(f"{name} {own[name]}: leave it out of the recipe and of --trl")
+
+
+_COUNT_PADDING = ("gpt2", "gpt_neo", "gpt_bigcode", "openai-gpt", "ctrl")
+
+
+def refuse_counted_padding(checkpoint: str) -> None:
+    """Raise ConfigError for a model that takes the padding of shorter prompts for places of the text where nobody tells it
+    its positions, as TRL's losses do not (1.16)."""
+    from transformers import AutoConfig
+
+    kind = AutoConfig.from_pretrained(checkpoint).model_type
+    if kind in _COUNT_PADDING:
+        raise ConfigError(
+            f"{checkpoint} is of type {kind}, whose learned positions TRL counts from the padding: it would be trained at "
+            "other places than it decodes at; aad distill --teacher aad and aad iterate train such models"
+        )
+
+
+SECRETS = ("token", "proxies")
+_SECRET_ARGS = "AAD_PLUGIN_SECRET_ARGS"
+
+
+def without_secrets(model_args: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return model_args fit to be written down, and the environment in which `with_secrets` finds the others again."""
+    plain = {name: value for name, value in model_args.items() if name not in SECRETS}
+    secret = {name: model_args[name] for name in SECRETS if name in model_args}
+    return plain, {_SECRET_ARGS: json.dumps(secret)} if secret else {}
+
+
+def with_secrets(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """What `without_secrets` took apart, in the process that it was started for."""
+    return {**model_args, **json.loads(os.environ.get(_SECRET_ARGS) or "{}")}
+
+
+def refuse_cut_pairs(
+    prompts: Sequence[list[dict[str, str]]], tokenizer: Any, template_args: dict[str, Any], new_tokens: int, length: int
+) -> None:
+    """Raise ConfigError for a prompt whose pair may be longer than what TRL trains on; arguments as of `write_rows`.
+
+    Args:
+        length: the recipe's ``max_length``, beyond which TRL drops a pair or leaves out the end of its answers.
+    """
+    for number, found in enumerate(_lengths(_rendered(prompts, tokenizer, template_args)[1], tokenizer), 1):
+        if found + new_tokens > length:
+            needed = found + new_tokens
+            raise ConfigError(
+                f"prompt {number} of --prompts has {found} tokens; with {new_tokens} of an answer it exceeds max_length="
+                f'{length}, beyond which TRL cuts or drops pairs: raise it (--trl "--max_length {needed}"), or leave the '
+                "prompt out"
+            )
+
+
+def _rendered(
+    prompts: Sequence[list[dict[str, str]]], tokenizer: Any, template_args: dict[str, Any]
+) -> tuple[list[Any], list[str]]:
+    """Prompts as rows that TRL takes, and as the texts that it makes of them."""
+    rows: list[Any] = [without_template(prompt) for prompt in prompts]
+    if not tokenizer.chat_template:
+        return rows, rows
+    options = {"tokenize": False, "add_generation_prompt": True, **template_args}
+    render = functools.partial(tokenizer.apply_chat_template, **options)
+    rows = [settled(render, prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
+    return rows, [render(row) for row in rows]
+
+
+def _lengths(texts: Sequence[str], tokenizer: Any) -> Iterator[int]:
+    """Tokens of each text."""
+    for text in texts:
+        yield len(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
 
 
 def write_rows(
@@ -114,15 +203,8 @@ def write_rows(
         ConfigError: the template takes no such conversation, or a prompt leaves no room for an answer: TRL would train on
             places that the student has never seen.
     """
-    rows: list[Any] = [without_template(prompt) for prompt in prompts]
-    texts = rows
-    if tokenizer.chat_template:
-        options = {"tokenize": False, "add_generation_prompt": True, **template_args}
-        render = functools.partial(tokenizer.apply_chat_template, **options)
-        rows = [settled(render, prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
-        texts = [render(row) for row in rows]
-    for number, text in enumerate(texts if context else [], 1):
-        length = len(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
+    rows, texts = _rendered(prompts, tokenizer, template_args)
+    for number, length in enumerate(_lengths(texts if context else [], tokenizer), 1):
         if context and length + new_tokens > context:
             raise ConfigError(
                 f"prompt {number} of --prompts has {length} tokens; with {new_tokens} of an answer it exceeds the context "

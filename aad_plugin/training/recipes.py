@@ -47,10 +47,10 @@ def one_model_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe's settings.
+    """A recipe's settings, fit to be written down: of ``env`` the names alone.
 
     Raises:
-        ConfigError: not a YAML mapping.
+        ConfigError: not a YAML mapping, or a token in it.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
@@ -58,6 +58,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the recipe {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"the recipe {path} must be a mapping of TRL's options, got {type(content).__name__}")
+    if "hub_token" in content:
+        raise ConfigError(
+            f"the recipe {path} holds hub_token, which would end up in results: set HF_TOKEN in the environment"
+        )
+    if isinstance(content.get("env"), dict):
+        content = {**content, "env": sorted(map(str, content["env"]))}
     return content
 
 

@@ -29,11 +29,28 @@ from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.merging import full_checkpoints, merge_adapter
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
-from aad_plugin.training.evaluation import Evaluation, beside_one_base, check_model_args, evaluate, load_scorer
+from aad_plugin.training.evaluation import (
+    Evaluation,
+    beside_one_base,
+    check_model_args,
+    evaluate,
+    load_scorer,
+    refuse_guided,
+)
 from aad_plugin.training.implicit_reward import VARIABLE
 from aad_plugin.training.one_model_table import write_outcome
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import context_of, free, merging_dtype, owned, take_up, template_words, write_rows
+from aad_plugin.training.owning import (
+    context_of,
+    free,
+    merging_dtype,
+    owned,
+    refuse_counted_padding,
+    take_up,
+    template_words,
+    without_secrets,
+    write_rows,
+)
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds import start_checkpoint
 from aad_plugin.training.trl_command import (
@@ -145,6 +162,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
     refuse_twins(plan.oracle, plan.reward)
     options = dict(model_args)
     source = take_source(options)
+    refuse_guided(source, "a reward")
     with owned(folder, "rl"):
         asked = plan.asked(model_args)
         drawn = take_up(
@@ -154,6 +172,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
         warn_of_known_prompts(plan.oracle, plan.oracle_prompts.prompts)
         scorers = (load_scorer("implicit", model_args), load_scorer(plan.oracle, model_args))
         dtype = merging_dtype(model_args, plan.training, plan.trl_arguments)
+        refuse_counted_padding(source.backbone)
         start = start_checkpoint(folder, source, dtype)
         reference = full_checkpoints(source, dtype)[1]
         _train(folder, plan, start, model_args, context_of(start, reference), drawn.tokens or 0)
@@ -193,13 +212,14 @@ def _train(
     logger.info("training on %d prompts; the bar tells how long it will take", len(plan.prompts))
     if plan.mixes:
         reward = "implicit_per_token" if plan.per_token and plan.reward == "implicit" else plan.reward
+        plain, secrets = without_secrets(pair_args)
         job = {
-            "pair": pair_args, "share": plan.share, "alpha": plan.alpha, "temperature": plan.temperature,
+            "pair": plain, "share": plan.share, "alpha": plan.alpha, "temperature": plan.temperature,
             "start": start, "prompts": str(prompts.resolve()), "reward": reward,
         }  # fmt: skip
         write_text(folder / "job.json", json.dumps(job, indent=1, default=str) + "\n")
         worker = ["aad_plugin.training.rl_worker", str(folder / "job.json"), *words]
-        run_trainer(worker, what="GRPO on mixed groups", **where)
+        run_trainer(worker, what="GRPO on mixed groups", **where, variables=secrets)
     else:
         command = plan.recipe.partition("-")[0]
         function = "implicit_reward_per_token" if plan.per_token else "implicit_reward"

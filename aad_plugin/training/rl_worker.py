@@ -20,7 +20,14 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.texts.rows import json_lines
 from aad_plugin.training.implicit_reward import answer_rewards
+from aad_plugin.training.owning import with_secrets
 from aad_plugin.training.rollouts import MixedGroups, mixed_rollouts
+
+_AS_THEY_ARE: dict[str, tuple[Any, ...]] = {
+    "temperature": (1.0,), "top_p": (1.0,), "top_k": (0,), "min_p": (0.0,), "repetition_penalty": (1.0,),
+    "generation_kwargs": ({},),
+}  # fmt: skip
+"""TRL's options of drawing, with what each says where it changes nothing."""
 
 
 def main(words: list[str]) -> None:
@@ -31,7 +38,9 @@ def main(words: list[str]) -> None:
     config.model_init_kwargs = {"dtype": model_config.dtype, **(config.model_init_kwargs or {})}
     # The estimate of the KL is over tokens as the policy would draw them: the pair's are weighted likewise.
     config.use_bias_correction_kl = True
-    pair = load_pair(**job["pair"]).to(config.device)
+    # Answers are drawn, scored and trained on by one policy: with dropout each pass would be another's.
+    config.disable_dropout = True
+    pair = load_pair(**with_secrets(job["pair"])).to(config.device)
     number = min(max(1, round(job["share"] * config.num_generations)), config.num_generations - 1)
     trainer = MixedGroups(
         model=job["start"],
@@ -50,8 +59,9 @@ def _check(config: Any) -> None:
         raise ConfigError("grpo-rollouts draws on transformers, where its correction was checked: leave use_vllm out")
     if config.world_size > 1:
         raise ConfigError(f"grpo-rollouts trains in one process, got {config.world_size}: groups must not be split")
-    if config.temperature != 1.0 or config.top_p != 1.0 or config.top_k not in (0, None):
-        raise ConfigError("grpo-rollouts needs answers drawn as they are: leave temperature, top_p and top_k out")
+    changed = [name for name, neutral in _AS_THEY_ARE.items() if getattr(config, name, None) not in (*neutral, None)]
+    if changed:
+        raise ConfigError(f"grpo-rollouts needs answers drawn as they are: leave {', '.join(changed)} out")
 
 
 def _reward(pair: AlignedPair, name: str) -> Callable[..., list[float]]:

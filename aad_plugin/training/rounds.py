@@ -25,13 +25,13 @@ from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
 from aad_plugin.harness.asking import identity, scorer_weights
 from aad_plugin.judges.kinds.reward import refuse_twins
-from aad_plugin.sources.arguments import take_source
+from aad_plugin.sources.arguments import take_source, take_template_args
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.synthesis.synthesizing import Recipe, synthesize
 from aad_plugin.texts.prompts import PromptSet, refuse_overlap
 from aad_plugin.training.evaluation import Evaluation, Scorer, beside_one_base, check_model_args, evaluate, load_scorer
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
-from aad_plugin.training.owning import free, merging_dtype, owned
+from aad_plugin.training.owning import free, merging_dtype, owned, refuse_cut_pairs, refuse_settings
 from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.rounds_table import Round, write_tables
 from aad_plugin.training.trl_command import (
@@ -107,6 +107,8 @@ def iterate(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
         ConfigError: see `Plan`; the folder holds another run, or one is at work in it. BackendMissing: no TRL.
         TrainingFailed: TRL ended with an error.
     """
+    from transformers import AutoTokenizer
+
     check_trl()
     check_model_args(model_args)
     refuse_twins(plan.oracle, plan.picker, plan.recipe.margin_judge)
@@ -118,7 +120,12 @@ def iterate(folder: Path, plan: Plan, model_args: dict[str, Any]) -> list[Round]
             refuse_other_run(folder, there, asked, dict.fromkeys(asked, "rounds of another kind"))
         write_text(path, json.dumps(asked, indent=2, default=str) + "\n")
         end_orphans(folder)
-        check_options("dpo", ["--config", str(plan.training), "--output_dir", str(folder), *plan.trl_arguments])
+        refuse_settings("dpo", plan.training, plan.trl_arguments)
+        read = check_options("dpo", ["--config", str(plan.training), "--output_dir", str(folder), *plan.trl_arguments])
+        if read.length:
+            tokenizer = AutoTokenizer.from_pretrained(take_source(dict(model_args)).tokenizer)
+            template_args = take_template_args(dict(model_args))
+            refuse_cut_pairs(plan.prompts.prompts, tokenizer, template_args, plan.recipe.max_new_tokens, read.length)
         _warn(plan)
         return _rounds(folder, plan, model_args)
 

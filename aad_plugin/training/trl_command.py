@@ -40,17 +40,19 @@ if hasattr(training, "num_generations"):
 elif command == "distillation":
     drawn = training.per_device_train_batch_size * training.gradient_accumulation_steps
 tokens = getattr(training, "max_completion_length", None)
-print(json.dumps([[name for name in recipe if f"--{name}" in left], drawn, tokens]))
+length = getattr(training, "max_length", None)
+print(json.dumps([[name for name in recipe if f"--{name}" in left], drawn, tokens, length]))
 """
 
 
 @dataclass(frozen=True)
 class Drawn:
     """What a command draws while it trains: answers to how many prompts for one batch, of how many tokens at most; None
-    for a command that draws nothing."""
+    for a command that draws nothing. And how long a text may be for one that draws none."""
 
     prompts: int | None = None
     tokens: int | None = None
+    length: int | None = None
 
 
 class TrainingFailed(AADError):

@@ -287,3 +287,19 @@ def test_both_adapters_on_the_hub_are_read_at_the_revision(checkpoints, monkeypa
 
 def test_an_end_token_of_minus_one_is_none():
     assert end_ids(-1) == [] and end_ids([7, -1]) == [7] and end_ids(0) == [0]
+
+
+@pytest.mark.parametrize("revision", ["step500", "main", None, ""])
+def test_an_adapter_of_another_revision_of_a_hub_model_is_refused(tmp_path, revision):
+    """Was: the main revision was read, and called proven."""
+    from aad_plugin.sources.adapter_base import refuse_base_revision
+
+    config = {"base_model_name_or_path": "owner/base", "revision": revision}
+    if revision != "step500":
+        refuse_base_revision(config, tmp_path)
+        return
+    with pytest.raises(
+        ConfigError, match="was trained on revision step500 of owner/base, and the main one would be read"
+    ):
+        refuse_base_revision(config, tmp_path)
+    refuse_base_revision({**config, "base_model_name_or_path": str(tmp_path)}, tmp_path)

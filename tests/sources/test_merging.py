@@ -65,6 +65,37 @@ def test_a_tied_base_merges_into_what_the_adapter_said(tied, tmp_path, config):
     assert isinstance(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tied), adapter), PeftModel)
 
 
+def test_trained_tokens_of_a_tied_base_merge_into_both_or_not_at_all(tied, tmp_path):
+    """PEFT gives the head the tokens' new rows, too, where it shares the embeddings' weights. Was: written without them."""
+    config = LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=[60, 61], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tied), config).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and ("lora_B" in name or "token_adapter" in name):
+                weight.add_(torch.randn_like(weight))
+    model.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([[5, 60, 200, 61, 7]])
+    with torch.no_grad():
+        wanted = model(input_ids=ids).logits
+    target = merge_adapter(str(tied), str(tmp_path / "adapter"), "auto", tmp_path / "merged")
+    with torch.no_grad():
+        assert torch.allclose(AutoModelForCausalLM.from_pretrained(target)(input_ids=ids).logits, wanted, atol=1e-4)
+
+
+def test_an_adapter_on_tied_embeddings_that_peft_adds_twice_is_refused(tied, tmp_path):
+    config = LoraConfig(r=4, target_modules=["embed_tokens"], ensure_weight_tying=True, task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tied), config).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight))
+    model.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ConfigError, match="merged, its logits differ by"):
+        merge_adapter(str(tied), str(tmp_path / "adapter"), "auto", tmp_path / "merged")
+
+
 def test_prompt_tuning_is_one_line(tied, tmp_path):
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
     adapter, _ = adapted(tied, config)

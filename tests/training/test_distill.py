@@ -19,6 +19,14 @@ from aad_plugin.errors import BackendMissing, ConfigError, VocabMismatch
 from aad_plugin.pair.step import whole_text
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.training import trl_command
+from aad_plugin.training.owning import (
+    refuse_counted_padding,
+    refuse_cut_pairs,
+    refuse_settings,
+    with_secrets,
+    without_secrets,
+)
+from aad_plugin.training.recipes import read_recipe
 from aad_plugin.training.teachers import WideTeacher, aad_log_probs, divergence, positions_of, teacher_scores
 from tests.pairs import KINDS, toy_pair
 from tests.toys import byte_tokenizer, left_pad, random_prompts, toy_model
@@ -105,6 +113,8 @@ def distill_words(words, reward, checkpoints, tmp_path) -> list[str]:
         (["--scale", "2"], "--teacher aad makes no use of --scale: leave it out"),
         (["--teacher", "eft", "--alpha", "0.2"], "--teacher eft makes no use of --alpha: leave it out"),
         (["--trl", "--chat-template-kwargs {}"], "chat_template_kwargs is read by TRL alone"),
+        (["--trl", "--beta 0.5"], "beta is set by --divergence: leave it out of the recipe and of --trl"),
+        (["--trl", "--model_revision old"], "model_revision is read by TRL alone"),
         (["--recipe", "distil"], "no recipe 'distil' (did you mean 'distill'?)"),
         (["--trl", "--output_dir x"], "--trl: --output_dir is set by aad distill itself; leave it out"),
         (["--alpha", "7"], "alpha must be a number in (0, 1], got 7.0"),
@@ -129,6 +139,68 @@ def test_a_pair_without_its_reference_is_no_teacher(aad, distill_words, checkpoi
     words = list(distill_words)
     words[words.index("--model-args") + 1] = f"policy={checkpoints.policy}"
     assert "was given without its reference" in str(aad("distill", *words).exception)
+
+
+@pytest.mark.parametrize("command", ["distill", "rl"])
+def test_a_policy_alone_with_guides_and_a_guided_pair_are_no_teachers(aad, distill_words, checkpoints, command):
+    """Was: a policy alone was its own reference, whose every ratio is 1; guides were taken and not read."""
+    words = list(distill_words)
+    if command == "rl":
+        words = words[: words.index("--picker")]
+        at = words.index("--recipe")
+        words[at : at + 2] = ["--recipe", "grpo-implicit", "--training", words[at + 1]]
+    at = words.index("--model-args") + 1
+    whole = words[at]
+    words[at] = f"policy={checkpoints.policy},guide={checkpoints.reference}"
+    assert "without its reference is no" in str(aad(command, *words).exception)
+    words[at] = f"{whole},guide={checkpoints.reference}"
+    assert "--guide is no part of" in str(aad(command, *words).exception)
+
+
+def test_secrets_stand_in_no_job(monkeypatch):
+    plain, variables = without_secrets({"pair": "demo", "token": "hf_secret", "proxies": {"https": "u:p@h"}})
+    assert plain == {"pair": "demo"} and "hf_secret" not in " ".join(variables)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert with_secrets(plain) == {"pair": "demo", "token": "hf_secret", "proxies": {"https": "u:p@h"}}
+
+
+def test_a_recipe_is_written_down_without_what_is_secret(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("max_steps: 3\nenv: {WANDB_API_KEY: secret}\n")
+    assert read_recipe(path) == {"max_steps": 3, "env": ["WANDB_API_KEY"]}
+    path.write_text("hub_token: hf_secret\n")
+    with pytest.raises(ConfigError, match="holds hub_token") as caught:
+        read_recipe(path)
+    assert "hf_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["datasets", "model_revision", "reward_model_name_or_path", "reward_funcs"])
+def test_what_would_train_on_something_else_is_refused_in_recipes_too(tmp_path, setting):
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps({"max_steps": 3, setting: "x"}))
+    with pytest.raises(ConfigError, match=f"^{setting} .*leave it out of the recipe and of --trl"):
+        refuse_settings("dpo", path, ())
+    path.write_text("max_steps: 3\n")
+    refuse_settings("dpo", path, ("--seed", "1", "--beta", "0.2"))
+
+
+def test_pairs_that_trl_would_cut_are_refused():
+    tokenizer = byte_tokenizer()
+    prompts = [[{"role": "user", "content": "a" * 50}]]
+    refuse_cut_pairs(prompts, tokenizer, {}, 10, 100)
+    with pytest.raises(ConfigError, match=r"prompt 1 of --prompts has \d+ tokens; with 60 .* exceeds max_length=100"):
+        refuse_cut_pairs(prompts, tokenizer, {}, 60, 100)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("gpt2", True), ("llama", False)])
+def test_models_that_count_the_padding_are_refused_where_trl_tells_them_no_positions(tmp_path, kind, refused):
+    toy_model(kind, 0).save_pretrained(tmp_path / kind)
+    if not refused:
+        refuse_counted_padding(str(tmp_path / kind))
+        return
+    with pytest.raises(ConfigError, match="is of type gpt2, whose learned positions TRL counts from the padding"):
+        refuse_counted_padding(str(tmp_path / kind))
 
 
 def test_a_student_of_another_vocabulary_is_refused(aad, distill_words, tmp_path):

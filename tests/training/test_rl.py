@@ -277,7 +277,7 @@ def test_an_old_trl_is_named(aad, rl_words, monkeypatch):
         ({"needed": 8}, "--prompts holds 6 and one batch of this recipe takes 8, so that TRL would train on none: "),
         (
             {"more": ["--trl", "--chat_template_kwargs={}"]},
-            "chat_template_kwargs is read by TRL alone: leave it out and ",
+            "chat_template_kwargs is read by TRL alone: pass --model-args enable_thinking=false",
         ),
     ],
 )
@@ -285,6 +285,27 @@ def test_prompts_that_train_nothing_and_templates_that_trl_alone_reads(aad, rl_w
     monkeypatch.setattr(owning, "check_options", lambda *_: trl_command.Drawn(given.get("needed")))
     error = aad("rl", *rl_words, "--recipe", "grpo-implicit", *given.get("more", [])).exception
     assert isinstance(error, ConfigError) and str(error).startswith(message) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("option", "changed"),
+    [
+        ("temperature", 0.7),
+        ("min_p", 0.2),
+        ("repetition_penalty", 1.3),
+        ("generation_kwargs", {"no_repeat_ngram_size": 3}),
+    ],
+)
+def test_mixed_groups_are_drawn_as_they_are(option, changed):
+    from trl import GRPOConfig
+
+    from aad_plugin.training.rl_worker import _check
+
+    plain = GRPOConfig(output_dir="x", use_cpu=True, bf16=False, report_to="none")
+    _check(plain)
+    setattr(plain, option, changed)
+    with pytest.raises(ConfigError, match=f"answers drawn as they are: leave {option} out"):
+        _check(plain)
 
 
 def test_what_is_optimised_cannot_measure_itself(aad, rl_words):

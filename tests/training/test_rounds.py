@@ -18,7 +18,7 @@ import torch
 from aad_plugin.errors import ConfigError
 from aad_plugin.harness.asking import identity, scorer_weights
 from aad_plugin.sources.parts import resolve
-from aad_plugin.training import rounds
+from aad_plugin.training import rounds, trl_command
 from aad_plugin.training.evaluation import Answers, Evaluation, check_model_args, win_rate
 from aad_plugin.training.oracle_prompts import warn_of_known_prompts
 from aad_plugin.training.owning import merging_dtype
@@ -29,7 +29,7 @@ from aad_plugin.training.rounds_table import Round, row_of, write_tables
 @pytest.fixture(autouse=True)
 def parsed_elsewhere(monkeypatch):
     """TRL's parser takes seconds to start; ``test_trl_command.py`` asks it."""
-    monkeypatch.setattr(rounds, "check_options", lambda *_: None)
+    monkeypatch.setattr(rounds, "check_options", lambda *_: trl_command.Drawn())
 
 
 def evaluation(held_out, oracle):
