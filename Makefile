@@ -35,7 +35,7 @@ test-browser: env    ## the pages in a real browser: Debian's chromium, or CHROM
 	$(SHARED) $(BIN)/python -m pytest -m browser --durations 5 $$(grep -rl --include='*.py' mark.browser tests)
 
 test-engine: $(ENGINE)/.ready   ## the pair inside vLLM on CPU against the naive loop; test-all has the other engine tests
-	$(SHARED) VLLM_CPU_KVCACHE_SPACE=2 VLLM_CPU_NUM_OF_RESERVED_CPU=0 $(ENGINE)/bin/python -m pytest -m "engine and not grid" --durations 15 tests/engine/test_asking.py tests/engine/test_composite.py tests/engine/test_guides.py
+	$(VLLM) $(ENGINE)/bin/python -m pytest -m "engine and not grid" --durations 15 tests/engine/test_asking.py tests/engine/test_composite.py tests/engine/test_guides.py
 
 test-wheel: env      ## the wheel as a user installs it, without our pins, through lm-eval
 	bash .ci/wheel
