@@ -21,8 +21,7 @@ _DRAFTS = ("ngram", "draft_model", "suffix")
 _LOSSLESS = ("standard", "block")
 _LOAD_FORMATS = ("auto", "hf", "safetensors", "pt", "dummy")
 
-PAIRS = ("architectures", "aad")
-"""The keys of ``hf_overrides`` that make a model a pair."""
+_OF_A_PAIR = ("architectures", "aad")  # the keys of hf_overrides that make a model a pair
 _OWN = (
     "reference", "reference_revision", "adapter", "reference_adapter", "guides", "guide_checkpoints", "guide_adapters",
     "strategy", *TOKEN_SETTINGS, "head_dtype", "shared_vocab_size",
@@ -68,7 +67,7 @@ def check_engine(vllm_config: Any, own: Mapping[str, Any]) -> None:
 
 def refuse_overrides(given: Any, own: Mapping[str, Any]) -> None:
     """Raise ConfigError for ``hf_overrides`` of a user's own where they would reach one model of several."""
-    names = [name for name in (given if isinstance(given, Mapping) else {}) if name not in PAIRS]
+    names = [name for name in (given if isinstance(given, Mapping) else {}) if name not in _OF_A_PAIR]
     if names and (others := further_checkpoints(own)):
         raise ConfigError(
             f"hf_overrides ({', '.join(names)}) reach the policy alone, and {', '.join(others)} would be read without: "

@@ -19,7 +19,6 @@ from aad_plugin.pair.guides import Guides, TokenGuide
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.reward_guide import RewardReader
 from aad_plugin.pair.sides import Sides
-from aad_plugin.sources.attached import attached
 from aad_plugin.sources.guides import Guide, GuideModel
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only
 from aad_plugin.sources.merging import merged_model
@@ -193,14 +192,17 @@ def _load(
 def _merged(load: Callable[[], PreTrainedModel], path: str, pickles: bool) -> PreTrainedModel:
     if not pickles:
         refuse_pickled_adapter(Path(path).expanduser())
-    result = attached(load(), path).load_adapter(path, adapter_name="default")
+    merged: PreTrainedModel = merged_model(load, path, functools.partial(_check_tensors, path=path))
+    return merged
+
+
+def _check_tensors(adapted: Any, path: str) -> None:
+    result = adapted.load_adapter(path, adapter_name="default")
     if result.unexpected_keys:
         raise ConfigError(
             f"{len(result.unexpected_keys)} tensors of adapter {path!r} found no layer of its base (first "
             f"{result.unexpected_keys[0]}): it comes from another class of this model"
         )
-    merged: PreTrainedModel = merged_model(load, path)
-    return merged
 
 
 def check_kind(guide: GuideModel) -> None:

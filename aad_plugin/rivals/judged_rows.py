@@ -55,6 +55,7 @@ def _save_pictures(folder: Path, row: Row) -> dict[str, list[str]]:
 
 
 def reply_of(replies: Sequence[str]) -> Reply:
+    """One reply as a text, several as a tuple of one per turn."""
     return replies[0] if len(replies) == 1 else tuple(replies)
 
 
@@ -77,6 +78,7 @@ def comparisons_of(row: Row, candidate: str, opponent: str) -> Iterator[tuple[in
 
 
 def graded_of(row: Row, name: str) -> Iterator[tuple[int, Answer]]:
+    """(turn, answer to grade) for every turn of a document, with the replies up to it."""
     replies = row["answers"][name]
     for turn in range(1, len(replies) + 1):
         yield (

@@ -176,14 +176,14 @@ def _logits(model: Any, ids: Any) -> Any:
         return model(input_ids=ids, use_cache=False).logits.float()
 
 
-def merged_model(load: Callable[[], Any], adapter: str) -> Any:
+def merged_model(load: Callable[[], Any], adapter: str, check: Callable[[Any], None] | None = None) -> Any:
     """Return a base with an adapter merged into its weights, whose logits are those of the adapter on that base.
 
     A head that shares the embeddings' weights gets its own, since what an adapter adds to one of them is nothing the other
     has; where PEFT adds to both, the weights stay shared.
 
     Args:
-        load: loads the base anew. adapter: a folder or hub id.
+        load: loads the base anew. adapter: a folder or hub id. check: is given the base with the adapter before it merges.
     Raises:
         ValueError: it changes nothing, cannot be merged, or no merge gives its logits. Else as PEFT's.
     """
@@ -195,6 +195,8 @@ def merged_model(load: Callable[[], Any], adapter: str) -> Any:
     alone = _logits(model, alone_on)
     shares = is_tied(model)
     adapted = attached(model, adapter).eval()
+    if check is not None:
+        check(adapted)
     config = adapted.peft_config["default"]
     if not hasattr(adapted, "merge_and_unload") or not hasattr(adapted.base_model, "merge_and_unload"):
         raise ValueError(f"{config.peft_type} cannot be merged into weights")
@@ -230,6 +232,7 @@ def _trained_tokens(config: Any, vocab_size: int, device: Any) -> Any:
 
 
 def is_tied(model: Any) -> bool:
+    """Whether a model's head and its embeddings are one tensor."""
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     return head is not None and head.weight is embeddings.weight
 

@@ -179,7 +179,7 @@ def distill(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str, A
     check_model_args(model_args)
     options = dict(model_args)
     source = take_source(options)
-    refuse_guided(source, "a teacher")
+    refuse_guided(source, "teacher")
     _check_student(source, plan)
     refuse_twins(plan.oracle, plan.picker)
     with owned(folder, "distill"):

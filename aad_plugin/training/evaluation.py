@@ -79,15 +79,14 @@ def refuse_guided(source: PairSource, what: str) -> None:
     """Raise ConfigError for a policy without its reference, and for guides, which no training reads.
 
     Args:
-        what: the pair is, for the message.
+        what: the pair is in the training, for the message.
     """
     if source.is_alone:
         raise ConfigError(
-            f"{source.policy} without its reference is no {what.split()[-1]}: every ratio of the two would be 1; pass "
-            "--reference"
+            f"{source.policy} without its reference is no {what}: every ratio of the two would be 1; pass --reference"
         )
     if source.guides:
-        raise ConfigError(f"--guide is no part of {what}, which is the policy against its reference: leave it out")
+        raise ConfigError(f"--guide is no part of the {what}, which is the policy against its reference: leave it out")
 
 
 def beside_one_base(options: Mapping[str, Any]) -> dict[str, Any]:

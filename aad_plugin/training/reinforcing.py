@@ -162,7 +162,7 @@ def reinforce(folder: Path, plan: Plan, model_args: dict[str, Any]) -> dict[str,
     refuse_twins(plan.oracle, plan.reward)
     options = dict(model_args)
     source = take_source(options)
-    refuse_guided(source, "a reward")
+    refuse_guided(source, "reward")
     with owned(folder, "rl"):
         asked = plan.asked(model_args)
         drawn = take_up(
