@@ -205,9 +205,9 @@ def test_an_answer_without_its_prompt():
     "piece", ["no reason ", "it is ", "I can't ", '"', "*", "```", "1. a\n", " ", "x", "I won't. "]
 )
 def test_long_answers_are_read_quickly(piece):
-    began = time.perf_counter()
+    began = time.process_time()
     refusal_label(piece * (100_000 // len(piece)), PICK)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 5
 
 
 def test_a_long_answer_is_judged_by_its_start():

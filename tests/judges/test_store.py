@@ -112,7 +112,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path):
     process.wait()
     started = time.monotonic()
     with Store(tmp_path):
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("header", [{"format": 2, "id": "x"}, {"format": "2.0", "id": "x"}, {"format": 1}])
