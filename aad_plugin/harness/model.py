@@ -36,6 +36,7 @@ from aad_plugin.pair.strategies import decode
 from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.known_options import safetensors_only
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.sources.whole_weights import whole
 from aad_plugin.texts.thinking import opened_by, opening_tag
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
@@ -135,7 +136,13 @@ class AADLM(PairAnswers, HFLM):
             self._device = torch.device(device) if device else home
             try:
                 # A copy, since HFLM adds its device map to the keyword arguments it is given.
-                super(AADLM, self)._create_model(pretrained=path, **safetensors_only(path, own[role]))
+                named = safetensors_only(path, own[role])
+                told = not (named.get("autogptq") or named.get("gptqmodel"))  # other readers, which tell nothing
+                super(AADLM, self)._create_model(
+                    pretrained=path, **named, **({"output_loading_info": True} if told else {})
+                )
+                if told:
+                    self._model = whole(self._model, path)
             except ConfigError:
                 raise
             except (ImportError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as e:

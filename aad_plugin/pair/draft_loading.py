@@ -14,6 +14,7 @@ from aad_plugin.pair.cut_draft import ACCOUNT, read_cut_draft
 from aad_plugin.pair.drafts import Draft
 from aad_plugin.sources.known_options import safetensors_only
 from aad_plugin.sources.vocabulary import shared_vocab_size
+from aad_plugin.sources.whole_weights import load_whole
 
 
 def load_draft(name: str, sides: Any, tokenizer: Any, vocab_size: int) -> Draft:
@@ -42,7 +43,7 @@ def load_draft(name: str, sides: Any, tokenizer: Any, vocab_size: int) -> Draft:
 def _load(name: str, policy: Any) -> PreTrainedModel:
     try:
         options = safetensors_only(name, {"dtype": policy.dtype})
-        return AutoModelForCausalLM.from_pretrained(name, **options).to(policy.device).eval()
+        return load_whole(AutoModelForCausalLM, name, **options).to(policy.device).eval()
     except ConfigError:
         raise
     except (ImportError, OSError, ValueError, TypeError, RuntimeError) as e:

@@ -24,6 +24,7 @@ from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors
 from aad_plugin.sources.merging import merged_model
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.vocabulary import shared_vocab_size
+from aad_plugin.sources.whole_weights import load_whole
 
 
 @dataclass
@@ -176,7 +177,7 @@ def _load(
     named: dict[str, Any] = {"dtype": policy.dtype, **({"revision": guide.revision} if guide.revision else {})}
     try:
         options = named if pickles else safetensors_only(home, named)
-        load = functools.partial(AutoModelForCausalLM.from_pretrained, home, **options)
+        load = functools.partial(load_whole, AutoModelForCausalLM, home, **options)
         model = load() if guide.base is None else _merged(load, guide.path, pickles)
         model = model.to(policy.device).eval()
     except ConfigError:

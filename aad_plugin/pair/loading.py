@@ -42,6 +42,7 @@ from aad_plugin.sources.known_options import check_shortcuts, refuse_unknown, sa
 from aad_plugin.sources.parts import PairSource
 from aad_plugin.sources.processors import check_same_processor, load_processor
 from aad_plugin.sources.vocabulary import shared_vocab_size
+from aad_plugin.sources.whole_weights import load_whole
 from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class _Placement:
         """Return the model in eval mode on its device; ``auto_class`` is one of transformers'."""
         try:
             named = safetensors_only(path, {**self.named(), "trust_remote_code": self.trust_remote_code, **options})
-            model = auto_class.from_pretrained(path, dtype=self.dtype, **named)
+            model = load_whole(auto_class, path, dtype=self.dtype, **named)
             return model if self.device is None else model.to(self.device)
         except ConfigError:
             raise

@@ -22,8 +22,9 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.cache import cache_dir
 from aad_plugin.files.marks import newest_mark
 from aad_plugin.files.whole import making_folder
-from aad_plugin.sources.merging import full_checkpoints, is_plain_lora, is_tied, refuse_pickles, untie
+from aad_plugin.sources.merging import full_checkpoints, is_plain_lora, is_tied, refuse_pickles, save_texts, untie
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.sources.whole_weights import load_merging
 from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,8 @@ def save_expo(source: PairSource, scale: float, folder: str | Path, *, dtype: st
             else:
                 _write_checkpoint(source, scale, dtype, part)
             kind = "adapter" if as_adapter else "checkpoint"
-            (part / "README.md").write_text(_card(source, scale, kind), encoding="utf-8")
+            card = _card(source, scale, kind, sees=any(part.glob("*processor_config.json")))
+            (part / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror or error}; pass another folder") from error
     return kind
@@ -173,19 +175,21 @@ def _check_reference(source: PairSource) -> None:
 
 def _write_checkpoint(source: PairSource, scale: float, dtype: str, folder: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     paths = full_checkpoints(source, "float32")
     try:
         config = AutoConfig.from_pretrained(source.backbone)
         own = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else getattr(torch, dtype)
-        policy, reference = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in paths)
+        policy, reference = (load_merging(path)[0] for path in paths)
+    except ConfigError:
+        raise
     except (ImportError, OSError, ValueError, RuntimeError) as e:
         raise ConfigError(f"cannot load the pair's checkpoints: {first_line(e)}") from e
     extrapolated(policy, reference, scale).to(own).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(source.tokenizer)
     borrow_template(tokenizer, source.adapter, source.base)
-    tokenizer.save_pretrained(folder)
+    save_texts(source.backbone, tokenizer, folder)
 
 
 def _write_adapter(source: PairSource, scale: float, folder: Path) -> None:
@@ -210,13 +214,14 @@ def _write_adapter(source: PairSource, scale: float, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _card(source: PairSource, scale: float, kind: str) -> str:
+def _card(source: PairSource, scale: float, kind: str, sees: bool = False) -> str:
     base = source.base if kind == "adapter" else source.backbone
     parts = "\n".join(f"* {name}: `{value}`" for name, value in source.parts().items())
     load = (
         "`PeftModel.from_pretrained(base, this folder)`, or vLLM's `--enable-lora --lora-modules expo=<this folder>`"
         if kind == "adapter"
-        else "`AutoModelForCausalLM.from_pretrained(this folder)`, `lm_eval --model hf`, `vllm serve <this folder>`"
+        else f"`{'AutoModelForImageTextToText' if sees else 'AutoModelForCausalLM'}.from_pretrained(this folder)`, "
+        f"`lm_eval --model hf{'-multimodal' if sees else ''}`, `vllm serve <this folder>`"
     )
     return (
         f"---\nbase_model: {base}\ntags: [expo, model-extrapolation]\n---\n\n# Extrapolated weights (ExPO)\n\n"

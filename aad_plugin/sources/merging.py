@@ -18,6 +18,8 @@ from aad_plugin.files.whole import making_folder
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only, trusting
 from aad_plugin.sources.parts import PairSource
+from aad_plugin.sources.processors import load_processor
+from aad_plugin.sources.whole_weights import load_merging
 from aad_plugin.texts.rendering import borrow_template
 
 logger = logging.getLogger(__name__)
@@ -231,6 +233,21 @@ def _trained_tokens(config: Any, vocab_size: int, device: Any) -> Any:
     )
 
 
+def save_texts(path: str, tokenizer: Any, folder: Path) -> None:
+    """Write what turns prompts into a checkpoint's inputs beside weights that were made of it.
+
+    Args:
+        path: the checkpoint. tokenizer: written with it. folder: of the new weights.
+    """
+    from transformers import AutoConfig
+
+    tokenizer.save_pretrained(folder)
+    processor = load_processor(path, AutoConfig.from_pretrained(path))
+    if processor is not None:
+        processor.tokenizer = tokenizer
+        processor.save_pretrained(folder)
+
+
 def is_tied(model: Any) -> bool:
     """Whether a model's head and its embeddings are one tensor."""
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -240,11 +257,13 @@ def is_tied(model: Any) -> bool:
 def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
         own = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
-        merged = merged_model(lambda: AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
+        merged = merged_model(lambda: load_merging(base)[0], adapter)
+    except ConfigError:
+        raise
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as e:
         reason = " ".join(str(e).split())[:300]
         raise ConfigError(f"adapter {adapter!r} does not fit base {base!r}: {reason}") from e
@@ -254,6 +273,6 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
             home = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else base
             tokenizer = AutoTokenizer.from_pretrained(home)
             borrow_template(tokenizer, adapter, base)
-            tokenizer.save_pretrained(part)
+            save_texts(base, tokenizer, part)
     except (OSError, SafetensorError) as e:
         raise ConfigError(f"cannot write {target}: {e}") from e

@@ -17,6 +17,7 @@ from aad_plugin.pair.drafts import Draft
 from aad_plugin.pair.head import HeadInput
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.strategies import decode
+from aad_plugin.sources.whole_weights import load_whole
 from aad_plugin.speed.loops import greedy_loop, naive_loop
 from aad_plugin.speed.measure import Contestant
 from aad_plugin.speed.operations import per_step
@@ -155,7 +156,7 @@ def _full_models(pair: AlignedPair) -> tuple[PreTrainedModel, PreTrainedModel]:
     dtype, attention = pair.sides.policy.dtype, pair.sides.policy.config._attn_implementation
     models = []
     for path in full_checkpoints(pair.source, str(dtype).removeprefix("torch.")):
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        model = load_whole(AutoModelForCausalLM, path, dtype=dtype, attn_implementation=attention)
         model = model.to(pair.device).eval()
         HeadInput(model)
         models.append(model)

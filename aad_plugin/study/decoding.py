@@ -18,6 +18,7 @@ from aad_plugin.pair.sampling import KeyedSampler, prompt_key
 from aad_plugin.pair.stopping import answer_lengths, end_ids
 from aad_plugin.pair.strategies import decode, draw, implicit_rewards
 from aad_plugin.sources.vocabulary import shared_vocab_size
+from aad_plugin.sources.whole_weights import load_whole
 from aad_plugin.study.cells import Cell, Decoding
 from aad_plugin.study.prompts import Prompt, prompt_mark
 
@@ -165,7 +166,7 @@ def load_wrong_reference(pair: AlignedPair, path: str) -> AlignedPair:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         vocab_size = shared_vocab_size(pair.tokenizer, tokenizer)
-        reference = AutoModelForCausalLM.from_pretrained(path, dtype=pair.sides.policy.dtype)
+        reference = load_whole(AutoModelForCausalLM, path, dtype=pair.sides.policy.dtype)
     except (OSError, ValueError) as error:
         if isinstance(error, AADError):
             raise

@@ -17,6 +17,7 @@ from trl import DistillationConfig, DistillationTrainer, ModelConfig, TrlParser,
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.sources.attached import attached
+from aad_plugin.sources.whole_weights import load_whole
 from aad_plugin.texts.rows import json_lines
 from aad_plugin.training.owning import with_secrets
 from aad_plugin.training.passes import KeepsOrder
@@ -97,7 +98,7 @@ def main(words: list[str]) -> None:
 
 def _student(job: dict[str, Any], name: str | None) -> Any:
     dtype = getattr(torch, name) if name not in (None, "auto") else "auto"
-    model = AutoModelForCausalLM.from_pretrained(job["student"], dtype=dtype)
+    model = load_whole(AutoModelForCausalLM, job["student"], dtype=dtype)
     if job["adapter"]:
         model = attached(model, job["adapter"], is_trainable=True)
     return model

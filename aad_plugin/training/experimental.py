@@ -40,6 +40,8 @@ def make_trainer(command: str, words: list[str]) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import get_peft_config, is_conversational
 
+    from aad_plugin.sources.whole_weights import load_whole
+
     script, training, model = make_parser(f"trl {command}", command).parse_args_and_config(
         words, fail_with_unknown_args=False
     )
@@ -53,7 +55,7 @@ def make_trainer(command: str, words: list[str]) -> Any:
     home = sys.modules[trainer_class.__module__]
     with _replaced(home, "add_eos_token_if_needed", _left_alone if is_conversational(data[0]) else None):
         return trainer_class(
-            model=AutoModelForCausalLM.from_pretrained(model.model_name_or_path, **options),
+            model=load_whole(AutoModelForCausalLM, model.model_name_or_path, **options),
             args=training,
             train_dataset=data,
             processing_class=tokenizer,

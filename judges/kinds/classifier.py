@@ -22,6 +22,7 @@ from aad_plugin.judges.kinds.local_models import (
 )
 from aad_plugin.judges.kinds.spelling import Piece, Speller
 from aad_plugin.judges.sitting.sitting import Sitting
+from aad_plugin.sources.whole_weights import load_whole
 from aad_plugin.texts.messages import as_text, conversation, digest
 
 
@@ -54,7 +55,7 @@ class ClassifierJudge(LocalJudge):
         options = weight_options(name, use_safetensors)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
-            model = AutoModelForSequenceClassification.from_pretrained(name, dtype=dtype, **options)
+            model = load_whole(AutoModelForSequenceClassification, name, dtype=dtype, **options)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load the classifier {name!r}: {error}") from error
         if model.config.num_labels < 2:

@@ -25,6 +25,7 @@ from aad_plugin.judges.kinds.spelling import Speller
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.images import read_picture
 from aad_plugin.sources.processors import load_processor, processor_mark
+from aad_plugin.sources.whole_weights import load_whole
 from aad_plugin.texts.rendering import known_context, render_chat
 
 _TOP = 20
@@ -99,7 +100,7 @@ class _Local(Channel):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+        return load_whole(AutoModelForCausalLM, name, dtype=dtype, **options)
 
     def can_probe(self, sitting: Sitting) -> bool:
         """There is one form only, so there is nothing to find out."""
@@ -210,7 +211,7 @@ class _Seeing(_Local):
         self.tokenizer = self.processor.tokenizer
         if not self.tokenizer.chat_template:
             self.tokenizer.chat_template = getattr(self.processor, "chat_template", None)
-        return AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
+        return load_whole(AutoModelForImageTextToText, name, dtype=dtype, **options)
 
     def __init__(self, name: str, device: str | None, dtype: str, batch_size: int, use_safetensors: bool | None):
         # Pictures of several requests would be one tensor, and padding would move them.

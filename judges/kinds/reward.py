@@ -32,6 +32,7 @@ from aad_plugin.judges.kinds.spelling import Piece, Speller
 from aad_plugin.judges.sitting.sitting import Sitting
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter
+from aad_plugin.sources.whole_weights import load_whole
 from aad_plugin.texts.messages import Messages, Reply, conversation, digest
 from aad_plugin.texts.thinking import shown_text
 
@@ -71,8 +72,13 @@ class RewardModel:
             refuse_pickled_adapter(Path(adapter))
         try:
             with _quiet_about_the_head(adapter is not None):
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    base, dtype=dtype, **options, **({"num_labels": 1} if adapter else {})
+                model = load_whole(
+                    AutoModelForSequenceClassification,
+                    base,
+                    brought=_brought(adapter),
+                    dtype=dtype,
+                    **options,
+                    **({"num_labels": 1} if adapter else {}),
                 )
             if adapter:
                 model = attached(model, adapter)
@@ -233,6 +239,13 @@ def _parts(spec: str) -> tuple[str, str | None]:
     if not base:
         raise ConfigError(f"{config} does not name its base model (base_model_name_or_path); merge the adapter first")
     return base, spec
+
+
+def _brought(adapter: str | None) -> list[str]:
+    """Names of an adapter's tensors, the reward model's head among them."""
+    from peft.utils import load_peft_weights
+
+    return list(load_peft_weights(adapter, device="cpu")) if adapter else []
 
 
 def _tokenizer_home(base: str, adapter: str | None) -> str:
