@@ -28,7 +28,7 @@ from aad_plugin.sources.guides import check_guided
 from aad_plugin.sources.known_options import FROM_PRETRAINED, check_shortcuts, refuse_unknown
 from aad_plugin.sources.parts import PairSource
 
-LOGLIKELIHOODS = ("policy", "reference", "implicit_reward")
+LOGLIKELIHOODS = ("policy", "reference", "implicit_reward", "expo")
 _OWN = (*OWN, *REFERENCE_OPTIONS, "loglikelihood", "answers_dir", "draft_model", "trace")
 
 
@@ -170,7 +170,7 @@ def _decoding(
     rest: dict[str, Any], stored: Mapping[str, Any], base: DecodingSettings | None = None
 ) -> tuple[DecodingSettings, str]:
     settings = take_settings(rest, stored, base)
-    loglikelihood = rest.pop("loglikelihood", "policy")
+    loglikelihood = rest.pop("loglikelihood", "expo" if settings.strategy == "expo" else "policy")
     if loglikelihood not in LOGLIKELIHOODS:
         raise ConfigError(
             f"loglikelihood must be one of {', '.join(LOGLIKELIHOODS)}, got {loglikelihood!r}"

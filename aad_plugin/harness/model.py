@@ -27,7 +27,7 @@ from aad_plugin.pair.loading import assemble
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.pickers import picker_for
-from aad_plugin.pair.reading import Role
+from aad_plugin.pair.reading import EXPO, Role
 from aad_plugin.pair.recorder import Reading
 from aad_plugin.pair.rope_switch import rope_switches
 from aad_plugin.pair.step import Step
@@ -52,7 +52,7 @@ class AADLM(PairAnswers, HFLM):
         **model_args: a pair (pair=… | policy=… reference=… | reference=… adapter=… | base=… reference_adapter=…
             adapter=…), guides (guide, guide_reference), decoding settings (strategy, alpha, n, picker, eft_scale,
             guide_scale, guide_top_k, cd_alpha, cd_beta, noise_step, temperature, top_p, seed), ``loglikelihood`` (policy |
-            reference | implicit_reward), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code,
+            reference | implicit_reward | expo), reference_device / _dtype / _revision / _gguf_file / _trust_remote_code,
             ``answers_dir``, ``trace`` (folder), and every argument of ``HFLM``.
     Raises:
         AADError: a mistake in the arguments; one line says what was expected.
@@ -273,6 +273,8 @@ class AADLM(PairAnswers, HFLM):
         """
         if self._arguments.loglikelihood != "implicit_reward":
             self._scorer = cast(Role, self._arguments.loglikelihood)
+            if self._scorer == EXPO:
+                self.model.sides.extrapolate(self.settings.expo_scale)
             return super()._loglikelihood_tokens(requests, **kwargs)
         hook, self.cache_hook = self.cache_hook, CacheHook(None)
         try:

@@ -33,6 +33,7 @@ from aad_plugin.harness.vllm_host import VLLM
 from aad_plugin.harness.vllm_replicas import Replicas, attach, run
 from aad_plugin.pair.option_checks import refuse_rescaling
 from aad_plugin.pair.pickers import picker_for
+from aad_plugin.pair.reading import EXPO
 from aad_plugin.pair.rounding import say_dtype
 from aad_plugin.pair.sampling import draw_seed
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
@@ -53,7 +54,7 @@ class AADVLLM(PairAnswers, VLLM):
 
     Args:
         **model_args: a pair and decoding settings as for ``aad``; ``loglikelihood`` (policy | reference |
-            implicit_reward); ``reference_revision``; ``merge_adapters`` (whether both sides of a LoRA pair are held
+            implicit_reward | expo); ``reference_revision``; ``merge_adapters`` (whether both sides of a LoRA pair are held
             whole); every argument of lm-eval's ``VLLM`` and of vLLM's engine.
     Raises:
         AADError: a mistake in the arguments, or no vLLM; one line says what was expected.
@@ -347,11 +348,18 @@ class AADVLLM(PairAnswers, VLLM):
         Args:
             is_answer: whether they are what was asked for, which lm-eval's cache may keep, or a part of it.
         """
-        if self._pair.expo_scale is not None:
+        plain = self._pair.expo_scale is not None
+        if plain and role != EXPO:
             raise ConfigError(
-                f"loglikelihood={role} is the {role}'s, and with strategy=expo vLLM holds neither: write the extrapolated "
-                "model (aad pairs save --expo --whole) and score it by --model vllm"
+                f"loglikelihood={role} is the {role}'s, and with strategy=expo vLLM holds the extrapolated model alone: "
+                "leave loglikelihood out, or strategy=expo"
             )
+        if role == EXPO and not plain:
+            raise ConfigError(
+                "loglikelihood=expo is the extrapolated model's, which the engine of a pair does not hold: pass strategy=expo"
+            )
+        if plain:
+            return super()._loglikelihood_tokens(requests, disable_tqdm=kwargs.get("disable_tqdm", True))
         strategy = "greedy" if role == "policy" else "reference"
         before = self.settings.strategy if self.settings.ranks_ratios else "greedy"
         hook = self.cache_hook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from aad_plugin.errors import ConfigError
@@ -33,3 +34,10 @@ def test_expo_is_a_policy_of_its_own():
         ask(model, contexts, {**asked, "expo_scale": 2.0}, progress=False)
     with pytest.raises(ConfigError, match="loglikelihood=policy is the policy's"):
         model._scores("policy", [])
+    choices = [
+        ((context, text), *model._encode_pair(context, text)) for context, text in zip(contexts, wanted, strict=True)
+    ]
+    same = {name: held[name] for name in ("pair", "strategy", "expo_scale", "answers_dir", "dtype")}
+    other = load_model("hf", {**same, "device": "cpu"})
+    scores = [[score for score, _ in one._loglikelihood_tokens(choices)] for one in (model, other)]
+    assert np.allclose(*scores, atol=5e-3)

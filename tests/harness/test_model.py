@@ -8,6 +8,8 @@ import pytest
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.pair.model import load_pair
+from aad_plugin.sources.extrapolating import save_expo
+from aad_plugin.sources.parts import resolve
 from tests.harness.conftest import QUESTIONS, answers, loglikelihoods
 from tests.pairs import KINDS
 
@@ -176,6 +178,18 @@ def test_implicit_reward_is_policy_minus_reference(evaluate, checkpoints):
     }
     assert np.allclose(found["implicit_reward"], found["policy"] - found["reference"], atol=1e-5)
     assert not np.allclose(found["policy"], found["reference"], atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["two_models", "reference_plus_lora"])
+def test_choices_of_expo_are_scored_by_its_one_model(evaluate, checkpoints, kind, tmp_path):
+    args = checkpoints.model_args(kind)
+    save_expo(resolve(**args), 2.0, tmp_path / "expo", whole=True)
+    saved = {"policy": str(tmp_path / "expo"), "reference": str(tmp_path / "expo"), "strategy": "greedy"}
+    wanted = loglikelihoods(evaluate("aad", saved, "toy_choose"))
+    expo = {**args, "strategy": "expo", "expo_scale": 2.0}
+    assert np.allclose(loglikelihoods(evaluate("aad", expo, "toy_choose")), wanted, atol=1e-4)
+    policy = loglikelihoods(evaluate("aad", {**expo, "loglikelihood": "policy"}, "toy_choose"))
+    assert not np.allclose(policy, wanted, atol=1e-2)
 
 
 def test_one_cache_path_serves_every_setting_its_own_answers(evaluate, checkpoints, tmp_path):
