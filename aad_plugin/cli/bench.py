@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from aad_plugin.cli.grammar import listed
-from aad_plugin.cli.option_group import takes
+from aad_plugin.cli.option_group import refuse_unread, takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
+from aad_plugin.sources.known_options import refuse_revisions
 from aad_plugin.texts.prompts import prompt_rows
 
 
@@ -33,8 +34,8 @@ class Asked:
         None
     )
     draft_prompts: Annotated[
-        int, typer.Option(help="Prompts decoded one by one at batch size 1 where there is a draft.")
-    ] = 8
+        int | None, typer.Option(help="Prompts decoded one by one at batch size 1 where there is a draft; default 8.")
+    ] = None
     threads: Annotated[int | None, typer.Option(help="Threads of torch on CPU.")] = None
     prompts: Annotated[
         str | None,
@@ -46,14 +47,29 @@ class Asked:
 
     def check(self) -> None:
         """Raise ConfigError for figures out of range and options of another engine."""
-        if min(self.rounds, self.max_new_tokens, self.draft_prompts) < 1 or self.draft < 0:
-            raise ConfigError("--rounds, --max-new-tokens and --draft-prompts must be at least 1, --draft at least 0")
+        counts = [self.rounds, self.max_new_tokens, *(n for n in (self.draft_prompts, self.threads) if n is not None)]
+        if min(counts) < 1 or self.draft < 0:
+            raise ConfigError(
+                "--rounds, --max-new-tokens, --draft-prompts and --threads must be at least 1, --draft at least 0"
+            )
         if self.engine not in ("hf", "vllm"):
             raise ConfigError(f"--engine must be hf or vllm, got {self.engine!r}")
         if self.eager and self.engine != "vllm":
             raise ConfigError("--eager is for --engine vllm: the transformers engine compiles nothing")
-        if self.draft_model and self.engine != "hf":
-            raise ConfigError("--draft-model is for --engine hf: vLLM takes its drafts by speculative_config")
+        if self.engine == "vllm":
+            refuse_unread(self, ("draft", "draft_model", "draft_prompts", "threads"), "--engine vllm")
+
+    def check_draft(self, sizes: list[int], held: bool) -> None:
+        """Raise ConfigError where there would be a draft and nothing to measure it by, or the reverse.
+
+        Args:
+            sizes: of the batches. held: whether the pair brings a draft.
+        """
+        drafted = bool(self.draft or self.draft_model or held)
+        if drafted and 1 not in sizes:
+            raise ConfigError(f"a draft is measured at batch size 1, and --batch-sizes has none: {self.batch_sizes}")
+        if self.draft_prompts is not None and not drafted:
+            raise ConfigError("--draft-prompts is of a draft: add --draft or --draft-model, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ def bench(named: NamedPair, asked: Asked) -> None:
         named.check(strategy=name)
     sizes = _sizes(asked.batch_sizes)
     asked.check()
+    asked.check_draft(sizes, bool(named.arguments.get("draft_model")))
     prompts = read_prompts(asked.prompts, max(sizes))
     if asked.output:
         check_writable(asked.output)
@@ -85,7 +102,7 @@ def bench(named: NamedPair, asked: Asked) -> None:
 
     from aad_plugin.speed.report import table
 
-    if asked.threads:
+    if asked.threads is not None:
         torch.set_num_threads(asked.threads)
     measure = _on_vllm if asked.engine == "vllm" else _on_transformers
     found = measure(named, asked, names, sizes, prompts)
@@ -128,7 +145,7 @@ def _on_transformers(named: NamedPair, asked: Asked, names: list[str], sizes: li
 
     draft = _draft(loaded, asked.draft_model)
     # How well guesses fit depends on the text.
-    drafted = len(prompts[: asked.draft_prompts]) if asked.draft or draft is not None else None
+    drafted = len(prompts[: asked.draft_prompts or 8]) if asked.draft or draft is not None else None
     contestants = hf.contestants(
         loaded, prompts, names, sizes, asked.max_new_tokens, asked.draft, draft, one_by_one=drafted or 1
     )
@@ -140,6 +157,7 @@ def _on_transformers(named: NamedPair, asked: Asked, names: list[str], sizes: li
 def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int], prompts: list[Any]) -> Found:
     from aad_plugin.cli.engine_options import asked_pair
 
+    refuse_revisions(named.arguments, "bench --engine vllm compares with a plain engine and a naive loop, which read")
     pair = asked_pair(named)
     from aad_plugin.speed import vllm
     from aad_plugin.speed.measure import interleave
@@ -156,11 +174,12 @@ def _on_vllm(named: NamedPair, asked: Asked, names: list[str], sizes: list[int],
         asked.max_new_tokens,
         dtype,
         asked.eager,
-        pair.settings.expo_scale,
+        pair.settings,
     )
     found = rows(interleave(contestants, asked.rounds, rest=vllm.REST), vllm.BASELINES, vllm.NAIVE)
     remark = None if asked.eager else vllm.UNCOUNTED
-    return Found(found, {"parts": pair.source.parts(), "dtype": dtype}, told, remark=remark)
+    account = {"parts": pair.source.parts(), "settings": asdict(pair.settings), "dtype": dtype}
+    return Found(found, account, told, remark=remark)
 
 
 def _sizes(text: str) -> list[int]:

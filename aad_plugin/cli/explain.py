@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from aad_plugin.cli.option_group import refuse_given
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 
@@ -33,7 +34,7 @@ def explain(
     ] = None,
     expo_scale: Annotated[float | None, typer.Option(help="Strength of expo; default 0.5.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling strategies.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens.")] = 256,
+    max_new_tokens: Annotated[int | None, typer.Option(help="At most this many new tokens; default 256.")] = None,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[
         list[Path] | None,
@@ -47,6 +48,9 @@ def explain(
     if text is not None and strategy is not None:
         raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
     given = {"alpha": alpha, "eft_scale": eft_scale, "expo_scale": expo_scale, "guide_scale": guide_scale, "seed": seed}
+    if text is not None:
+        unread = {name: value for name, value in given.items() if name != "alpha"} | {"max_new_tokens": max_new_tokens}
+        refuse_given(unread, "--answer scores a text as it stands, and")
     named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
     from aad_plugin.files.whole import write_text
     from aad_plugin.sources.images import with_pictures
@@ -62,8 +66,9 @@ def explain(
     loaded = named.load(**given)
     if text is None:
         found = decode_and_read(
-            loaded, asked, strategy=strategy, max_new_tokens=max_new_tokens, chat=chat, progress=sys.stderr.isatty()
-        )
+            loaded, asked, strategy=strategy, max_new_tokens=256 if max_new_tokens is None else max_new_tokens, chat=chat,
+            progress=sys.stderr.isatty(),
+        )  # fmt: skip
     else:
         found = explain_answer(loaded, asked, text, chat=chat)
     print_explanation(found, Console(highlight=False, markup=False))

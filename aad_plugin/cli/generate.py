@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli.grammar import listed
-from aad_plugin.cli.option_group import takes
+from aad_plugin.cli.option_group import refuse_given, takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
@@ -70,12 +70,16 @@ def generate(
     ] = None,
     *,
     decoding: _Decoding,
-    max_new_tokens: Annotated[int, typer.Option(help="At most this many new tokens per answer.")] = 256,
-    batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 8,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="At most this many new tokens per answer; default 256.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Prompts decoded together; default 8.")] = None,
     chat: Annotated[bool | None, typer.Option(help="Apply the chat template; default: if there is one.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write JSONL {prompt, outputs: {strategy: text}} here.")] = None,
 ) -> None:
     """Answer prompts with an aligned pair."""
+    if limit is not None and prompts is None:
+        raise ConfigError("--limit is of --prompts: name a file, or leave it out")
     questions = _questions(asked or [], image or [], prompts, limit)
     if output:
         check_writable(output)
@@ -86,13 +90,20 @@ def generate(
         named.check(**given, strategy=name)
     if draw:
         _check_drawn(draw, questions, names)
+        refuse_given(
+            {"output": output, "max_new_tokens": max_new_tokens, "batch_size": batch_size, "chat": chat},
+            "--draw writes one picture of the model's own size, and",
+        )
     elif draw_area is not None:
         raise ConfigError("--draw-area is of the picture that --draw writes: name its file with --draw")
     loaded = named.load(**given)
     if draw:
         return _draw(loaded, questions[0], names, draw, draw_area)
-    progress = sys.stderr.isatty() or len(questions) > batch_size
-    options = dict(max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat, progress=progress)
+    batch_size = 8 if batch_size is None else batch_size
+    options = dict(
+        max_new_tokens=256 if max_new_tokens is None else max_new_tokens, batch_size=batch_size, chat=chat,
+        progress=sys.stderr.isatty() or len(questions) > batch_size,
+    )  # fmt: skip
     _answer(loaded, questions, names or [loaded.settings.strategy], output, options)
 
 

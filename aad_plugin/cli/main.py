@@ -104,3 +104,8 @@ def plain_errors(words: Callable[[str], str] = str) -> Iterator[None]:
 
         print(f"error: {printable(words(str(e)))}", file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as e:
+        if "home directory" not in str(e):  # pathlib's, of a path such as ~nobody/file
+            raise
+        print("error: a path begins with ~ and the name of no user here: write it in full", file=sys.stderr)
+        sys.exit(1)

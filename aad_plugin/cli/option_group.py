@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_type_hints
 
@@ -34,7 +34,19 @@ def refuse_unread(asked: Any, names: Sequence[str], form: str) -> None:
         ConfigError: names them.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(asked)}
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(asked, name) != defaults[name]]
+    given = [name for name in names if getattr(asked, name) != defaults[name]]
+    refuse_given(dict.fromkeys(given, True), form)
+
+
+def refuse_given(values: Mapping[str, Any], form: str) -> None:
+    """Refuse the options among these that were given, that is, whose values are not None.
+
+    Args:
+        values: by name. form: of the command, in a user's words.
+    Raises:
+        ConfigError: names them.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None]
     if given:
         raise ConfigError(f"{form} makes no use of {', '.join(given)}: leave {'it' if len(given) == 1 else 'them'} out")
 

@@ -185,12 +185,13 @@ def save(
 ) -> None:
     """Write a pair folder (configuration, adapters, pointers to checkpoints; no copied weights), or one model of it."""
     from aad_plugin.settings import DecodingSettings
-    from aad_plugin.sources.arguments import take_source
+    from aad_plugin.sources.arguments import take_source, typed
     from aad_plugin.sources.folder import write_pair_folder
 
     arguments = dict(named.arguments)
     source = take_source(arguments)
     dtype = str(arguments.pop("dtype", "auto")) if expo else "auto"
+    typed({"dtype": dtype})
     settings = DecodingSettings().override(**source.settings).override(**arguments, expo_scale=expo_scale)
     if not expo:
         if whole:

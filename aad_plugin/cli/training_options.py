@@ -72,7 +72,10 @@ def trl_words(text: str, command: str) -> tuple[str, ...]:
     """
     from aad_plugin.training.trl_command import option_name
 
-    words = tuple(shlex.split(text))
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ConfigError(f"--trl {text!r} cannot be split into words: {error}") from error
     for word in words:
         name = option_name(word) if word.startswith("--") else ""
         if name == "hub_token":

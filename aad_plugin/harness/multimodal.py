@@ -57,6 +57,12 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
         if isinstance(pretrained, AlignedPair):
             self.processor = pretrained.processor
             _require(self.processor)
+            given = [name for name in ("min_pixels", "max_pixels") if model_args.get(name) is not None]
+            if given:
+                raise ConfigError(
+                    f"{given[0]} is of a processor that is loaded here, and a pair that is loaded already brings its own: "
+                    "leave it out, or set it there"
+                )
             model_args.setdefault("image_string", image_token(self.processor))
         try:
             super().__init__(pair, pretrained, **model_args)

@@ -356,7 +356,7 @@ class AADVLLM(PairAnswers, VLLM):
             )
         if role == EXPO and not plain:
             raise ConfigError(
-                "loglikelihood=expo is the extrapolated model's, which the engine of a pair does not hold: pass strategy=expo"
+                "loglikelihood=expo is the extrapolated model's, which a pair's engine does not hold: pass strategy=expo"
             )
         if plain:
             return super()._loglikelihood_tokens(requests, disable_tqdm=kwargs.get("disable_tqdm", True))

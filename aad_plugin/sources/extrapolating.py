@@ -152,6 +152,11 @@ def save_expo(source: PairSource, scale: float, folder: str | Path, *, dtype: st
     refuse_pickles(source)
     as_adapter = not whole and source.shares_base and not source.reference_adapter
     as_adapter = as_adapter and is_plain_lora(Path(str(source.adapter)).expanduser())
+    if as_adapter and dtype != "auto":
+        raise ConfigError(
+            f"dtype={dtype} is of a checkpoint's weights, and this pair's is an adapter, in float32: leave it out, or ask "
+            "for a checkpoint (--whole)"
+        )
     if target.is_dir():
         target.rmdir()
     try:

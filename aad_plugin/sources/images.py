@@ -98,8 +98,16 @@ def read_picture(given: Any, place: str = "the picture") -> Picture:
         raise ConfigError(
             f"{place}: {shown_name(text)!r} is an address, and nothing is fetched: save it and give its file"
         )
-    path = Path(text).expanduser()
+    path = home_path(text)
     return _unpacked(_bytes_of(path, place), path.name, place)
+
+
+def home_path(text: str) -> Path:
+    """Return a file's path; a ``~`` that is nobody's home is part of its name."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def with_pictures(prompt: str, files: Sequence[str | Path]) -> Any:

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.sources.images import Picture, check_number, part_payload, parts_of, plain_payload, read_picture
+from aad_plugin.sources.images import (
+    Picture,
+    check_number,
+    home_path,
+    part_payload,
+    parts_of,
+    plain_payload,
+    read_picture,
+)
 from aad_plugin.texts.messages import checked_turns
 from aad_plugin.texts.parts import picture_columns, text_of
 from aad_plugin.texts.prompts import (
@@ -56,7 +64,7 @@ def _prompt(row: Mapping[str, Any], place: str, field: str | None, folder: Path)
     turns: list[dict[str, Any]] = [{"role": "user", "content": asked}] if isinstance(asked, str) else []
     turns = turns or asked_turns(asked, place, _turns)
     turns = [{**turn, "content": _parts(turn["content"], place)} for turn in turns]
-    _place_pictures(turns, given, place)
+    _place_pictures(turns, given, place, folder)
     shown = 0
     for turn in turns:
         for part in turn["content"]:
@@ -87,9 +95,21 @@ def _parts(content: Any, place: str) -> list[dict[str, Any]]:
     ]
 
 
-def _place_pictures(turns: list[dict[str, Any]], given: list[Any], place: str) -> None:
-    """Give each part without a picture the next of the column; changes the turns."""
-    empty = [part for turn in turns for part in turn["content"] if part["type"] == "image" and part["image"] is None]
+def _place_pictures(turns: list[dict[str, Any]], given: list[Any], place: str, folder: Path) -> None:
+    """Give each part without a picture the next of the column; changes the turns. A column may name once more what all
+    parts show."""
+    parts = [part for turn in turns for part in turn["content"] if part["type"] == "image"]
+    empty = [part for part in parts if part["image"] is None]
+    if parts and not empty and given:
+        own, column = (
+            [_read(one, folder, f"{place}, picture {number}").digest for number, one in enumerate(shown, 1)]
+            for shown in ([part["image"] for part in parts], [plain_payload(one) for one in given])
+        )
+        if own != column:
+            raise ConfigError(
+                f"{place} shows {len(own)} pictures in its messages and others in its column: leave one of them out"
+            )
+        return
     if not empty and given:
         first = next((turn for turn in turns if turn["role"] == "user"), None)
         if first is None:
@@ -106,5 +126,5 @@ def _place_pictures(turns: list[dict[str, Any]], given: list[Any], place: str) -
 
 def _read(given: Any, folder: Path, place: str) -> Picture:
     if isinstance(given, str) and given[:5].lower() != "data:" and "://" not in given:
-        given = folder / Path(given).expanduser()
+        given = folder / home_path(given)
     return read_picture(given, place)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from aad_plugin.engine.options import EnginePair
+from aad_plugin.settings import DecodingSettings
 from aad_plugin.sources.extrapolating import expo_checkpoint
 from aad_plugin.sources.merging import full_checkpoints
 from aad_plugin.sources.parts import PairSource
@@ -36,7 +37,7 @@ def contestants(
     tokens: int,
     dtype: str,
     eager: bool = False,
-    expo_scale: float = 0.5,
+    settings: DecodingSettings | None = None,
 ) -> list[Contestant]:
     """Start both engines and return every contestant at every number of requests; the naive loop, of a pair that has a
     reference, at the largest.
@@ -48,9 +49,11 @@ def contestants(
         tokens: new tokens per answer, no more and no fewer.
         dtype: of both engines and the naive loop. eager: both engines without compilation and CUDA graphs; what their
             steps dispatch is then counted.
+        settings: the pair's, whose alpha the naive loop takes and whose expo_scale the third engine.
     """
     from vllm import LLM
 
+    settings = settings or DecodingSettings()
     policy, reference = full_checkpoints(source, dtype)
     common: dict[str, Any] = {
         "tokenizer": pair.tokenizer, "dtype": dtype, "max_num_seqs": max(batches), "enforce_eager": eager,
@@ -67,7 +70,7 @@ def contestants(
     assert all(composite.collective_rpc("aad_attach"))
     engines = dict.fromkeys(strategies, composite)
     if "expo" in engines:
-        engines["expo"] = LLM(str(expo_checkpoint(source, expo_scale, dtype)), **common)
+        engines["expo"] = LLM(str(expo_checkpoint(source, settings.expo_scale, dtype)), **common)
     found = []
     for batch in batches:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts[:batch]]
@@ -78,7 +81,7 @@ def contestants(
             found.append(Contestant(name, batch, batch * tokens, partial(ask, tokens), counted))
     if source.is_alone:
         return found
-    return [*found, _naive(policy, reference, prompts[: max(batches)], tokens, dtype)]
+    return [*found, _naive(policy, reference, prompts[: max(batches)], tokens, dtype, settings.alpha)]
 
 
 def _ask(llm: Any, chats: list[Any], strategy: str | None, tokens: int) -> torch.Tensor:
@@ -90,7 +93,7 @@ def _ask(llm: Any, chats: list[Any], strategy: str | None, tokens: int) -> torch
     return torch.tensor([output.outputs[0].token_ids for output in outputs])
 
 
-def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dtype: str) -> Contestant:
+def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dtype: str, alpha: float) -> Contestant:
     from aad_plugin.pair.answering import encode_prompts
     from aad_plugin.pair.model import load_pair
 
@@ -98,5 +101,5 @@ def _naive(policy: str, reference: str, prompts: Sequence[str], tokens: int, dty
     pair = load_pair(policy=policy, reference=reference, dtype=dtype, device=device)
     held = pair.sides.models()
     ids, mask = encode_prompts(pair, prompts)
-    call = partial(naive_loop, held["policy"], held["reference"], ids, mask, tokens, pair.settings.alpha)
+    call = partial(naive_loop, held["policy"], held["reference"], ids, mask, tokens, alpha)
     return Contestant(NAIVE, len(prompts), len(prompts) * tokens, call)

@@ -8,8 +8,10 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 
-_NAMED = re.compile(r"(image|picture|photo|video|audio)s?(_?\d+)?", re.IGNORECASE)
-_PICTURES = re.compile(r"(image|picture|photo)", re.IGNORECASE)
+_KINDS = r"(image|img|picture|photo|video|audio)s?"
+_NAMED = re.compile(rf"{_KINDS}(_?\d+)?", re.IGNORECASE)
+# Where it lies; beside a column of its own such a one says the same again.
+_PLACED = re.compile(rf"{_KINDS}(_?\d+)?_?(path|file|filename|url|uri)s?(_?\d+)?", re.IGNORECASE)
 
 
 def text_of(content: Any) -> str:
@@ -26,7 +28,16 @@ def as_parts(content: Any) -> list[dict[str, Any]]:
 
 def shown_columns(row: Mapping[str, Any]) -> list[str]:
     """Return the columns of a row that hold pictures, videos or sound: by their name, or by what stands in them."""
-    return [name for name, value in row.items() if (_NAMED.fullmatch(str(name)) and _is_there(value)) or _shows(value)]
+    there = {str(name): name for name, value in row.items() if _is_there(value)}
+    own = [name for text, name in there.items() if _NAMED.fullmatch(text) or _shows(row[name])]
+    kinds = {_kind(name) for name in own}
+    return own + [name for text, name in there.items() if _PLACED.fullmatch(text) and _kind(text) not in kinds]
+
+
+def _kind(name: str) -> str:
+    """Of what a column holds; one without a telling name holds pictures."""
+    found = re.match(r"video|audio", str(name), re.IGNORECASE)
+    return found[0].lower() if found else "picture"
 
 
 def picture_columns(row: Mapping[str, Any], place: str) -> list[str]:
@@ -37,7 +48,7 @@ def picture_columns(row: Mapping[str, Any], place: str) -> list[str]:
     """
     names = shown_columns(row)
     for name in names:
-        if _NAMED.fullmatch(name) and not _PICTURES.match(name):
+        if _kind(name) != "picture":
             raise ConfigError(f"{place}: column {name!r} holds no picture, and only pictures are read besides text")
     return names
 

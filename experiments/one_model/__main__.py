@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from aad_plugin.cli.main import plain_errors
 from aad_plugin.errors import AADError, ConfigError
 from aad_plugin.files.run_folder import read_account, refuse_other_run
 from aad_plugin.files.whole import write_text
@@ -36,29 +37,35 @@ from experiments.one_model.times import add_times
 
 def main() -> None:
     """Make the rows that are missing, then the table."""
+    with plain_errors():
+        _run()
+
+
+def _run() -> None:
     asked, only = _asked()
     asked.output.mkdir(parents=True, exist_ok=True)
     with FileLock(asked.output / ".lock"):  # another process waits for the moment that it takes
         keep_account(asked)
     files = {name: asked.output / "rows" / f"{name}.json" for name in row_names(asked)}
-    for name, file in files.items():
-        if not only or name in only:
-            _make_row(asked, name, file)
+    failed = [name for name, file in files.items() if (not only or name in only) and not _make_row(asked, name, file)]
     done = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
     if len(done) == len(files):
         add_times(asked, done)
     print(write_table(asked.output, done, row_names(asked)))
+    if failed := [name for name in failed if name not in done]:
+        raise AADError(f"rows that failed: {', '.join(failed)}; {asked.output / 'attempts.jsonl'} says why")
 
 
-def _make_row(asked: Asked, name: str, file: Path) -> None:
-    """Make a row that is missing, unless another process is at it."""
+def _make_row(asked: Asked, name: str, file: Path) -> bool:
+    """Make a row that is missing, unless another process is at it; False where it failed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(file.with_suffix(".lock"), timeout=0):
             if not file.is_file():
-                _attempt(asked, name, file)
+                return _attempt(asked, name, file)
     except Timeout:
         print(f"row {name} is being made by another process", flush=True)
+    return True
 
 
 def keep_account(asked: Asked) -> None:
@@ -82,8 +89,8 @@ def keep_account(asked: Asked) -> None:
     write_text(file, json.dumps(account, indent=1) + "\n")
 
 
-def _attempt(asked: Asked, name: str, file: Path) -> None:
-    """Make one row and note how it ended; a row that fails does not keep the others from being made."""
+def _attempt(asked: Asked, name: str, file: Path) -> bool:
+    """Make one row and note how it ended; False where it failed, which does not keep the others from being made."""
     start, outcome = time.time(), "finished"
     began = {"row": name, "began": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start))}
     _note(asked, began)  # a process that is killed writes no more than this
@@ -100,6 +107,7 @@ def _attempt(asked: Asked, name: str, file: Path) -> None:
     finally:
         _note(asked, {**began, "outcome": outcome, "seconds": round(time.time() - start, 1)})
         free()
+    return outcome == "finished"
 
 
 def _note(asked: Asked, line: dict[str, Any]) -> None:

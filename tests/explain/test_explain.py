@@ -171,6 +171,11 @@ def test_a_given_answer_from_a_file(checkpoints, tmp_path, text):
         (["x", "--answer", "{empty}"], "the answer is empty: expected text to score"),
         (["x", "--answer", "{long}"], "shorten it or lower max_new_tokens"),
         (
+            ["x", "--answer", "{long}", "--seed", "5", "--max-new-tokens", "1"],
+            "makes no use of --seed, --max-new-tokens",
+        ),
+        (["x", "--answer", "{long}", "--expo-scale", "7"], "makes no use of --expo-scale: leave it out"),
+        (
             ["x", "--answer", "{long}", "--strategy", "aad"],
             "--answer scores a text as it stands, --strategy decodes one",
         ),

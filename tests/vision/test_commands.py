@@ -38,7 +38,8 @@ def shown(tmp_path: Path) -> Path:
 
 
 def words(command: str, pair: tuple[str, str], *more) -> list[str]:
-    return [command, "--policy", pair[0], "--reference", pair[1], "--model-args", "dtype=float32,device=cpu", *FEW,
+    few = [] if {"--draw", "--answer"} & set(map(str, more)) else FEW
+    return [command, "--policy", pair[0], "--reference", pair[1], "--model-args", "dtype=float32,device=cpu", *few,
             *map(str, more)]  # fmt: skip
 
 
@@ -158,6 +159,15 @@ def test_draw_says_what_it_cannot(
         (["a", "--strategies", "aad,greedy", *target], "--draw writes one picture"),
         (["a", "--draw", "/proc/house.png"], "cannot write /proc/house.png"),
         (["a", "--draw-area", "99"], "--draw-area is of the picture that --draw writes"),
+        (
+            ["a", *target, "--output", shown / "a.jsonl", "--no-chat"],
+            "makes no use of --output, --chat: leave them out",
+        ),
+        (
+            ["a", *target, "--max-new-tokens", "9", "--batch-size", "8"],
+            "makes no use of --max-new-tokens, --batch-size",
+        ),
+        (["a", "--limit", "3"], "--limit is of --prompts"),
     ]
     for more, wanted in cases:
         assert wanted in complaint(words("generate", llava, *more), monkeypatch, capfd)

@@ -41,6 +41,7 @@ def test_a_picture_is_named_in_any_way(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "shown").mkdir()
     (tmp_path / "shown" / "one.png").write_bytes(png(1))
     coded = base64.b64encode(png(1)).decode()
+    (tmp_path / "~one.png").write_bytes(png(1))
     empty = [{"type": "image"}, {"type": "text", "text": "what?"}]
     own = [{"type": "image", "base64": coded}, {"type": "text", "text": "what?"}]
     rows = [
@@ -48,6 +49,10 @@ def test_a_picture_is_named_in_any_way(tmp_path: Path, monkeypatch: pytest.Monke
         {"question": "what?", "image": f"data:image/png;base64,{coded}"},
         {"prompt": "what?", "images": [{"bytes": coded, "path": None}]},
         {"prompt": [{"role": "user", "content": empty}], "images": ["shown/one.png"]},
+        {"prompt": "what?", "image_path": "shown/one.png"},
+        {"prompt": "what?", "imageFile": "~one.png"},
+        {"prompt": "what?", "img": "shown/one.png", "image_url": "https://example.org/one.png"},
+        {"messages": [{"role": "user", "content": own}], "images": ["shown/one.png"]},
         {"messages": [{"role": "user", "content": own}, {"role": "assistant", "content": "a house"}]},
         {"chosen": [{"role": "user", "content": empty}, {"role": "assistant", "content": "x"}], "image_1": "shown/one.png"},
     ]  # fmt: skip
@@ -138,6 +143,12 @@ def test_a_data_sets_pictures_are_measured_before_they_are_unpacked(
         ({"prompt": "x", "image": "text.png"}, "'text.png' is no picture that can be read"),
         ({"prompt": "x", "images": [7]}, "picture 1: expected a file, bytes"),
         ({"prompt": "x", "video": "a.mp4"}, "column 'video' holds no picture"),
+        ({"prompt": "x", "image": "text.png", "video_path": "a.mp4"}, "column 'video_path' holds no picture"),
+        ({"prompt": "x", "picture_url": "https://example.org/a.png"}, "is an address, and nothing is fetched"),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "image", "path": "1.png"}]}], "images": ["2.png"]},
+            "shows 1 pictures in its messages and others in its column: leave one of them out",
+        ),
         ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "has 0 pictures in its column and 1 parts"),
         ({"prompt": [{"role": "user", "content": [{"type": "audio"}]}]}, "line 1: a part is"),
         ({"prompt": [{"role": "user", "content": 3}]}, "'role' and 'content', text or parts"),
@@ -146,12 +157,15 @@ def test_a_data_sets_pictures_are_measured_before_they_are_unpacked(
 )
 def test_mistakes_are_one_line_with_their_place(tmp_path: Path, row: dict, wanted: str) -> None:
     (tmp_path / "text.png").write_text("hello")
+    for seed in (1, 2):
+        (tmp_path / f"{seed}.png").write_bytes(png(seed))
     with pytest.raises(ConfigError) as told:
         read_picture_prompts(write(tmp_path, row))
     assert wanted in str(told.value) and "\n" not in str(told.value)
 
 
 SHOWING = [
+    {"prompt": "x", "image_path": "one.png", "output": "o", "chosen": "a", "rejected": "b", "instruction": "x"},
     {"prompt": "x", "images": ["one.png"], "output": "o", "chosen": "a", "rejected": "b", "instruction": "x"},
     {"prompt": "x", "shot": "data:image/png;base64,A", "output": "o", "chosen": "a", "rejected": "b", "instruction": "x"},
     {"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x"}]}], "output": "o",
