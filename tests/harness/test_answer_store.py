@@ -79,7 +79,7 @@ def test_an_engines_answer_ends_at_the_stop_strings_it_was_not_given():
     assert stored_of("4\n", [], None, False) == Stored("4\n", False)
 
 
-@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.grid)])
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.grid)])
 def test_killed_at_random_instants(checkpoints, tmp_path, kills):
     """60 documents by three strategies, killed and resumed with other batch sizes."""
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"

@@ -217,10 +217,8 @@ def test_a_prompt_without_room_is_named(command, checkpoints, prompt_file, tmp_p
     assert "prompt 1 has 6" in str(command(tmp_path / "out").exception)
 
 
-@pytest.mark.parametrize(
-    "instants", [pytest.param((8,), marks=pytest.mark.slow), pytest.param((2, 8, 12), marks=pytest.mark.grid)]
-)
-def test_kill_9_and_resume_give_the_undisturbed_pairs(checkpoints, prompt_file, tmp_path, instants):
+@pytest.mark.grid
+def test_kill_9_and_resume_give_the_undisturbed_pairs(checkpoints, prompt_file, tmp_path):
     """In bfloat16, where another batch would round otherwise."""
     named = ",".join(f"{name}={value}" for name, value in checkpoints.model_args("reference_plus_lora").items())
 
@@ -238,7 +236,7 @@ def test_kill_9_and_resume_give_the_undisturbed_pairs(checkpoints, prompt_file, 
 
     assert subprocess.run(command(tmp_path / "whole"), capture_output=True).returncode == 0
     kills = 0
-    for answers in instants:
+    for answers in (2, 8, 12):
         process = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and kept(tmp_path / "cut") < answers:
             time.sleep(0.002)
