@@ -129,23 +129,43 @@ def weights_of(model: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def weights_mark(model: Any) -> str:
-    """Return 16 hex digits from every weight's name, shape, dtype, first values and sum of bits.
+def strengths_of(model: Any) -> list[tuple[str, float]]:
+    """By what factor each adapted layer adds each adapter, under `<layer>.<adapter>.scaling`: no tensor says it, and the
+    same tensors added with another factor (lora_alpha, use_rslora, alpha_pattern) are another model."""
+    layers = model.named_modules() if hasattr(model, "named_modules") else ()
+    factors = ((name, getattr(layer, "scaling", None)) for name, layer in layers)
+    return [
+        (f"{name}.{adapter}.scaling", float(factor))
+        for name, own in factors if isinstance(own, dict) for adapter, factor in sorted(own.items())
+    ]  # fmt: skip
+
+
+def weights_mark(model: Any, only: str = "") -> str:
+    """Return 16 hex digits from every weight's name, shape, dtype, first values and sum of bits, and from the strengths of
+    adapters.
 
     The sum is one of whole numbers, the same in whatever order a device adds them up, so a change anywhere in the weights
     gives another mark. Reads the weights once (some seconds for a large model on a CPU).
+
+    Args:
+        only: a part of the names of those that are marked.
     """
     import torch
 
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # as wide as an element of so many bytes
     digest = hashlib.sha256()
     for name, parameter in weights_of(model):
+        if only not in name:
+            continue
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         if parameter.device.type != "meta" and parameter.numel():
             flat = parameter.detach().flatten()
             bits = flat.view(whole.get(flat.element_size(), torch.uint8))
             digest.update(str(int(bits.sum(dtype=torch.int64))).encode())
             digest.update(flat[:64].to("cpu").view(torch.uint8).numpy().tobytes())
+    for name, strength in strengths_of(model):
+        if only in name:
+            digest.update(f"{name}{strength!r}".encode())
     return digest.hexdigest()[:16]
 
 

@@ -107,19 +107,8 @@ class Cast:
             return {"weights": weights_mark(model), "revision": getattr(model.config, "_commit_hash", None)}
         if (adapter := self.casting.adapters.get(role)) is not None:
             # PEFT names an adapter's tensors after it; the base's are in the pair's own mark.
-            own = [one for one in sides.named_parameters() if f".{role}." in one[0]]
-            return {"weights": weights_mark(_Named(own)), "path": adapter}
+            return {"weights": weights_mark(sides, only=f".{role}."), "path": adapter}
         return {}  # one of the pair's own models, which the account has by itself
-
-
-class _Named:
-    """Some parameters of a model."""
-
-    def __init__(self, parameters: list[tuple[str, Any]]) -> None:
-        self.parameters = parameters
-
-    def named_parameters(self) -> list[tuple[str, Any]]:
-        return self.parameters
 
 
 def load_cast(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aad_plugin.files.marks import weights_of
+from aad_plugin.files.marks import strengths_of, weights_of
 
 SAME_WEIGHTS = (
     "policy and reference hold the same weights, so every advantage is zero and aad chooses nothing that greedy would not: "
@@ -17,12 +17,14 @@ _FIRST = 64
 def equal_models(policy: nn.Module, reference: nn.Module) -> bool:
     """Whether two checkpoints hold the same weights, compared one by one up to the first difference."""
     mine, theirs = dict(weights_of(policy)), dict(weights_of(reference))
-    return mine.keys() == theirs.keys() and all(_equal(mine[name], theirs[name]) for name in mine)
+    if mine.keys() != theirs.keys() or strengths_of(policy) != strengths_of(reference):
+        return False
+    return all(_equal(mine[name], theirs[name]) for name in mine)
 
 
 def equal_adapters(model: nn.Module, policy: str, reference: str | None) -> bool:
     """Whether two adapters of one model hold the same numbers; with None, whether the policy's adds nothing (LoRA's B is
-    zero)."""
+    zero). Added with other strengths, the same numbers are two models."""
     weights = dict(model.named_parameters())
     mine = {name: weight for name, weight in weights.items() if f".{policy}." in name}
     if not mine:
@@ -34,7 +36,12 @@ def equal_adapters(model: nn.Module, policy: str, reference: str | None) -> bool
         return bool(added) and not saved and not any(bool(weight.any()) for weight in added)
     theirs = {name.replace(f".{policy}.", f".{reference}."): weight for name, weight in mine.items()}
     same = {name for name in weights if f".{reference}." in name} == theirs.keys()
-    return same and all(_equal(weight, weights[name]) for name, weight in theirs.items())
+    strengths = dict(strengths_of(model))
+    own, others = (
+        {name.replace(f".{one}.", "."): strength for name, strength in strengths.items() if f".{one}." in name}
+        for one in (policy, reference)
+    )
+    return same and own == others and all(_equal(weight, weights[name]) for name, weight in theirs.items())
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

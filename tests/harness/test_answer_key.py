@@ -20,6 +20,8 @@ from aad_plugin.harness.arguments import _OWN, PairArguments
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.harness.model import AADLM
 from aad_plugin.harness.neutral_options import NEUTRAL
+from aad_plugin.pair.account import describe
+from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.same_weights import equal_models
 from aad_plugin.settings import READ_BY, STRATEGIES, DecodingSettings
 from aad_plugin.sources.known_options import FROM_PRETRAINED
@@ -126,6 +128,27 @@ def test_a_change_of_one_number_of_either_model_is_another_model(model):
             assert model.cache_fingerprint() != before
             weight.view(-1)[-1] = old
     assert model.cache_fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"lora_alpha": 32}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 2}}], ids=str
+)
+def test_an_adapter_added_with_another_strength_is_another_model(checkpoints, tmp_path, change):
+    """Was: one account, since its tensors are the same, and a resumed run took up the other model's answers."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(checkpoints.adapter, folder)
+    words = {"reference": str(checkpoints.base), "adapter": str(folder), "guide": str(folder)}
+    loaded = [AlignedPair.from_pretrained(**words)]
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    loaded.append(AlignedPair.from_pretrained(**words))
+    before, after = map(describe, loaded)
+    assert before["weights"] != after["weights"]
+    layer = next(one for one in loaded[0].modules() if isinstance(getattr(one, "scaling", None), dict))
+    layer.scaling["policy"] *= 2
+    assert describe(loaded[0])["weights"] not in (before["weights"], after["weights"]), "changed in memory"
+    layer.scaling["policy"] /= 2
+    assert describe(loaded[0]) == before
 
 
 def test_the_proof_path_the_configuration_and_the_heads_dtype_count(model, monkeypatch):

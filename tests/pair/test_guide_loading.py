@@ -17,6 +17,7 @@ from aad_plugin.errors import AADError, ConfigError, VocabMismatch
 from aad_plugin.explain.explaining import explain
 from aad_plugin.explain.trace_files import AnswerTrace, TraceFolder, TraceWriter
 from aad_plugin.explain.views import compact_steps
+from aad_plugin.files.marks import weights_mark
 from aad_plugin.harness.arguments import PairArguments
 from aad_plugin.harness.model import AADLM
 from aad_plugin.harness.own_tasks import our_tasks_alone
@@ -148,6 +149,23 @@ def test_results_and_the_answers_key_name_every_guide(checkpoints, folders):
     with torch.no_grad():
         weight[0, 0] += 1
     assert first.cache_fingerprint() not in marks
+
+
+def test_a_guides_adapter_is_marked_with_its_strength(checkpoints):
+    """A guide that is an adapter of the pair's base; a reward model under one is marked by the same function."""
+    pair = AlignedPair.from_pretrained(
+        **checkpoints.model_args("reference_plus_lora"), guide=str(checkpoints.sft_adapter)
+    )
+    (member,), role = pair.guides.members, "guide1"
+    assert member.role == role and pair.sides.adapters[role] == role
+    before = pair.guides.accounts[0]["model"]["weights"]
+    assert before == weights_mark(pair.sides, only=f".{role}.")
+    layers = (one for one in pair.modules() if isinstance(getattr(one, "scaling", None), dict))
+    layer = next(one for one in layers if role in one.scaling)
+    layer.scaling["policy"] *= 2
+    assert before == weights_mark(pair.sides, only=f".{role}.")
+    layer.scaling[role] *= 2
+    assert before != weights_mark(pair.sides, only=f".{role}.")
 
 
 def test_lm_eval_decodes_with_a_guide_and_per_request(checkpoints, folders, tmp_path):

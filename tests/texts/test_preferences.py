@@ -132,4 +132,7 @@ def test_the_same_weights_are_found_under_any_dress(checkpoints):
         if ".reference." in name:
             weight.data.copy_(weights[name.replace(".reference.", ".policy.")])
     assert two.sides.have_same_weights()
+    layer = next(one for one in two.sides.model.modules() if isinstance(getattr(one, "scaling", None), dict))
+    layer.scaling["policy"] *= 2
+    assert not two.sides.have_same_weights(), "the same tensors added twice as strongly"
     assert not toy_pair("two_models").pair.sides.have_same_weights()
