@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.files.append_log import AppendLog
-from aad_plugin.files.marks import checkpoint_mark
 from aad_plugin.settings import DecodingSettings
 
 logger = logging.getLogger(f"lm_eval.{__name__}")  # shown by lm-eval's own log settings
@@ -128,10 +127,12 @@ def answers_folder(given: str | None, fingerprint: str) -> Path | None:
 def request_key(context: str, settings: DecodingSettings, sample: int, options: Mapping[str, Any]) -> str:
     """Return what identifies an answer of one model: two requests with one key get the same answer.
 
-    A picker that is a model of its own belongs to it with a mark of its weights.
+    A picker that is a model of its own belongs to it with a mark of its weights; of an adapter its base's, too.
     """
     payload = [_FORMAT, context, settings.relevant(), sample, options]
     if settings.strategy == "best_of_n" and settings.picker != "implicit":
+        from aad_plugin.judges.kinds.reward import loaded_mark
+
         # Samples were picked with their stop strings and thinking before.
-        payload += [checkpoint_mark(settings.picker.removeprefix("reward:")), "picked as shown"]
+        payload += [loaded_mark(settings.picker.removeprefix("reward:")), "picked as shown"]
     return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:32]

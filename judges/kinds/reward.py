@@ -156,7 +156,7 @@ class RewardJudge(LocalJudge):
         self.name = f"reward:{name}"
         self.batch_size = batch_size
         self.reward_model = RewardModel.load(name, device=device, dtype=dtype, use_safetensors=use_safetensors)
-        self.fingerprint = digest(reward_mark(name, dtype) | hub_mark(*_parts(name)))
+        self.fingerprint = digest(loaded_mark(name, dtype))
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Score both texts of every question and record sigmoid(first - second)."""
@@ -174,6 +174,11 @@ class RewardJudge(LocalJudge):
 def reward_mark(spec: str, dtype: str = "auto") -> dict[str, Any]:
     """Return what tells a reward model from another: name, dtype and hashes of files; see `RewardModel.load`."""
     return {"kind": "reward", "model": spec, **model_mark(dtype, *_parts(spec))}
+
+
+def loaded_mark(spec: str, dtype: str = "auto") -> dict[str, Any]:
+    """`reward_mark` with the commits of hub ids; known once the model is in the hub's cache, see `hub_mark`."""
+    return reward_mark(spec, dtype) | hub_mark(*_parts(spec))
 
 
 def refuse_twins(*specs: str | None) -> None:

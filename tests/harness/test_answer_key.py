@@ -70,6 +70,21 @@ def test_a_picker_with_other_weights_is_another_picker(tmp_path):
     assert request_key("p", settings, 0, {}) != before
 
 
+def test_a_picker_that_is_an_adapter_is_another_picker_on_another_base(tmp_path):
+    """Was: the adapter's own folder was marked alone."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder in (base, adapter):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"one")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    settings = DecodingSettings(strategy="best_of_n", picker=f"reward:{adapter}")
+    before = request_key("p", settings, 0, {})
+    (base / "model.safetensors").write_bytes(b"another")
+    assert request_key("p", settings, 0, {}) != before
+    (base / "model.safetensors").write_bytes(b"one")
+    assert request_key("p", settings, 0, {}) == before, "one content is one picker, whenever it was written"
+
+
 _NAMES = sorted({*_OWN, *ENGINE, *FROM_PRETRAINED, "trust_remote_code", "bnb_4bit_quant_type",
                  *inspect.signature(HFLM.__init__).parameters} - {"self", "kwargs", "peft"})  # fmt: skip
 
