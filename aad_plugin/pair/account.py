@@ -39,7 +39,7 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
         **({"processor": processor_mark(pair.processor)} if pair.processor is not None else {}),
         **({"chat_template_args": pair.chat_template_args} if pair.chat_template_args else {}),
         **_end_tokens(pair),
-        **({"rope_switches": switches} if (switches := _rope_switches(pair)) else {}),
+        **({"rope_switches": switches, "picked": "as drawn"} if (switches := _rope_switches(pair)) else {}),
         **({"draft": pair.draft.account()} if pair.draft is not None else {}),
     }
 
@@ -52,7 +52,8 @@ def _end_tokens(pair: AlignedPair) -> dict[str, list[int]]:
 
 
 def _rope_switches(pair: AlignedPair) -> dict[str, int]:
-    """Where the models' rotary factors change with the length of a text; batches across it were read wrongly before."""
+    """Where the models' rotary factors change with the length of a text; batches across it were read wrongly before,
+    and so was what best_of_n picks from."""
     found = {role: rope_switch(model.config) for role, model in pair.sides.models().items()}
     return {role: switch for role, switch in found.items() if switch is not None}
 

@@ -12,20 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StoppingCriteria
+from transformers import StoppingCriteria
 
 from aad_plugin.decoding import IMPLAUSIBLE, logprobs_of, plausible_set
 from aad_plugin.errors import ConfigError
-from aad_plugin.pair.multimodal import MultimodalInputs, positions_of
+from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.reading import Role
-from aad_plugin.pair.rope_switch import rope_switches
+from aad_plugin.pair.rereading import known_rows
 from aad_plugin.pair.rounding import coarsest_dtype, rounding_step
 from aad_plugin.pair.sides import ReadPair
-from aad_plugin.pair.step import Step
 
 _ROLES: tuple[Role, ...] = ("policy", "reference")
-# Logits held at once while an answer is read again: 256 MiB in float32.
-_MAX_LOGITS = 2**26
 _NOT_STEP_BY_STEP = ("num_beams", "assistant_model", "prompt_lookup_num_tokens")
 
 
@@ -128,7 +125,7 @@ class TokenRecorder(StoppingCriteria):
         if len(seen) < longest:
             seen = list(_forced(pair, tokens, attention_mask, longest, self.alpha, multimodal))
         elif any(step.log_reference is None for step in seen):
-            rest = _rows(pair, ("reference",), tokens, attention_mask, longest, multimodal)
+            rest = known_rows(pair, ("reference",), tokens, attention_mask, longest, multimodal)
             for step, logits in zip(seen, rest, strict=True):
                 if step.log_reference is None:
                     step.log_reference = logprobs_of(logits["reference"], step.ids)
@@ -189,68 +186,8 @@ def _forced(
 ) -> Iterator[_Step]:
     """Yield the steps of known answers."""
     start = attention_mask.shape[1]
-    for number, rows in enumerate(_rows(pair, _ROLES, tokens, attention_mask, length, multimodal)):
+    for number, rows in enumerate(known_rows(pair, _ROLES, tokens, attention_mask, length, multimodal)):
         yield _read(rows, tokens[:, start + number], alpha)
-
-
-@torch.no_grad()
-def _rows(
-    pair: ReadPair,
-    roles: tuple[Role, ...],
-    tokens: Tensor,
-    attention_mask: Tensor,
-    length: int,
-    multimodal: MultimodalInputs | None,
-) -> Iterator[dict[str, Tensor]]:
-    """Yield per answer token role -> (B, V) logits that precede it; reads the texts in pieces, with a cache.
-
-    A text that grows beyond a change of rotary factors is read as it was decoded: what lies before the change without what
-    lies behind it.
-    """
-    if multimodal is None and (changes := rope_switches(pair.sides.models().values())):
-        padding = attention_mask.shape[1] - int(attention_mask[0].sum())  # of rows alike in length, if any crosses
-        crossed = padding + min(changes)
-        if attention_mask.shape[1] + length - 1 > crossed:
-            yield from _rows_across(pair, roles, tokens, attention_mask, length, crossed)
-            return
-    num, start = len(tokens), attention_mask.shape[1]
-    tokens = tokens[:, : start + length]
-    mask = torch.cat([attention_mask, attention_mask.new_ones(num, length)], dim=1)
-    positions = positions_of(pair.sides.policy, tokens, mask, multimodal)
-    size = max(1, _MAX_LOGITS // (num * pair.vocab_size * len(roles)))
-    cache = None
-    if pair.is_cached:
-        cache = pair.sides.new_cache(roles, lambda model: DynamicCache(config=model.config))
-    else:  # a later piece would not know the earlier ones
-        size = start + length
-    if multimodal is not None:  # a picture is not read in pieces
-        size = max(size, start)
-    for first in range(0, start + length - 1, size):
-        last = min(first + size, start + length - 1)
-        keep = max(1, last - max(first, start - 1))  # the head is spared the prompt
-        shown = multimodal if first == 0 else None
-        step = Step(tokens[:, first:last], cache, keep, mask[:, :last], positions[..., first:last], shown)
-        logits = pair.sides.logits(roles, step)
-        for position in range(max(first, start - 1), last):
-            at = position - (last - keep)
-            yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}
-
-
-def _rows_across(
-    pair: ReadPair, roles: tuple[Role, ...], tokens: Tensor, attention_mask: Tensor, length: int, crossed: int
-) -> Iterator[dict[str, Tensor]]:
-    """As `_rows`, of texts read whole: up to column ``crossed`` by themselves, the others with what lies before."""
-    start = attention_mask.shape[1]
-    mask = torch.cat([attention_mask, attention_mask.new_ones(len(tokens), length)], dim=1)
-    positions = positions_of(pair.sides.policy, tokens[:, : start + length], mask, None)
-    first, end = start - 1, start + length - 1
-    for last in (min(max(crossed, first), end), end):
-        if last > first:
-            step = Step(tokens[:, :last], None, last - first, mask[:, :last], positions[..., :last])
-            logits = pair.sides.logits(roles, step)
-            for at in range(last - first):
-                yield {role: row[:, at, : pair.vocab_size] for role, row in zip(roles, logits, strict=True)}
-            first = last
 
 
 def _by_row(steps: Sequence[_Step], lengths: Sequence[int], dtype: torch.dtype) -> list[Reading]:

@@ -19,6 +19,7 @@ from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.multimodal import MultimodalInputs
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.recorder import Reading, TokenRecorder, check_traceable
+from aad_plugin.pair.rereading import crossed_columns, decoded_logprobs
 from aad_plugin.pair.sampling import KeyedSampler, edits_scores, prompt_key, refuse_other_samplers
 from aad_plugin.pair.stopping import BehindThinking, StepTeller, StopSequences, answer_lengths, cut, end_ids
 from aad_plugin.settings import TOKEN_SETTINGS, DecodingSettings
@@ -121,7 +122,8 @@ def implicit_rewards(
 ) -> Tensor:
     """Return (B,) float64 Σ log π_policy − log π_reference over each drawn answer, its end included.
 
-    Only the reference reads the answers again, where the policy's probabilities are known from drawing them.
+    Only the reference reads the answers again, where the policy's probabilities are known from drawing them: as the policy
+    read them then, also where they grow beyond a change of rotary factors.
 
     Args:
         attention_mask: (B, P) int64 of the prompts.
@@ -129,6 +131,7 @@ def implicit_rewards(
     tokens, prompt_length = drawn.tokens, attention_mask.shape[1]
     positions = torch.arange(tokens.shape[1] - prompt_length, device=tokens.device)
     answer_mask = positions < drawn.lengths.to(tokens.device)[:, None]
+    crosses = multimodal is None and bool(crossed_columns(pair, attention_mask, len(positions)))
     sums = []
     # Pictures belong to the whole batch.
     for rows in _chunks(range(len(tokens)), _SCORED_ROWS if multimodal is None else len(tokens)):
@@ -136,7 +139,11 @@ def implicit_rewards(
         mask = torch.cat([attention_mask[part], answer_mask[part].to(attention_mask.dtype)], dim=1)
         known = drawn.policy_logprobs
         roles: tuple[Role, ...] = ("policy", "reference") if known is None else ("reference",)
-        *read, reference = pair.answer_logprobs(tokens[part], mask, prompt_length, roles, multimodal)
+        if crosses:
+            with pair.sides.spare(pair.shortcuts):
+                *read, reference = decoded_logprobs(pair, roles, tokens[part], attention_mask[part])
+        else:
+            *read, reference = pair.answer_logprobs(tokens[part], mask, prompt_length, roles, multimodal)
         policy = read[0] if known is None else known[part]
         sums.append(((policy - reference).double() * answer_mask[part]).sum(-1))
     return torch.cat(sums).cpu()

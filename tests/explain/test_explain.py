@@ -89,7 +89,7 @@ def test_a_given_answer_is_scored_token_by_token(kind):
 def test_a_long_given_answer_is_read_in_pieces(monkeypatch):
     toy = toy_pair("two_adapters")
     whole = explain_answer(toy.pair, PROMPT, "some words to score")
-    monkeypatch.setattr("aad_plugin.pair.recorder._MAX_LOGITS", 7 * 2 * toy.pair.vocab_size)  # 7 positions
+    monkeypatch.setattr("aad_plugin.pair.rereading._MAX_LOGITS", 7 * 2 * toy.pair.vocab_size)  # 7 positions
     pieces = explain_answer(toy.pair, PROMPT, "some words to score")
     assert pieces.reward == pytest.approx(whole.reward, abs=1e-4)
     assert len(pieces.steps) == len("some words to score")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import Phi3Config, Phi3ForCausalLM
@@ -10,19 +12,20 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.pair.checkpoints import Checkpoints
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.rope_switch import rope_switch
+from aad_plugin.pair.strategies import draw, implicit_rewards
 from tests.toys import EOS, PAD, VOCAB, byte_tokenizer, left_pad, model_logits, naive_aad, random_prompts, spread
 
 SWITCH, STEPS = 24, 30
 
 
-def phi(seed: int) -> Phi3ForCausalLM:
+def phi(seed: int, switch: int = SWITCH) -> Phi3ForCausalLM:
     torch.manual_seed(seed)
     factors = {"short_factor": [1.0] * 4, "long_factor": [3.0, 5.0, 9.0, 17.0]}
     config = Phi3Config(
         vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=96, original_max_position_embeddings=SWITCH, pad_token_id=PAD,
+        num_key_value_heads=2, max_position_embeddings=96, original_max_position_embeddings=switch, pad_token_id=PAD,
         eos_token_id=EOS, bos_token_id=None,
-        rope_parameters={"rope_type": "longrope", "rope_theta": 100.0, "original_max_position_embeddings": SWITCH,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 100.0, "original_max_position_embeddings": switch,
                          **factors},
     )  # fmt: skip
     model = Phi3ForCausalLM(config).eval()
@@ -95,10 +98,10 @@ def test_what_needs_a_cache_across_the_change_is_refused(pair):
 @pytest.mark.parametrize("strategy", ["aad", "greedy", "reference"])
 @pytest.mark.parametrize("length", [20, 40])
 def test_what_is_explained_of_a_text_across_the_change_is_what_was_read(pair, length, strategy, monkeypatch):
-    from aad_plugin.pair import recorder
+    from aad_plugin.pair import rereading
     from aad_plugin.pair.strategies import decode
 
-    monkeypatch.setattr(recorder, "_MAX_LOGITS", 2 * VOCAB * 16)  # a text is read in pieces
+    monkeypatch.setattr(rereading, "_MAX_LOGITS", 2 * VOCAB * 16)  # a text is read in pieces
     prompt = random_prompts([length])[0]
     policy, reference = (model_logits(model) for model in pair.sides.models().values())
     ids, mask, found = torch.tensor([prompt]), torch.ones(1, length, dtype=torch.long), []
@@ -112,3 +115,25 @@ def test_what_is_explained_of_a_text_across_the_change_is_what_was_read(pair, le
         assert found[0].ids[step][0] == token
         assert [found[0].log_policy[step][0], found[0].log_reference[step][0]] == pytest.approx(wanted, abs=1e-3)
         text.append(token)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known from drawing", "read again"])
+@pytest.mark.parametrize("switches", [(SWITCH, SWITCH), (SWITCH, SWITCH + 8)], ids=str)
+def test_the_implicit_reward_of_an_answer_across_the_change_is_the_sum_over_its_steps(known, switches):
+    """Was: the reference read the whole text under the long factors, the policy its beginning under the short ones."""
+    policy, reference = (phi(seed, switch) for seed, switch in enumerate(switches))
+    both = AlignedPair(Checkpoints(policy, reference), vocab_size=VOCAB, tokenizer=byte_tokenizer())
+    ids, mask = left_pad(random_prompts([20, 20]))
+    settings = both.settings.override(strategy="sample")
+    (drawn,) = draw(both, ids, mask, settings, range(1), max_new_tokens=16, eos_token_id=None, pad_token_id=PAD)
+    drawn = replace(drawn, lengths=torch.tensor([2, 16]), policy_logprobs=drawn.policy_logprobs if known else None)
+    read = [model_logits(model) for model in (policy, reference)]
+    wanted = []
+    for row, length in zip(drawn.tokens.tolist(), drawn.lengths.tolist(), strict=True):
+        steps = [[torch.tensor(one(row[:at])).log_softmax(-1)[row[at]].item() for one in read]
+                 for at in range(20, 20 + length)]  # fmt: skip
+        wanted.append(sum(own - other for own, other in steps))
+    assert implicit_rewards(both, mask, drawn).tolist() == pytest.approx(wanted, abs=1e-3)
+    if known:
+        same = AlignedPair(Checkpoints(policy, policy), vocab_size=VOCAB, tokenizer=byte_tokenizer())
+        assert implicit_rewards(same, mask, drawn).tolist() == pytest.approx([0, 0], abs=1e-3)
