@@ -45,7 +45,8 @@ def describe(pair: AlignedPair) -> dict[str, Any]:
 
 
 def _end_tokens(pair: AlignedPair) -> dict[str, list[int]]:
-    """The end tokens by which answers end, where the policy's generation_config names others than its configuration."""
+    """The end tokens by which answers end, where the policy's generation_config, or its tokenizer, names others than its
+    configuration."""
     own, ends = pair.sides.policy.config.get_text_config(), pair.generation_config.eos_token_id
     found, stated = (sorted(end_ids(one)) for one in (ends, getattr(own, "eos_token_id", None)))
     return {} if found == stated else {"end_tokens": found}

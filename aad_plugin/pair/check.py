@@ -18,6 +18,7 @@ from aad_plugin.judges.statistics.intervals import mean_with_interval
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import AlignedPair
 from aad_plugin.pair.step import whole_text
+from aad_plugin.pair.stopping import end_ids
 from aad_plugin.pair.strategies import decode
 from aad_plugin.sources.memory import cache_bytes_per_token
 from aad_plugin.texts.preferences import Preference
@@ -164,9 +165,8 @@ def preference_accuracy(
 
 
 def _until_end(tokens: Tensor, pair: AlignedPair) -> Tensor:
-    eos = pair.generation_config.eos_token_id
-    ends = torch.tensor([] if eos is None else [eos] if isinstance(eos, int) else eos, device=tokens.device)
-    ended = torch.isin(tokens, ends.to(tokens.dtype)).long()
+    ends = torch.tensor(end_ids(pair.generation_config.eos_token_id), device=tokens.device, dtype=tokens.dtype)
+    ended = torch.isin(tokens, ends).long()
     return ended.cumsum(-1) - ended == 0
 
 

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from aad_plugin.errors import ConfigError, VocabMismatch
 from aad_plugin.pair.sides import Sides
+from aad_plugin.pair.stopping import end_ids
 from aad_plugin.texts.rendering import shortest_context
 
 
@@ -48,14 +49,23 @@ def context_length(sides: Sides, others: Sequence[PreTrainedConfig] = ()) -> int
     return shortest_context([*(model.config for model in sides.models().values()), *others])
 
 
-def bare_generation_config(policy: PreTrainedModel) -> GenerationConfig:
-    """Keep the policy's special tokens; its sampling defaults and penalties do not leak into a strategy."""
+def bare_generation_config(policy: PreTrainedModel, tokenizer: Any, vocab_size: int) -> GenerationConfig:
+    """Keep the policy's special tokens; its sampling defaults and penalties do not leak into a strategy.
+
+    An answer also ends by the end token of the policy's tokenizer, as on vLLM and with lm-eval: an adapter's turns may end
+    by another token than its base's generation_config names.
+
+    Args:
+        tokenizer: the policy's, or None. vocab_size: number of token ids that the pair decodes over.
+    """
     given = copy.deepcopy(policy.generation_config)
-    pad = given.pad_token_id
+    pad, ends = given.pad_token_id, given.eos_token_id
     if pad is not None and pad < 0:  # some checkpoints write −1 for none, which no embedding has
-        ends = given.eos_token_id
         pad = ends[0] if isinstance(ends, list) else ends
-    return GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=pad)
+    own = getattr(tokenizer, "eos_token_id", None)
+    if own is not None and own < vocab_size and own not in (known := end_ids(ends)):
+        ends = [*known, own]
+    return GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=ends, pad_token_id=pad)
 
 
 def shared_vocab(sides: Sides, vocab_size: int | None) -> int:

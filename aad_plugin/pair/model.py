@@ -122,7 +122,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.shortcuts = check_shortcuts(shortcuts)
         self.guides = guides or Guides()
         self.chat_template_args = dict(chat_template_args or {})
-        self.generation_config = bare_generation_config(policy)
+        self.generation_config = bare_generation_config(policy, self.tokenizer, self.vocab_size)
         self._calls: list[Call] = []
         self._compiled: dict[str, CompiledStep] = {}
         self._is_stateful = any(getattr(model, "_is_stateful", False) for model in sides.models().values())

@@ -1,4 +1,4 @@
-"""A conversation is read with the special tokens that its chat template writes, by every command alike."""
+"""Which special tokens a conversation is read with, and which end an answer, is the same in every command."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from aad_plugin.harness.asking import load_model, render
+from aad_plugin.harness.asking import ask, load_model, render
+from aad_plugin.harness.model import AADLM
+from aad_plugin.pair.account import describe
 from aad_plugin.pair.answering import answer, encode_prompts
-from aad_plugin.pair.model import load_pair
+from aad_plugin.pair.model import AlignedPair, load_pair
 from aad_plugin.training.evaluation import greedy_answers
+from tests.pairs import toy_pair
+from tests.toys import EOS, VOCAB, byte_tokenizer
 
 PROMPTS = ["Hi there", "What is tea?"]
 TEMPLATE = "{% for turn in messages %}{{ turn['role'] + ': ' + turn['content'] + '\n' }}{% endfor %}assistant:"
@@ -49,3 +53,23 @@ def test_answers_of_the_commands_are_those_of_answer(args, tmp_path):
 
 def test_an_own_add_bos_token_stays(args):
     assert load_model("hf", {**args, "answers_dir": "none", "add_bos_token": True}).add_bos_token is True
+
+
+def test_an_answer_ends_by_the_tokenizers_end_token_in_every_command():
+    """Was: by those of generation_config alone, the base's for every LoRA, so `answer` went on into a turn of its own."""
+    toy = toy_pair("reference_plus_lora")
+    ids, mask = encode_prompts(toy.pair, ["Tell me"])
+    whole = toy.pair.generate(ids, attention_mask=mask, max_new_tokens=12)[0, ids.shape[1] :].tolist()
+    end = toy.pair.tokenizer.encode("/")[0]
+    assert EOS not in whole and 0 < whole.index(end) < 11
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "/"})
+    pair = AlignedPair(toy.pair.sides, vocab_size=VOCAB, tokenizer=tokenizer)
+    assert pair.generation_config.eos_token_id == [EOS, end]
+    assert describe(pair)["end_tokens"] == sorted([EOS, end]) and "end_tokens" not in describe(toy.pair)
+    text = tokenizer.decode(whole[: whole.index(end)])
+    assert answer(pair, ["Tell me"], max_new_tokens=12) == [text]
+    model = AADLM(pretrained=pair, answers_dir="none", device="cpu")
+    (kept,) = ask(model, [render(model, "Tell me")], {"max_gen_toks": 12, "until": []}, progress=False)
+    assert (kept.answer, kept.truncated) == (text, False)
+    assert AlignedPair(toy.pair.sides, vocab_size=end, tokenizer=tokenizer).generation_config.eos_token_id == EOS
