@@ -23,7 +23,14 @@ from aad_plugin.pair.multimodal import is_prompt, positions, refuse_beside_pictu
 from aad_plugin.pair.option_checks import STATIC, check_beside_draft, check_config, check_guessing, refuse_batching
 from aad_plugin.pair.proof import prove_use
 from aad_plugin.pair.reading import BuildCache
-from aad_plugin.pair.rope_switch import grows_beyond, refuse_mixed, rope_switches, say_rereading
+from aad_plugin.pair.rope_switch import (
+    grows_beyond,
+    refuse_beyond,
+    refuse_mixed,
+    rope_limit,
+    rope_switches,
+    say_rereading,
+)
 from aad_plugin.pair.sides import Sides
 from aad_plugin.settings import DecodingSettings
 
@@ -153,15 +160,17 @@ class HostHooks(GenerationMixin):
         """Whether the answer may cross a change of a model's rotary factors; says so once.
 
         Raises:
-            ConfigError: some rows may cross it before others do.
+            ConfigError: some rows may cross it before others do, or the factors change with every length.
         """
+        models = [*self.sides.models().values(), *(reader.model for reader in self.guides.readers)]
         switches = rope_switches(self.sides.models().values())
-        if not switches:
+        if not switches and all(rope_limit(model) is None for model in models):
             return False
         mask, places = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
         shape = mask if mask is not None else places  # the host takes a mask away that hides nothing
         padded = 0 if shape is None else shape.shape[-1]
         longest = padded if mask is None else int(mask.sum(-1).max())
+        refuse_beyond(models, longest + config.max_length - padded)
         refuse_mixed(switches, None if mask is None else mask.sum(-1), config.max_length - padded)
         if config.use_cache is False or not self.is_cached:
             return False

@@ -15,7 +15,7 @@ from aad_plugin.decoding import Candidates
 from aad_plugin.pair.cache import PairCache
 from aad_plugin.pair.cache_names import has_attention, named_cache
 from aad_plugin.pair.multimodal import read_multimodal, without_bans
-from aad_plugin.pair.rope_switch import refuse_mixed, rope_switch
+from aad_plugin.pair.rope_switch import refuse_beyond, refuse_mixed, rope_limit, rope_switch
 from aad_plugin.pair.step import Step
 from aad_plugin.pair.step_mask import step_mask
 
@@ -38,6 +38,9 @@ def read_model(model: PreTrainedModel, step: Step, sides: int = 1) -> Tensor:
     cache, mask, input_ids = step.cache, step.attention_mask, step.input_ids
     if mask is not None and len(input_ids) > 1 and (switch := rope_switch(model.config)) is not None:
         refuse_mixed([switch], mask.sum(-1))
+    if rope_limit(model) is not None:
+        held = 0 if cache is None else int(cache.get_seq_length())
+        refuse_beyond([model], input_ids.shape[1] + held if mask is None else int(mask.sum(-1).max()))
     inputs = {"attention_mask": mask, "position_ids": step.position_ids}
     if mask is not None and cache is not None and not has_attention(cache):
         # A purely recurrent model multiplies what it reads by the mask, which is of those tokens alone.

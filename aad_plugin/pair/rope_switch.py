@@ -1,5 +1,7 @@
-"""Models whose rotary factors change with a text's length ("longrope", as Phi-3's): keys that were kept under the short
-factors do not belong to a text that has grown beyond them.
+"""Models whose rotary factors change with a text's length.
+
+"longrope" (Phi-3) has two sets: keys that were kept under the short factors do not belong to a text that has grown beyond
+them. "dynamic" has other factors for every length beyond a limit: no text is read beyond it.
 """
 
 from __future__ import annotations
@@ -8,26 +10,55 @@ import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from aad_plugin.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
+_LIMITS: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()  # of models, which a step has no time to ask
+
+
 def rope_switch(config: Any) -> int | None:
     """Tokens of the longest text that is read under a model's short factors; None for a model with one set of factors."""
     text = config.get_text_config()
-    given = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    kinds = [one for one in (given, *given.values()) if isinstance(one, Mapping)]  # some have factors by kind of layer
     own = getattr(text, "original_max_position_embeddings", None)
-    found = [
-        one.get("original_max_position_embeddings") or own
-        for one in kinds
-        if one.get("rope_type", one.get("type")) == "longrope"
-    ]
+    found = [one.get("original_max_position_embeddings") or own for kind, one in _kinds(text) if kind == "longrope"]
     return min((int(length) for length in found if length), default=None)
+
+
+def rope_limit(model: Any) -> int | None:
+    """Tokens of the longest text whose rotary factors are not its length's own; None for a model that has none of the kind.
+
+    Beyond it transformers makes new factors at each step, which the keys kept so far were not read with, and keeps them for
+    the next text if that is shorter: what a model says to a text depends on what it read before.
+    """
+    if model not in _LIMITS:
+        text = model.config.get_text_config()
+        is_dynamic = any("dynamic" in kind for kind, _ in _kinds(text))
+        _LIMITS[model] = getattr(text, "max_position_embeddings", None) if is_dynamic else None
+    return _LIMITS[model]
+
+
+def _kinds(text: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Kinds of rotary factors by name, with their parameters; some configurations have them by kind of layer."""
+    given = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kinds = [one for one in (given, *given.values()) if isinstance(one, Mapping)]
+    return [(str(one.get("rope_type", one.get("type"))), one) for one in kinds]
+
+
+def refuse_beyond(models: Iterable[Any], length: int) -> None:
+    """Raise ConfigError for texts that may grow to ``length`` tokens, beyond some model's `rope_limit`."""
+    for limit in (one for model in models if (one := rope_limit(model)) is not None):
+        if length > limit:
+            raise ConfigError(
+                f"a text may have {length} tokens here, and beyond {limit} this model's rotary factors are other ones for "
+                "every length (rope_type=dynamic), so that no step can be told from what was read before: shorten the "
+                "prompt, or lower max_new_tokens"
+            )
 
 
 def rope_switches(models: Iterable[Any]) -> list[int]:

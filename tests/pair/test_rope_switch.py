@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Phi3Config, Phi3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.pair.checkpoints import Checkpoints
@@ -16,6 +16,18 @@ from aad_plugin.pair.strategies import draw, implicit_rewards
 from tests.toys import EOS, PAD, VOCAB, byte_tokenizer, left_pad, model_logits, naive_aad, random_prompts, spread
 
 SWITCH, STEPS = 24, 30
+
+
+def dynamic(seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=SWITCH, pad_token_id=PAD, eos_token_id=EOS, bos_token_id=None,
+        rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 100.0},
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    spread(model)
+    return model
 
 
 def phi(seed: int, switch: int = SWITCH) -> Phi3ForCausalLM:
@@ -137,3 +149,31 @@ def test_the_implicit_reward_of_an_answer_across_the_change_is_the_sum_over_its_
     if known:
         same = AlignedPair(Checkpoints(policy, policy), vocab_size=VOCAB, tokenizer=byte_tokenizer())
         assert implicit_rewards(same, mask, drawn).tolist() == pytest.approx([0, 0], abs=1e-3)
+
+
+@pytest.mark.parametrize("shortcuts", ["lazy", "none"])
+def test_texts_beyond_a_limit_from_which_factors_change_with_every_length_are_refused(shortcuts):
+    """Was: a late reference read its tokens under the factors of a later step, and chose others than the loop."""
+    pair = AlignedPair(
+        Checkpoints(dynamic(0), dynamic(1)), vocab_size=VOCAB, tokenizer=byte_tokenizer(), shortcuts=shortcuts
+    )
+    prompt, message = (
+        random_prompts([10])[0],
+        f"beyond {SWITCH} this model's rotary factors are other ones for every length",
+    )
+    ids = torch.tensor([prompt])
+    asked = {"eos_token_id": None, "pad_token_id": PAD}
+    policy, reference = (model_logits(model) for model in pair.sides.models().values())
+    most = SWITCH - len(prompt)
+    found = pair.generate(ids, max_new_tokens=most, **asked)[0, len(prompt) :].tolist()
+    assert found == naive_aad(policy, reference, prompt, most, 0.1, None).tokens
+    for more in ({}, {"use_cache": False}, {"strategy": "greedy"}, {"prompt_lookup_num_tokens": 2}):
+        with pytest.raises(ConfigError, match=f"a text may have {SWITCH + 1} tokens here, and {message}"):
+            pair.generate(ids, max_new_tokens=most + 1, **asked, **more)
+    long = torch.tensor(random_prompts([SWITCH + 1]))
+    with pytest.raises(ConfigError, match=message):
+        pair.answer_logprobs(long, torch.ones_like(long), 4)
+    cache = pair.new_cache()
+    pair(long[:, :-1], cache=cache)
+    with pytest.raises(ConfigError, match=message):
+        pair(long[:, -1:], cache=cache)
