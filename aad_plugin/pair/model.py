@@ -44,6 +44,7 @@ from aad_plugin.pair.option_checks import (
     check_beside_pictures,
     check_cache,
     gives_ids_alone,
+    mark_cache,
     refuse_ignored,
 )
 from aad_plugin.pair.proof import Proof, prove, prove_use
@@ -188,7 +189,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         refuse_ignored(kwargs)
         call = self._calls[-1] if self._calls else None
         settings = settings or (call.settings if call else self.settings)
-        check_cache(cache, self._cache_roles(settings))
+        check_cache(cache, settings, self._cache_roles(settings))
         if settings.roles == (EXPO,):
             self.sides.extrapolate(settings.expo_scale)
         if call is not None:
@@ -402,10 +403,14 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
 
     def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
-        if settings.strategy == "vcd":  # the policy's rows twice: it reads the pictures, and noisy copies of them
-            cache = self.sides.new_cache(("policy",), build)
-            return None if cache is None else PairCache(cache, sides=2)
-        return self.sides.new_cache(self._cache_roles(settings), build)
+        is_twice = (
+            settings.strategy == "vcd"
+        )  # the policy's rows twice: it reads the pictures, and noisy copies of them
+        cache = self.sides.new_cache(("policy",) if is_twice else self._cache_roles(settings), build)
+        if is_twice and cache is not None:
+            cache = PairCache(cache, sides=2)
+        mark_cache(cache, settings, self._cache_roles(settings))
+        return cache
 
     # ------------------------------------------------------------------ plumbing
 

@@ -21,6 +21,9 @@ from aad_plugin.settings import DecodingSettings
 
 STATIC = ("static", "offloaded_static", "hybrid", "hybrid_chunked", "sliding_window", "offloaded_hybrid")
 
+# Settings by which a strategy's sides read otherwise.
+_SHAPE_KEYS = {"expo": ("expo_scale",), "vcd": ("noise_step", "seed")}
+
 # Tensors and caches that change nothing in a pair's scores, or that it has read under another name.
 UNUSED = frozenset({*cache_names.NAMES, "cache_position", "token_type_ids"})
 
@@ -135,10 +138,34 @@ def gives_ids_alone(config: Any, arguments: dict[str, Any]) -> bool:
     return not any(asked) and cache_names.take(arguments) is None
 
 
-def check_cache(cache: Cache | None, roles: Sequence[Role]) -> None:
-    """Raise ConfigError for a cache of other sides than these, which a step reads."""
-    if cache is not None and getattr(cache, "num_sides", 1) != len(roles):
+def mark_cache(cache: Cache | None, settings: DecodingSettings, roles: Sequence[Role]) -> None:
+    """Note on a cache whose keys it holds; changes ``cache``."""
+    if cache is not None:
+        cache.aad_keys = _keys(settings, roles)  # type: ignore[attr-defined]
+
+
+def check_cache(cache: Cache | None, settings: DecodingSettings, roles: Sequence[Role]) -> None:
+    """Raise ConfigError for a cache of other sides than these, which a step reads; one that nobody has read with before
+    becomes theirs."""
+    if cache is None:
+        return
+    held = getattr(cache, "aad_keys", None)
+    if getattr(cache, "num_sides", 1) != len(roles) or held not in (None, _keys(settings, roles)):
+        holds = f" (it holds keys of {_named(held)})" if held else ""
         raise ConfigError(
-            f"the cache ({type(cache).__name__}) was built for another strategy: this one reads "
-            f"{' and '.join(roles)}; take it from pair.new_cache(settings)"
+            f"the cache ({type(cache).__name__}) was built for another strategy{holds}: this one reads "
+            f"{_named(_keys(settings, roles))}; take it from pair.new_cache(settings)"
         )
+    if held is None:
+        mark_cache(cache, settings, roles)
+
+
+def _keys(settings: DecodingSettings, roles: Sequence[Role]) -> tuple[tuple[Role, ...], tuple[tuple[str, Any], ...]]:
+    """Whose keys a step leaves in its cache, and the settings that shape them: strategies of one entry share a cache."""
+    shaping = _SHAPE_KEYS.get(settings.strategy, ())
+    return tuple(roles), tuple((name, getattr(settings, name)) for name in shaping)
+
+
+def _named(keys: tuple[Sequence[Role], Sequence[tuple[str, Any]]]) -> str:
+    roles, shaping = keys
+    return " and ".join(roles) + "".join(f", {name} {value}" for name, value in shaping)

@@ -164,6 +164,31 @@ def test_a_cache_of_another_strategy_is_refused(pair):
         pair(torch.tensor([[1, 2]]), cache=DynamicCache())
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["of new_cache", "brought along"])
+@pytest.mark.parametrize(("first", "then", "held"), [
+    ({"strategy": "greedy"}, {"strategy": "reference"}, "policy"), ({"strategy": "greedy"}, {"strategy": "expo"}, "policy"),
+    ({"strategy": "expo", "expo_scale": 0.5}, {"strategy": "expo", "expo_scale": 1}, "expo, expo_scale 0.5"),
+    ({"strategy": "aad"}, {"strategy": "eft"}, None), ({"strategy": "greedy"}, {"strategy": "sample"}, None),
+])  # fmt: skip
+def test_a_cache_goes_on_with_the_sides_whose_keys_it_holds(pair, own, first, then, held):
+    """Was: with any strategy that reads as many sides, on whoever's keys."""
+    first, then = (pair.settings.override(**one) for one in (first, then))
+    prompt = torch.tensor(random_prompts([8]))
+    if not own and len(first.roles) > 1:
+        pytest.skip("a cache of two sides is the pair's own")
+    cache = pair.new_cache(first) if own else DynamicCache(config=pair.sides.policy.config)
+    with torch.no_grad():
+        pair(prompt[:, :-1], cache=cache, settings=first)
+        if held:
+            with pytest.raises(
+                ConfigError, match=rf"built for another strategy \(it holds keys of {held}\): this one reads"
+            ):
+                pair(prompt[:, -1:], cache=cache, settings=then)
+        else:
+            wanted = pair(prompt, settings=then).logits[:, -1:]
+            torch.testing.assert_close(pair(prompt[:, -1:], cache=cache, settings=then).logits, wanted)
+
+
 @pytest.mark.parametrize("shortcuts", ["none", "auto"])
 @pytest.mark.parametrize("role", ["policy", "reference"])
 def test_nan_names_model_and_step(role, shortcuts, monkeypatch):
