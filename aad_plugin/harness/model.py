@@ -100,8 +100,9 @@ class AADLM(PairAnswers, HFLM):
 
     def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **options: Any) -> None:
         source = self._arguments.source
-        if not tokenizer and source is not None and source.tokenizer != source.backbone:
-            tokenizer = source.tokenizer
+        if not tokenizer and source is not None:
+            home = source.tokenizer_at(options.get("revision"))
+            tokenizer = home if home != source.backbone else tokenizer
         try:
             # Not super()'s: lm-eval's class for pictures reads tokenizer= as a processor, and leaves it aside.
             HFLM._create_tokenizer(self, pretrained, tokenizer, **options)

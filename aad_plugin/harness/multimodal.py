@@ -81,7 +81,9 @@ class AADMultimodalLM(AADLM, HFMultimodalLM):
             self.processor = load_processor(pretrained, self._config, **named, **self.pixels)
         _require(self.processor)
         self.tokenizer = self.processor.tokenizer
-        if not isinstance(pretrained, AlignedPair) and (tokenizer or self._source.tokenizer != self._source.backbone):
+        if isinstance(pretrained, AlignedPair):
+            return
+        if tokenizer or self._source.tokenizer_at(options.get("revision")) != self._source.backbone:
             super()._create_tokenizer(pretrained, tokenizer, **options)
             _check_place(self.processor, self.tokenizer)
             self.processor.tokenizer = self.tokenizer

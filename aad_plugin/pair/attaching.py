@@ -19,6 +19,8 @@ from aad_plugin.pair.one_base import OneBase
 from aad_plugin.pair.reading import Role
 from aad_plugin.pair.sides import Sides
 from aad_plugin.pair.sides_in_turns import OneBaseInTurns
+from aad_plugin.sources.adapter_base import check_hub_adapter
+from aad_plugin.sources.adapter_files import adapter_file
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter
 from aad_plugin.sources.parts import PairSource
@@ -53,11 +55,13 @@ def attach_adapters(
     if not pickles:
         for path in adapters.values():
             refuse_pickled_adapter(Path(str(path)).expanduser())
-    grown = max(_rows(Path(str(path)).expanduser(), base) for path in adapters.values())
-    _grow(base, source, grown, vocab_size)
-    before = _sampled_weights(base, vocab_size)
     on_hub = {name for name in ("policy", "reference") if name in adapters and not Path(str(adapters[name])).is_dir()}
     options = {name: {"revision": revision} if revision and name in on_hub else {} for name in adapters}
+    for name, path in adapters.items():
+        check_hub_adapter(str(path), str(source.base), **options[name])
+    files = [adapter_file(str(path), "adapter_model.safetensors", **options[name]) for name, path in adapters.items()]
+    _grow(base, source, max(_rows(file, base) for file in files), vocab_size)
+    before = _sampled_weights(base, vocab_size)
     try:
         model = attached(base, str(source.adapter), adapter_name="policy", **options["policy"])
         # PEFT only warns of tensors that find no layer, and says which only when an adapter is loaded by itself.
@@ -77,14 +81,17 @@ def attach_adapters(
     return OneBase(model.eval(), "policy", reference, **further)
 
 
-def _rows(folder: Path, base: PreTrainedModel) -> int:
-    """Return the largest number of token ids that an adapter's embeddings or head have; 0 where it brings neither."""
+def _rows(file: Path | None, base: PreTrainedModel) -> int:
+    """Return the largest number of token ids that an adapter's embeddings or head have; 0 where it brings neither.
+
+    Args:
+        file: its tensors; None where they are a pickle.
+    """
     from safetensors import safe_open
 
     modules = {id(one) for one in (base.get_input_embeddings(), base.get_output_embeddings()) if one is not None}
     names = [name for name, module in base.named_modules() if id(module) in modules]
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
+    if file is None:
         return 0
     found = 0
     with safe_open(file, framework="pt") as tensors:

@@ -176,7 +176,8 @@ def _tokenizers(source: PairSource, sides: dict[Role, _Placement], given: Any, p
     """
 
     def load(path: str, role: Role) -> Any:
-        named = {} if path == source.adapter else sides[role].named()
+        # What lies beside an adapter is a folder by now, without a GGUF file in it.
+        named = sides[role].named() if path in (given, source.backbone, source.reference) else {}
         try:
             return AutoTokenizer.from_pretrained(path, trust_remote_code=sides[role].trust_remote_code, **named)
         except (ImportError, OSError, ValueError) as e:
@@ -184,8 +185,9 @@ def _tokenizers(source: PairSource, sides: dict[Role, _Placement], given: Any, p
 
     own = given
     if given is None or isinstance(given, str):
-        held = processor.tokenizer if processor is not None and source.tokenizer == source.backbone else None
-        own = load(given or source.tokenizer, "policy") if given or held is None else held
+        home = given or source.tokenizer_at(sides["policy"].revision)
+        held = processor.tokenizer if processor is not None and home == source.backbone else None
+        own = load(home, "policy") if given or held is None else held
     if processor is not None:
         processor.tokenizer = own
     return own, own if source.shares_base else load(source.reference or "", "reference")

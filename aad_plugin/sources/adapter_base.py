@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError
+from aad_plugin.sources.adapter_files import adapter_file
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +19,25 @@ def check_adapter_base(adapter: str, base: str, option: str) -> None:
     """Refuse a base that is provably not the one an adapter's configuration names; warn where only names can be compared.
 
     Args:
-        adapter: folder of a LoRA; anything else is left to the loader. base: as given. option: its name, for the message.
+        adapter: folder of a LoRA; one on the hub is read when its revision is known, see :func:`check_hub_adapter`.
+        base: as given. option: its name, for the message.
     Raises:
         ConfigError: both bases are folders here and their weights differ.
     """
+    if Path(adapter).expanduser().exists():
+        _check(adapter, base, option, None)
+
+
+def check_hub_adapter(adapter: str, base: str, revision: str | None = None) -> None:
+    """`check_adapter_base` of an adapter on the hub, which is asked for its configuration; nothing for a folder."""
+    if not Path(adapter).expanduser().exists():
+        _check(adapter, base, "base", revision)
+
+
+def _check(adapter: str, base: str, option: str, revision: str | None) -> None:
+    file = adapter_file(adapter, "adapter_config.json", revision)
     try:
-        config = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8-sig"))
+        config = json.loads(file.read_text(encoding="utf-8-sig")) if file else {}
         named = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -56,7 +70,7 @@ def refuse_base_revision(config: Mapping[str, Any], adapter: str | Path) -> None
         raise ConfigError(
             f"adapter {adapter} was trained on revision {revision} of {base}, and the main one would be read: fetch it "
             f"(hf download {base} --revision {revision} --local-dir FOLDER) and name the folder as base_model_name_or_path "
-            f"in {adapter}/adapter_config.json, without revision"
+            f"in adapter_config.json of {adapter} (of a copy of it, if it is on the hub), without revision"
         )
 
 

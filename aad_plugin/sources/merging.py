@@ -15,6 +15,8 @@ from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.cache import cache_dir
 from aad_plugin.files.marks import checkpoint_mark, newest_mark
 from aad_plugin.files.whole import making_folder
+from aad_plugin.sources.adapter_base import check_hub_adapter
+from aad_plugin.sources.adapter_files import tokenizer_beside
 from aad_plugin.sources.attached import attached
 from aad_plugin.sources.known_options import refuse_pickled_adapter, safetensors_only, trusting
 from aad_plugin.sources.parts import PairSource
@@ -259,6 +261,7 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
 
+    check_hub_adapter(adapter, base)
     try:
         own = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
         merged = merged_model(lambda: load_merging(base)[0], adapter)
@@ -270,7 +273,7 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     try:
         with making_folder(target) as part:
             merged.to(own if dtype == "auto" else getattr(torch, dtype)).save_pretrained(part)
-            home = adapter if (Path(adapter) / "tokenizer_config.json").is_file() else base
+            home = tokenizer_beside(adapter) or base
             tokenizer = AutoTokenizer.from_pretrained(home)
             borrow_template(tokenizer, adapter, base)
             save_texts(base, tokenizer, part)

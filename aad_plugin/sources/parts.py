@@ -17,6 +17,7 @@ import yaml
 
 from aad_plugin.errors import ConfigError, ReferenceUnknown, nearest
 from aad_plugin.sources.adapter_base import check_adapter_base, refuse_base_revision
+from aad_plugin.sources.adapter_files import tokenizer_beside
 from aad_plugin.sources.guides import Guide, GuideModel, read_guides
 from aad_plugin.sources.presets import PRESETS
 
@@ -69,10 +70,17 @@ class PairSource:
 
     @property
     def tokenizer(self) -> str:
-        """Where the policy's tokenizer is: beside its adapter if saved there, else with the backbone."""
-        if self.adapter and (Path(self.adapter) / "tokenizer_config.json").is_file():
-            return self.adapter
-        return self.backbone
+        """`tokenizer_at` the main revision."""
+        return self.tokenizer_at(None)
+
+    def tokenizer_at(self, revision: str | None) -> str:
+        """Where the policy's tokenizer is: beside its adapter if saved there, else with the backbone.
+
+        Args:
+            revision: of an adapter on the hub, which is asked.
+        """
+        own = tokenizer_beside(self.adapter, revision) if self.adapter else None
+        return own or self.backbone
 
     def parts(self) -> dict[str, str]:
         """Return the named parts, for results and logs."""

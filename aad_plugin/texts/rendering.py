@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -82,7 +83,8 @@ def borrow_template(tokenizer: Any, adapter: str | None, base: str | None, **opt
     """
     if not adapter or not base or getattr(tokenizer, "chat_template", None):
         return
-    if str(getattr(tokenizer, "name_or_path", "")) != str(adapter):
+    home = str(getattr(tokenizer, "name_or_path", ""))
+    if home != str(adapter) and f"models--{adapter.replace('/', '--')}" not in Path(home).parts:  # the hub's cache
         return
     from transformers import AutoTokenizer
 

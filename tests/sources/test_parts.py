@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from aad_plugin.errors import ConfigError, ReferenceUnknown, VocabMismatch
+from aad_plugin.harness.model import AADLM
 from aad_plugin.pair.model import load_pair
 from aad_plugin.sources.parts import resolve
 from aad_plugin.sources.presets import PRESETS
@@ -217,3 +219,51 @@ def test_a_base_that_differs_in_its_middle_is_another_base(tmp_path):
     (tmp_path / "two" / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match="holds other weights"):
         check_adapter_base(str(tmp_path / "adapter"), str(tmp_path / "two"), "reference")
+
+
+def on_hub(monkeypatch, cache, name, **revisions) -> None:
+    """Lay folders out as the hub's client does, each as a revision of one hub id; no network is asked."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    home = cache / f"models--{name.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    for number, (revision, folder) in enumerate(revisions.items()):
+        shutil.copytree(folder, home / "snapshots" / (str(number) * 40))
+        (home / "refs" / revision).write_text(str(number) * 40)
+
+
+@pytest.mark.parametrize(
+    "loader", [load_pair, lambda **words: AADLM(**words, device="cpu").model], ids=["pair", "lm-eval"]
+)
+def test_an_adapter_on_the_hub_is_read_with_the_tokenizer_beside_it(checkpoints, tmp_path, monkeypatch, loader):
+    """Was: the base's, whatever the adapter was saved with; the same files in a folder were used."""
+    plain, own = tmp_path / "plain", tmp_path / "own"
+    for folder in (plain, own):
+        shutil.copytree(checkpoints.adapter, folder)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'] }} of the adapter"
+    tokenizer.save_pretrained(own)
+    name = f"org/{loader.__name__.strip('<>')}-adapter"  # what is known of a hub id is known for a whole process
+    on_hub(monkeypatch, tmp_path / "hub", name, main=plain, v1=own)
+    found = {
+        revision: loader(reference=str(checkpoints.base), adapter=name, **({"revision": revision} if revision else {}))
+        for revision in (None, "v1")
+    }
+    assert found["v1"].tokenizer.chat_template == tokenizer.chat_template
+    assert found[None].tokenizer.chat_template == byte_tokenizer().chat_template, (
+        "the main revision has none of its own"
+    )
+
+
+def test_the_base_of_an_adapter_on_the_hub_is_looked_at(checkpoints, tmp_path, monkeypatch, caplog):
+    for name, change in (("elsewhere", {}), ("revised", {"revision": "step-100"})):
+        folder = tmp_path / name
+        shutil.copytree(checkpoints.adapter, folder)
+        file = folder / "adapter_config.json"
+        config = json.loads(file.read_text()) | {"base_model_name_or_path": "org/another-base"} | change
+        file.write_text(json.dumps(config))
+        on_hub(monkeypatch, tmp_path / "hub", f"org/{name}", main=folder)
+    load_pair(reference=str(checkpoints.base), adapter="org/elsewhere")
+    assert "adapter org/elsewhere was trained on org/another-base" in caplog.text
+    with pytest.raises(ConfigError, match="adapter org/revised was trained on revision step-100 of org/another-base"):
+        load_pair(reference=str(checkpoints.base), adapter="org/revised")
