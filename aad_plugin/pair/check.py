@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from aad_plugin.decoding import plausible_set
+from aad_plugin.errors import ConfigError
 from aad_plugin.judges.statistics.intervals import mean_with_interval
 from aad_plugin.pair.answering import encode_prompts
 from aad_plugin.pair.model import AlignedPair
@@ -130,23 +131,55 @@ def changed_choices(
 
 
 def implicit_rewards(pair: AlignedPair, prompt: list[dict[str, str]], answers: Sequence[str]) -> list[float]:
-    """Return Σ log π_policy − log π_reference of each answer to one prompt, in nats."""
-    asked = prompt if chat_template_of(pair) else without_template(prompt)
-    prefix = encode_prompts(pair, [asked])[0][0].tolist()
+    """Return Σ log π_policy − log π_reference of each answer to one prompt, in nats.
+
+    Raises:
+        ConfigError: prompt and answer exceed the context.
+    """
+    prefix, texts = _encoded(pair, prompt, answers)
     rewards = []
-    for answer in answers:
-        ids = torch.tensor(
-            [[*prefix, *pair.tokenizer(answer, add_special_tokens=False)["input_ids"]]], device=pair.device
-        )
+    for text in texts:
+        ids = torch.tensor([[*prefix, *text]], device=pair.device)
         policy, reference = pair.answer_logprobs(ids, torch.ones_like(ids), len(prefix))
         rewards.append((policy - reference).double().sum().item())
     return rewards
 
 
+def check_preferences(pair: AlignedPair, preferences: Sequence[Preference]) -> None:
+    """Raise ConfigError for a preference that exceeds the context, by its number; nothing is scored."""
+    for number, item in enumerate(preferences, start=1):
+        try:
+            _encoded(pair, item.prompt, (item.chosen, item.rejected))
+        except ConfigError as error:
+            raise ConfigError(f"preference {number}: {error}") from error
+
+
+def _encoded(
+    pair: AlignedPair, prompt: list[dict[str, str]], answers: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """Return the token ids of a prompt and of each answer to it."""
+    asked = prompt if chat_template_of(pair) else without_template(prompt)
+    prefix = encode_prompts(pair, [asked])[0][0].tolist()
+    texts = [pair.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+    context = pair.config.max_position_embeddings
+    for text in texts:
+        if context and len(prefix) + len(text) > context:
+            raise ConfigError(
+                f"a prompt of {len(prefix)} tokens and an answer of {len(text)} exceed the context of {context}, beyond "
+                "which no probability says anything: shorten them, or leave them out"
+            )
+    return prefix, texts
+
+
 def preference_accuracy(
     pair: AlignedPair, preferences: Sequence[Preference], progress: bool = True
 ) -> PreferenceAccuracy:
-    """Score preference pairs by the implicit reward; an equal pair counts as lost."""
+    """Score preference pairs by the implicit reward; an equal pair counts as lost.
+
+    Raises:
+        ConfigError: one exceeds the context; told before any is scored.
+    """
+    check_preferences(pair, preferences)
     margins, longer = [], []
     for item in tqdm(preferences, disable=not progress, unit="pair", desc="implicit reward"):
         chosen, rejected = implicit_rewards(pair, item.prompt, (item.chosen, item.rejected))

@@ -87,9 +87,25 @@ def test_accuracy_and_margins_are_those_of_the_implicit_reward():
     assert found.interval[0] < found.accuracy < found.interval[1]
 
 
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_a_preference_beyond_the_context_is_refused_by_its_number(arch, monkeypatch):
+    """Was: an IndexError with learned positions, and with rotary ones a figure of positions that nobody trained."""
+    pair = toy_pair("reference_plus_lora", arch).pair
+    context, short = pair.config.max_position_embeddings, Preference(turn("user", "Say"), "yes", "no")
+    room = context - len(pair.tokenizer("<user>Say<assistant>")["input_ids"])
+    check.check_preferences(pair, [short, Preference(turn("user", "Say"), "y" * room, "no")])
+    monkeypatch.setattr(check, "implicit_rewards", lambda *_: pytest.fail("nothing is scored"))
+    message = (
+        f"preference 2: a prompt of {context - room} tokens and an answer of {room + 1} exceed the context of {context}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        preference_accuracy(pair, [short, Preference(turn("user", "Say"), "no", "y" * (room + 1))], progress=False)
+
+
 def test_pairs_of_one_prompt_count_together(monkeypatch):
     """Ten prompts of four pairs each, seven of them right: forty pairs by themselves would be told from chance."""
     rewards = iter([(1.0, 0.0)] * 28 + [(0.0, 1.0)] * 12)
+    monkeypatch.setattr(check, "check_preferences", lambda *_: None)
     monkeypatch.setattr(check, "implicit_rewards", lambda *_: next(rewards))
     preferences = [Preference(turn("user", f"Say {i // 4}"), "yes", "no") for i in range(40)]
     found = preference_accuracy(None, preferences, progress=False)
