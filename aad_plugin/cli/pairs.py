@@ -184,22 +184,24 @@ def save(
     ] = False,
 ) -> None:
     """Write a pair folder (configuration, adapters, pointers to checkpoints; no copied weights), or one model of it."""
-    from aad_plugin.settings import DecodingSettings
-    from aad_plugin.sources.arguments import take_source, typed
-    from aad_plugin.sources.folder import write_pair_folder
+    from aad_plugin.sources.arguments import take_settings, take_source, typed
+    from aad_plugin.sources.folder import refuse_unkept, write_pair_folder
 
     arguments = dict(named.arguments)
     source = take_source(arguments)
     dtype = str(arguments.pop("dtype", "auto")) if expo else "auto"
     typed({"dtype": dtype})
-    settings = DecodingSettings().override(**source.settings).override(**arguments, expo_scale=expo_scale)
+    settings = take_settings(arguments, source.settings).override(expo_scale=expo_scale)
     if not expo:
+        refuse_unkept(arguments)
         if whole:
             raise ConfigError("--whole says how --expo writes its model: add --expo, or leave it out")
         typer.echo(f"saved {write_pair_folder(source, settings, output)}; load it with pair={output}")
         return
     from aad_plugin.sources.extrapolating import save_expo
 
+    # Refuses what is left, revisions among it: weights are extrapolated from the main checkpoints.
+    settings = settings.override(**arguments)
     kind = save_expo(source, settings.expo_scale, output, dtype=dtype, whole=whole)
     where = f"an adapter on {source.base}" if kind == "adapter" else "a checkpoint"
     typer.echo(f"saved {output}, {where} at expo_scale {settings.expo_scale:g}; any host loads it without this package")

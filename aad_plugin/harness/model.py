@@ -7,6 +7,7 @@ quantisation stay lm-eval's ``HFLM``. Decoding is ``strategies.decode``.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from transformers.quantizers import AutoQuantizationConfig
 from aad_plugin.errors import ConfigError, first_line
 from aad_plugin.files.marks import tokenizer_mark
 from aad_plugin.harness.answering import PairAnswers
-from aad_plugin.harness.arguments import PairArguments
+from aad_plugin.harness.arguments import PairArguments, loading_args
 from aad_plugin.harness.backends import loaded
 from aad_plugin.harness.gen_kwargs import split_gen_kwargs
 from aad_plugin.pair.account import describe
@@ -167,7 +168,7 @@ class AADLM(PairAnswers, HFLM):
             pickles=options.get("use_safetensors") is False,
             processor=getattr(self, "processor", None),
         )
-        self._model = AlignedPair.from_parts(parts)
+        self._model = AlignedPair.from_parts(replace(parts, loaded_with=loading_args(arguments.telling)))
 
     def _reference_quantization(self, options: dict[str, Any]) -> Any:
         named = {name: options[name] for name in ("revision", "gguf_file", "trust_remote_code") if options.get(name)}

@@ -65,6 +65,7 @@ class Parts:
     guides: Guides = field(default_factory=Guides)
     processor: Any = None
     chat_template_args: dict[str, Any] = field(default_factory=dict)
+    loaded_with: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def load_parts(
     Returns:
         models in eval mode, with what belongs to them.
     """
+    named = {name: value for name, value in options.items() if name not in OWN}
     options["pretrained"] = pretrained
     source = take_source(options, pair)
     settings = take_settings(options, source.settings)
@@ -153,7 +155,7 @@ def load_parts(
         draft_model=draft_model,
         processor=processor,
     )
-    return replace(found, chat_template_args=template_args)
+    return replace(found, chat_template_args=template_args, loaded_with={**named, "tokenizer": tokenizer})
 
 
 def _processor(source: PairSource, sides: dict[Role, _Placement]) -> Any:

@@ -133,6 +133,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         self.proof_file: Path | None = None
         self.proven_uses: set[str] = set()
         self.picture_text: Any = None
+        self.loaded_with: dict[str, Any] = {}
         self.eval()
 
     @property
@@ -463,6 +464,7 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
             guides=parts.guides,
             chat_template_args=parts.chat_template_args,
         )
+        pair.loaded_with = parts.loaded_with
         if not parts.guides.is_alone and parts.sides.have_same_weights():
             logger.warning("%s", SAME_WEIGHTS)
         pair.prove()
@@ -474,7 +476,13 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         return pair
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:  # type: ignore[override]
-        """Write a pair folder: configuration, adapters and pointers to checkpoints; no copied base weights."""
+        """Write a pair folder: configuration, adapters and pointers to checkpoints; no copied base weights.
+
+        Raises:
+            ConfigError: the pair was built in memory, or loaded with options that a folder does not keep and that make it
+                another pair (revision, tokenizer, gguf_file, chat_template_args, quantisation …); those that say how it
+                is run (device, dtype, draft_model …) are given anew to whoever loads it.
+        """
         save_pair(self, save_directory)
 
 

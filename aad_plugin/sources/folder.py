@@ -5,21 +5,53 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.errors import ConfigError
-from aad_plugin.settings import DecodingSettings
+from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.settings import SETTING_NAMES, DecodingSettings
+from aad_plugin.sources.arguments import OWN
 from aad_plugin.sources.parts import GUIDE_NAMES, PAIR_FILE, PairSource
+
+# Options that say how a pair is run, not which one it is: they are given anew to whoever loads the folder.
+_HOW = frozenset(
+    "device reference_device device_map max_memory low_cpu_mem_usage offload_buffers offload_folder offload_state_dict "
+    "dtype reference_dtype torch_dtype attn_implementation experts_implementation use_kernels tp_plan tp_size "
+    "trust_remote_code reference_trust_remote_code use_safetensors cache_dir force_download local_files_only proxies token "
+    "draft_model".split()
+)
 
 
 def save_pair(pair: Any, folder: str | Path) -> Path:
-    """Write the folder of a loaded pair; see :func:`write_pair_folder`."""
+    """Write the folder of a loaded pair; see :func:`write_pair_folder`.
+
+    Raises:
+        ConfigError: it was loaded with options that no folder keeps and that make it another pair.
+    """
     if pair.source is None:
         raise ConfigError(
             "this pair was built from models in memory; a pair folder points to checkpoints: save those first"
         )
+    refuse_unkept({**pair.loaded_with, "chat_template_args": pair.chat_template_args})
     return write_pair_folder(pair.source, pair.settings, folder)
+
+
+def refuse_unkept(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options by which a pair was loaded, besides parts and settings, if the folder alone would load
+    another one."""
+    lost = sorted(
+        name for name, value in options.items()
+        if name not in _HOW and name not in OWN and value not in (None, False, "", {})
+        and not (name.endswith("revision") and value == "main")
+    )  # fmt: skip
+    if lost:
+        them = "them" if len(lost) > 1 else "it"
+        raise ConfigError(
+            f"a pair folder keeps a pair's parts and settings, and not {', '.join(lost)}{nearest(lost[0], SETTING_NAMES)}, "
+            f"without which it would load as another pair: save it without {them}, pass {them} beside pair=<the folder>, "
+            "or put such checkpoints and tokenizers into folders and name these"
+        )
 
 
 def write_pair_folder(source: PairSource, settings: DecodingSettings, folder: str | Path) -> Path:

@@ -118,6 +118,36 @@ def test_saving_and_loading_a_pair_folder_keeps_every_token(checkpoints, tmp_pat
     assert size < weights, "a pair folder points to checkpoints, it does not copy them"
 
 
+@pytest.mark.parametrize(("options", "named"), [
+    ({"revision": "v1", "reference_revision": "main"}, "revision,"), ({"tokenizer": "policy"}, "tokenizer,"),
+    ({"enable_thinking": False, "chat_template_args": {"documents": []}}, "chat_template_args,"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": 2.0}}, "rope_parameters,"),
+    ({"dtype": "bfloat16", "device": "cpu", "attn_implementation": "eager", "revision": "main"}, None),
+], ids=str)  # fmt: skip
+def test_a_pair_that_a_folder_would_not_load_again_is_not_saved(checkpoints, tmp_path, aad, options, named):
+    """Was: the folder loaded the main revision, the default tokenizer …, and nobody was told."""
+    words = checkpoints.model_args("two_models")
+    if "tokenizer" in options:
+        options = {"tokenizer": words["policy"]}
+    pair, target = load_pair(**words, **options), tmp_path / "pair"
+    if named is None:
+        pair.save_pretrained(target)
+        assert (target / "config.json").is_file()
+        return
+    with pytest.raises(ConfigError, match=f"keeps a pair's parts and settings, and not .*{named} without which"):
+        pair.save_pretrained(target)
+    given = json.dumps({**words, **options})
+    assert "would load as another pair" in str(aad("pairs", "save", target, "--model-args", given).exception)
+    assert not target.exists()
+
+
+def test_a_pair_of_the_harness_is_saved_by_the_same_rule(checkpoints, tmp_path):
+    words = checkpoints.model_args("two_models")
+    AADLM(**words, device="cpu", batch_size=2, dtype="float32").model.save_pretrained(tmp_path / "pair")
+    with pytest.raises(ConfigError, match="and not revision, without which"):
+        AADLM(**words, device="cpu", revision="v1").model.save_pretrained(tmp_path / "other")
+
+
 def test_saving_over_another_model_is_refused(checkpoints):
     pair = load_pair(**checkpoints.model_args("two_models"))
     with pytest.raises(ConfigError, match="belongs to another model"):
