@@ -371,7 +371,7 @@ def test_kill_9_goes_on_from_the_last_checkpoint_and_the_student_is_an_ordinary_
 def test_whole_weights_learn_and_load_as_a_checkpoint(distill_words, tmp_path, more):
     from transformers import AutoModelForCausalLM
 
-    steps = ["--trl", "--max_steps 12", "--student", "weights", *more]
+    steps = ["--trl", "--max_steps 12 --learning_rate 3e-4", "--student", "weights", *more]
     done = subprocess.run(command(distill_words, *steps), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads((Path(tmp_path) / "out" / "distill.json").read_text())
