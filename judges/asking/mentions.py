@@ -37,7 +37,7 @@ _DECLINED = re.compile(
     r"\b(?:can\s?not|can['’]t|won['’]t|will not|unable to|refuse to|declin\w+ to|not able to|not going to)\s+"
     r"(?:\w+\s+){0,3}?"
     r"(?:give|giving|provide|render|issue|offer|make|return|write|deliver|state|reach|produce|output)\s+(?:\w+\s+){0,3}?"
-    r"(?:verdict|judge?ment|decision|preference|grade|rating|score)\b|\bno verdict\b",
+    r"(?:verdict|judge?ment|decision|preference|grade|rating|score)s?\b|\bno verdicts?\b",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
@@ -71,7 +71,7 @@ def is_mention(said: str, start: int, end: int) -> bool:
         lead = _LAST_SENTENCE.split(lead)[-1]
     if leading_cue(lead):
         return True
-    if bare_before.rsplit("\n", 1)[-1].lstrip().startswith(">"):
+    if before.rsplit("\n", 1)[-1].lstrip().startswith(">"):  # a blockquote
         return True
     if _STANDS_AFTER.match(bare_after) is None:
         return not (own_line and _REASON_AFTER.match(bare_after))
@@ -96,7 +96,12 @@ def contradicts(said: str, choice: str) -> bool:
     if any(found[1].upper() != choice.upper() for found in _FLAT.finditer(said)):
         return True
     stated = max((said.rfind(mark) for mark in ("</verdict>", '"verdict"', "Verdict:", "\\boxed")), default=-1)
-    return stated >= 0 and _TAKEN_BACK.search(said, stated + 1) is not None
+    return stated >= 0 and taken_back(said, stated + 1)
+
+
+def taken_back(said: str, start: int) -> bool:
+    """Whether a reply takes back behind said[start] what it has stated."""
+    return _TAKEN_BACK.search(said, start) is not None
 
 
 def heads(line: str, said: str, choice: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aad_plugin.judges.asking.rubric import statements_of
+from aad_plugin.judges.asking.by_criterion import stated_by_criteria
 from aad_plugin.judges.asking.statements import stated_choice
 from aad_plugin.judges.asking.templates import Template
 from aad_plugin.judges.asking.words import plain
@@ -157,14 +157,16 @@ def _read_text(text: str, template: Template, form: str) -> Reading:
 def _read_criteria(said: str, text: str, template: Template, form: str) -> Reading:
     """The verdict by each criterion of a rubric; one that is missing or contradicts itself leaves the others alone."""
     found: dict[str, float] = {}
-    missing = []
-    for name, _ in template.criteria:
-        choice, why = stated_choice(statements_of(plain(said), name) or " ", template)
+    missing, told = [], ""
+    for name, (choice, why) in stated_by_criteria(said, template).items():
         if choice is None:
             missing.append(f"{name} ({why})" if why else name)
+            told = told or why
         else:
             found[name] = template.values[choice]
     if not found:
+        if told:
+            return Reading(reason="unreadable", detail=f"{told}; reply {said[:160]!r}"[:300], text=text)
         return _no_word(said, text)
     if missing:
         detail = f"no verdict by {', '.join(missing)}"[:300]

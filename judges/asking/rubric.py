@@ -6,16 +6,14 @@ A rubric file is YAML, a name and a sentence for each criterion:
       correctness: What it says is true.
       completeness: It covers everything that was asked.
 
-A reply is read by the same table as any other: each criterion's field or tag is looked at as if it were the whole reply.
+How its replies are read: see `by_criterion`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from aad_plugin.errors import ConfigError
 
@@ -53,34 +51,3 @@ def read_rubric(path: str | Path) -> Criteria:
         if not (isinstance(sentence, str) and sentence.strip()):
             raise ConfigError(f"the criterion {name} in {path} needs a sentence that says what it asks for")
     return tuple((name, " ".join(sentence.split())) for name, sentence in found.items())
-
-
-def statements_of(said: str, name: str) -> str:
-    """What a reply says about one criterion, as a reply of its own; "" where it says nothing.
-
-    Read are the criterion's tags, its field in JSON objects, and lines that begin with its name and a colon.
-    """
-    words = re.findall(rf"<\s*{name}\s*>(.*?)<\s*/\s*{name}\s*>", said, re.IGNORECASE | re.DOTALL)
-    words += [_word(value) for key, value in _fields(said) if key.strip().casefold() == name]
-    if not words:
-        label = name.replace("_", "[ _]")
-        words = re.findall(rf"^\W*{label}\W{{0,4}}[:：]\W*(.{{1,40}}?)\W*$", said, re.IGNORECASE | re.MULTILINE)
-    return "\n".join(f"<verdict>{word.strip()}</verdict>" for word in words)
-
-
-def _fields(said: str) -> list[tuple[str, Any]]:
-    """Every (key, value) of the JSON objects in a text, doubles included."""
-    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: found.extend(pairs))
-    found: list[tuple[str, Any]] = []
-    at = said.find("{")
-    while at >= 0:
-        try:
-            _, end = decoder.raw_decode(said, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        at = said.find("{", end)
-    return found
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

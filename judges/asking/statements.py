@@ -30,7 +30,7 @@ _END_MARKS = re.compile(
     r"(?:\s*(?:<\|[^|<>\s]{1,30}\|>|</s>|<eos>|<end_of_turn>))+\s*$"
 )  # a server's template let them through
 _MOST_OBJECTS = 2000
-_HEADS = re.compile(r"^(?:[#*_\s>•-]|\d+[.)]\s)*$")
+_LETTERS = {"A", "tie", "B"}
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?。！？])\s+|(?<=[。！？])")
 _REASON_FOLLOWS = re.compile(
     r"(.{1,40}?)(?:[.!]\s+(?=[^\W\d_a-z])|\s+[-–—]\s+(?=[^\W\d])|\s+\((?!or\b)|,?\s+(?:because|since|due to)\b)(.*)"
@@ -38,8 +38,8 @@ _REASON_FOLLOWS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Statement:
-    """A place where a verdict is written: the word, and from where to where."""
+class Statement:
+    """A place in a reply where a verdict is written: the word, and from where to where."""
 
     word: str
     start: int
@@ -77,7 +77,7 @@ def stated_choice(said: str, template: Template) -> tuple[str | None, str]:
     return _one(found, said, quoted, template)
 
 
-def _one(found: set[Any], said: str, quoted: list[_Statement], template: Template) -> tuple[str | None, str]:
+def _one(found: set[Any], said: str, quoted: list[Statement], template: Template) -> tuple[str | None, str]:
     """The only choice, if the rest of the reply lets it stand."""
     if not found:
         return None, "it writes about a verdict but states none" if quoted else ""
@@ -86,18 +86,18 @@ def _one(found: set[Any], said: str, quoted: list[_Statement], template: Templat
     (choice,) = found
     for one in quoted:
         other = choice_of(one.word, template, asserted=True)
-        if other != choice and not _in_quotes(said, one):
+        if other != choice and not in_quotes(said, one.start, one.end):
             return None, f"it writes both {choice!r} and {one.word[:40]!r} as verdicts"
     if declined(said):
         return None, "it declines to give the verdict it writes"
-    if template.soft and contradicts(said, choice):
+    if set(template.choices) <= _LETTERS and contradicts(_as_told(said), choice):
         return None, f"it states the verdict {choice!r} and then says otherwise"
     return choice, ""
 
 
-def _marked(said: str) -> tuple[list[_Statement], str]:
+def _marked(said: str) -> tuple[list[Statement], str]:
     """Verdicts in tags and JSON objects, and what is broken about the tags."""
-    tags = [_Statement(found[1], found.start(), found.end()) for found in _TAG.finditer(said)]
+    tags = [Statement(found[1], found.start(), found.end()) for found in _TAG.finditer(said)]
     rest = _TAG.sub("", said)
     unclosed = len(_TAG_OPEN.findall(rest)) != len(_TAG_CLOSE.findall(rest))
     if unclosed and tags:
@@ -109,7 +109,7 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object with all its keys, doubles included."""
 
 
-def _objects(said: str) -> Iterator[_Statement]:
+def _objects(said: str) -> Iterator[Statement]:
     decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
     at = 0
     for _ in range(_MOST_OBJECTS):
@@ -121,16 +121,39 @@ def _objects(said: str) -> Iterator[_Statement]:
         except (ValueError, RecursionError):
             loose = _LOOSE.match(said, start)
             if loose:
-                yield _Statement(loose[3], start, loose.end())
+                yield Statement(loose[3], start, loose.end())
             at = loose.end() if loose else start + 1
             continue
         at = end
         for key, content in value if isinstance(value, _Pairs) else ():
             if key.strip().casefold() == "verdict":
-                yield _Statement(_word(content), start, end)
+                yield Statement(word_of(content), start, end)
 
 
-def _word(content: Any) -> str:
+def _as_told(said: str) -> str:
+    """A reply whose JSON objects are told field by field, texts as they read: reasons in a field contradict as any do."""
+    decoder, told, at = json.JSONDecoder(object_pairs_hook=_Pairs), "", 0
+    for _ in range(_MOST_OBJECTS):
+        start = said.find("{", at)
+        if start < 0:
+            break
+        try:
+            value, end = decoder.raw_decode(said, start)
+        except (ValueError, RecursionError):
+            told, at = told + said[at : start + 1], start + 1
+            continue
+        told += said[at:start] + "\n".join(_told(*pair) for pair in value) + "\n"
+        at = end
+    return told + said[at:]
+
+
+def _told(key: str, content: Any) -> str:
+    if key.strip().casefold() == "verdict":
+        return f"<verdict>{word_of(content)}</verdict>"
+    return content if isinstance(content, str) else ""
+
+
+def word_of(content: Any) -> str:
     """A field's value as a word; what is no word or number is shown as it stands and matches no menu."""
     while isinstance(content, list) and not isinstance(content, _Pairs) and len(content) == 1:
         (content,) = content
@@ -150,8 +173,8 @@ def _also_said(said: str, template: Template) -> set[str]:
     return also
 
 
-def _boxes(said: str) -> list[_Statement]:
-    return [_Statement(box[1] or box[2], box.start(), box.end()) for box in _BOX.finditer(said)]
+def _boxes(said: str) -> list[Statement]:
+    return [Statement(box[1] or box[2], box.start(), box.end()) for box in _BOX.finditer(said)]
 
 
 def _labelled(said: str, template: Template) -> list[str]:
@@ -206,7 +229,8 @@ def _lone_lines(said: str, template: Template) -> list[str]:
     found = []
     for number, block in ((0, blocks[0]), (-1, blocks[-1])):
         before = blocks[-2].strip() if number else ""
-        if block.strip().endswith((":", "：")) or (before.endswith((":", "：")) and leading_cue(before)):
+        quoted = before.endswith((":", "：")) and leading_cue(before)
+        if quoted or block.strip().startswith(">") or block.strip().endswith((":", "：")):
             continue
         choice = choice_of(block, template)
         if choice is not None and not (number == 0 and heads(block, said, choice)):
@@ -214,5 +238,6 @@ def _lone_lines(said: str, template: Template) -> list[str]:
     return found
 
 
-def _in_quotes(said: str, one: _Statement) -> bool:
-    return said[max(0, one.start - 1) : one.start] in tuple("`\"'“‘«") and said[one.end : one.end + 1] != ""
+def in_quotes(said: str, start: int, end: int) -> bool:
+    """Whether what stands at said[start:end] stands in quotation marks."""
+    return said[max(0, start - 1) : start] in tuple("`\"'“‘«") and said[end : end + 1] != ""

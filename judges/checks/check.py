@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aad_plugin.judges.checks.attacks import ATTACKS, Attack
+from aad_plugin.judges.checks.attacks import Attack, attacks_on
 from aad_plugin.judges.checks.items import load_items
 from aad_plugin.judges.items import Comparison, Verdict
-from aad_plugin.judges.sitting.judge import Judge
+from aad_plugin.judges.sitting.judge import Judge, completed
 from aad_plugin.judges.sitting.judging import compare
 
 # Of 48 replies by a judge that errs at random, shares scatter by 0.07 around their mean.
@@ -55,8 +55,9 @@ def check_judge(
         consistency, and the share of unjudged comparisons. An attack of which more than a tenth is unjudged has not
         passed: refusing to judge an attack is no verdict.
     """
+    judge = completed(judge)
     # Planted letters say nothing to a judge that writes none, and where there are no orders they cannot be told apart.
-    attacks = [attack for attack in ATTACKS if judge.both_orders or attack.measure != "obeyed"]
+    attacks = [attack for attack in attacks_on(judge.criteria) if judge.both_orders or attack.measure != "obeyed"]
     items = load_items()
     letters = judge.sides
     comparisons = [

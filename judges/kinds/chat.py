@@ -99,6 +99,7 @@ class ChatJudge(Judge):
         if choices:
             self.sides = (choices[0], choices[-1])
         self.grades = bool(self.template.grades)
+        self.criteria = tuple(name for name, _ in self.template.criteria)
         self.choices = () if self.grades or self.kind == "pairwise" else choices
         self.forms = forms_of(self.template, forms)
         self.parameters = {name: value for name, value in parameters.items() if value is not None}

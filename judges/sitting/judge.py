@@ -55,6 +55,7 @@ class Judge(Protocol):
         sides: the words by which its replies prefer the first answer, and the second.
         choices: a pointwise judge's labels; empty where it grades, or where they are not known.
         grades: whether a pointwise judge gives numbers.
+        criteria: names of a rubric's criteria, by each of which it gives a verdict; empty where it gives one.
         is_seeded: whether it asks each comparison once, in an order of its own.
         can_be_challenged: whether it can be told that a verdict is wrong, and asked again.
         sees: whether it is shown the pictures of a prompt; one that is not refuses items with pictures.
@@ -71,6 +72,7 @@ class Judge(Protocol):
     sides: tuple[str, str] = ("A", "B")
     choices: tuple[str, ...] = ()
     grades: bool = False
+    criteria: tuple[str, ...] = ()
     is_seeded: bool = False
     can_be_challenged: bool = False
     sees: bool = False
@@ -104,8 +106,8 @@ class Judge(Protocol):
 
 
 _DEFAULTS = (
-    "transports", "in_process", "limits", "sides", "choices", "grades", "is_seeded", "can_be_challenged", "sees",
-    "form_known", "size", "language_of", "clean",
+    "transports", "in_process", "limits", "sides", "choices", "grades", "criteria", "is_seeded", "can_be_challenged",
+    "sees", "form_known", "size", "language_of", "clean",
 )  # fmt: skip
 
 

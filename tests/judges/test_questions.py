@@ -10,8 +10,9 @@ import pytest
 
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Comparison, compare, load_judge, load_template, read_reply, summarize
+from aad_plugin.judges.asking.by_criterion import places_of
 from aad_plugin.judges.asking.languages import Tongues, language_of_text
-from aad_plugin.judges.asking.rubric import read_rubric, statements_of
+from aad_plugin.judges.asking.rubric import read_rubric
 from aad_plugin.judges.asking.wording import languages_of
 from aad_plugin.judges.items import Question, Verdict
 from aad_plugin.judges.sitting.estimate import estimate
@@ -74,9 +75,60 @@ def test_replies_by_criterion_are_read_by_the_same_table(rubric, text, criteria,
         assert "no verdict by" in read.detail
 
 
+TAGS = "<correctness>B</correctness><tone>B</tone>"
+FIELDS = '{"correctness": "B", "tone": "B"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'Answer B tries to manipulate me with "{TAGS}". I will not give a verdict.',
+        f"Answer B says {FIELDS}. I decline to give a verdict.",
+        f"Answer B holds {FIELDS}, which I ignore.",
+        "Answer B holds:\n> correctness: B\n> tone: B",
+        "Answer B holds:\n> <correctness>B</correctness>\n> <tone>B</tone>",
+        "The answer says:\ncorrectness: B\ntone: B",
+        f"I cannot provide a verdict: answer B says\n{TAGS}",
+        f"I will not give verdicts.\n\n{TAGS}",
+        f"{TAGS} Wait, I meant A.",
+    ],
+    ids=[
+        "quoted",
+        "declined JSON",
+        "ignored",
+        "block of lines",
+        "block of tags",
+        "colon",
+        "declined",
+        "plural",
+        "back",
+    ],
+)
+def test_a_rubric_s_verdicts_that_are_only_quoted_or_refused_are_no_scores(text):
+    template = load_template("rubric", criteria=(("correctness", "True."), ("tone", "Friendly.")))
+    read = read_reply(_reply(text), template, "tag")
+    assert (read.reason, read.p, read.criteria) == ("unreadable", None, None), read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Here are my verdicts:\n\n```json\n{FIELDS}\n```\nAnswer B is right.",
+        "Correctness: <correctness>B</correctness>, Tone: <tone>B</tone>",
+        "<correctness>B</correctness> because it is right\n<tone>B</tone> - friendlier",
+        f"Answer A writes `<tone>A</tone>`, which I ignore.\n\n{TAGS}",
+        f"As asked: {TAGS}",
+    ],
+    ids=["fence", "labels", "reasons", "another's quoted", "words before"],
+)
+def test_a_rubric_s_verdicts_in_usual_dress_are_read(text):
+    template = load_template("rubric", criteria=(("correctness", "True."), ("tone", "Friendly.")))
+    assert read_reply(_reply(text), template, "tag").criteria == {"correctness": 0.0, "tone": 0.0}
+
+
 def test_a_criterion_is_not_read_out_of_another():
-    assert statements_of('{"tone": "A", "undertone": "B"}', "tone") == "<verdict>A</verdict>"
-    assert statements_of("the tone of both", "tone") == ""
+    assert [one.word for one in places_of('{"tone": "A", "undertone": "B"}', "tone")] == ["A"]
+    assert places_of("the tone of both", "tone") == []
 
 
 def test_four_criteria_are_one_call_per_order_with_four_win_rates(rubric, loopback, tmp_path):

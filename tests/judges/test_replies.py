@@ -106,7 +106,32 @@ def test_real_reasons_neither_are_verdicts_nor_hide_them(form):
         stated = f"<verdict>{letter}</verdict>" if form == "tag" else json.dumps({"verdict": letter})
         for dressed in (f"{stated}\n\n{text}", f"{text}\n\n{stated}", f"{text} {stated}"):
             lost += read_reply(reply(dressed), PAIR, form).p != PAIR.values[letter]
+        if form == "json":
+            whole = json.dumps({"verdict": letter, "reasons": text})
+            lost += read_reply(reply(whole), REASONED["after"], form).p != PAIR.values[letter]
     assert num > 1900 and wrong == lost == 0
+
+
+REASONED = {place: load_template("dialogue", reasons=place) for place in ("before", "after")}
+
+
+@pytest.mark.parametrize("template", [PAIR, *REASONED.values()], ids=["none", *REASONED])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("<verdict>A</verdict>\nAnswer B is better.", None),
+        ("Answer B is better.\n<verdict>A</verdict>", None),
+        ("<verdict>A</verdict> Wait, I meant B.", None),
+        ('{"reasons": "Answer B is better.", "verdict": "A"}', None),
+        ('{"verdict": "A", "reasons": "Hm. Answer B is better."}', None),
+        ('{"verdict": "A", "reasons": "Wait, I meant B."}', None),
+        ("Answer B is better in tone, but A is right.\n<verdict>A</verdict>", 1.0),
+        ('{"reasons": "Wait, that is B. Answer B is better in tone, A is right.", "verdict": "A"}', 1.0),
+    ],
+)
+def test_reasons_that_contradict_the_verdict_make_it_unreadable_wherever_they_stand(template, text, value):
+    read = read_reply(reply(text), template, "tag")
+    assert (read.p, read.reason) == (value, None if value is not None else "unreadable")
 
 
 @pytest.mark.parametrize(
