@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from aad_plugin.judges.asking.folding import plain
 from aad_plugin.judges.asking.mentions import declined, is_mention, taken_back
 from aad_plugin.judges.asking.statements import Statement, in_quotes, word_of
 from aad_plugin.judges.asking.templates import Template
-from aad_plugin.judges.asking.words import choice_of, plain
+from aad_plugin.judges.asking.words import choice_of
 
 _BETWEEN = re.compile(r"[\s,;*_`•-]*")  # of statements that stand or fall together
 

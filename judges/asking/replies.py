@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aad_plugin.judges.asking.by_criterion import stated_by_criteria
+from aad_plugin.judges.asking.folding import plain
 from aad_plugin.judges.asking.statements import stated_choice
 from aad_plugin.judges.asking.templates import Template
-from aad_plugin.judges.asking.words import plain
 from aad_plugin.texts.thinking import answer_after_thinking, open_thinking
 
 REASONS = {

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from aad_plugin.judges.asking.folding import plain
 from aad_plugin.judges.asking.mentions import contradicts, declined, heads, is_mention, leading_cue
 from aad_plugin.judges.asking.templates import Template
-from aad_plugin.judges.asking.words import LABEL, choice_of, plain
+from aad_plugin.judges.asking.words import LABEL, choice_of
 
 _TAG = re.compile(r"<\s*verdict\s*>((?:(?!<\s*/?\s*verdict\s*>).)*)<\s*/\s*verdict\s*>", re.IGNORECASE | re.DOTALL)
 _TAG_OPEN = re.compile(r"<\s*verdict\s*>", re.IGNORECASE)

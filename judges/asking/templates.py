@@ -19,6 +19,7 @@ from pathlib import Path
 from string import Template as _Fill
 
 from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.judges.asking.folding import folded, plain
 from aad_plugin.judges.asking.rubric import Criteria
 from aad_plugin.judges.asking.wording import ENGLISH, prompt_path, reply_texts, reply_wording
 from aad_plugin.judges.items import Question
@@ -93,7 +94,8 @@ def load_template(name: str, *, language: str = ENGLISH, reasons: str = "none", 
         language: of the template and of how to reply. reasons: where the judge shall write its reasons, see `wording`.
         criteria: of a rubric, for a template that has the placeholder $criteria.
     Raises:
-        ConfigError: no such template, the file is not one, or it has criteria where there are none or the other way round.
+        ConfigError: no such template, the file is not one, two of its choices are read as one, or it has criteria where
+            there are none or the other way round.
     """
     name = str(name)
     path = Path(name) if name.endswith(".txt") else prompt_path(name, language)
@@ -121,6 +123,7 @@ def load_template(name: str, *, language: str = ENGLISH, reasons: str = "none", 
             f"the judge template {path} needs `kind: pairwise` or `kind: pointwise` with `choices: …`"
             + (f", and the placeholders {', '.join('$' + m for m in sorted(missing))}" if missing else "")
         )
+    _check_told_apart(choices, path)
     if (_CRITERIA in there) != bool(criteria) or (criteria and kind != "pairwise"):
         raise ConfigError(
             f"the judge template {path} asks by criteria: pass --rubric FILE with them"
@@ -145,6 +148,17 @@ def _check_placeholders(text: str, path: Path) -> None:
             raise ConfigError(
                 f"the judge template {path} holds {written!r}{nearest(name or '', _PLACEHOLDERS)}; its placeholders are "
                 f"{', '.join('$' + known for known in _PLACEHOLDERS)}, and a dollar sign is written $$"
+            )
+
+
+def _check_told_apart(choices: tuple[str, ...], path: Path) -> None:
+    """Replies are read whatever their case and spaces, so choices that differ in these alone would be one."""
+    known: dict[str, str] = {}
+    for choice in choices:
+        if (same := known.setdefault(folded(plain(choice)), choice)) != choice or choices.count(choice) > 1:
+            raise ConfigError(
+                f"the judge template {path} has the choices {same!r} and {choice!r}, which no reply tells apart (case and "
+                "spaces do not count): name them differently"
             )
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 
+from aad_plugin.judges.asking.folding import folded, plain
 from aad_plugin.judges.asking.templates import Template
 
 # Names that stand before a verdict, as judges write them; other languages write theirs although asked in English.
@@ -40,7 +40,6 @@ _WRAPS = (
 )  # fmt: skip
 _COMMAND = re.compile(r"\\(?:d?boxed|fbox|text\w{0,2}|math\w{2,3}|operatorname)\s*\{(.*)\}", re.DOTALL)
 _HTML = re.compile(r"<(b|strong|em|i|code|u|mark|span|p|verdict|h[1-6])>(.*)</\1>", re.DOTALL | re.IGNORECASE)
-_INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad\ufe0e\ufe0f]")
 _GRADE = re.compile(
     r"(\d{1,4})(?:[.,]0{1,2})?(?:\s*(?:/|out\s+of|of|von|sur|de|из)\s*(\d{1,4})(?:[.,]0{1,2})?)?"
     r"(?:\s*(?:points?|pts\.?|stars?|punkte|分))?",
@@ -48,17 +47,12 @@ _GRADE = re.compile(
 )
 
 
-def plain(text: str) -> str:
-    """Text with compatibility forms (full-width letters, colons) as plain ones, and without invisible characters."""
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-
-
 def choice_of(word: str, template: Template, *, asserted: bool = False) -> str | None:
     """The choice of a template's menu that `word` is, whatever it is dressed in; None for anything else.
 
     `asserted`: the word stands where a verdict belongs (in a tag, after a label), so "A is better" is one as well.
     """
-    menu = {_folded(choice): choice for choice in template.choices}
+    menu = {folded(choice): choice for choice in template.choices}
     word = plain(word).strip()
     while len(word) <= 200:
         if (found := _exact(word, menu, template)) is not None:
@@ -71,7 +65,7 @@ def choice_of(word: str, template: Template, *, asserted: bool = False) -> str |
 
 
 def _exact(word: str, menu: dict[str, str], template: Template) -> str | None:
-    if (choice := menu.get(_folded(word))) is not None:
+    if (choice := menu.get(folded(word))) is not None:
         return choice
     if template.grades is None:
         return None
@@ -79,11 +73,6 @@ def _exact(word: str, menu: dict[str, str], template: Template) -> str | None:
     if found is None or (found[2] is not None and int(found[2]) != template.grades[1]):
         return None
     return menu.get(str(int(found[1])))
-
-
-def _folded(word: str) -> str:
-    """How words are compared: case and spaces do not matter, nor do spaces around signs (``A >> B``)."""
-    return re.sub(r"\s*([<>=≥≤~]+)\s*", r"\1", " ".join(word.split())).casefold()
 
 
 def _undressed(word: str, template: Template, asserted: bool) -> str:

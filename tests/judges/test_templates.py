@@ -89,6 +89,24 @@ def test_own_template_needs_its_placeholders(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("kind", "choices", "same"),
+    [
+        ("pairwise", "m, tie, M", "'m' and 'M'"),
+        ("pairwise", "A>B, tie, A > B", "'A>B' and 'A > B'"),
+        ("pairwise", "A, tie, Ａ", "'A' and 'Ａ'"),
+        ("pointwise", "safe, unsafe, safe", "'safe' and 'safe'"),
+    ],
+)
+def test_choices_that_are_read_as_one_are_refused(tmp_path, kind, choices, same):
+    path = tmp_path / "mine.txt"
+    path.write_text(f"kind: {kind}\nchoices: {choices}\n---\ns\n---\n$fence $conversation $first $second $reply")
+    with pytest.raises(
+        ConfigError, match=f"has the choices {same}, which no reply tells apart"
+    ):  # was: the last counted
+        load_template(str(path))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("It costs $5.", r"holds '\$5'; its placeholders are \$fence"),
