@@ -108,12 +108,11 @@ def data_of(
     if gamed is not None or difficulties is not None:
         refuse_other_order({verdict.id: verdict.prompt for verdict in verdicts})
     menu = menu_of_judge(judge) if judge else None
-    other_ids = {item.id: item.own_id for item in items if item.own_id}
     hardness = read_difficulties(difficulties) if difficulties else None
     if hardness is not None:
         check_difficulties(verdicts, hardness)
     return {
-        "labels": read_labels(labels, verdicts, prompt_field, menu, other_ids) if labels else None,
+        "labels": read_labels(labels, verdicts, prompt_field, menu, items) if labels else None,
         "difficulties": hardness,
         "gamed": gamed,
     }

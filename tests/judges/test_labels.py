@@ -7,7 +7,7 @@ import json
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges import Verdict, load_judge
+from aad_plugin.judges import Answer, Comparison, Verdict, load_judge
 from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.judges.checks.label_files import read_labels
 from aad_plugin.judges.checks.label_menu import LabelMenu
@@ -94,3 +94,30 @@ def test_an_id_alone_is_refused_where_the_answers_have_ids_of_their_own(tmp_path
         data_of(unjudged(items, judge), labels, **terms)  # was: the third row's
     labels = write(tmp_path / "l.jsonl", {"id": "2", "prompt": "q2", "label": "candidate"})
     assert data_of(unjudged(items, judge), labels, **terms)["labels"] == {"1": 1.0}
+
+
+def test_a_label_is_about_the_answers_in_its_line(tmp_path):
+    items = [Comparison("0", "q", "<think>hm</think>Four.", "Five, I think.")]
+    judged = [verdict(0, "q", p=1.0, candidate_length=5, baseline_length=14)]
+    straight = {"prompt": "q", "candidate": "Four.", "baseline": "Five, I think.", "label": "candidate"}
+    swapped = {**straight, "candidate": "Five, I think.", "baseline": "Four."}
+    foreign = {**straight, "candidate": "Seventeen at least."}
+    for row, value in ((straight, 1.0), (swapped, 0.0)):  # was: 1.0 both times
+        assert read_labels(write(tmp_path / "l.jsonl", row), judged, items=items) == {"0": value}
+    with pytest.raises(ConfigError, match=r"line 1: the candidate and baseline of this label do not match"):
+        read_labels(write(tmp_path / "l.jsonl", foreign), judged, items=items)
+    assert read_labels(write(tmp_path / "l.jsonl", straight), judged) == {"0": 1.0}  # as for --from
+    for row in (swapped, foreign):
+        with pytest.raises(ConfigError, match=r"do not match what is judged \(by their lengths\)"):
+            read_labels(write(tmp_path / "l.jsonl", row), judged)
+    talk = [Comparison("0", "q", ("One.", "Two."), ("Three.", "Four."))]
+    row = {"prompt": "q", "candidate": "Two.", "baseline": "Four.", "label": "tie"}
+    assert read_labels(write(tmp_path / "l.jsonl", row), judged, items=talk) == {"0": 0.5}
+
+
+def test_a_grade_is_about_the_answer_in_its_line(tmp_path):
+    path = write(tmp_path / "l.jsonl", {"prompt": "q", "output": "Five.", "label": 3})
+    graded = [verdict(0, "q", grade=3.0, candidate_length=5)]
+    assert read_labels(path, graded, items=[Answer("0", "q", "Five.")]) == read_labels(path, graded) == {"0": 3.0}
+    with pytest.raises(ConfigError, match=r"line 1: the output of this label do not match"):
+        read_labels(path, graded, items=[Answer("0", "q", "Six hundred.")])
