@@ -52,6 +52,7 @@ class Running:
                 "leave it out (--estimate says what it would cost), or deal fewer prompts"
             )
         read.check_run(items, self.judges, self.repeats, self.sitting["transport"], self.sitting["max_cost"])
+        _refuse_twins(self.judges)
         if self.challenge and len(self.judges) > 1:
             raise ConfigError("--challenge measures one judge: pass --judge once")
         for one in self.judges if self.challenge else ():
@@ -68,9 +69,9 @@ class Running:
             shares = {
                 name: [item for item, dealt_to in zip(items, dealt, strict=True) if dealt_to == name] for name in names
             }
-            by_judge = {name: self._by_one(shares[name], one) for name, one in zip(names, self.judges, strict=True)}
+            by_judge = self._by_each(shares)
             return cyclic_verdicts(by_judge, [item.id for item in items])
-        by_judge = {name: self._by_one(items, one) for name, one in zip(names, self.judges, strict=True)}
+        by_judge = self._by_each(dict.fromkeys(names, items))
         return jury_verdicts(by_judge) if len(self.judges) > 1 else next(iter(by_judge.values()))
 
     def kept(self, items: list[Any]) -> list[Any]:
@@ -145,6 +146,14 @@ class Running:
             names.append(one.name if one.name not in names else f"{one.name} ({number})")
         return names
 
+    def _by_each(self, shares: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Each judge's verdicts on its items, by name."""
+        found = {}
+        for number, (name, one) in enumerate(zip(self._names(), self.judges, strict=True), start=1):
+            found[name] = self._by_one(shares[name], one)
+            _refuse_twins(self.judges[:number])  # two forms of reply may have been found out to be one
+        return found
+
     def _by_one(self, items: Sequence[Any], one: Any) -> list[Any]:
         from aad_plugin.judges import compare, grade
 
@@ -156,3 +165,15 @@ class Running:
                 items, one, self.output, seed=self.seed, repeats=self.repeats, challenge=self.challenge, **terms
             )
         return grade(items, one, self.output, seed=self.seed, **terms)
+
+
+def _refuse_twins(judges: Sequence[Any]) -> None:
+    """Refuse two judges that share every verdict: the second would never be asked, and would agree with the first."""
+    seen: dict[str, str] = {}
+    for one in judges:
+        if one.fingerprint in seen:
+            raise ConfigError(
+                f"{seen[one.fingerprint]} and {one.name} are one judge (same model, parameters, template and form of "
+                "reply; an address is no difference): pass it once, or have each server call its model by another name"
+            )
+        seen[one.fingerprint] = one.name

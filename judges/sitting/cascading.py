@@ -70,13 +70,13 @@ def cascade(
         ConfigError: a pointwise judge, twice the same one, a share out of its range, or a judge whose replies are missing.
         JudgeError: the dear judge has left all of its items unjudged.
     """
-    if cheap.fingerprint == dear.fingerprint:
-        raise ConfigError(f"a cascade needs two different judges, got {cheap.name} twice")
+    _refuse_twins(cheap, dear)
     first = compare(comparisons, cheap, output_dir, seed=seed, **run)
     _refuse_unfinished(cheap.name, first, ", and the dear judge's are drawn by its verdicts")
     chosen = choose(first, share, least, seed)
     asked = [item for item, is_asked in zip(comparisons, chosen.asked, strict=True) if is_asked]
     second = {verdict.id: verdict for verdict in compare(asked, dear, output_dir, seed=seed, **run)} if asked else {}
+    _refuse_twins(cheap, dear)  # two forms of reply may have been found out to be one
     _refuse_unfinished(dear.name, list(second.values()), " that it was asked about")
     rows = [
         _row(verdict, second.get(verdict.id), chance, is_asked)
@@ -88,6 +88,11 @@ def cascade(
         name: sum(cost) if cost else None for name, cost in zip(("cost_cheap", "cost_dear"), costs, strict=True)
     }
     return rows, figures | {"share": share, "least_chance": least, "seed": seed}
+
+
+def _refuse_twins(cheap: Judge, dear: Judge) -> None:
+    if cheap.fingerprint == dear.fingerprint:
+        raise ConfigError(f"a cascade needs two different judges, got {cheap.name} twice")
 
 
 def _refuse_unfinished(name: str, verdicts: Sequence[Verdict], why: str) -> None:

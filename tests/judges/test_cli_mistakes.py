@@ -71,6 +71,20 @@ def test_a_jury_is_checked_before_anybody_is_paid(files, single, tmp_path, loopb
     assert not state.seen
 
 
+def test_one_judge_twice_is_no_jury(files, tmp_path, loopback):
+    (url, state), (other, second) = loopback(), loopback(judge="length")
+    one, out = f"openai:planted,base_url={url}", ["--output", tmp_path / "out"]
+    twin = f"openai:planted,base_url={other}"  # was: never asked, and in full agreement at twice the cost
+    refused("openai:planted and openai:planted are one judge", *files, "--judge", one, "--judge", twin, *out)
+    refused("are one judge", *files, "--judge", one, "--judge", twin, "--jury", "cyclic", "--estimate")
+    assert not state.seen and not second.seen
+    state.forms = ("json",)
+    told = f"{twin},form=json"  # as the probe will find of the first
+    refused("are one judge", *files, "--judge", one, "--judge", told, *out)
+    refused("two different judges", *files, "--judge", one, "--cascade", told, *out)
+    assert state.seen and not second.seen
+
+
 def test_labels_are_read_before_anybody_is_paid(files, tmp_path, loopback):
     url, state = loopback()
     labels = tmp_path / "labels.jsonl"
