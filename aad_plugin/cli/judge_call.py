@@ -118,7 +118,10 @@ class Terms:
     results: Annotated[
         Path | None, typer.Option(help="Replies, for --transport file; default OUTPUT/results.jsonl.")
     ] = None
-    poll_s: Annotated[float, typer.Option(help="Seconds between two requests for the state of a batch.")] = 30.0
+    poll_s: Annotated[float, typer.Option(help="Seconds between two requests for the state of a batch.", min=0)] = 30.0
+    leave_batches: Annotated[
+        bool, typer.Option("--leave-batches", help="Ask live what an uncollected batch holds, and pay for it twice.")
+    ] = False
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print requests, tokens, cost and detectable difference; spend nothing.")
     ] = False
@@ -146,7 +149,10 @@ class Terms:
     @property
     def sitting(self) -> dict[str, Any]:
         """What a sitting of judges is told."""
-        return {"transport": self.transport, "results": self.results, "max_cost": self.max_cost, "poll_s": self.poll_s}
+        return {
+            "transport": self.transport, "results": self.results, "max_cost": self.max_cost, "poll_s": self.poll_s,
+            "leave_batches": self.leave_batches,
+        }  # fmt: skip
 
     @property
     def of_one_win_rate(self) -> list[str]:

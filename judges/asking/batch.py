@@ -83,9 +83,15 @@ class _Batches:
                 break
             if not self.poll():
                 time.sleep(self.sitting.poll_s)
+        self.settle()
         for key, reply in self.failures.items():
             if key in self.open:
                 self.on_reply(reply)
+
+    def settle(self) -> None:
+        """Note that no shard is under way any more: those without a batch were never started."""
+        for shard in self.sitting.store.shards_under_way(self.sitting.judge_fingerprint):
+            self.sitting.store.note("batch_collected", batch="", status="none", shard=shard)
 
     def attach(self) -> None:
         """Take up batches of this store and judge, in any state, whose replies were not collected yet.
@@ -146,7 +152,7 @@ class _Batches:
     def start(self, keys: list[str]) -> str:
         """Write down what a shard holds, then upload and start it; its batch's id."""
         shard = uuid.uuid4().hex
-        self.sitting.store.note("batch_shard", shard=shard, keys=keys)
+        self.sitting.store.note("batch_shard", shard=shard, keys=keys, judge=self.sitting.judge_fingerprint)
         with self.spool.content(keys) as content:
             return self.service.create(content, {**self.mark, "aad_shard": shard}).id
 
@@ -180,7 +186,7 @@ class _Batches:
             if batch.status in _ENDED:
                 ended = True
                 self.merge(batch, self.running.pop(name))
-                self.sitting.store.note("batch_collected", batch=name, status=batch.status)
+                self.collected(batch)
         return ended
 
     def merge(self, batch: Any, keys: list[str]) -> None:
@@ -203,7 +209,7 @@ class _Batches:
     def refused(self, batch: Any, keys: list[str]) -> None:
         """A file that the service would not work on: smaller ones where it met a limit, else the end."""
         # The next run must not find this one again and fail the same way.
-        self.sitting.store.note("batch_collected", batch=batch.id, status=batch.status)
+        self.collected(batch)
         errors = (batch.errors.data if batch.errors else None) or []
         told = "; ".join(f"line {error.line}: {error.code}: {error.message}" for error in errors[:3])
         said = f"the batch service refused the file of {batch.id} ({len(errors)} errors): {told or 'no reason given'}"
@@ -213,6 +219,10 @@ class _Batches:
         if again:
             self.learn(again, told)
             self.queue.extendleft(reversed(again))
+
+    def collected(self, batch: Any) -> None:
+        shard = (batch.metadata or {}).get("aad_shard", "")
+        self.sitting.store.note("batch_collected", batch=batch.id, status=batch.status, shard=shard)
 
     def take(self, reply: Reply) -> None:
         key = reply.key

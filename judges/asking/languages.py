@@ -30,13 +30,13 @@ class Tongues:
         name: of the template. language: a code of two letters for all questions, or "auto" to look at each.
         options: of `load_template`.
     Attributes:
-        mark: what belongs to a judge's fingerprint.
+        mark: what belongs to a judge's fingerprint; empty where all is asked in English, as it is without a language.
     Raises:
         ConfigError: the language is no code; BackendMissing: "auto" without py3langid.
     """
 
     def __init__(self, name: str, language: str, **options: Any):
-        if language != AUTO and not re.fullmatch("[a-z]{2}", language):
+        if language != AUTO and not (isinstance(language, str) and re.fullmatch("[a-z]{2}", language)):
             raise ConfigError(f"language is auto or a code of two small letters such as de, got {language!r}")
         self.language = language
         own = [ENGLISH] if name.endswith(".txt") else languages_of(name)
@@ -44,7 +44,8 @@ class Tongues:
         self.by_language: dict[str, Template] = {one: load_template(name, language=one, **options) for one in needed}
         if language == AUTO:
             _identifier()
-        self.mark = [language, *sorted(template.hash for template in self.by_language.values())]
+        hashes = sorted(template.hash for template in self.by_language.values())
+        self.mark = [language, *hashes] if needed != [ENGLISH] else []
 
     def template(self, question: Question) -> Template:
         """The template to ask a question in."""

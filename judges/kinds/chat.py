@@ -91,7 +91,7 @@ class ChatJudge(Judge):
         self.mark = mark
         self.template = asked_template(template, rubric, reasons)
         asked: dict[str, Any] = {"reasons": reasons, "criteria": self.template.criteria}
-        self.tongues = Tongues(self.template.name, language, **asked) if language else None
+        self.tongues = Tongues(self.template.name, language, **asked) if language is not None else None
         self.can_be_challenged = self.template.kind == "pairwise" and not rubric
         self.kind = self.template.kind
         self.both_orders = self.kind == "pairwise"
@@ -223,7 +223,7 @@ class ChatJudge(Judge):
     def _identity(self) -> list[Any]:
         known = [self.name, self.parameters, self.max_tokens, self.template.hash]
         known += [] if self.mark is None else [self.mark]
-        return [*known, self.tongues.mark] if self.tongues else known
+        return [*known, self.tongues.mark] if self.tongues and self.tongues.mark else known
 
     def _schema(self) -> dict[str, Any]:
         grades = self.template.grades

@@ -80,7 +80,7 @@ def openai_judge(
         language: of the prompt, a code such as "de", or "auto" for that of the answers; English by default.
         sees: whether the model takes image parts; items with pictures are refused without it, and text is judged alike.
     """
-    _check(form, concurrency, temperature)
+    _check(form, concurrency, temperature, reasoning_effort)
     paid = _price(price)
     endpoint = Endpoint(base_url, key_variable, {} if headers is None else headers, timeout_s, patience_s)
     return ChatJudge(
@@ -89,7 +89,11 @@ def openai_judge(
         _Network(endpoint, concurrency, paid),
         template=template,
         forms=FORMS if form == "auto" else [form],
-        parameters={"temperature": temperature, "reasoning_effort": reasoning_effort},
+        # 0 and 0.0 are one temperature, and one key in the store
+        parameters={
+            "temperature": None if temperature is None else float(temperature),
+            "reasoning_effort": reasoning_effort,
+        },
         max_tokens=max_tokens,
         token_limit_name=token_limit_name,
         price=paid,
@@ -115,10 +119,13 @@ def _price(price: Sequence[float] | Mapping[str, float] | str | None) -> Price |
     return Price(prompt, completion)
 
 
-def _check(form: object, concurrency: object, temperature: object) -> None:
+def _check(form: object, concurrency: object, temperature: object, reasoning_effort: object) -> None:
     if form not in ("auto", *FORMS):
         raise ConfigError(f"form must be auto or one of {', '.join(FORMS)}, got {form!r}")
     if not (isinstance(concurrency, int) and concurrency >= 1):
         raise ConfigError(f"concurrency must be a whole number of at least 1, got {concurrency!r}")
-    if temperature is not None and not (isinstance(temperature, int | float) and temperature >= 0):
+    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if temperature is not None and not (is_number and 0 <= temperature < math.inf):  # type: ignore[operator]
         raise ConfigError(f"temperature must be a number of at least 0, or null to leave it out, got {temperature!r}")
+    if reasoning_effort is not None and not isinstance(reasoning_effort, str):
+        raise ConfigError(f"reasoning_effort must be a word (in YAML perhaps in quotes), got {reasoning_effort!r}")

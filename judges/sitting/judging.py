@@ -95,6 +95,7 @@ def _judge(
         judge.prepare(sitting)
         sitting.judge_fingerprint = judge.fingerprint
         plan = Plan(items, judge, seed, repeats, challenge=challenge)
+        check_batches(plan, sitting)
         with Progress(len(plan.open_keys(store)), judge, shown=progress) as bar:
             sitting.on_ruling = bar.advance
             judge.rule(plan.questions(store), sitting)
@@ -103,6 +104,23 @@ def _judge(
         if sitting.stopped:
             print(sitting.stopped, file=sys.stderr)
         return plan.verdicts(store)
+
+
+def check_batches(plan: Plan, sitting: Sitting) -> None:
+    """Refuse to ask live, or by file, what a batch of an earlier run holds: it is paid for already.
+
+    Raises:
+        ConfigError: says how many requests, and what to do.
+    """
+    if sitting.transport == "batch" or sitting.leave_batches:
+        return
+    held = {key for keys in sitting.store.shards_under_way(plan.judge.fingerprint).values() for key in keys}
+    wanted = plan.open_keys(sitting.store) | {question.key for question in plan.challenges(sitting.store)}
+    if both := held & wanted:
+        raise ConfigError(
+            f"{len(both)} of {len(wanted)} requests are in a batch that an earlier run has paid for and not collected: run "
+            "again with --transport batch (--leave-batches asks them by this transport, and pays twice)"
+        )
 
 
 def check_challenge(judge: Judge) -> None:

@@ -6,6 +6,7 @@ through the entry-point group ``aad_plugin.judges``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +28,14 @@ class Sitting:
         transport: "live", "batch" or "file"; in-process judges ignore it.
         max_cost: stop asking before this is exceeded; None is no limit. Needs a judge with a price.
         results: for the file transport, the file of replies; None is ``results.jsonl`` in the store's folder.
-        poll_s: for the batch transport, seconds between two looks at the batches.
+        poll_s: for the batch transport, seconds between two looks at the batches; at least 0.
+        leave_batches: ask by another transport what a batch of an earlier run still holds, and pay for both.
         on_ruling: called after each recorded ruling (progress bar).
     Attributes:
         judge_fingerprint: of the judge that sits, once it is prepared. budget: of what it may spend, its channel's, one for
             all that is asked in the sitting.
     Raises:
-        ConfigError: unknown transport, or a cost limit that is no positive number.
+        ConfigError: unknown transport, a cost limit that is no positive number, or a negative pause.
     """
 
     store: Store
@@ -41,6 +43,7 @@ class Sitting:
     max_cost: float | None = None
     results: Path | None = None
     poll_s: float = 30.0
+    leave_batches: bool = False
     on_ruling: Callable[[Ruling], None] | None = None
     judge_fingerprint: str = field(default="", init=False)
     stopped: str = field(default="", init=False)
@@ -54,6 +57,8 @@ class Sitting:
             )
         if self.max_cost is not None and not self.max_cost > 0:  # NaN is not
             raise ConfigError(f"a cost limit is money above 0, in the currency of the price, got {self.max_cost!r}")
+        if not 0 <= self.poll_s < math.inf:
+            raise ConfigError(f"poll_s is a number of seconds of at least 0, got {self.poll_s!r}")
 
     def record(self, ruling: Ruling) -> None:
         """Keep a ruling before anything else happens to it. Blocks on local disk."""

@@ -115,6 +115,13 @@ class Store:
         """Notes of one kind whose content has all of `match`, oldest first."""
         return [n for n in self.notes if n.get("kind") == kind and all(n.get(k) == v for k, v in match.items())]
 
+    def shards_under_way(self, judge: str) -> dict[str, list[str]]:
+        """Keys of the batches, by shard, that this judge was asked by and whose replies nobody has collected yet."""
+        done = {note.get("shard") for note in self.noted("batch_collected")}
+        return {
+            note["shard"]: note["keys"] for note in self.noted("batch_shard", judge=judge) if note["shard"] not in done
+        }
+
     def _acquire(self) -> None:
         assert self.folder is not None
         self._lock = FileLock(self.folder / "store.lock")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from aad_plugin.errors import JudgeError
+from aad_plugin.errors import ConfigError, JudgeError
 from aad_plugin.judges import Comparison, Store, compare, load_judge, summarize
 from aad_plugin.judges.asking import batch as batch_module
 from aad_plugin.judges.sitting.plan import Plan
@@ -100,6 +100,38 @@ def test_a_killed_run_finds_its_batches_again(loopback, tmp_path, undisturbed, m
     state.batches.polls = 0
     assert p_of(by_batch(url, output_dir=tmp_path)) == pytest.approx(undisturbed)
     assert len(state.batches.batches) == 1 and len(state.batches.answered) == 40
+
+
+def test_what_a_running_batch_holds_is_not_paid_again_live(loopback, tmp_path, undisturbed, monkeypatch):
+    url, state = loopback()
+    state.batches.polls = 10**9
+    killed_while_it_waits(monkeypatch, url, tmp_path)
+    state.batches.polls = 0
+    judge = load_judge("openai:planted", base_url=url, form="logprobs", price="2/8")
+    for transport in ("live", "file"):
+        with pytest.raises(
+            ConfigError, match=r"^40 of 40 requests are in a batch .*: run again with --transport batch"
+        ):
+            compare(made_up(20), judge, tmp_path, progress=False, transport=transport)
+    assert not state.seen  # was: all forty
+    others = [Comparison("y", "q", "a", "b")]
+    assert compare(others, judge, tmp_path, progress=False)[0].judged, "what no batch holds is asked"
+    assert p_of(by_batch(url, output_dir=tmp_path)) == pytest.approx(undisturbed)
+    assert all(v.judged for v in compare(made_up(21), judge, tmp_path, progress=False))
+
+
+def test_a_batch_is_left_where_that_is_asked_for_and_forgotten_once_none_is_there(loopback, tmp_path, monkeypatch):
+    url, state = loopback()
+    state.batches.polls = 10**9
+    killed_while_it_waits(monkeypatch, url, tmp_path)
+    judge = load_judge("openai:planted", base_url=url, form="logprobs")
+    verdicts = compare(made_up(2), judge, tmp_path, progress=False, leave_batches=True)
+    assert all(v.judged for v in verdicts) and sum(state.seen.values()) == 4
+    state.batches.polls = 0
+    state.batches.batches.clear()  # as if it had never been started
+    state.batches.accidents = ["expire"] * 9
+    by_batch(url, output_dir=tmp_path)
+    assert all(v.judged for v in compare(made_up(20), judge, tmp_path, progress=False))
 
 
 def test_paid_replies_to_other_questions_are_kept_for_the_run_that_asks_them(

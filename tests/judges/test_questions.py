@@ -301,6 +301,18 @@ def test_a_named_language_needs_no_identifier_and_says_its_fallback():
         load_judge("openai:x", language="German")
     prints = {load_judge("openai:x", language=one, form="tag").fingerprint for one in (None, "de", "zh", "auto")}
     assert len(prints) == 4
+    english = {load_judge("openai:x", language=one, form="tag").fingerprint for one in (None, "en", "nl")}
+    assert len(english) == 1, "what is asked in the same words is asked once"
+    with pytest.raises(ConfigError, match="a code of two small letters such as de, got False"):
+        load_judge("openai:x,language=no")  # YAML's word for false
+
+
+def test_one_temperature_is_one_key_however_it_is_written():
+    spelt = ("openai:m", "openai:m,temperature=0", "openai:m,temperature=0.0")
+    assert len({load_judge(spec, form="tag").fingerprint for spec in spelt}) == 1
+    for wrong in ("temperature=.inf", "temperature=true", "reasoning_effort=off"):
+        with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+            load_judge(f"openai:m,{wrong}")
 
 
 def test_few_letters_have_no_language():
