@@ -19,7 +19,8 @@ Labels = Annotated[
     Path | None, typer.Option(help="Human verdicts, JSON lines or CSV: prompt, candidate, baseline, label; or output.")
 ]
 LeastAgreement = Annotated[
-    float, typer.Option(help="Least lower bound of kappa's 95 % interval, with --labels.", min=-1, max=1)
+    float | None,
+    typer.Option(help="Least lower bound of kappa's 95 % interval, with --labels (default 0) or --on.", min=-1, max=1),
 ]
 Output = Annotated[Path | None, typer.Option(help="Folder for the store and check.json; none keeps nothing.")]
 
@@ -36,7 +37,7 @@ def judge_check(
     judge: Judge = None,
     quality: QualityOptions,
     labels: Labels = None,
-    min_kappa: LeastAgreement = 0.0,
+    min_kappa: LeastAgreement = None,
     output: Output = None,
     compare_reasons: CompareReasons = False,
     asked: JudgeOptions,
@@ -53,9 +54,11 @@ def judge_check(
     if quality.on is not None:
         if labels or compare_reasons:
             raise ConfigError("--on is a check of its own: leave --labels and --compare-reasons out")
-        check_quality(judge, asked, output, quality, quality.on)
+        check_quality(judge, asked, output, quality, quality.on, min_kappa)
         return
     quality.refuse_without_set()
+    if min_kappa is not None and (labels is None or compare_reasons):
+        raise ConfigError("--min-kappa is a limit on the agreement with --labels, or with the people of --on: pass one")
     if judge is None:
         raise ConfigError("pass --judge SPEC, e.g. openai:gpt-4.1-mini or preset:demo (`aad judges list`)")
     if compare_reasons:
@@ -71,7 +74,7 @@ def judge_check(
     passed = all(finding.passed for finding in findings)
     if agreement:
         # NaN (one label throughout) shows no agreement, so it does not pass either.
-        passed = passed and agreement.get("kappa_ci95", [float("nan")])[0] > min_kappa
+        passed = passed and agreement.get("kappa_ci95", [float("nan")])[0] > (min_kappa or 0.0)
     _print(loaded.name, findings, agreement, passed)
     if output is not None:
         _write(output, loaded, findings, agreement, passed)

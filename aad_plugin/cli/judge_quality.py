@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli.judge_options import JudgeOptions
+from aad_plugin.cli.option_group import refuse_unread
 from aad_plugin.errors import ConfigError, JudgeError
 
 
@@ -52,8 +54,18 @@ class QualityOptions:
             )
 
 
-def check_quality(judge: str | None, how: JudgeOptions, output: Path | None, given: QualityOptions, on: str) -> None:
-    """Judge or read replies, print what was found and, with `output`, write ``quality.json`` and ``label_first.jsonl``."""
+def check_quality(
+    judge: str | None,
+    how: JudgeOptions,
+    output: Path | None,
+    given: QualityOptions,
+    on: str,
+    min_kappa: float | None = None,
+) -> None:
+    """Judge or read replies, print what was found and, with `output`, write ``quality.json`` and ``label_first.jsonl``.
+
+    Exits with 3 where the lower bound of kappa is not above `min_kappa`.
+    """
     from aad_plugin.judges.checks.human_sets import read_replies, read_set
     from aad_plugin.judges.checks.quality import quality_of
     from aad_plugin.judges.statistics.planning import plan
@@ -62,6 +74,7 @@ def check_quality(judge: str | None, how: JudgeOptions, output: Path | None, giv
         raise ConfigError(
             "--on measures one judge: pass --judge SPEC to ask one, or --replies FILE to read published ones"
         )
+    _refuse_unread(how, given, on, min_kappa)
     if given.verdicts is not None and given.plan is None:
         raise ConfigError("--verdicts belongs to --plan: pass --plan with the difference to be found, e.g. --plan 0.05")
     items = read_set(on, given.data)
@@ -89,6 +102,28 @@ def check_quality(judge: str | None, how: JudgeOptions, output: Path | None, giv
         _write(output, on, found, planned, others, verdicts)
     elif others:
         typer.echo(f"label first: {', '.join(list(_ordered(others))[:20])}, … (all of them with --output DIR)")
+    # NaN (one verdict throughout) shows no agreement, so it does not pass either.
+    if min_kappa is not None and not found.kappa_low > min_kappa:
+        typer.echo(
+            f"this judge did not pass: the lower bound of kappa is {found.kappa_low:.3f}, expected above {min_kappa:g}",
+            err=True,
+        )
+        raise typer.Exit(3)
+
+
+def _refuse_unread(how: JudgeOptions, given: QualityOptions, on: str, min_kappa: float | None) -> None:
+    """Refuse what a form of --on does not read."""
+    from aad_plugin.judges.checks.human_sets import SETS
+
+    if given.replies is not None:
+        refuse_unread(how, [field.name for field in dataclasses.fields(how)], "--replies asks no judge, so it")
+        refuse_unread(given, ["estimate"], "--replies asks no judge, so it")
+    if given.estimate:
+        refuse_unread(given, ["plan", "verdicts"], "--estimate")
+    if given.estimate and min_kappa is not None:
+        raise ConfigError("--estimate measures nothing: leave --min-kappa out")
+    if on not in SETS:
+        refuse_unread(given, ["data"], f"--on {on}, a file of its own,")
 
 
 def _judged(items: list[Any], judge: Any, output: Path | None) -> list[Any]:
@@ -199,8 +234,6 @@ def _print_plan(pilot: Any, planned: Any) -> None:
 
 
 def _write(output: Path, on: str, found: Any, planned: Any, others: Mapping[str, float], verdicts: list[Any]) -> None:
-    import dataclasses
-
     from aad_plugin.files.whole import replacing, without_nan
     from aad_plugin.judges.checks.quality import to_json
     from aad_plugin.judges.statistics.results import versions

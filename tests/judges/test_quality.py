@@ -117,6 +117,16 @@ def test_a_judge_behind_a_server_on_a_file(loopback, tmp_path):
     assert "24 items, 0 requests" in again.output
 
 
+@pytest.mark.parametrize(("least", "code"), [("0.5", 0), ("0.9", 3), (None, 0)])
+def test_a_least_kappa_holds_on_a_set_as_on_labels(tmp_path, least, code):
+    rows = [row(["candidate", "baseline"][i % 2], prompt=f"Question {i}?", idx=i) for i in range(40)]
+    said = [{"idx": i, "verdict": [1, 2][(i + (i == 0)) % 2]} for i in range(40)]  # one of forty is wrong
+    on, replies = written(tmp_path / "own.jsonl", rows), written(tmp_path / "replies.jsonl", said)
+    done = aad("judge-check", "--on", on, "--replies", replies, *(["--min-kappa", least] if least else []))
+    assert done.exit_code == code, done.output  # was: 0 whatever the limit
+    assert (code == 0) or "the lower bound of kappa is 0.8" in done.output
+
+
 @needs_public_data
 @pytest.mark.grid
 @pytest.mark.slow
@@ -184,6 +194,16 @@ def test_mistakes_in_a_file_are_one_line(tmp_path, rows, expected):
         (["--on", "lmbar", "--judge", "openai:x"], "--on takes llmbar, mt-bench-human, pandalm or a file"),
         (["--on", "llmbar", "--data", "nowhere", "--judge", "openai:x"], "get it from github.com/princeton-nlp/LLMBar"),
         (["--plan", "0.1", "--judge", "openai:x"], "belong to --on"),
+        (["--min-kappa", "0.1", "--judge", "openai:x"], "--min-kappa is a limit on the agreement with --labels"),
+        (["--min-kappa", "0.1", "--judge", "openai:x", "--compare-reasons", "--labels", "x"], "--min-kappa is a limit"),
+        (
+            ["--on", "llmbar", "--replies", "x", "--rubric", "y"],
+            "--replies asks no judge, so it makes no use of --rubric",
+        ),
+        (["--on", "llmbar", "--replies", "x", "--estimate"], "makes no use of --estimate"),
+        (["--on", "llmbar", "--judge", "openai:x", "--estimate", "--plan", "0.1"], "makes no use of --plan"),
+        (["--on", "llmbar", "--judge", "openai:x", "--estimate", "--min-kappa", "0.1"], "leave --min-kappa out"),
+        (["--on", "own.jsonl", "--data", "x", "--judge", "openai:x"], "a file of its own, makes no use of --data"),
         ([], "pass --judge SPEC, e.g. openai:gpt-4.1-mini or preset:demo"),
         (["--judge", "preset:gpt-4.1-mni"], "there is no judge preset 'gpt-4.1-mni' (did you mean 'gpt-4.1-mini'?)"),
         (["--judge", "preset:alpaca-eval-2"], "cannot be asked any more since 2026-10-23"),
