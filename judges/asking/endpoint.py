@@ -22,6 +22,7 @@ from aad_plugin.judges.asking.server_errors import ErrorInBody, retry_after, sor
 from aad_plugin.texts.cleaning import printable, without_secrets
 
 _WEB = ("httpx", "httpx2", "httpcore", "httpcore2")
+_SHORTEST_PART = 8  # shorter ones are words such as Bearer
 INSTALL = "this judge needs the openai package: pip install 'aad_plugin[judges]'"
 
 
@@ -122,8 +123,10 @@ class Endpoint:
     def clean_reply(self, text: str) -> str:
         """`text` without this endpoint's secrets and otherwise unchanged."""
         secrets = [os.environ.get(self.key_variable, "")]
-        for value in self.headers.values():
-            secrets += [str(value), os.environ.get(str(value)[1:], "") if str(value).startswith("$") else ""]
+        secrets += _parts(secrets[0])
+        for value in map(str, self.headers.values()):
+            held = os.environ.get(value[1:], "") if value.startswith("$") else ""
+            secrets += [value, held, *_parts(held), *(_parts(value) if not held else [])]
         parts = urlsplit(self._url())
         password = _without_password(self._url())[1]
         secrets += [parts.username or "", parts.password or "", unquote(parts.password or ""), parts.query, password]
@@ -248,6 +251,15 @@ def _resolve(value: str) -> str:
     if found is None:
         raise ConfigError(f"a judge header is to be read from the environment variable {value[1:]}, which is not set")
     return _for_header(found, value[1:])
+
+
+def _parts(value: str) -> list[str]:
+    """What a server may repeat of a header's value alone: a token without the word before it, a cookie of several.
+
+    A base64 pad stays with its token, which is cleaned with and without it.
+    """
+    found = [part.strip("\"' ") for part in re.split(r"[\s;,]+|=(?!=|$)", value)]
+    return [one for part in found for one in (part, part.rstrip("=")) if len(one) >= _SHORTEST_PART and one != value]
 
 
 def _is_local(url: str) -> bool:

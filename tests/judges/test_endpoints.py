@@ -227,3 +227,25 @@ def test_a_header_value_that_is_a_common_word_spoils_no_verdict(monkeypatch):
     with faulty(Faulty()) as url:
         verdicts = run(made_up(3), judge_at(url, headers={"X-Mode": "$MODE"}, form="tag"))
     assert all(v.judged for v in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("held", "bare"),
+    [
+        ("Bearer gw_live_9f8e7d6c5b4a", "gw_live_9f8e7d6c5b4a"),
+        ("session=s3cr3t-c00kie-9; theme=dark", "s3cr3t-c00kie-9"),
+        ("Basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA"),
+        ('Digest username="u", response="0123456789abcdef"', "0123456789abcdef"),
+    ],
+)
+def test_a_part_of_a_header_is_as_secret_as_the_whole(loopback, tmp_path, monkeypatch, held, bare):
+    url, state = loopback()
+    monkeypatch.setenv("TOK", held)
+    state.fails = [(403, {"error": {"message": f"token {bare} may not use this model", "code": "forbidden"}})] * 9
+    judge = judge_at(url, headers={"Authorization": "$TOK"}, form="tag")
+    try:
+        told = compare(made_up(1), judge, tmp_path, progress=False)[0].detail
+    except JudgeUnavailable as error:
+        told = str(error)
+    assert "may not use this model" in told and bare not in told  # was: the bare token, in the store as well
+    assert bare not in (tmp_path / "store.jsonl").read_text()
