@@ -87,6 +87,7 @@ class Ruling:
         model, system_fingerprint: as the reply names them, not as they were asked for.
         prompt_tokens, completion_tokens: as billed; 0 where nothing is billed. cost: None without a price.
         seconds: between request and reply. created: Unix time of the reply.
+        transport: by which it was asked, which shapes its price and nothing else; "" where that is not known.
     """
 
     key: str
@@ -106,6 +107,7 @@ class Ruling:
     cost: float | None = None
     seconds: float = 0.0
     created: float = 0.0
+    transport: str = ""
 
     @property
     def judged(self) -> bool:

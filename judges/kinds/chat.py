@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from aad_plugin.errors import ConfigError, JudgeUnavailable, VerdictUnreadable
+from aad_plugin.errors import AADError, ConfigError, JudgeUnavailable, VerdictUnreadable
 from aad_plugin.judges.asking.languages import Tongues
 from aad_plugin.judges.asking.replies import Reading, merged, read_reply
-from aad_plugin.judges.asking.requests import Reply, Request, most_cost, prompt_tokens_of, usage_of
+from aad_plugin.judges.asking.requests import Budget, Reply, Request, most_cost, prompt_tokens_of, usage_of
 from aad_plugin.judges.asking.rubric import read_rubric
 from aad_plugin.judges.asking.templates import Template, load_template
 from aad_plugin.judges.asking.wording import challenge_text
@@ -129,18 +129,30 @@ class ChatJudge(Judge):
         """
         if len(self.forms) == 1:
             return
-        mark = digest(self._identity())
-        noted = sitting.store.noted("probe", judge=mark)
+        noted = sitting.store.noted("probe", judge=self.probe)
         if noted:
             self.form, self.form_known = noted[-1]["form"], True
         elif self.channel.can_probe(sitting):
-            self.form, self.form_known = self._probe(sitting), True
-            sitting.store.note("probe", judge=mark, form=self.form)
+            now = self._now(sitting)
+            tokens = [0, 0]
+            try:
+                self.form, self.form_known = self._probe(now, tokens), True
+            except AADError:
+                self._note_probe("probe_failed", tokens, now)
+                raise
+            self._note_probe("probe", tokens, now, form=self.form)
+            if self.price and sitting.max_cost is not None:
+                sitting.budget = Budget(sitting.max_cost, self.price.by(sitting.transport))
+                sitting.budget.spent = now.budget.spent
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Send all questions through the channel and record what the replies say."""
-        bill = self.price.by(sitting.transport) if self.price else None
-        self.channel.send((self.request(q) for q in questions), lambda r: sitting.record(self.ruling(r, bill)), sitting)
+        bill, way = (
+            self.price.by(sitting.transport) if self.price else None,
+            "" if self.in_process else sitting.transport,
+        )
+        requests = (self.request(question) for question in questions)
+        self.channel.send(requests, lambda r: sitting.record(self.ruling(r, bill, way)), sitting)
 
     def request(self, question: Question, form: str | None = None) -> Request:
         """A question as a chat completion's body."""
@@ -183,9 +195,10 @@ class ChatJudge(Judge):
         """`text` without the secrets of the judge's endpoint, in one piece for the terminal."""
         return self.channel.clean(text)
 
-    def ruling(self, reply: Reply, bill: Price | None = None) -> Ruling:
-        """What a reply says, with what it tells about itself and what it cost at the price `bill`."""
+    def ruling(self, reply: Reply, bill: Price | None = None, transport: str = "") -> Ruling:
+        """What a reply by a transport says, with what it tells about itself and what it cost at the price `bill`."""
         common: dict[str, Any] = {"key": reply.key, "seconds": round(reply.seconds, 4), "created": time.time()}
+        common["transport"] = transport
         clean = self.channel.clean_reply
         if reply.body is None:
             return Ruling(**common, reason=reply.reason, detail=printable(clean(reply.detail))[:300])
@@ -247,14 +260,38 @@ class ChatJudge(Judge):
             },
         }
 
-    def _probe(self, sitting: Sitting) -> str:
+    @property
+    def probe(self) -> str:  # type: ignore[override]
+        """By what the store notes the replies that settled the form."""
+        return digest(self._identity()) if len(self.forms) > 1 else ""
+
+    def _now(self, sitting: Sitting) -> Sitting:
+        """The sitting as probes have it: live, whatever the transport, and under the same cost limit."""
+        now = dataclasses.replace(sitting, transport="live")
+        now.budget = Budget(sitting.max_cost, self.price)
+        return now
+
+    def _note_probe(self, kind: str, tokens: Sequence[int], now: Sitting, **more: Any) -> None:
+        if kind == "probe_failed" and not any(tokens):
+            return
+        cost = {"cost": self.price.cost(*tokens)} if self.price else {}
+        told = dict(zip(("prompt_tokens", "completion_tokens"), tokens, strict=True))
+        now.store.note(kind, judge=self.probe, **more, **told, **cost)
+
+    def _probe(self, now: Sitting, tokens: list[int]) -> str:
+        """The first form in which the judge gives a verdict; adds what its replies took to `tokens`."""
         said = []
-        now = dataclasses.replace(sitting, transport="live", max_cost=None)
         for form in self.forms:
             for _ in range(_TRIES_PER_FORM):
                 replies: list[Reply] = []
                 self.channel.send([self.request(_PROBE[self.kind], form)], replies.append, now)
+                if not replies:
+                    raise ConfigError(
+                        f"a cost limit of {now.max_cost:g} does not cover the question that finds out how {self.name} "
+                        "replies: raise it, or name the form with --form"
+                    )
                 (reply,) = replies
+                tokens[:] = (sum(pair) for pair in zip(tokens, usage_of(reply.body or {}), strict=True))
                 if reply.body is None and reply.reason == "transport":
                     raise JudgeUnavailable(self.clean(f"the judge {self.name} does not answer: {reply.detail}"))
                 if reply.body is None:  # the server rejects this form

@@ -51,6 +51,7 @@ class RefusalJudge(Judge):
         self.transports = self.asked.transports if self.asked else ("live",)
         self.in_process = self.asked.in_process if self.asked else True
         self.form_known = self.asked.form_known if self.asked else True
+        self.probe = self.asked.probe if self.asked else ""
 
     @property
     def fingerprint(self) -> str:

@@ -60,6 +60,7 @@ class Judge(Protocol):
         can_be_challenged: whether it can be told that a verdict is wrong, and asked again.
         sees: whether it is shown the pictures of a prompt; one that is not refuses items with pictures.
         form_known: whether it is settled how it will be asked to reply.
+        probe: by what the store notes the replies that settled it, which are billed; "" where none are needed.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Judge(Protocol):
     can_be_challenged: bool = False
     sees: bool = False
     form_known: bool = True
+    probe: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -107,7 +109,7 @@ class Judge(Protocol):
 
 _DEFAULTS = (
     "transports", "in_process", "limits", "sides", "choices", "grades", "criteria", "is_seeded", "can_be_challenged",
-    "sees", "form_known", "size", "language_of", "clean",
+    "sees", "form_known", "probe", "size", "language_of", "clean",
 )  # fmt: skip
 
 

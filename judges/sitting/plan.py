@@ -97,7 +97,7 @@ class Plan:
     def verdicts(self, store: Store) -> list[Verdict]:
         """One verdict per item, in the order of items, from what the store holds.
 
-        A reply that several items share is on the bill of the first: it was paid once.
+        A reply that several items share is on the bill of the first: it was paid once. So are the judge's probes.
         """
         billed: set[str] = set()
         return [
@@ -194,8 +194,9 @@ def _verdict(case: _Case, judge: Judge, store: Store, is_challenged: bool, bille
     told = [store.find(key + _CHALLENGED) for key in case.keys[0]] if is_challenged else []
     asked = [key for keys in case.keys for key in keys] + [key + _CHALLENGED for key in case.keys[0] if is_challenged]
     new = [key for key in asked if key not in billed]
+    paid = [] if billed else _probes(store, judge)
     billed.update(new)
-    paid = [ruling for key in new for ruling in (*store.superseded(key), store.find(key)) if ruling]
+    paid += [ruling for key in new for ruling in (*store.superseded(key), store.find(key)) if ruling]
     known |= _bill(paid, judge)
     rulings = found[0]
     known["criteria"] = _criteria(rulings)
@@ -245,10 +246,22 @@ def _provenance(rulings: Sequence[Ruling]) -> dict:
     }
 
 
+def _probes(store: Store, judge: Judge) -> list[Ruling]:
+    """Replies that settled how the judge is asked, as far as their notes say what they took."""
+    names = ("prompt_tokens", "completion_tokens", "cost")
+    return [
+        Ruling("probe", **{name: note[name] for name in names if name in note}) for note in store.probes(judge.probe)
+    ]
+
+
 def _bill(rulings: Sequence[Ruling], judge: Judge) -> dict:
-    """Tokens and cost of every reply, failed ones included; what was asked before a price was known gets today's."""
+    """Tokens and cost of every reply, failed ones included; what was asked before a price was known gets today's, by the
+    transport it was asked by."""
     prompt, completion = (sum(getattr(r, name) for r in rulings) for name in ("prompt_tokens", "completion_tokens"))
     cost = None
     if price := judge.price:
-        cost = sum(price.cost(r.prompt_tokens, r.completion_tokens) if r.cost is None else r.cost for r in rulings)
+        cost = sum(
+            price.by(r.transport).cost(r.prompt_tokens, r.completion_tokens) if r.cost is None else r.cost
+            for r in rulings
+        )
     return {"prompt_tokens": prompt, "completion_tokens": completion, "cost": cost}

@@ -100,7 +100,7 @@ class Store:
             value = getattr(ruling, name)
             if value not in (None, "", 0, {}):
                 kept[name] = value
-            elif name in ("p", "grade") and value is not None:
+            elif name in ("p", "grade", "cost") and value is not None:
                 kept[name] = value  # 0.0 is a value
         self._append(kept)
         self._take(ruling)
@@ -114,6 +114,10 @@ class Store:
     def noted(self, kind: str, **match: Any) -> list[dict[str, Any]]:
         """Notes of one kind whose content has all of `match`, oldest first."""
         return [n for n in self.notes if n.get("kind") == kind and all(n.get(k) == v for k, v in match.items())]
+
+    def probes(self, judge: str) -> list[dict[str, Any]]:
+        """What was billed for finding out how a judge replies, that it replied in no way included."""
+        return [*self.noted("probe_failed", judge=judge), *self.noted("probe", judge=judge)] if judge else []
 
     def shards_under_way(self, judge: str) -> dict[str, list[str]]:
         """Keys of the batches, by shard, that this judge was asked by and whose replies nobody has collected yet."""

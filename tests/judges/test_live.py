@@ -9,7 +9,7 @@ import time
 import pytest
 
 from aad_plugin.errors import ConfigError, JudgeError, JudgeUnavailable, VerdictUnreadable
-from aad_plugin.judges import Answer, Comparison, compare, grade, load_judge, summarize
+from aad_plugin.judges import Answer, Comparison, Store, compare, grade, load_judge, summarize
 from aad_plugin.judges.asking import live as live_module
 from tests.judges.conftest import made_up
 from tests.judges.planted import quality
@@ -357,6 +357,35 @@ def test_failed_replies_and_those_before_the_price_are_billed(loopback, tmp_path
     tokens = sum(r["prompt_tokens"] + r["completion_tokens"] for r in rulings if r["type"] == "ruling")
     assert len(rulings) == 1 + 2 * 6 and all(v.judged for v in again)
     assert summarize(again).cost == pytest.approx(tokens * 10 / 1e6)
+
+
+def test_the_question_that_finds_out_the_form_is_on_the_bill_and_under_the_limit(loopback, tmp_path):
+    url, state = loopback(forms=("json", "tag"))  # log-probabilities are refused, which bills nothing
+    priced = {"price": "10/10"}
+    verdicts = run(made_up(4), judge_at(url, **priced), tmp_path / "auto")
+    named = run(made_up(4), judge_at(url, form="json", **priced), tmp_path / "json")
+    (note,) = Store.peek(tmp_path / "auto").noted("probe")
+    assert note["prompt_tokens"] > 0 and note["cost"] == pytest.approx(
+        (note["prompt_tokens"] + note["completion_tokens"]) * 10 / 1e6
+    )
+    whole, alone = summarize(verdicts).cost, summarize(named).cost
+    assert whole == pytest.approx(alone + note["cost"])  # was: alone
+    asked = sum(state.seen.values())
+    with pytest.raises(ConfigError, match="a cost limit of 1e-05 does not cover the question that finds out how"):
+        run(made_up(4), judge_at(url, **priced), max_cost=1e-5)
+    assert sum(state.seen.values()) == asked
+    part = summarize(run(made_up(40), judge_at(url, **priced), tmp_path / "part", max_cost=0.2))
+    assert part.partial and 0 < part.cost <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("transport", "first", "share"), [("batch", None, 0.5), ("live", None, 1.0), ("live", "0/0", 0.0)]
+)
+def test_a_reply_costs_what_it_cost_when_it_was_asked(loopback, tmp_path, transport, first, share):
+    url, _ = loopback()
+    run(made_up(3), judge_at(url, form="tag", price=first), tmp_path, transport=transport, poll_s=0.01)
+    found = summarize(run(made_up(3), judge_at(url, form="tag", price="10/10"), tmp_path))
+    assert found.cost == pytest.approx(share * (found.prompt_tokens + found.completion_tokens) * 10 / 1e6)
 
 
 def test_a_password_in_the_url_travels_as_a_header_and_is_not_logged(loopback, caplog):
