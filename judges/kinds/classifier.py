@@ -12,11 +12,9 @@ from aad_plugin.errors import ConfigError
 from aad_plugin.judges.items import Question, Ruling
 from aad_plugin.judges.kinds.local_models import (
     LocalJudge,
-    base_of,
     check_model_options,
-    hub_mark,
     made_ready,
-    model_mark,
+    marks_of_model,
     outputs_of,
     weight_options,
 )
@@ -67,7 +65,7 @@ class ClassifierJudge(LocalJudge):
         self.multi_label = model.config.problem_type == "multi_label_classification"
         self.batch_size = batch_size
         self.name = f"classifier:{name}"
-        marks = model_mark(dtype, name) | hub_mark(name, base_of(name))
+        marks = marks_of_model(dtype, name)
         self.fingerprint = digest({"kind": "classifier", "model": name, "labels": self.labels, **marks})
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:

@@ -14,11 +14,9 @@ from aad_plugin.judges.asking.requests import Reply, Request
 from aad_plugin.judges.asking.templates import Template
 from aad_plugin.judges.kinds.chat import Channel, ChatJudge, asked_template, forms_of
 from aad_plugin.judges.kinds.local_models import (
-    base_of,
     check_model_options,
-    hub_mark,
     made_ready,
-    model_mark,
+    marks_of_model,
     weight_options,
 )
 from aad_plugin.judges.kinds.spelling import Speller
@@ -90,7 +88,7 @@ class _Local(Channel):
             raise ConfigError(f"the judge model {name!r} has no chat template; choose an instruction-tuned model")
         self.model = made_ready(model, self.tokenizer, device)
         self.speller = Speller(self.tokenizer)
-        self.mark = model_mark(dtype, name) | hub_mark(name, base_of(name))
+        self.mark = marks_of_model(dtype, name)
         self.context = known_context(model.config) or math.inf
         self.name = name
         self.batch_size = batch_size

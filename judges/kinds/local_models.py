@@ -66,6 +66,12 @@ def base_of(name: str) -> str | None:
         return None
 
 
+def marks_of_model(dtype: str, name: str) -> dict[str, Any]:
+    """`model_mark` and `hub_mark` of a loaded model, and of its base where it is an adapter; both shape its verdicts."""
+    base = base_of(name)
+    return model_mark(dtype, name, base) | hub_mark(name, base)
+
+
 def weight_options(name: str, use_safetensors: bool | None) -> dict[str, Any]:
     """Return ``from_pretrained``'s options that rule pickled weights out, unless ``use_safetensors`` is False.
 

@@ -258,19 +258,23 @@ def test_what_makes_the_model_makes_the_judge(tmp_path, tokenizer, kind):
     assert fingerprints(f"{kind}:{folder}") != rewritten
 
 
-def test_an_adapters_base_is_part_of_the_judge(tmp_path, tokenizer):
+@pytest.mark.parametrize("kind", ["reward", "classifier", "hf"])
+def test_an_adapters_base_is_part_of_the_judge(tmp_path, tokenizer, kind):
+    import transformers
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForSequenceClassification
 
-    base = tiny("LlamaForSequenceClassification", tmp_path / "base", tokenizer, num_labels=1)
-    model = AutoModelForSequenceClassification.from_pretrained(base)
-    lora = LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], r=2)
-    get_peft_model(model, lora).save_pretrained(tmp_path / "adapter")
-    before = fingerprints(f"reward:{tmp_path / 'adapter'}")
-    model = AutoModelForSequenceClassification.from_pretrained(base)
-    model.score.weight.data += 1
+    head = "LlamaForCausalLM" if kind == "hf" else "LlamaForSequenceClassification"
+    labels = {"num_labels": 1 if kind == "reward" else 2} if kind != "hf" else {}
+    base, adapter = tiny(head, tmp_path / "base", tokenizer, **labels), tmp_path / "adapter"
+    load = getattr(transformers, f"AutoModelFor{head.removeprefix('LlamaFor')}").from_pretrained
+    task = "CAUSAL_LM" if kind == "hf" else "SEQ_CLS"
+    get_peft_model(load(base), LoraConfig(task_type=task, target_modules=["q_proj"], r=2)).save_pretrained(adapter)
+    tokenizer.save_pretrained(adapter)
+    before = fingerprints(f"{kind}:{adapter}")
+    model = load(base)
+    model.model.layers[0].mlp.up_proj.weight.data += 1
     model.save_pretrained(base)
-    assert fingerprints(f"reward:{tmp_path / 'adapter'}") != before
+    assert fingerprints(f"{kind}:{adapter}") != before  # was: the same of all but reward models'
 
 
 def cached(hub, name, commit, file="config.json"):
