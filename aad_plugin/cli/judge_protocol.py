@@ -42,10 +42,22 @@ def check_labels(protocol: str, judge: Any) -> None:
     """Refuse a judge whose verdicts the protocol cannot count, before it is asked.
 
     Raises:
-        ConfigError: Arena-Hard without its five labels.
+        ConfigError: Arena-Hard without its five labels, MT-Bench without grades, or without both orders.
     """
     from aad_plugin.judges.protocols.arena_hard import LABELS
+    from aad_plugin.judges.sitting.judge import completed
 
+    judge = completed(judge)
+    if protocol == "mt-bench-single" and not judge.grades:
+        raise ConfigError(
+            f"{protocol} counts grades, and {judge.name} gives none: pass a judge whose --template is grade (the default "
+            "here)"
+        )
+    if protocol == "mt-bench-pairwise" and not judge.both_orders:
+        raise ConfigError(
+            f"{protocol} counts a judge's verdicts in both orders, and {judge.name} asks in one alone: pass "
+            "a judge that is asked in both, such as a chat model"
+        )
     choices = getattr(getattr(judge, "template", None), "choices", ())
     if protocol.startswith("arena-hard") and set(choices) != set(LABELS.values()):
         raise ConfigError(

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from aad_plugin.cli.judge_protocol import check_labels
 from aad_plugin.errors import ConfigError
 from aad_plugin.judges import Comparison
 from aad_plugin.judges.items import Answer
@@ -297,6 +299,17 @@ def test_protocol_files_hold_what_the_judge_saw_and_a_torn_store_is_read(files, 
 def test_mistakes_in_a_call_are_one_line(arguments, message):
     with pytest.raises(ConfigError, match=message):
         raise aad("judge", "--candidate", "x.json", "--judge", "reward:demo", *arguments).exception
+
+
+def test_mt_bench_needs_grades_and_both_orders_before_anything_is_paid(files, tmp_path, loopback):
+    url, state = loopback()
+    call = ["--candidate", files[1], "--protocol", "mt-bench-single", "--template", "refusal", "--output", tmp_path]
+    with pytest.raises(ConfigError, match="mt-bench-single counts grades, and openai:planted gives none"):  # was: NaN
+        raise aad("judge", *call, "--judge", "openai:planted", "--base-url", url).exception
+    one_order = SimpleNamespace(name="reward:x", kind="pairwise", both_orders=False)
+    with pytest.raises(ConfigError, match="counts a judge's verdicts in both orders, and reward:x asks in one alone"):
+        check_labels("mt-bench-pairwise", one_order)  # was: IndexError behind the last reply
+    assert not state.seen
 
 
 @pytest.mark.parametrize(
