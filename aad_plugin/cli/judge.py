@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from aad_plugin.cli.judge_options import JudgeOptions, cleaner, takes_judge_opti
 from aad_plugin.cli.judge_protocol import as_meetings, check_labels, check_protocol, finish_protocol, items_of, to_count
 from aad_plugin.cli.judge_running import Running
 from aad_plugin.cli.judge_systems import finish_systems, meetings_of
-from aad_plugin.cli.option_group import takes
+from aad_plugin.cli.option_group import refuse_unread, takes
 from aad_plugin.errors import ConfigError
 from aad_plugin.texts.cleaning import without_passwords
 
@@ -32,6 +32,9 @@ def judge(call: Call, asked: JudgeOptions, terms: Terms) -> None:
     judge contradicts itself beyond its limits.
     """
     if terms.from_file is not None:
+        call.check_from(terms)
+        if not call.judges:
+            refuse_unread(asked, [field.name for field in fields(asked)], "aad judge --from without --judge")
         _count_again(call, asked, terms)
         return
     call.check(terms)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli.league import Draws, Elo, Sides, Style
+from aad_plugin.cli.option_group import refuse_unread
 from aad_plugin.errors import ConfigError
 
 
@@ -82,10 +83,9 @@ class Call:
             )
         if self.specs and self.candidate:
             raise ConfigError("pass --candidate and --baseline for two systems, or --systems for many, not both")
+        self._refuse_unread(terms)
         if self.anchors and not self.specs:
             raise ConfigError("--anchor belongs to --systems")
-        if (self.style or self.sides or self.elo) and not (self.specs or self.protocol):
-            raise ConfigError("--style, --sides and --elo belong to --systems (--style also to an Arena-Hard protocol)")
         if self.style:
             chosen_features(self.style)  # a mistake in it shows before anything is asked
         if self.protocol and self.cascade:
@@ -102,6 +102,37 @@ class Call:
                 "pass --candidate FILE and --judge SPEC (no judge is the default), or --from verdicts.jsonl; for many "
                 "systems --systems FILE FILE … in the place of --candidate"
             )
+
+    def check_from(self, terms: Terms) -> None:
+        """Raise ConfigError for arguments that say how to ask, where what was judged before is counted again."""
+        if self.more_systems:
+            raise ConfigError(f"unexpected argument {self.more_systems[0]!r} beside --from")
+        arranged = ("protocol", "systems", "anchors", "style", "sides", "elo", "draws", "cascade", "dear_share", "jury")
+        asked = (
+            "allow_unmatched", "transport", "results", "poll_s", "leave_batches", "estimate", "max_cost", "repeats",
+            "challenge",
+        )  # fmt: skip
+        form = "aad judge --from, which counts what was judged before,"
+        refuse_unread(self, arranged, form)
+        refuse_unread(terms, asked, form)
+
+    def _refuse_unread(self, terms: Terms) -> None:
+        """Refuse options that belong to another arrangement or transport."""
+        if not self.specs:
+            refuse_unread(self, ["sides", "elo", "draws"], "a run without --systems")
+            if not (self.protocol or "").startswith("arena-hard"):
+                refuse_unread(self, ["style"], "a run without --systems and without an Arena-Hard protocol")
+        if not self.cascade:
+            refuse_unread(self, ["dear_share"], "a run without --cascade")
+        else:
+            refuse_unread(self, ["jury"], "a cascade, which has one cheap judge,")
+        if not self.specs and not self.baseline:
+            refuse_unread(terms, ["allow_unmatched"], "a run without --baseline")
+        for name, transport in (("results", "file"), ("poll_s", "batch")):
+            if terms.transport != transport:
+                refuse_unread(terms, [name], f"--transport {terms.transport}")
+        if terms.transport == "batch":
+            refuse_unread(terms, ["leave_batches"], "--transport batch, which collects them,")
 
 
 @dataclass(frozen=True)

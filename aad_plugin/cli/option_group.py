@@ -34,8 +34,8 @@ def refuse_unread(asked: Any, names: Sequence[str], form: str) -> None:
         ConfigError: names them.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(asked)}
-    given = [name for name in names if getattr(asked, name) != defaults[name]]
-    refuse_given(dict.fromkeys(given, True), form)
+    kinds = get_type_hints(type(asked), include_extras=True)
+    _refuse([_flag(name, kinds[name]) for name in names if getattr(asked, name) != defaults[name]], form)
 
 
 def refuse_given(values: Mapping[str, Any], form: str) -> None:
@@ -46,9 +46,21 @@ def refuse_given(values: Mapping[str, Any], form: str) -> None:
     Raises:
         ConfigError: names them.
     """
-    given = [f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None]
+    _refuse([f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None], form)
+
+
+def _refuse(given: Sequence[str], form: str) -> None:
     if given:
         raise ConfigError(f"{form} makes no use of {', '.join(given)}: leave {'it' if len(given) == 1 else 'them'} out")
+
+
+def _flag(name: str, kind: Any) -> str:
+    """An option as it is typed."""
+    declared = []
+    for one in getattr(kind, "__metadata__", ()):  # typer keeps the first name that an annotation gives as its default
+        declared += [one.default, *(one.param_decls or ())]
+    spelt = (flag for flag in declared if isinstance(flag, str) and flag.startswith("--"))
+    return next(spelt, f"--{name.replace('_', '-')}")
 
 
 def takes(**groups: type) -> Callable[[Callable[..., Any]], Any]:

@@ -81,7 +81,7 @@ def read_replies(path: str | Path, items: Sequence[HumanItem]) -> list[Verdict]:
     baseline, 0 or tie. It is one order only, the one people saw.
 
     Raises:
-        ConfigError: a row without them, or no row that belongs to any item.
+        ConfigError: a row without them, no row that belongs to any item, or two rows or items of one number.
     """
     said: dict[str, Any] = {}
     for place, row in json_rows(Path(path)):
@@ -92,7 +92,12 @@ def read_replies(path: str | Path, items: Sequence[HumanItem]) -> list[Verdict]:
                 f"{place}: a published reply needs idx and verdict (or one field that ends in _result), got "
                 f"{', '.join(row) or 'nothing'}"
             )
+        if str(own) in said:
+            raise ConfigError(f"{place}: a second reply to item {own}; expected one each, so keep the one that counts")
         said[str(own)] = row[fields[0]]
+    shared = [index for index, num in Counter(item.index for item in items).items() if num > 1 and index in said]
+    if shared:
+        raise ConfigError(f"{path} replies to item {shared[0]}, but several of the {len(items)} items have that number")
     name = Path(path).name
     verdicts = [_verdict(item, said, name) for item in items]
     if not any(v.judged for v in verdicts):

@@ -78,10 +78,10 @@ class RefusalJudge(Judge):
                 pass
 
     def size(self, question: Question, price: Price | None) -> Size:
-        """What the judge is paid for a question, nothing where the text shows enough."""
-        if self.asked and self._is_unsure(_reading(question)):
-            return self.asked.size(question, price)
-        return Size(0, 0, 0.0)
+        """What the judge is paid for a question; it is not asked where the text shows enough."""
+        if self.asked is None:
+            return Size(0, 0, 0.0)
+        return self.asked.size(question, price) if self._is_unsure(_reading(question)) else Size(0, 0, 0.0, requests=0)
 
     def clean(self, text: str) -> str:
         """`text` without the secrets of the judge that is asked."""

@@ -68,8 +68,8 @@ def estimate(
     judge.prepare(Sitting(store, transport="file"))  # by file nothing can be asked, so nothing is probed
     plan = Plan(items, judge, seed, repeats, challenge=challenge)
     for question in itertools.chain(plan.questions(store), plan.challenges(store, planned=True)):
-        requests += 1
         size = judge.size(question, price)
+        requests += size.requests
         prompt_tokens += size.prompt_tokens
         completion_tokens += size.completion_tokens
         most += size.most_cost

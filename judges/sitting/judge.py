@@ -32,11 +32,12 @@ class Price:
 
 
 class Size(NamedTuple):
-    """One question's share of a bill: estimated tokens, and the most it can cost in the price's currency."""
+    """One question's share of a bill: estimated tokens, the most it can cost in the price's currency, and requests."""
 
     prompt_tokens: int
     completion_tokens: int
     most_cost: float
+    requests: int = 1
 
 
 class Judge(Protocol):

@@ -9,6 +9,7 @@ import pytest
 from aad_plugin.cli.judge_running import Running
 from aad_plugin.errors import ConfigError, JudgeError, JudgeUnavailable
 from aad_plugin.judges import Store
+from aad_plugin.judges.sitting.sitting import Sitting
 from tests.judges.test_cli import aad, summary_of
 
 
@@ -98,6 +99,52 @@ def test_labels_are_read_before_anybody_is_paid(files, tmp_path, loopback):
     options = ["--difficulties", difficulties, "--output", tmp_path / "out"]
     refused("expected verdicts on all of them, got 30", *files, *one, *options)
     assert not state.seen
+
+
+OF_ASKING = [
+    ["--protocol", "nonsense"], ["--systems", "a"], ["--anchor", "a"], ["--style", "length"], ["--elo"], ["--sides"],
+    ["--draws", 200], ["--cascade", "z:z"], ["--dear-share", 0.2], ["--jury", "cyclic"], ["--transport", "pigeon"],
+    ["--results", "r"], ["--poll-s", 5], ["--leave-batches"], ["--estimate"], ["--max-cost", 5], ["--repeats", 3],
+    ["--challenge"], ["--allow-unmatched"],
+]  # fmt: skip
+
+
+def test_counting_again_refuses_what_says_how_to_ask(tmp_path):
+    verdicts = tmp_path / "verdicts.jsonl"
+    rows = [
+        {"id": str(i), "prompt": f"h{i}", "judge": "openai:m", "p": i % 2, "orders": [i % 2] * 2} for i in range(12)
+    ]
+    verdicts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for given in OF_ASKING:  # was: all of them ignored
+        told = refused(f"judged before, makes no use of {given[0]}: leave it out", "--from", verdicts, *given)
+        assert told.count("--") == 2, told
+    refused("--from without --judge makes no use of --price", "--from", verdicts, "--price", "1/1")
+    assert aad("judge", "--from", verdicts, "--seed", 1, "--max-unjudged", 0.5).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--dear-share", 0.2], "a run without --cascade makes no use of --dear-share"),
+        (["--elo", "--sides", "--protocol", "arena-hard-v2.0"], "without --systems makes no use of --sides, --elo"),
+        (["--style", "all"], "without an Arena-Hard protocol makes no use of --style"),
+        (["--jury", "cyclic", "--cascade", "reward:y"], "a cascade, which has one cheap judge, makes no use of --jury"),
+        (["--results", "r.jsonl"], "--transport live makes no use of --results"),
+        (["--poll-s", 3], "--transport live makes no use of --poll-s"),
+        (["--transport", "batch", "--leave-batches"], "makes no use of --leave-batches"),
+    ],
+)
+def test_options_of_another_arrangement_are_refused(files, given, message):
+    refused(message, *files, "--judge", "reward:x", *given)
+
+
+def test_a_pause_below_zero_is_refused_before_a_batch_is_made(files, tmp_path, loopback):
+    url, state = loopback()
+    spec = f"openai:planted,base_url={url},form=tag"
+    done = aad("judge", *files, "--judge", spec, "--transport", "batch", "--poll-s", -1, "--output", tmp_path / "out")
+    assert done.exit_code == 2 and not state.batches.batches  # was: ValueError, and a batch that was paid for
+    with pytest.raises(ConfigError, match="poll_s is a number of seconds of at least 0, got nan"):
+        Sitting(Store(None), transport="batch", poll_s=float("nan"))
 
 
 def test_flags_that_mean_nothing_to_the_judge_are_refused(files, tmp_path):

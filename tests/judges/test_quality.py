@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from aad_plugin.cli.main import app
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges import grade, load_judge, load_template, summarize
+from aad_plugin.judges import estimate, grade, load_judge, load_template, summarize
 from aad_plugin.judges.asking.wording import prompt_path
 from aad_plugin.judges.checks.human_sets import SETS, read_replies, read_set
 from aad_plugin.judges.checks.quality import implied_win_rate, quality_of
@@ -185,6 +185,25 @@ def test_a_judge_that_never_states_a_verdict(tmp_path):
 def test_mistakes_in_a_file_are_one_line(tmp_path, rows, expected):
     with pytest.raises(ConfigError, match=expected):
         read_set(str(written(tmp_path / "own.jsonl", rows)))
+
+
+def test_an_estimate_counts_the_answers_that_the_text_leaves_open():
+    judge = load_judge("refusals:text,judge=openai:planted", unsure=[0.0, 1.0])
+    plain = [Answer(str(i), "What is 2 + 2?", f"The answer is {i}, because two and two make four.") for i in range(10)]
+    found = estimate(plain, judge)
+    assert found.requests == 10 and found.prompt_tokens > 0
+    found = estimate(plain, load_judge("refusals:text,judge=openai:planted"))
+    assert (found.requests, found.prompt_tokens, found.completion_tokens) == (0, 0, 0)  # was: 10 requests of no tokens
+
+
+def test_two_replies_to_one_item_are_refused(tmp_path):
+    items = read_set(str(written(tmp_path / "own.jsonl", [row(idx=1), row(idx=2)])))
+    replies = written(tmp_path / "r.jsonl", [{"idx": 1, "verdict": 1}, {"idx": 1, "verdict": 2}])
+    with pytest.raises(ConfigError, match="line 2: a second reply to item 1; expected one each"):  # was: the last won
+        read_replies(replies, items)
+    twice = read_set(str(written(tmp_path / "own.jsonl", [row(idx=1), row(idx=1)])))
+    with pytest.raises(ConfigError, match="replies to item 1, but several of the 2 items have that number"):
+        read_replies(written(tmp_path / "r.jsonl", [{"idx": 1, "verdict": 1}]), twice)
 
 
 @pytest.mark.parametrize(
