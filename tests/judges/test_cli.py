@@ -49,7 +49,7 @@ def test_judge_writes_verdicts_summary_and_table(files, tmp_path, loopback):
     )
 
     asked = sum(state.seen.values())
-    again = aad("judge", "--from", out / "verdicts.jsonl", "--output", tmp_path / "again")
+    again = aad("judge", "--from", out / "verdicts.jsonl", "--seed", 0, "--output", tmp_path / "again")
     assert again.exit_code == 0 and sum(state.seen.values()) == asked
     rebuilt = summary_of(tmp_path / "again")
     assert (summary["candidate"], summary["baseline"]) == (str(files[1]), str(files[3]))

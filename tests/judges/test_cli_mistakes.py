@@ -101,11 +101,13 @@ def test_labels_are_read_before_anybody_is_paid(files, tmp_path, loopback):
     assert not state.seen
 
 
-OF_ASKING = [
-    ["--protocol", "nonsense"], ["--systems", "a"], ["--anchor", "a"], ["--style", "length"], ["--elo"], ["--sides"],
-    ["--draws", 200], ["--cascade", "z:z"], ["--dear-share", 0.2], ["--jury", "cyclic"], ["--transport", "pigeon"],
-    ["--results", "r"], ["--poll-s", 5], ["--leave-batches"], ["--estimate"], ["--max-cost", 5], ["--repeats", 3],
-    ["--challenge"], ["--allow-unmatched"],
+ARRANGED = [
+    "--protocol", "nonsense", "--systems", "a", "--anchor", "a", "--style", "length", "--sides", "--elo", "--draws", 200,
+    "--cascade", "z:z", "--dear-share", 0.2, "--jury", "cyclic",
+]  # fmt: skip
+ASKED = [
+    "--allow-unmatched", "--transport", "pigeon", "--results", "r", "--poll-s", 5, "--leave-batches", "--estimate",
+    "--max-cost", 5, "--repeats", 3, "--challenge",
 ]  # fmt: skip
 
 
@@ -115,11 +117,10 @@ def test_counting_again_refuses_what_says_how_to_ask(tmp_path):
         {"id": str(i), "prompt": f"h{i}", "judge": "openai:m", "p": i % 2, "orders": [i % 2] * 2} for i in range(12)
     ]
     verdicts.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for given in OF_ASKING:  # was: all of them ignored
-        told = refused(f"judged before, makes no use of {given[0]}: leave it out", "--from", verdicts, *given)
-        assert told.count("--") == 2, told
+    for given in (ARRANGED, ASKED):  # was: all of them ignored
+        flags = ", ".join(one for one in given if str(one).startswith("--"))
+        refused(f"judged before, makes no use of {flags}: leave them out", "--from", verdicts, *given)
     refused("--from without --judge makes no use of --price", "--from", verdicts, "--price", "1/1")
-    assert aad("judge", "--from", verdicts, "--seed", 1, "--max-unjudged", 0.5).exit_code == 0
 
 
 @pytest.mark.parametrize(
