@@ -72,6 +72,11 @@ class PairArguments:
         rest = dict(model_args)
         if "peft" in rest:
             raise ConfigError("peft=… is how `--model hf` takes an adapter; a pair takes reference=…,adapter=…")
+        if rest.get("delta"):
+            raise ConfigError(
+                "delta=… adds to the weights of one model, and a pair has two: write the sum as a checkpoint and name it "
+                "by policy=…"
+            )
         # HFLM says so after it has read the weights.
         if rest.get("enable_thinking") and rest.get("think_end_token") is None:
             raise ConfigError(
@@ -136,10 +141,15 @@ def _check_choosing(loglikelihood: str, is_alone: bool) -> None:
         )
 
 
-def loading_args(model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of ``--model aad``'s model_args what a pair is loaded by: those left out are read by lm-eval's HFLM alone."""
+def loading_args(model_args: Mapping[str, Any], hosts: Sequence[type] = (HFLM,)) -> dict[str, Any]:
+    """Return of ``--model aad``'s model_args what a pair is loaded by: those left out are read by lm-eval's classes alone.
+
+    Args:
+        hosts: those classes.
+    """
     own = {*inspect.signature(load_parts).parameters, *REFERENCE_OPTIONS, *OWN, *PER_MODEL, *TEMPLATE_OPTIONS}
-    hflm = {*inspect.signature(HFLM.__init__).parameters} - own - FROM_PRETRAINED
+    named = {name for host in hosts for name in inspect.signature(host.__init__).parameters}  # type: ignore[misc]
+    hflm = {*named, "gpus"} - own - FROM_PRETRAINED
     left_out = {*hflm, "answers_dir", "trace", "loglikelihood"}
     return {name: value for name, value in model_args.items() if name not in left_out}
 

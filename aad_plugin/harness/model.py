@@ -168,7 +168,7 @@ class AADLM(PairAnswers, HFLM):
             pickles=options.get("use_safetensors") is False,
             processor=getattr(self, "processor", None),
         )
-        self._model = AlignedPair.from_parts(replace(parts, loaded_with=loading_args(arguments.telling)))
+        self._model = AlignedPair.from_parts(replace(parts, loaded_with=loading_args(arguments.telling, self.hosts)))
 
     def _reference_quantization(self, options: dict[str, Any]) -> Any:
         named = {name: options[name] for name in ("revision", "gguf_file", "trust_remote_code") if options.get(name)}

@@ -150,6 +150,8 @@ def check_cache(cache: Cache | None, settings: DecodingSettings, roles: Sequence
     if cache is None:
         return
     held = getattr(cache, "aad_keys", None)
+    if held not in (None, _keys(settings, roles)) and int(cache.get_seq_length()) == 0:
+        held = None  # it was emptied
     if getattr(cache, "num_sides", 1) != len(roles) or held not in (None, _keys(settings, roles)):
         holds = f" (it holds keys of {_named(held)})" if held else ""
         raise ConfigError(

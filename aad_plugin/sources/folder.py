@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from aad_plugin.errors import ConfigError, nearest
+from aad_plugin.files.marks import tokenizer_mark
 from aad_plugin.settings import SETTING_NAMES, DecodingSettings
-from aad_plugin.sources.arguments import OWN
+from aad_plugin.sources.arguments import OWN, PER_MODEL, REFERENCE_OPTIONS, TEMPLATE_OPTIONS
+from aad_plugin.sources.known_options import FROM_PRETRAINED
 from aad_plugin.sources.parts import GUIDE_NAMES, PAIR_FILE, PairSource
 
 # Options that say how a pair is run, not which one it is: they are given anew to whoever loads the folder.
@@ -19,7 +21,7 @@ _HOW = frozenset(
     "device reference_device device_map max_memory low_cpu_mem_usage offload_buffers offload_folder offload_state_dict "
     "dtype reference_dtype torch_dtype attn_implementation experts_implementation use_kernels tp_plan tp_size "
     "trust_remote_code reference_trust_remote_code use_safetensors cache_dir force_download local_files_only proxies token "
-    "draft_model".split()
+    "draft_model use_cache".split()
 )
 
 
@@ -33,22 +35,36 @@ def save_pair(pair: Any, folder: str | Path) -> Path:
         raise ConfigError(
             "this pair was built from models in memory; a pair folder points to checkpoints: save those first"
         )
-    refuse_unkept({**pair.loaded_with, "chat_template_args": pair.chat_template_args})
+    given = {**pair.loaded_with, "chat_template_args": pair.chat_template_args}
+    if given.get("tokenizer") and tokenizer_mark(pair.tokenizer) == _mark_of(pair.source.tokenizer):
+        del given["tokenizer"]
+    refuse_unkept(given)
     return write_pair_folder(pair.source, pair.settings, folder)
+
+
+def _mark_of(tokenizer: str) -> str:
+    from transformers import AutoTokenizer
+
+    try:
+        return tokenizer_mark(AutoTokenizer.from_pretrained(tokenizer))
+    except (ImportError, OSError, ValueError):
+        return ""
 
 
 def refuse_unkept(options: Mapping[str, Any]) -> None:
     """Raise ConfigError for options by which a pair was loaded, besides parts and settings, if the folder alone would load
     another one."""
+    known = (*FROM_PRETRAINED, *PER_MODEL, *REFERENCE_OPTIONS, *TEMPLATE_OPTIONS, "tokenizer")
     lost = sorted(
         name for name, value in options.items()
         if name not in _HOW and name not in OWN and value not in (None, False, "", {})
         and not (name.endswith("revision") and value == "main")
     )  # fmt: skip
     if lost:
+        meant = "" if lost[0] in known else nearest(lost[0], SETTING_NAMES)
         them = "them" if len(lost) > 1 else "it"
         raise ConfigError(
-            f"a pair folder keeps a pair's parts and settings, and not {', '.join(lost)}{nearest(lost[0], SETTING_NAMES)}, "
+            f"a pair folder keeps a pair's parts and settings, and not {', '.join(lost)}{meant}, "
             f"without which it would load as another pair: save it without {them}, pass {them} beside pair=<the folder>, "
             "or put such checkpoints and tokenizers into folders and name these"
         )

@@ -58,12 +58,14 @@ def _prompt(row: Mapping[str, Any], place: str, field: str | None, folder: Path)
         asked: Any = [turn for turn in row["chosen"][:-1] if isinstance(turn, dict)]
     else:
         asked = raw_prompt(row, place, field or ("prompt" if "prompt" in row else None))
-    given = [one for name in picture_columns(row, place) if name != field for one in _listed(row[name])]
-    if isinstance(asked, str) and not given:
-        return asked
     turns: list[dict[str, Any]] = [{"role": "user", "content": asked}] if isinstance(asked, str) else []
     turns = turns or asked_turns(asked, place, _turns)
     turns = [{**turn, "content": _parts(turn["content"], place)} for turn in turns]
+    pictures = [part["image"] for turn in turns for part in turn["content"] if part["type"] == "image"]
+    names = picture_columns(row, place, shown=bool(pictures) and None not in pictures)
+    given = [one for name in names if name != field for one in _listed(row[name])]
+    if isinstance(asked, str) and not given:
+        return asked
     _place_pictures(turns, given, place, folder)
     shown = 0
     for turn in turns:

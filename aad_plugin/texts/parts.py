@@ -8,10 +8,10 @@ from typing import Any
 
 from aad_plugin.errors import ConfigError
 
-_KINDS = r"(image|img|picture|photo|video|audio)s?"
-_NAMED = re.compile(rf"{_KINDS}(_?\d+)?", re.IGNORECASE)
-# Where it lies; beside a column of its own such a one says the same again.
-_PLACED = re.compile(rf"{_KINDS}(_?\d+)?_?(path|file|filename|url|uri)s?(_?\d+)?", re.IGNORECASE)
+_PICTURES = "image|img|picture|photo"
+_NAMED = re.compile(rf"({_PICTURES}|video|audio)s?(_?\d+)?", re.IGNORECASE)
+# Where a picture lies; beside the picture itself such a column says the same again.
+_PLACED = re.compile(rf"({_PICTURES})s?(_?\d+)?_?(path|file|filename|url|uri)s?(_?\d+)?", re.IGNORECASE)
 
 
 def text_of(content: Any) -> str:
@@ -30,27 +30,28 @@ def shown_columns(row: Mapping[str, Any]) -> list[str]:
     """Return the columns of a row that hold pictures, videos or sound: by their name, or by what stands in them."""
     there = {str(name): name for name, value in row.items() if _is_there(value)}
     own = [name for text, name in there.items() if _NAMED.fullmatch(text) or _shows(row[name])]
-    kinds = {_kind(name) for name in own}
-    return own + [name for text, name in there.items() if _PLACED.fullmatch(text) and _kind(text) not in kinds]
+    if any(not _is_other(name) for name in own):
+        return own
+    return own + [name for text, name in there.items() if _PLACED.fullmatch(text)]
 
 
-def _kind(name: str) -> str:
-    """Of what a column holds; one without a telling name holds pictures."""
-    found = re.match(r"video|audio", str(name), re.IGNORECASE)
-    return found[0].lower() if found else "picture"
-
-
-def picture_columns(row: Mapping[str, Any], place: str) -> list[str]:
+def picture_columns(row: Mapping[str, Any], place: str, shown: bool = False) -> list[str]:
     """Return the columns of a row that hold pictures.
 
+    Args:
+        shown: whether the row's messages hold their pictures already, so that columns of where one lies name no others.
     Raises:
         ConfigError: one holds a video or sound.
     """
-    names = shown_columns(row)
+    names = [name for name in shown_columns(row) if not (shown and _PLACED.fullmatch(str(name)))]
     for name in names:
-        if _kind(name) != "picture":
+        if _is_other(name):
             raise ConfigError(f"{place}: column {name!r} holds no picture, and only pictures are read besides text")
     return names
+
+
+def _is_other(name: Any) -> bool:
+    return re.match("video|audio", str(name), re.IGNORECASE) is not None
 
 
 def refuse_shown(row: Mapping[str, Any], prompt: Any, place: str) -> None:
@@ -74,7 +75,7 @@ def refuse_shown(row: Mapping[str, Any], prompt: Any, place: str) -> None:
 def _is_there(value: Any) -> bool:
     if isinstance(value, str | bytes | list | tuple | Mapping):
         return bool(value) and (not isinstance(value, list | tuple) or any(one is not None for one in value))
-    return value is not None
+    return value is not None and not isinstance(value, bool)  # a flag is no picture
 
 
 def _shows(value: Any) -> bool:

@@ -309,6 +309,7 @@ def test_a_draft_is_in_the_results_and_changes_no_answer(evaluate, checkpoints):
         ({"strategy": "greedi"}, None, "did you mean 'greedy'"),
         ({"loglikelihood": "polcy"}, None, "loglikelihood must be one of policy, reference, implicit_reward"),
         ({"peft": "x"}, None, "a pair takes reference=…,adapter=…"),
+        ({"delta": "x"}, None, "delta=… adds to the weights of one model, and a pair has two"),
         ({}, "strategy=aad,alfa=0.3", "unknown gen_kwarg 'alfa' .did you mean 'alpha'"),
         ({}, "strategy=aad,alpha=3", r"alpha must be a number in \(0, 1\], got 3"),
         ({}, "repetition_penalty=1.3", "repetition_penalty=1.3 rescales logits"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from aad_plugin.errors import ConfigError, ReferenceUnknown, VocabMismatch
 from aad_plugin.harness.model import AADLM
@@ -119,7 +120,7 @@ def test_saving_and_loading_a_pair_folder_keeps_every_token(checkpoints, tmp_pat
 
 
 @pytest.mark.parametrize(("options", "named"), [
-    ({"revision": "v1", "reference_revision": "main"}, "revision,"), ({"tokenizer": "policy"}, "tokenizer,"),
+    ({"revision": "v1", "reference_revision": "main"}, "revision,"), ({"tokenizer": "other"}, "tokenizer,"),
     ({"enable_thinking": False, "chat_template_args": {"documents": []}}, "chat_template_args,"),
     ({"rope_parameters": {"rope_type": "default", "rope_theta": 2.0}}, "rope_parameters,"),
     ({"dtype": "bfloat16", "device": "cpu", "attn_implementation": "eager", "revision": "main"}, None),
@@ -128,7 +129,10 @@ def test_a_pair_that_a_folder_would_not_load_again_is_not_saved(checkpoints, tmp
     """Was: the folder loaded the main revision, the default tokenizer …, and nobody was told."""
     words = checkpoints.model_args("two_models")
     if "tokenizer" in options:
-        options = {"tokenizer": words["policy"]}
+        other = AutoTokenizer.from_pretrained(words["policy"])
+        other.chat_template = "{{ messages[0].content }}"
+        other.save_pretrained(tmp_path / "tokenizer")
+        options = {"tokenizer": str(tmp_path / "tokenizer")}
     pair, target = load_pair(**words, **options), tmp_path / "pair"
     if named is None:
         pair.save_pretrained(target)
@@ -143,7 +147,8 @@ def test_a_pair_that_a_folder_would_not_load_again_is_not_saved(checkpoints, tmp
 
 def test_a_pair_of_the_harness_is_saved_by_the_same_rule(checkpoints, tmp_path):
     words = checkpoints.model_args("two_models")
-    AADLM(**words, device="cpu", batch_size=2, dtype="float32").model.save_pretrained(tmp_path / "pair")
+    same = {"tokenizer": words["policy"], "use_cache": True}
+    AADLM(**words, **same, device="cpu", batch_size=2, dtype="float32").model.save_pretrained(tmp_path / "pair")
     with pytest.raises(ConfigError, match="and not revision, without which"):
         AADLM(**words, device="cpu", revision="v1").model.save_pretrained(tmp_path / "other")
 

@@ -53,6 +53,7 @@ def test_a_picture_is_named_in_any_way(tmp_path: Path, monkeypatch: pytest.Monke
         {"prompt": "what?", "imageFile": "~one.png"},
         {"prompt": "what?", "img": "shown/one.png", "image_url": "https://example.org/one.png"},
         {"messages": [{"role": "user", "content": own}], "images": ["shown/one.png"]},
+        {"messages": [{"role": "user", "content": own}], "image_url": "https://example.org/one.png"},
         {"messages": [{"role": "user", "content": own}, {"role": "assistant", "content": "a house"}]},
         {"chosen": [{"role": "user", "content": empty}, {"role": "assistant", "content": "x"}], "image_1": "shown/one.png"},
     ]  # fmt: skip
@@ -97,7 +98,8 @@ def test_pictures_stand_where_parts_say(tmp_path: Path) -> None:
 def test_rows_of_text_stay_text(tmp_path: Path) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": "b"}]}]
     turns = [{"role": "user", "content": "c"}]
-    path = write(tmp_path, {"prompt": "a", "images": []}, {"prompt": parts}, {"prompt": turns, "image": None})
+    flags = {"img": False, "video_url": "https://example.org/a"}
+    path = write(tmp_path, {"prompt": "a", "images": [], **flags}, {"prompt": parts}, {"prompt": turns, "image": None})
     assert [prompt for _, prompt in picture_prompt_rows(path)] == ["a", [{"role": "user", "content": "b"}], turns]
     assert not read_picture_prompts(path).shows_pictures
     same = write(tmp_path, {"prompt": "a"}, {"prompt": turns})
@@ -143,7 +145,7 @@ def test_a_data_sets_pictures_are_measured_before_they_are_unpacked(
         ({"prompt": "x", "image": "text.png"}, "'text.png' is no picture that can be read"),
         ({"prompt": "x", "images": [7]}, "picture 1: expected a file, bytes"),
         ({"prompt": "x", "video": "a.mp4"}, "column 'video' holds no picture"),
-        ({"prompt": "x", "image": "text.png", "video_path": "a.mp4"}, "column 'video_path' holds no picture"),
+        ({"prompt": "x", "image": "text.png", "video": "a.mp4"}, "column 'video' holds no picture"),
         ({"prompt": "x", "picture_url": "https://example.org/a.png"}, "is an address, and nothing is fetched"),
         (
             {"prompt": [{"role": "user", "content": [{"type": "image", "path": "1.png"}]}], "images": ["2.png"]},
