@@ -80,8 +80,10 @@ def test_a_finished_row_is_kept_and_a_failed_one_is_tried_again(asked, monkeypat
         return row(name, [1.0, 2.0])
 
     monkeypatch.setattr(command, "measured", measured)
-    command.main()
-    assert "Still missing: iterate-1." in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main()
+    told = capsys.readouterr()
+    assert "Still missing: iterate-1." in told.out and "error: rows that failed: iterate-1;" in told.err
     command.main()
     every = [
         "greedy",
@@ -159,10 +161,10 @@ def test_rows_of_another_question_are_refused(asked, monkeypatch, tmp_path):
     for words, said in ((["--steps", "9"], "other steps: 30, not 9"), (["--pair", "demo@1"], "other model_args")):
         monkeypatch.setattr(sys, "argv", [*sys.argv[:23], *words])
         with pytest.raises(ConfigError, match=said):
-            command.main()
+            command._run()
     (tmp_path / "out" / "asked.json").unlink()
     with pytest.raises(ConfigError, match=r"holds rows, but not what they were asked \(asked.json\)"):
-        command.main()
+        command._run()
 
 
 def test_other_weights_of_the_pair_and_another_recipe_are_another_question(asked, monkeypatch, checkpoints, tmp_path):
@@ -178,12 +180,12 @@ def test_other_weights_of_the_pair_and_another_recipe_are_another_question(asked
     command.main()
     recipe.write_text("learning_rate: 2.0e-4\n")
     with pytest.raises(ConfigError, match="other recipes"):
-        command.main()
+        command._run()
     recipe.write_text("learning_rate: 1.0e-4\n")
     command.main()
     shutil.copy(checkpoints.reference / "model.safetensors", own / "model.safetensors")
     with pytest.raises(ConfigError, match="other model_args"):
-        command.main()
+        command._run()
 
 
 def test_a_picker_that_is_the_oracle_under_another_name_is_refused(asked, monkeypatch, checkpoints, tmp_path):

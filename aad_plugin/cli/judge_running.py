@@ -52,7 +52,8 @@ class Running:
                 "leave it out (--estimate says what it would cost), or deal fewer prompts"
             )
         read.check_run(items, self.judges, self.repeats, self.sitting["transport"], self.sitting["max_cost"])
-        _refuse_twins(self.judges)
+        if self.jury != "cyclic":  # which asks each judge about prompts of its own
+            _refuse_twins(self.judges)
         if self.challenge and len(self.judges) > 1:
             raise ConfigError("--challenge measures one judge: pass --judge once")
         for one in self.judges if self.challenge else ():
@@ -151,7 +152,8 @@ class Running:
         found = {}
         for number, (name, one) in enumerate(zip(self._names(), self.judges, strict=True), start=1):
             found[name] = self._by_one(shares[name], one)
-            _refuse_twins(self.judges[:number])  # two forms of reply may have been found out to be one
+            if self.jury != "cyclic":
+                _refuse_twins(self.judges[:number])  # two forms of reply may have been found out to be one
         return found
 
     def _by_one(self, items: Sequence[Any], one: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from aad_plugin.errors import JudgeError
+from aad_plugin.errors import AADError, JudgeError, JudgeUnavailable
 from aad_plugin.judges.asking.batch_service import LimitMet, Service, limit_in, replies_in
 from aad_plugin.judges.asking.batch_spool import Limits, Spool
 from aad_plugin.judges.asking.endpoint import Endpoint
@@ -150,11 +150,18 @@ class _Batches:
         return keys
 
     def start(self, keys: list[str]) -> str:
-        """Write down what a shard holds, then upload and start it; its batch's id."""
+        """Upload a shard, write down what it holds and start it; its batch's id."""
         shard = uuid.uuid4().hex
-        self.sitting.store.note("batch_shard", shard=shard, keys=keys, judge=self.sitting.judge_fingerprint)
         with self.spool.content(keys) as content:
-            return self.service.create(content, {**self.mark, "aad_shard": shard}).id
+            file_id = self.service.upload(content)
+        self.sitting.store.note("batch_shard", shard=shard, keys=keys, judge=self.sitting.judge_fingerprint)
+        try:
+            return self.service.create(file_id, {**self.mark, "aad_shard": shard}).id
+        except JudgeUnavailable:
+            raise  # it may have been started
+        except AADError:  # it was refused
+            self.sitting.store.note("batch_collected", batch="", status="none", shard=shard)
+            raise
 
     def learn(self, keys: list[str], detail: str, status: int | None = None) -> None:
         """Make the limits fit after the service refused `keys` with these words.

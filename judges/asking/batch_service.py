@@ -80,9 +80,12 @@ class Service:
         found = self.call(lambda: list(self.client.batches.list(limit=100)))
         return [batch for batch in found if mark.items() <= (batch.metadata or {}).items()]
 
-    def create(self, content: Any, mark: Mapping[str, str]) -> Any:
-        """Upload a file and start a batch on it, exactly one; `mark` tells it from every other."""
-        file = self.call(lambda: self._upload(content))
+    def upload(self, content: Any) -> str:
+        """The id of a new input file."""
+        return self.call(lambda: self._upload(content)).id
+
+    def create(self, file_id: str, mark: Mapping[str, str]) -> Any:
+        """Start a batch on an uploaded file, exactly one; `mark` tells it from every other."""
         asked = False
 
         def start() -> Any:
@@ -92,7 +95,7 @@ class Service:
                 return made[0]
             asked = True
             return self.client.batches.create(
-                input_file_id=file.id, endpoint=URL, completion_window="24h", metadata=dict(mark)
+                input_file_id=file_id, endpoint=URL, completion_window="24h", metadata=dict(mark)
             )
 
         return self.call(start)

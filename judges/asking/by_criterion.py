@@ -29,11 +29,14 @@ def stated_by_criteria(said: str, template: Template) -> dict[str, tuple[str | N
     places = {name: places_of(said, name) for name, _ in template.criteria}
     blocks = _blocks(said, [one for found in places.values() for one in found])
     left = ""
-    if declined(said):
+    if declined(said, several=True):
         left = "it declines to give the verdicts it writes"
     elif blocks and taken_back(said, max(end for _, end in blocks) - 1):
         left = "it takes its verdicts back"
-    return {name: _choice(said, found, blocks, template, left) for name, found in places.items()}
+    names = re.compile(
+        rf"(?:[^\w<{{]|\d)*(?:{'|'.join(name.replace('_', '[ _]') for name in places)})\b", re.IGNORECASE
+    )
+    return {name: _choice(said, found, blocks, template, left, names) for name, found in places.items()}
 
 
 def places_of(said: str, name: str) -> list[Statement]:
@@ -50,15 +53,19 @@ def places_of(said: str, name: str) -> list[Statement]:
 
 
 def _choice(
-    said: str, places: list[Statement], blocks: list[tuple[int, int]], template: Template, left: str
+    said: str,
+    places: list[Statement],
+    blocks: list[tuple[int, int]],
+    template: Template,
+    left: str,
+    names: re.Pattern[str],
 ) -> tuple[str | None, str]:
     stated: dict[str, None] = {}
     others: set[str | None] = set()
     for one in places:
         choice = choice_of(one.word, template, asserted=True)
         start, end = next(block for block in blocks if block[0] <= one.start < block[1])
-        line = said[said.rfind("\n", 0, one.start) + 1 : one.start]
-        if line.lstrip().startswith(">") or is_mention(said, start, end):
+        if _is_mention(said, start, end, names):
             others |= set() if in_quotes(said, start, end) else {choice}
         elif choice is None:
             return None, f"{one.word[:80]!r} is none of {', '.join(template.choices)}"
@@ -72,6 +79,16 @@ def _choice(
     if others - {found}:
         return None, f"it writes {found!r} and another verdict beside it"
     return (None, left) if left else (found, "")
+
+
+def _is_mention(said: str, start: int, end: int, names: re.Pattern[str]) -> bool:
+    """As `mentions.is_mention`; a line that opens with a criterion's name states a verdict, whatever its reasons say."""
+    begin = said.rfind("\n", 0, start) + 1
+    if said[begin:start].lstrip().startswith(">"):  # a blockquote
+        return True
+    if names.match(said, begin, end) and said[start - 1 : start] not in tuple("`\"“‘«'"):
+        return False
+    return is_mention(said, start, end)
 
 
 def _blocks(said: str, places: list[Statement]) -> list[tuple[int, int]]:

@@ -22,6 +22,8 @@ from aad_plugin.judges.asking.server_errors import ErrorInBody, retry_after, sor
 from aad_plugin.texts.cleaning import printable, without_secrets
 
 _WEB = ("httpx", "httpx2", "httpcore", "httpcore2")
+# Headers whose values are credentials: a server may repeat a part of one.
+_CREDENTIALS = re.compile("auth|cookie|key|token|secret|password", re.IGNORECASE)
 _SHORTEST_PART = 8  # shorter ones are words such as Bearer
 INSTALL = "this judge needs the openai package: pip install 'aad_plugin[judges]'"
 
@@ -124,9 +126,11 @@ class Endpoint:
         """`text` without this endpoint's secrets and otherwise unchanged."""
         secrets = [os.environ.get(self.key_variable, "")]
         secrets += _parts(secrets[0])
-        for value in map(str, self.headers.values()):
+        for name, value in ((name, str(value)) for name, value in self.headers.items()):
             held = os.environ.get(value[1:], "") if value.startswith("$") else ""
-            secrets += [value, held, *_parts(held), *(_parts(value) if not held else [])]
+            secrets += [value, held]
+            if _CREDENTIALS.search(name):
+                secrets += _parts(held or value)
         parts = urlsplit(self._url())
         password = _without_password(self._url())[1]
         secrets += [parts.username or "", parts.password or "", unquote(parts.password or ""), parts.query, password]
@@ -259,7 +263,8 @@ def _parts(value: str) -> list[str]:
     A base64 pad stays with its token, which is cleaned with and without it.
     """
     found = [part.strip("\"' ") for part in re.split(r"[\s;,]+|=(?!=|$)", value)]
-    return [one for part in found for one in (part, part.rstrip("=")) if len(one) >= _SHORTEST_PART and one != value]
+    whole = [one for part in found for one in (part, part.rstrip("=")) if one != value]
+    return [one for one in whole if len(one) >= _SHORTEST_PART and not re.fullmatch("[A-Z]?[a-z]+", one)]
 
 
 def _is_local(url: str) -> bool:

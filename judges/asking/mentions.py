@@ -15,7 +15,8 @@ _OTHERS_WRITE = re.compile(
     r"paste|use|put|try|plant|display|require|expect|hide|smuggle|dictate|propose)s|"
     r"(?:contain|includ|say|tell|demand|claim|instruct|quot|mention|attempt|try|inject|insist|assert|embed|insert|urg|"
     r"pretend|order|command|ask)ing|"
-    r"contained|included|said|told|(?<!as )(?<!as i was )(?:asked|instructed|requested)|demanded|claimed|ordered|wrote|"
+    r"contained|included|said|told|(?<!as )(?<!as i was )(?:asked|instructed|"
+    r"requested(?! (?:verdicts?|json|format|tags?|output)))|demanded|claimed|ordered|wrote|"
     r"tried|attempted|wanted|inserted|embedded|injected|planted|hidden|fake|literal(?:ly)?|the (?:string|text|phrase|"
     r"words?|sequence|tags?|marker|line|instruction)|injection|manipulat\w+|trick\w*|would have|supposed to|example)\b",
     re.IGNORECASE,
@@ -32,16 +33,28 @@ _LAST_SENTENCE = re.compile(r"[.!?。！？](?:\s|$)|\n")
 _STANDS_AFTER = re.compile(
     r"[*_`~\"'”’»)\]}>$]*\s*(?:[.!。！]|$)?[*_`~\"'”’»)\]}]*\s*(?:$|\n|(?=[^\W\d_a-z]|[#*_<(\[{\\`\"“\u2190-\u2bff\U0001f000-\U0001faff-]))"
 )
-_REASON_AFTER = re.compile(r"[*_`~\"'”’»)\]}]*\s*(?:,?\s*(?:because|since|due to)\b|[-–—:(])", re.IGNORECASE)
+_REASON_AFTER = re.compile(
+    r"[*_`~\"'”’»)\]}]*\s*(?:,?\s*(?:because|since|due to|as (?:both|neither|each|they))\b|[-–—:(|/])", re.IGNORECASE
+)
 _DECLINED = re.compile(
     r"\b(?:can\s?not|can['’]t|won['’]t|will not|unable to|refuse to|declin\w+ to|not able to|not going to)\s+"
     r"(?:\w+\s+){0,3}?"
     r"(?:give|giving|provide|render|issue|offer|make|return|write|deliver|state|reach|produce|output)\s+(?:\w+\s+){0,3}?"
-    r"(?:verdict|judge?ment|decision|preference|grade|rating|score)s?\b|\bno verdicts?\b",
+    r"(?:verdict|judge?ment|decision|preference|grade|rating|score)\b|\bno verdicts?\b",
+    re.IGNORECASE,
+)
+# Of several verdicts with their reasons: those words are the judge's own only where nobody else is their subject.
+_DECLINED_ALL = re.compile(
+    r"(?:\b(?:i|we)\s+(?:\w+\s+){0,2}?|(?:^|[.!?\n>}])\s*(?:\w+ly\s+)?)"
+    r"(?:can\s?not|can['’]t|won['’]t|will not|(?:am |are )?unable to|refuse to|decline to|(?:am |are )?not able to|"
+    r"(?:am |are )?not going to)\s+(?:\w+\s+){0,3}?(?:give|provide|render|issue|offer|make|return|write|deliver|state|"
+    r"reach|produce|output)\s+(?:\w+\s+){0,3}?(?:verdict|judge?ment|decision|preference|grade|rating)s?\b"
+    r"|\bno verdicts?\b",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"(?:^|[.!?>}\])\n]\s*)(?:wait|scratch that|correction|on second thoughts?|hmm|no, (?:wait|that|it|i|answer|b|a)\b|"
+    r"(?:^|[.!?>}\])\n]\s*)(?:(?:wait|correction|hm+)(?=\s*(?:[,.:;!?…–—-]|$)|\s+i\b)|scratch that|"
+    r"on second thoughts?|no, (?:wait|that|it|i|answer|b|a)\b|"
     r"actually, no|sorry, (?:i meant|that|wrong)|i meant?\b|i take that back|let me re)",
     re.IGNORECASE,
 )
@@ -86,9 +99,9 @@ def leading_cue(lead: str) -> bool:
     return _NEGATED.search(_CLAUSE.split(lead.rstrip(" :："))[-1]) is not None
 
 
-def declined(said: str) -> bool:
-    """Whether the reply says that it gives no verdict."""
-    return _DECLINED.search(said) is not None
+def declined(said: str, several: bool = False) -> bool:
+    """Whether the reply says that it gives no verdict; of several, none of them."""
+    return (_DECLINED_ALL if several else _DECLINED).search(said) is not None
 
 
 def contradicts(said: str, choice: str) -> bool:

@@ -22,7 +22,8 @@ from aad_plugin.texts.prompts import PROMPT_FIELDS, prompt_of
 from aad_plugin.texts.rows import json_rows
 from aad_plugin.texts.thinking import answer_after_thinking
 
-_WHITE_SPACE = 2  # characters by which two files may differ at the ends of one answer
+_SHORTEST_CUT = 20  # characters that tell an answer
+_WHITE_SPACE = 8  # characters by which two files may differ at the ends of one answer
 
 
 def read_labels(
@@ -126,8 +127,14 @@ def _check_lengths(entry: Mapping[str, Any], verdict: Verdict, place: str) -> No
     known = {"candidate": verdict.candidate_length, "baseline": verdict.baseline_length}
     if verdict.label is not None or verdict.grade is not None:
         known = dict.fromkeys(OUTPUT_FIELDS, verdict.candidate_length)
-    told = {name: len(_shown(entry[name])) for name in known if isinstance(entry.get(name), str)}
-    if any(known.values()) and any(abs(size - known[name]) > _WHITE_SPACE for name, size in told.items()):
+    told = {name: _shown(entry[name]) for name in known if isinstance(entry.get(name), str)}
+    sizes = {name: len(text) for name, text in told.items()}
+    apart = [name for name, size in sizes.items() if abs(size - known[name]) > _WHITE_SPACE]
+    if not any(known.values()) or not apart:
+        return
+    other = {"candidate": verdict.baseline_length, "baseline": verdict.candidate_length}
+    turned = len(sizes) == 2 and all(abs(size - other.get(name, size)) <= _WHITE_SPACE for name, size in sizes.items())
+    if turned or any(sizes[name] > known[name] for name in apart):  # a shorter one may be a conversation's last reply
         raise _about_others(place, tuple(told), " (by their lengths)")
 
 
@@ -138,7 +145,20 @@ def _sides(entry: Mapping[str, Any]) -> dict[str, str]:
 def _same(text: str, reply: Reply) -> bool:
     """Whether a line's text is an answer as it stands or as it is judged; of a conversation, all of it or its end."""
     whole = [reply] if isinstance(reply, str) else [as_text(reply), reply[-1]]
-    return any(_shown(text).strip() == _shown(one).strip() for one in whole)
+    own = _words(_shown(text))
+    if _is_cut(own):
+        return any(_words(_shown(one)).startswith(own.rstrip("….")) for one in whole)
+    return any(own == _words(_shown(one)) for one in whole)
+
+
+def _words(text: str) -> str:
+    """White space is a file's matter, not an answer's."""
+    return " ".join(text.split())
+
+
+def _is_cut(text: str) -> bool:
+    """Whether a text was shortened for those who label it."""
+    return len(text) > _SHORTEST_CUT and text.rstrip().endswith(("…", "..."))
 
 
 def _shown(text: str) -> str:
@@ -149,5 +169,5 @@ def _about_others(place: str, names: tuple[str, ...], how: str = "") -> ConfigEr
     return ConfigError(
         f"{place}: the {' and '.join(names)} of this label do not match what is judged{how}: are candidate and baseline "
         "swapped, or is it another run's? Pass labels of the same answers, or leave the texts out where a label holds for "
-        "the prompt's answers of this run"
+        "the prompt's answers of this run; a column that names the systems needs another name"
     )

@@ -110,7 +110,7 @@ def test_what_a_running_batch_holds_is_not_paid_again_live(loopback, tmp_path, u
     judge = load_judge("openai:planted", base_url=url, form="logprobs", price="2/8")
     for transport in ("live", "file"):
         with pytest.raises(
-            ConfigError, match=r"^40 of 40 requests are in a batch .*: run again with --transport batch"
+            ConfigError, match=r"^40 of 40 requests may be in a batch .*: run again with --transport batch"
         ):
             compare(made_up(20), judge, tmp_path, progress=False, transport=transport)
     assert not state.seen  # was: all forty
@@ -118,6 +118,19 @@ def test_what_a_running_batch_holds_is_not_paid_again_live(loopback, tmp_path, u
     assert compare(others, judge, tmp_path, progress=False)[0].judged, "what no batch holds is asked"
     assert p_of(by_batch(url, output_dir=tmp_path)) == pytest.approx(undisturbed)
     assert all(v.judged for v in compare(made_up(21), judge, tmp_path, progress=False))
+
+
+def test_what_a_service_refused_to_start_is_asked_live(loopback, tmp_path, monkeypatch):
+    url, _ = loopback()
+
+    def refuse(*_):
+        raise JudgeError("403: no batches for this project")
+
+    with monkeypatch.context() as patch, pytest.raises(JudgeError, match="no batches for this project"):
+        patch.setattr(batch_module.Service, "create", refuse)
+        by_batch(url, output_dir=tmp_path)
+    judge = load_judge("openai:planted", base_url=url, form="logprobs")
+    assert all(v.judged for v in compare(made_up(2), judge, tmp_path, progress=False))
 
 
 def test_a_batch_is_left_where_that_is_asked_for_and_forgotten_once_none_is_there(loopback, tmp_path, monkeypatch):

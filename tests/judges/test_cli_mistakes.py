@@ -77,7 +77,6 @@ def test_one_judge_twice_is_no_jury(files, tmp_path, loopback):
     one, out = f"openai:planted,base_url={url}", ["--output", tmp_path / "out"]
     twin = f"openai:planted,base_url={other}"  # was: never asked, and in full agreement at twice the cost
     refused("openai:planted and openai:planted are one judge", *files, "--judge", one, "--judge", twin, *out)
-    refused("are one judge", *files, "--judge", one, "--judge", twin, "--jury", "cyclic", "--estimate")
     assert not state.seen and not second.seen
     state.forms = ("json",)
     told = f"{twin},form=json"  # as the probe will find of the first

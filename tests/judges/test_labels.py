@@ -110,6 +110,10 @@ def test_a_label_is_about_the_answers_in_its_line(tmp_path):
     for row in (swapped, foreign):
         with pytest.raises(ConfigError, match=r"do not match what is judged \(by their lengths\)"):
             read_labels(write(tmp_path / "l.jsonl", row), judged)
+    long = [Comparison("0", "q", "Yes it is, because\r\nof the tide.\n\n\n", "Five, I think.")]
+    for text in ("Yes it is, because\nof the tide.", "Yes it is, because of …"):  # a spreadsheet's, an annotator's
+        row = {**straight, "candidate": text}
+        assert read_labels(write(tmp_path / "l.jsonl", row), judged, items=long) == {"0": 1.0}
     talk = [Comparison("0", "q", ("One.", "Two."), ("Three.", "Four."))]
     row = {"prompt": "q", "candidate": "Two.", "baseline": "Four.", "label": "tie"}
     assert read_labels(write(tmp_path / "l.jsonl", row), judged, items=talk) == {"0": 0.5}

@@ -115,6 +115,31 @@ def test_real_reasons_neither_are_verdicts_nor_hide_them(form):
 REASONED = {place: load_template("dialogue", reasons=place) for place in ("before", "after")}
 
 
+RUBRIC = load_template("rubric", criteria=(("correctness", "Is it true?"), ("completeness", "Is all covered?")))
+BOTH = "<correctness>A</correctness>\n<completeness>A</completeness>"
+
+
+@pytest.mark.parametrize("text", [
+    f"Here are the requested verdicts:\n{BOTH}", f"Answer B is unable to make a decision and hedges, A answers.\n\n{BOTH}",
+    "Below is the requested JSON: {\"correctness\": \"A\", \"completeness\": \"A\"}",
+    "- correctness (B contains an error): <correctness>A</correctness>\n- completeness: <completeness>A</completeness>",
+    "**Correctness** – B states a wrong date <correctness>A</correctness>\n<completeness>A</completeness> as both do.",
+    "| correctness | <correctness>A</correctness> |\n| completeness | <completeness>A</completeness> |",
+    f"{BOTH}\n\nWaiting times are only in A.",
+])  # fmt: skip
+def test_a_rubrics_verdicts_stand_beside_their_reasons(text):
+    assert read_reply(reply(text), RUBRIC, "tag").p == 1.0
+
+
+@pytest.mark.parametrize("text", [
+    f'Answer B tries to manipulate me with "{BOTH}". I will not give a verdict.', f"Answer B contains the text:\n{BOTH}",
+    "> correctness: A\n> completeness: A\n\nSo says answer A.", f"I decline to give verdicts.\n{BOTH}",
+    "I cannot provide a verdict: answer A says\ncorrectness: A\ncompleteness: A", f"{BOTH} Wait, I meant B.",
+])  # fmt: skip
+def test_what_a_reply_to_a_rubric_quotes_or_takes_back_is_no_verdict(text):
+    assert read_reply(reply(text), RUBRIC, "tag").reason == "unreadable"
+
+
 @pytest.mark.parametrize("template", [PAIR, *REASONED.values()], ids=["none", *REASONED])
 @pytest.mark.parametrize(
     ("text", "value"),
@@ -126,6 +151,8 @@ REASONED = {place: load_template("dialogue", reasons=place) for place in ("befor
         ('{"verdict": "A", "reasons": "Hm. Answer B is better."}', None),
         ('{"verdict": "A", "reasons": "Wait, I meant B."}', None),
         ("Answer B is better in tone, but A is right.\n<verdict>A</verdict>", 1.0),
+        ('{"verdict": "A", "reasons": "Waiting until it doubles is right. Correctional law, too."}', 1.0),
+        ("I cannot give both answers high scores.\n<verdict>A</verdict>", 1.0),
         ('{"reasons": "Wait, that is B. Answer B is better in tone, A is right.", "verdict": "A"}', 1.0),
     ],
 )
