@@ -50,7 +50,7 @@ def check(command: list[str], folder, undisturbed, most_rows: int, seed: int, mo
     return kills
 
 
-@pytest.mark.parametrize("most", [pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.grid)])
+@pytest.mark.parametrize("most", [pytest.param(1, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.grid)])
 def test_killed_toy_study(finished, tmp_path, most):
     words = arguments(tmp_path / "out", **finished.inputs.options())
     assert check(words, tmp_path / "out", finished.folder, 9, seed=1, most=most) >= min(most, 4)
