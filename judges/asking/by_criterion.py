@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aad_plugin.judges.asking.folding import plain
-from aad_plugin.judges.asking.mentions import declined, is_mention, taken_back
+from aad_plugin.judges.asking.mentions import declined, is_mention, leading_cue, taken_back
 from aad_plugin.judges.asking.statements import Statement, in_quotes, word_of
 from aad_plugin.judges.asking.templates import Template
 from aad_plugin.judges.asking.words import choice_of
@@ -82,12 +82,14 @@ def _choice(
 
 
 def _is_mention(said: str, start: int, end: int, names: re.Pattern[str]) -> bool:
-    """As `mentions.is_mention`; a line that opens with a criterion's name states a verdict, whatever its reasons say."""
+    """As `mentions.is_mention`; a line that opens with a criterion's name states a verdict, whatever its reasons say,
+    unless the line before says that somebody else's follows."""
     begin = said.rfind("\n", 0, start) + 1
     if said[begin:start].lstrip().startswith(">"):  # a blockquote
         return True
     if names.match(said, begin, end) and said[start - 1 : start] not in tuple("`\"“‘«'"):
-        return False
+        led = said[:begin].rstrip().rsplit("\n", 1)[-1]
+        return led.endswith((":", "：")) and leading_cue(led)
     return is_mention(said, start, end)
 
 

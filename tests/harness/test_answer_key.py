@@ -86,7 +86,7 @@ def test_a_picker_that_is_an_adapter_is_another_picker_on_another_base(tmp_path)
 
 
 _NAMES = sorted({*_OWN, *ENGINE, *FROM_PRETRAINED, "trust_remote_code", "bnb_4bit_quant_type",
-                 *inspect.signature(HFLM.__init__).parameters} - {"self", "kwargs", "peft"})  # fmt: skip
+                 *inspect.signature(HFLM.__init__).parameters} - {"self", "kwargs", "peft", "delta"})  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in _NAMES if name not in PARTS])
