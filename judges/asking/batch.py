@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from aad_plugin.errors import AADError, JudgeError, JudgeUnavailable
+from aad_plugin.errors import JudgeError
 from aad_plugin.judges.asking.batch_service import LimitMet, Service, limit_in, replies_in
 from aad_plugin.judges.asking.batch_spool import Limits, Spool
 from aad_plugin.judges.asking.endpoint import Endpoint
@@ -155,13 +155,11 @@ class _Batches:
         with self.spool.content(keys) as content:
             file_id = self.service.upload(content)
         self.sitting.store.note("batch_shard", shard=shard, keys=keys, judge=self.sitting.judge_fingerprint)
-        try:
-            return self.service.create(file_id, {**self.mark, "aad_shard": shard}).id
-        except JudgeUnavailable:
-            raise  # it may have been started
-        except AADError:  # it was refused
-            self.sitting.store.note("batch_collected", batch="", status="none", shard=shard)
-            raise
+        return self.service.create(
+            file_id,
+            {**self.mark, "aad_shard": shard},
+            lambda: self.sitting.store.note("batch_collected", batch="", status="none", shard=shard),
+        ).id
 
     def learn(self, keys: list[str], detail: str, status: int | None = None) -> None:
         """Make the limits fit after the service refused `keys` with these words.

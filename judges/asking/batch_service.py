@@ -20,6 +20,7 @@ _LOOKS_LIKE_A_LIMIT = re.compile(
     r"limit|exceed|too (?:many|large|big|long)|maximum|at most|no more than|more than|larger than|entity too large",
     re.I,
 )
+_MAY_BE_DONE = (408, 409, 425, 499)  # answers that do not say whether the request was carried out
 _OUT_OF_REACH = 8  # failures in a row without ever reaching the service
 
 
@@ -84,21 +85,34 @@ class Service:
         """The id of a new input file."""
         return self.call(lambda: self._upload(content)).id
 
-    def create(self, file_id: str, mark: Mapping[str, str]) -> Any:
-        """Start a batch on an uploaded file, exactly one; `mark` tells it from every other."""
-        asked = False
+    def create(self, file_id: str, mark: Mapping[str, str], on_refused: Callable[[], None]) -> Any:
+        """Start a batch on an uploaded file, exactly one; `mark` tells it from every other.
+
+        `on_refused` is called before the error where every attempt was refused: then there is certainly no such batch.
+        """
+        asked = unsure = False
 
         def start() -> Any:
-            nonlocal asked
+            nonlocal asked, unsure
             # The reply to an earlier attempt may be lost although the batch was made, and is being paid for.
             if asked and (made := list(self._marked(mark))):
                 return made[0]
             asked = True
-            return self.client.batches.create(
-                input_file_id=file_id, endpoint=URL, completion_window="24h", metadata=dict(mark)
-            )
+            try:
+                return self.client.batches.create(
+                    input_file_id=file_id, endpoint=URL, completion_window="24h", metadata=dict(mark)
+                )
+            except BaseException as error:
+                status = getattr(error, "status_code", None) or 0
+                unsure |= not 400 <= status < 500 or status in _MAY_BE_DONE
+                raise
 
-        return self.call(start)
+        try:
+            return self.call(start)
+        except (JudgeUnavailable, LimitMet):
+            if not unsure:
+                on_refused()
+            raise
 
     def _upload(self, content: Any) -> Any:
         content.seek(0)

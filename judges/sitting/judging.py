@@ -118,7 +118,7 @@ def check_batches(plan: Plan, sitting: Sitting) -> None:
     wanted = plan.open_keys(sitting.store) | {question.key for question in plan.challenges(sitting.store)}
     if both := held & wanted:
         raise ConfigError(
-            f"{len(both)} of {len(wanted)} requests may be in a batch that an earlier run has started and not collected: "
+            f"{len(both)} of {len(wanted)} requests may be in a batch that an earlier run started and did not collect: "
             "run again with --transport batch (--leave-batches asks them by this transport, and may pay twice)"
         )
 

@@ -24,7 +24,7 @@ class Batches:
 
     Limits: `most_lines` and `most_bytes` of a file, `most_tokens` (lines' bytes / 4) waiting at one time; `refused` counts
     how often one was met. `lose_replies`: so many creations are carried out and then the connection breaks. `outage`: so
-    many looks at a batch are answered with 503.
+    many looks at a batch are answered with 503. `refusals`: (status, message) of the next creations.
     """
 
     state: Loopback
@@ -36,6 +36,7 @@ class Batches:
     refused: int = 0
     lose_replies: int = 0
     outage: int = 0
+    refusals: list[tuple[int, str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict] = field(default_factory=dict)
     answered: list[str] = field(default_factory=list)
@@ -75,6 +76,9 @@ class Batches:
     async def create(self, request: web.Request) -> web.Response:
         body = await request.json()
         assert body["completion_window"] == "24h" and body["endpoint"] == "/v1/chat/completions"
+        if self.refusals:
+            status, message = self.refusals.pop(0)
+            return web.json_response({"error": {"message": message, "code": None}}, status=status)
         num = len(self.files[body["input_file_id"]].splitlines())
         if num > self.most_lines:
             self.refused += 1

@@ -120,17 +120,26 @@ def test_what_a_running_batch_holds_is_not_paid_again_live(loopback, tmp_path, u
     assert all(v.judged for v in compare(made_up(21), judge, tmp_path, progress=False))
 
 
-def test_what_a_service_refused_to_start_is_asked_live(loopback, tmp_path, monkeypatch):
-    url, _ = loopback()
-
-    def refuse(*_):
-        raise JudgeError("403: no batches for this project")
-
-    with monkeypatch.context() as patch, pytest.raises(JudgeError, match="no batches for this project"):
-        patch.setattr(batch_module.Service, "create", refuse)
-        by_batch(url, output_dir=tmp_path)
-    judge = load_judge("openai:planted", base_url=url, form="logprobs")
-    assert all(v.judged for v in compare(made_up(2), judge, tmp_path, progress=False))
+@pytest.mark.parametrize(
+    ("status", "message", "is_open"),
+    [
+        (403, "no batches for this project", False),
+        (400, "the maximum is 0 requests", False),  # read as a limit, which one request cannot keep
+        (503, "down", True),  # whether it was started is unknown
+    ],
+)
+def test_what_a_service_refused_to_start_is_asked_live(loopback, tmp_path, status, message, is_open):
+    url, state = loopback()
+    state.batches.refusals = [(status, message)] * 99
+    judge = load_judge("openai:planted", base_url=url, form="logprobs", patience_s=0)
+    with pytest.raises(JudgeError, match=message):
+        compare(made_up(2), judge, tmp_path, progress=False, transport="batch", poll_s=0.01)
+    if is_open:
+        with pytest.raises(ConfigError, match="may be in a batch"):
+            compare(made_up(2), judge, tmp_path, progress=False)
+    else:  # was: refused as being in a batch
+        assert all(v.judged for v in compare(made_up(2), judge, tmp_path, progress=False))
+    assert len(state.seen) == (0 if is_open else 4)
 
 
 def test_a_batch_is_left_where_that_is_asked_for_and_forgotten_once_none_is_there(loopback, tmp_path, monkeypatch):
