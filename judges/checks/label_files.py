@@ -9,6 +9,7 @@ round the label is turned with them, and where they are others the file is refus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from aad_plugin.texts.rows import json_rows
 from aad_plugin.texts.thinking import answer_after_thinking
 
 _SHORTEST_CUT = 20  # characters that tell an answer
+_LONGEST_SHOWN = 40  # characters of a text in a message
 _WHITE_SPACE = 8  # characters by which two files may differ at the ends of one answer
 
 
@@ -111,7 +113,7 @@ def _is_turned(entry: Mapping[str, Any], item: Item, place: str) -> bool:
     if isinstance(item, Answer):
         told = {name: entry[name] for name in OUTPUT_FIELDS if isinstance(entry.get(name), str)}
         if told and not any(_same(text, item.text) for text in told.values()):
-            raise _about_others(place, tuple(told))
+            raise _about_others(place, told)
         return False
     told = _sides(entry)
     if all(_same(text, getattr(item, side)) for side, text in told.items()):
@@ -119,7 +121,7 @@ def _is_turned(entry: Mapping[str, Any], item: Item, place: str) -> bool:
     others = {"candidate": item.baseline, "baseline": item.candidate}
     if all(_same(text, others[side]) for side, text in told.items()):
         return True
-    raise _about_others(place, tuple(told))
+    raise _about_others(place, told)
 
 
 def _check_lengths(entry: Mapping[str, Any], verdict: Verdict, place: str) -> None:
@@ -134,8 +136,9 @@ def _check_lengths(entry: Mapping[str, Any], verdict: Verdict, place: str) -> No
         return
     other = {"candidate": verdict.baseline_length, "baseline": verdict.candidate_length}
     turned = len(sizes) == 2 and all(abs(size - other.get(name, size)) <= _WHITE_SPACE for name, size in sizes.items())
-    if turned or any(sizes[name] > known[name] for name in apart):  # a shorter one may be a conversation's last reply
-        raise _about_others(place, tuple(told), " (by their lengths)")
+    # A shorter one may be a conversation's last reply, and one longer by its line breaks a conversation joined.
+    if turned or any(sizes[name] - _breaks(told[name]) > known[name] + _WHITE_SPACE for name in apart):
+        raise _about_others(place, told, " (by their lengths)")
 
 
 def _sides(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -149,6 +152,11 @@ def _same(text: str, reply: Reply) -> bool:
     if _is_cut(own):
         return any(_words(_shown(one)).startswith(own.rstrip("….")) for one in whole)
     return any(own == _words(_shown(one)) for one in whole)
+
+
+def _breaks(text: str) -> int:
+    """Characters of white space that breaks lines."""
+    return sum(map(len, re.findall(r"\s*\n\s*", text)))
 
 
 def _words(text: str) -> str:
@@ -165,9 +173,15 @@ def _shown(text: str) -> str:
     return answer_after_thinking(text) or ""
 
 
-def _about_others(place: str, names: tuple[str, ...], how: str = "") -> ConfigError:
+def _about_others(place: str, told: Mapping[str, str], how: str = "") -> ConfigError:
+    arrived = ", ".join(f"{name} {_shortly(text)!r}" for name, text in told.items())
     return ConfigError(
-        f"{place}: the {' and '.join(names)} of this label do not match what is judged{how}: are candidate and baseline "
-        "swapped, or is it another run's? Pass labels of the same answers, or leave the texts out where a label holds for "
-        "the prompt's answers of this run; a column that names the systems needs another name"
+        f"{place}: the {' and '.join(told)} of this label do not match what is judged{how}, got {arrived}: are candidate "
+        "and baseline swapped, or is it another run's? Pass labels of the same answers, or leave the texts out where a "
+        "label holds for the prompt's answers of this run; columns that name the systems need other names"
     )
+
+
+def _shortly(text: str) -> str:
+    words = _words(text)
+    return words if len(words) <= _LONGEST_SHOWN else words[:_LONGEST_SHOWN] + "…"

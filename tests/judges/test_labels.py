@@ -106,10 +106,18 @@ def test_a_label_is_about_the_answers_in_its_line(tmp_path):
         assert read_labels(write(tmp_path / "l.jsonl", row), judged, items=items) == {"0": value}
     with pytest.raises(ConfigError, match=r"line 1: the candidate and baseline of this label do not match"):
         read_labels(write(tmp_path / "l.jsonl", foreign), judged, items=items)
+    names = {**straight, "candidate": "gpt-4", "baseline": "gpt-3.5"}
+    with pytest.raises(
+        ConfigError, match=r"got candidate 'gpt-4', baseline 'gpt-3.5': .*; columns that name the systems"
+    ):
+        read_labels(write(tmp_path / "l.jsonl", names), judged, items=items)
     assert read_labels(write(tmp_path / "l.jsonl", straight), judged) == {"0": 1.0}  # as for --from
     for row in (swapped, foreign):
         with pytest.raises(ConfigError, match=r"do not match what is judged \(by their lengths\)"):
             read_labels(write(tmp_path / "l.jsonl", row), judged)
+    turns = verdict(0, "q", p=1.0, candidate_length=14, baseline_length=21)
+    row = {**straight, "candidate": "\n\n".join(["Aa"] * 7), "baseline": "\n\n".join(["Bbb"] * 7)}
+    assert read_labels(write(tmp_path / "l.jsonl", row), [turns]) == {"0": 1.0}  # a conversation, joined
     long = [Comparison("0", "q", "Yes it is, because\r\nof the tide.\n\n\n", "Five, I think.")]
     for text in ("Yes it is, because\nof the tide.", "Yes it is, because of …"):  # a spreadsheet's, an annotator's
         row = {**straight, "candidate": text}
