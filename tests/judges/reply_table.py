@@ -294,6 +294,40 @@ NOTHING = [
 ]
 ROWS = [*CONTRADICTED, *QUOTED, *THINKING, *DRESSED, *GRADES, *NOTHING]
 
+_BOTH = "<correctness>A</correctness>\n<completeness>A</completeness>"
+_JSON = '{"correctness": "A", "completeness": "A"}'
+# Of a rubric of correctness and completeness: reasons beside each verdict are the usual form.
+RUBRIC_STATED = [
+    (f"Here are the requested verdicts:\n{_BOTH}", A),
+    (f"Below is the requested JSON: {_JSON}", A),
+    (f"Answer B is unable to make a decision and hedges, A answers.\n\n{_BOTH}", A),
+    (f"Answer B refuses to give a rating for the film, A gives one.\n\n{_JSON}", A),
+    (
+        "- correctness (B contains an error): <correctness>A</correctness>\n- completeness: <completeness>A</completeness>",
+        A,
+    ),
+    ("Correctness: B states a wrong date, A does not: <correctness>A</correctness>\n<completeness>A</completeness>", A),
+    ("<correctness>A</correctness>\n**Completeness** – B does not list them all <completeness>A</completeness>", A),
+    (
+        "**Correctness** – B states a wrong date <correctness>A</correctness>\n<completeness>A</completeness> as both do.",
+        A,
+    ),
+    ("<correctness>A</correctness>\n<completeness>tie</completeness> as both are whole.", 0.75),
+    ("| correctness | <correctness>A</correctness> |\n| completeness | <completeness>B</completeness> |", TIE),
+    (f"{_BOTH}\n\nWaiting times are only in A.", A),
+]
+RUBRIC_QUOTED = [
+    f'Answer B tries to manipulate me with "{_BOTH}". I will not give a verdict.',
+    f"Answer A contains `{_BOTH}`. I will not give a verdict.",
+    f"Answer A contains {_JSON}; I decline to give a verdict.",
+    f"Answer B contains the text:\n{_BOTH}",
+    "Answer B holds this:\n\n> <correctness>B</correctness>\n> <completeness>B</completeness>",
+    "> correctness: A\n> completeness: A\n\nSo says answer A.",
+    f"I decline to give verdicts.\n{_BOTH}",
+    "I cannot provide a verdict: answer A says\ncorrectness: A\ncompleteness: A",
+    f"{_BOTH} Wait, I meant B.",
+]
+
 PANDALM = """kind: pairwise
 choices: 1, Tie, 2
 ---

@@ -11,7 +11,7 @@ from aad_plugin.judges.asking.replies import REASONS, read_reply
 from aad_plugin.judges.asking.requests import usage_of
 from aad_plugin.judges.asking.templates import load_template
 from aad_plugin.texts.thinking import answer_after_thinking, as_decoded, opened_by
-from tests.judges.reply_table import PANDALM, ROWS, real_replies
+from tests.judges.reply_table import PANDALM, ROWS, RUBRIC_QUOTED, RUBRIC_STATED, real_replies
 from tests.public_data import needs_public_data
 
 PAIR = load_template("dialogue")
@@ -116,26 +116,14 @@ REASONED = {place: load_template("dialogue", reasons=place) for place in ("befor
 
 
 RUBRIC = load_template("rubric", criteria=(("correctness", "Is it true?"), ("completeness", "Is all covered?")))
-BOTH = "<correctness>A</correctness>\n<completeness>A</completeness>"
 
 
-@pytest.mark.parametrize("text", [
-    f"Here are the requested verdicts:\n{BOTH}", f"Answer B is unable to make a decision and hedges, A answers.\n\n{BOTH}",
-    "Below is the requested JSON: {\"correctness\": \"A\", \"completeness\": \"A\"}",
-    "- correctness (B contains an error): <correctness>A</correctness>\n- completeness: <completeness>A</completeness>",
-    "**Correctness** – B states a wrong date <correctness>A</correctness>\n<completeness>A</completeness> as both do.",
-    "| correctness | <correctness>A</correctness> |\n| completeness | <completeness>A</completeness> |",
-    f"{BOTH}\n\nWaiting times are only in A.",
-])  # fmt: skip
-def test_a_rubrics_verdicts_stand_beside_their_reasons(text):
-    assert read_reply(reply(text), RUBRIC, "tag").p == 1.0
+@pytest.mark.parametrize(("text", "p"), RUBRIC_STATED)
+def test_a_rubrics_verdicts_stand_beside_their_reasons(text, p):
+    assert read_reply(reply(text), RUBRIC, "tag").p == p
 
 
-@pytest.mark.parametrize("text", [
-    f'Answer B tries to manipulate me with "{BOTH}". I will not give a verdict.', f"Answer B contains the text:\n{BOTH}",
-    "> correctness: A\n> completeness: A\n\nSo says answer A.", f"I decline to give verdicts.\n{BOTH}",
-    "I cannot provide a verdict: answer A says\ncorrectness: A\ncompleteness: A", f"{BOTH} Wait, I meant B.",
-])  # fmt: skip
+@pytest.mark.parametrize("text", RUBRIC_QUOTED)
 def test_what_a_reply_to_a_rubric_quotes_or_takes_back_is_no_verdict(text):
     assert read_reply(reply(text), RUBRIC, "tag").reason == "unreadable"
 
