@@ -149,17 +149,19 @@ class Running:
 
     def _by_each(self, shares: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Each judge's verdicts on its items, by name."""
-        found = {}
+        found: dict[str, list[Any]] = {}
+        billed: set[str] = set()  # two servers of one model share what finds out the form of reply: it is paid once
         for number, (name, one) in enumerate(zip(self._names(), self.judges, strict=True), start=1):
-            found[name] = self._by_one(shares[name], one)
+            found[name] = self._by_one(shares[name], one, billed)
             if self.jury != "cyclic":
                 _refuse_twins(self.judges[:number])  # two forms of reply may have been found out to be one
         return found
 
-    def _by_one(self, items: Sequence[Any], one: Any) -> list[Any]:
+    def _by_one(self, items: Sequence[Any], one: Any, billed: set[str]) -> list[Any]:
         from aad_plugin.judges import compare, grade
 
         terms = self.sitting | {"transport": read.transport_of(self.sitting["transport"], one, self.judges)}
+        terms["billed"] = billed
         if terms["max_cost"] is not None:
             terms["max_cost"] /= len(self.judges)
         if one.kind == "pairwise":

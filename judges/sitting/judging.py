@@ -103,7 +103,7 @@ def _judge(
                 judge.rule(plan.challenges(store), sitting)
         if sitting.stopped:
             print(sitting.stopped, file=sys.stderr)
-        return plan.verdicts(store)
+        return plan.verdicts(store, sitting.billed)
 
 
 def check_batches(plan: Plan, sitting: Sitting) -> None:

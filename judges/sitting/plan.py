@@ -94,12 +94,13 @@ class Plan:
                     asked, shown = as_messages(case.item.prompt), case.item.pictures
                     yield Question(key + _CHALLENGED, asked, first or "", second, p, shown)
 
-    def verdicts(self, store: Store) -> list[Verdict]:
+    def verdicts(self, store: Store, billed: set[str] | None = None) -> list[Verdict]:
         """One verdict per item, in the order of items, from what the store holds.
 
-        A reply that several items share is on the bill of the first: it was paid once. So are the judge's probes.
+        A reply that several items share is on the bill of the first: it was paid once. So are the judge's probes. `billed`
+        are keys that are on a bill already; what is billed here is added.
         """
-        billed: set[str] = set()
+        billed = set() if billed is None else billed
         return [
             _verdict(case, self.judge, store, row in self.challenged, billed) for row, case in enumerate(self.cases)
         ]
@@ -194,8 +195,8 @@ def _verdict(case: _Case, judge: Judge, store: Store, is_challenged: bool, bille
     told = [store.find(key + _CHALLENGED) for key in case.keys[0]] if is_challenged else []
     asked = [key for keys in case.keys for key in keys] + [key + _CHALLENGED for key in case.keys[0] if is_challenged]
     new = [key for key in asked if key not in billed]
-    paid = [] if billed else _probes(store, judge)
-    billed.update(new)
+    paid = [] if judge.probe in billed else _probes(store, judge)
+    billed.update(new, [judge.probe])
     paid += [ruling for key in new for ruling in (*store.superseded(key), store.find(key)) if ruling]
     known |= _bill(paid, judge)
     rulings = found[0]

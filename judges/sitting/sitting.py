@@ -30,6 +30,7 @@ class Sitting:
         results: for the file transport, the file of replies; None is ``results.jsonl`` in the store's folder.
         poll_s: for the batch transport, seconds between two looks at the batches; at least 0.
         leave_batches: ask by another transport what a batch of an earlier run still holds, and pay for both.
+        billed: keys that are on a bill of this run already, to be shared by judges that may be one (see `Plan.verdicts`).
         on_ruling: called after each recorded ruling (progress bar).
     Attributes:
         judge_fingerprint: of the judge that sits, once it is prepared. budget: of what it may spend, its channel's, one for
@@ -44,6 +45,7 @@ class Sitting:
     results: Path | None = None
     poll_s: float = 30.0
     leave_batches: bool = False
+    billed: set[str] = field(default_factory=set)
     on_ruling: Callable[[Ruling], None] | None = None
     judge_fingerprint: str = field(default="", init=False)
     stopped: str = field(default="", init=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aad_plugin.errors import ConfigError
-from aad_plugin.judges import Comparison, compare, load_judge, load_template, read_reply, summarize
+from aad_plugin.judges import Comparison, Store, compare, load_judge, load_template, read_reply, summarize
 from aad_plugin.judges.asking.by_criterion import places_of
 from aad_plugin.judges.asking.languages import Tongues, language_of_text
 from aad_plugin.judges.asking.rubric import read_rubric
@@ -397,6 +397,21 @@ def test_a_cyclic_jury_deals_one_question_about_many_pictures_out():
     assert (
         sorted(deal(items, ["a", "b", "c"], 0, [str(n) for n in range(30)]).count(name) for name in "abc") == [10] * 3
     )
+
+
+def test_two_servers_of_one_model_share_a_cyclic_jurys_prompts_and_its_bill(loopback, tmp_path):
+    from aad_plugin.cli.judge_running import Running
+
+    servers = [loopback(), loopback()]
+    twins = [load_judge("openai:planted", base_url=url, price="2/8") for url, _ in servers]
+    sitting = {"transport": "live", "max_cost": None}
+    found = Running(twins, tmp_path, jury="cyclic", sitting=sitting).verdicts(made_up(20))
+    assert all(v.judged for v in found)
+    assert [len(state.seen) for _, state in servers] == [21, 20]  # the form of reply was found out once
+    with Store(tmp_path) as store:
+        (probe,) = store.noted("probe")
+        replies = [store.find(key) for v in found for key in v.rulings]
+    assert sum(v.prompt_tokens for v in found) == probe["prompt_tokens"] + sum(r.prompt_tokens for r in replies)
 
 
 def test_a_cyclic_jury_estimates_what_a_whole_one_does_at_the_price_of_one_judge():
