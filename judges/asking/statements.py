@@ -110,41 +110,36 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object with all its keys, doubles included."""
 
 
-def _objects(said: str) -> Iterator[Statement]:
-    decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
-    at = 0
+def _json_objects(said: str) -> Iterator[tuple[int, int, _Pairs | None]]:
+    """From where to where each JSON object in a text reaches, with its fields; None for a brace that opens none."""
+    decoder, at = json.JSONDecoder(object_pairs_hook=_Pairs), 0
     for _ in range(_MOST_OBJECTS):
         start = said.find("{", at)
         if start < 0:
             return
         try:
-            value, end = decoder.raw_decode(said, start)
+            fields, at = decoder.raw_decode(said, start)
         except (ValueError, RecursionError):
-            loose = _LOOSE.match(said, start)
-            if loose:
-                yield Statement(loose[3], start, loose.end())
-            at = loose.end() if loose else start + 1
-            continue
-        at = end
-        for key, content in value if isinstance(value, _Pairs) else ():
+            fields, at = None, start + 1
+        yield start, at, fields
+
+
+def _objects(said: str) -> Iterator[Statement]:
+    for start, end, fields in _json_objects(said):
+        if fields is None and (loose := _LOOSE.match(said, start)):
+            yield Statement(loose[3], start, loose.end())
+        for key, content in fields or ():
             if key.strip().casefold() == "verdict":
                 yield Statement(word_of(content), start, end)
 
 
 def _as_told(said: str) -> str:
     """A reply whose JSON objects are told field by field, texts as they read: reasons in a field contradict as any do."""
-    decoder, told, at = json.JSONDecoder(object_pairs_hook=_Pairs), "", 0
-    for _ in range(_MOST_OBJECTS):
-        start = said.find("{", at)
-        if start < 0:
-            break
-        try:
-            value, end = decoder.raw_decode(said, start)
-        except (ValueError, RecursionError):
-            told, at = told + said[at : start + 1], start + 1
-            continue
-        told += said[at:start] + "\n".join(_told(*pair) for pair in value) + "\n"
-        at = end
+    told, at = "", 0
+    for start, end, fields in _json_objects(said):
+        if fields is not None:
+            told += said[at:start] + "\n".join(_told(*field) for field in fields) + "\n"
+            at = end
     return told + said[at:]
 
 
