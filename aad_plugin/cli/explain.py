@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from aad_plugin.cli.option_group import refuse_given
+from aad_plugin.cli.option_group import given_only, refuse_given
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 
@@ -45,12 +45,9 @@ def explain(
 ) -> None:
     """Say why each token of an answer was chosen: policy, reference, advantage, and where it departs from greedy."""
     text = _read(answer) if answer else None
-    if text is not None and strategy is not None:
-        raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
     given = {"alpha": alpha, "eft_scale": eft_scale, "expo_scale": expo_scale, "guide_scale": guide_scale, "seed": seed}
     if text is not None:
-        unread = {name: value for name, value in given.items() if name != "alpha"} | {"max_new_tokens": max_new_tokens}
-        refuse_given(unread, "--answer scores a text as it stands, and")
+        _check_scored(strategy, {**given, "alpha": None, "max_new_tokens": max_new_tokens})
     named.check(**given, strategy=strategy)  # a typo is refused before any weight is loaded
     from aad_plugin.files.whole import write_text
     from aad_plugin.sources.images import with_pictures
@@ -66,8 +63,8 @@ def explain(
     loaded = named.load(**given)
     if text is None:
         found = decode_and_read(
-            loaded, asked, strategy=strategy, max_new_tokens=256 if max_new_tokens is None else max_new_tokens, chat=chat,
-            progress=sys.stderr.isatty(),
+            loaded, asked, strategy=strategy, chat=chat, progress=sys.stderr.isatty(),
+            **given_only(max_new_tokens=max_new_tokens),
         )  # fmt: skip
     else:
         found = explain_answer(loaded, asked, text, chat=chat)
@@ -78,6 +75,13 @@ def explain(
         write_explanation(found, path)
     for path in (*pages, *figures):
         typer.echo(f"written to {path}", err=True)
+
+
+def _check_scored(strategy: str | None, decoding: dict[str, Any]) -> None:
+    """Refuse what only an answer that is decoded takes; ``alpha`` is read of a given one, too."""
+    if strategy is not None:
+        raise ConfigError("--answer scores a text as it stands, --strategy decodes one: leave one of them out")
+    refuse_given(decoding, "--answer scores a text as it stands, and")
 
 
 def _files(output: list[Path], html: Path | None, json_file: Path | None) -> tuple[list[Path], list[Path]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from aad_plugin.cli.grammar import listed
-from aad_plugin.cli.option_group import refuse_given, takes
+from aad_plugin.cli.option_group import given_only, refuse_given, takes
 from aad_plugin.cli.pair_options import NamedPair, names_a_pair
 from aad_plugin.errors import ConfigError
 from aad_plugin.files.whole import check_writable, write_text
@@ -89,21 +89,15 @@ def generate(
     for name in names:
         named.check(**given, strategy=name)
     if draw:
-        _check_drawn(draw, questions, names)
-        refuse_given(
-            {"output": output, "max_new_tokens": max_new_tokens, "batch_size": batch_size, "chat": chat},
-            "--draw writes one picture of the model's own size, and",
-        )
+        of_text = {"output": output, "max_new_tokens": max_new_tokens, "batch_size": batch_size, "chat": chat}
+        _check_drawn(draw, questions, names, of_text)
     elif draw_area is not None:
         raise ConfigError("--draw-area is of the picture that --draw writes: name its file with --draw")
     loaded = named.load(**given)
     if draw:
         return _draw(loaded, questions[0], names, draw, draw_area)
-    batch_size = 8 if batch_size is None else batch_size
-    options = dict(
-        max_new_tokens=256 if max_new_tokens is None else max_new_tokens, batch_size=batch_size, chat=chat,
-        progress=sys.stderr.isatty() or len(questions) > batch_size,
-    )  # fmt: skip
+    progress = sys.stderr.isatty() or len(questions) > (batch_size or 8)
+    options = {"progress": progress, **given_only(max_new_tokens=max_new_tokens, batch_size=batch_size, chat=chat)}
     _answer(loaded, questions, names or [loaded.settings.strategy], output, options)
 
 
@@ -135,12 +129,13 @@ def _questions(asked: list[str], image: list[str], prompts: str | None, limit: i
     return questions
 
 
-def _check_drawn(path: Path, questions: list[Any], names: list[str]) -> None:
+def _check_drawn(path: Path, questions: list[Any], names: list[str], of_text: dict[str, Any]) -> None:
     if len(questions) != 1 or len(names) > 1 or not isinstance(questions[0], str):
         raise ConfigError("--draw writes one picture: give one PROMPT of text, at most one strategy and no --image")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--draw writes FILE.png, FILE.jpg or FILE.webp, got {path}")
     check_writable(path)
+    refuse_given(of_text, "--draw writes one picture of the model's own size, and")
 
 
 def _draw(pair: Any, prompt: str, names: list[str], path: Path, area: int | None) -> None:

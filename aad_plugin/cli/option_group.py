@@ -46,7 +46,12 @@ def refuse_given(values: Mapping[str, Any], form: str) -> None:
     Raises:
         ConfigError: names them.
     """
-    _refuse([f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None], form)
+    _refuse([f"--{name.replace('_', '-')}" for name in given_only(**values)], form)
+
+
+def given_only(**values: Any) -> dict[str, Any]:
+    """Return the options among these that were given; for the others what they are handed to has defaults of its own."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _refuse(given: Sequence[str], form: str) -> None:

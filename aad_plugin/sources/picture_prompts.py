@@ -104,13 +104,15 @@ def _place_pictures(turns: list[dict[str, Any]], given: list[Any], place: str, f
     empty = [part for part in parts if part["image"] is None]
     if parts and not empty and given:
         own, column = (
-            [_read(one, folder, f"{place}, picture {number}").digest for number, one in enumerate(shown, 1)]
+            [_read(one, folder, f"{place}, picture {number}") for number, one in enumerate(shown, 1)]
             for shown in ([part["image"] for part in parts], [plain_payload(one) for one in given])
         )
-        if own != column:
+        if [one.digest for one in own] != [one.digest for one in column]:
             raise ConfigError(
                 f"{place} shows {len(own)} pictures in its messages and others in its column: leave one of them out"
             )
+        for part, one in zip(parts, own, strict=True):
+            part["image"] = one
         return
     if not empty and given:
         first = next((turn for turn in turns if turn["role"] == "user"), None)
