@@ -404,9 +404,8 @@ class AlignedPair(PreTrainedModel, HostHooks, GenerationMixin):
         return self.guides.cache_roles if settings.strategy == "guided" else settings.roles
 
     def _build_cache(self, settings: DecodingSettings, build: BuildCache) -> Cache | None:
-        is_twice = (
-            settings.strategy == "vcd"
-        )  # the policy's rows twice: it reads the pictures, and noisy copies of them
+        # The policy's rows twice: it reads the pictures, and noisy copies of them.
+        is_twice = settings.strategy == "vcd"
         cache = self.sides.new_cache(("policy",) if is_twice else self._cache_roles(settings), build)
         if is_twice and cache is not None:
             cache = PairCache(cache, sides=2)

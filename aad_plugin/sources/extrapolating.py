@@ -186,7 +186,7 @@ def _write_checkpoint(source: PairSource, scale: float, dtype: str, folder: Path
     try:
         config = AutoConfig.from_pretrained(source.backbone)
         own = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else getattr(torch, dtype)
-        policy, reference = (load_merging(path)[0] for path in paths)
+        policy, reference = (load_merging(path) for path in paths)
     except ConfigError:
         raise
     except (ImportError, OSError, ValueError, RuntimeError) as e:

@@ -264,7 +264,7 @@ def _merge(base: str, adapter: str, dtype: str, target: Path) -> None:
     check_hub_adapter(adapter, base)
     try:
         own = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
-        merged = merged_model(lambda: load_merging(base)[0], adapter)
+        merged = merged_model(lambda: load_merging(base), adapter)
     except ConfigError:
         raise
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as e:

@@ -47,8 +47,8 @@ def whole(loaded: tuple[Any, dict[str, Any]], path: str, *, brought: Collection[
     return model
 
 
-def load_merging(path: str) -> tuple[Any, Any]:
-    """Return a checkpoint in float32, to add weights to, and its processor: None for a model that reads text alone.
+def load_merging(path: str) -> Any:
+    """Return a checkpoint's model in float32, to add weights to; one that sees by the class that sees.
 
     Raises:
         ConfigError: it lacks weights, or a package that reads its pictures. Else as ``from_pretrained``.
@@ -56,6 +56,5 @@ def load_merging(path: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    processor = load_processor(path, AutoConfig.from_pretrained(path))
-    auto_class = AutoModelForCausalLM if processor is None else AutoModelForImageTextToText
-    return load_whole(auto_class, path, dtype=torch.float32), processor
+    sees = load_processor(path, AutoConfig.from_pretrained(path)) is not None
+    return load_whole(AutoModelForImageTextToText if sees else AutoModelForCausalLM, path, dtype=torch.float32)

@@ -147,10 +147,8 @@ class ChatJudge(Judge):
 
     def rule(self, questions: Iterable[Question], sitting: Sitting) -> None:
         """Send all questions through the channel and record what the replies say."""
-        bill, way = (
-            self.price.by(sitting.transport) if self.price else None,
-            "" if self.in_process else sitting.transport,
-        )
+        bill = self.price.by(sitting.transport) if self.price else None
+        way = "" if self.in_process else sitting.transport
         requests = (self.request(question) for question in questions)
         self.channel.send(requests, lambda r: sitting.record(self.ruling(r, bill, way)), sitting)
 
@@ -197,8 +195,9 @@ class ChatJudge(Judge):
 
     def ruling(self, reply: Reply, bill: Price | None = None, transport: str = "") -> Ruling:
         """What a reply by a transport says, with what it tells about itself and what it cost at the price `bill`."""
-        common: dict[str, Any] = {"key": reply.key, "seconds": round(reply.seconds, 4), "created": time.time()}
-        common["transport"] = transport
+        common: dict[str, Any] = {
+            "key": reply.key, "seconds": round(reply.seconds, 4), "created": time.time(), "transport": transport,
+        }  # fmt: skip
         clean = self.channel.clean_reply
         if reply.body is None:
             return Ruling(**common, reason=reply.reason, detail=printable(clean(reply.detail))[:300])
